@@ -1,0 +1,7 @@
+//! ringfence's policy core: what the policies say, and what follows from it.
+//!
+//! Bytes and values in, values out: no file, no clock, no network, no thread, no `unsafe`.
+//! Imported by the agent and the tests; imports only `agent-common` of ours.
+#![forbid(unsafe_code)]
+
+pub mod model;
