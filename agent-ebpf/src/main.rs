@@ -1,4 +1,22 @@
+//! ringfence in the kernel: adapters between the hooks and the contract, no policy of their own.
+//!
+//! A hook reads: parse → judge → return. What judging means stands in `agent-common`, where it is
+//! tested on the host; here the maps are bound to it.
 #![no_std]
 #![no_main]
+
+mod datapath;
+mod hook;
+mod maps;
+mod packet;
+
+/// Some of the helpers are reserved for programs under a licence compatible with the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! { loop {} }
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier accepts no program that could get here.
+    loop {}
+}

@@ -1,0 +1,92 @@
+//! The one function that turns tables into a verdict.
+//!
+//! In the kernel the tables are maps, in the policy core they are what the compiler made: `explain`,
+//! `matrix` and the packet path give the same answer because they ask here.
+
+use crate::{
+    protocol::Address,
+    table::{
+        Decision, Direction, Endpoint, NO_TABLE, PolicyKey, PortKey, THIS_NODE, Versioned, WORLD,
+        Word,
+    },
+    verdict::{Reason, RuleId, Verdict},
+};
+
+/// Where the answers stand.
+pub trait Tables<A> {
+    /// The identity of the longest prefix that covers `address`; settled [`WORLD`] if none does.
+    fn identity(&self, address: &A) -> Versioned;
+
+    /// The port table for a key; settled [`NO_TABLE`] if there is no entry.
+    fn port_table(&self, key: &PolicyKey) -> Versioned;
+
+    /// The decision of the longest prefix that covers `key`; [`Decision::NO_MATCH`] if none does.
+    fn decision(&self, key: &PortKey) -> Decision;
+}
+
+/// A new flow, as policy sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question<A> {
+    pub endpoint: Endpoint,
+    pub word: Word,
+    /// [`Direction::Egress`] if the endpoint starts the flow.
+    pub direction: Direction,
+    /// The endpoint's own address in this flow.
+    pub local: A,
+    pub peer: A,
+    pub protocol: u8,
+    /// The responder's port; for ICMP, type × 256 + code.
+    pub port: u16,
+    /// The first packet was made by this node's own stack, not forwarded by it.
+    pub made_here: bool,
+}
+
+/// The verdict for a new flow.
+///
+/// Order of precedence: an endpoint that owns its addresses may reach itself; its node may reach
+/// it; then the answer for the peer's identity; then the default of the policy set.
+#[inline(always)]
+pub fn decide<A: Address>(tables: &impl Tables<A>, question: &Question<A>) -> Verdict {
+    let Question {
+        endpoint,
+        word,
+        direction,
+        local,
+        peer,
+        protocol,
+        port,
+        made_here,
+    } = *question;
+    if endpoint.has(Endpoint::OWNS_ADDRESSES) && local == peer {
+        return Verdict::because(Reason::OwnAddress);
+    }
+    let identity = tables.identity(&peer).at(word);
+    if endpoint.has(Endpoint::OWNS_ADDRESSES)
+        && made_here
+        && identity & THIS_NODE != 0
+        && matches!(direction, Direction::Ingress)
+    {
+        return Verdict::because(Reason::OwnNode);
+    }
+
+    let mut key = PolicyKey {
+        set: word.set(),
+        direction: direction as u32,
+        identity,
+    };
+    let mut table = tables.port_table(&key).at(word);
+    if table == NO_TABLE {
+        key.identity = WORLD;
+        table = tables.port_table(&key).at(word);
+    }
+    if table == NO_TABLE {
+        return Verdict::because(Reason::NotProgrammed);
+    }
+
+    let decision = tables.decision(&PortKey::new(table, protocol, port));
+    match (decision.allows(), RuleId(decision.rule)) {
+        (true, RuleId::NONE) => Verdict::because(Reason::NotIsolated),
+        (true, rule) => Verdict::by_rule(rule),
+        (false, _) => Verdict::because(Reason::DefaultDeny),
+    }
+}

@@ -1,0 +1,426 @@
+//! From bytes to headers: what policy and the flow table need to know of a packet.
+//!
+//! One parser for both homes. In the kernel [`Packet`] is a socket buffer, on the host a slice, so
+//! that the tests and the fuzzer attack the code that ships.
+//!
+//! Fail closed: whatever is not understood comes back as a [`Reason`] to drop it.
+
+use core::mem::offset_of;
+
+use network_types::{
+    eth::{EthHdr, EtherType},
+    icmp::Icmpv4Hdr,
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    sctp::SctpHdr,
+    tcp::TcpHdr,
+    udp::UdpHdr,
+};
+
+use crate::{
+    flow::tcp,
+    protocol::{self, Address},
+    verdict::Reason,
+};
+
+/// The bytes of a packet.
+pub trait Packet {
+    /// A header at `offset` bytes, or `None` if the packet ends before it does.
+    ///
+    /// `T` is a header of `network_types`: `repr(C)`, alignment at most 4, every bit pattern valid.
+    fn load<T: Header>(&self, offset: usize) -> Option<T>;
+}
+
+/// # Safety
+///
+/// Valid for any bytes, and no more strictly aligned than 4.
+pub unsafe trait Header: Copy {}
+
+// SAFETY: integers, or `repr(C)` structs of integers and arrays of bytes.
+unsafe impl Header for u8 {}
+// SAFETY: as above.
+unsafe impl Header for [u8; 2] {}
+// SAFETY: as above.
+unsafe impl Header for [u8; 4] {}
+// SAFETY: as above.
+unsafe impl Header for Ipv4Hdr {}
+// SAFETY: as above.
+unsafe impl Header for Ipv6Hdr {}
+// SAFETY: as above.
+unsafe impl Header for Ports {}
+// SAFETY: as above.
+unsafe impl Header for IcmpStart {}
+// SAFETY: as above.
+unsafe impl Header for ExtensionStart {}
+
+/// What is known of a packet. Starts out empty, so that every field has a value on every path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers<A> {
+    pub source: A,
+    pub destination: A,
+    /// See [`crate::flow::FlowKey`] for ICMP.
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub protocol: u8,
+    pub tcp_flags: u8,
+    pub class: Class,
+    /// Where the packet that an ICMP error speaks about begins.
+    pub related: u16,
+}
+
+/// What a packet can be, by its headers alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Class {
+    /// May start a flow, and may belong to one.
+    Ordinary = 0,
+    /// Only ever an answer.
+    Reply = 1,
+    /// Speaks about another packet.
+    Error = 2,
+    /// Neighbour or router solicitation, neighbour advertisement, multicast listener messages.
+    Neighbour = 3,
+    /// Router advertisement or redirect.
+    Router = 4,
+}
+
+/// The layer that an Ethernet frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    V4,
+    V6,
+    Arp,
+    Other,
+    Short,
+}
+
+/// IPv6 extension headers that are walked; more is an attack or an experiment.
+const MAX_EXTENSIONS: usize = 4;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ports {
+    source: [u8; 2],
+    destination: [u8; 2],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct IcmpStart {
+    kind: u8,
+    code: u8,
+    check: [u8; 2],
+    id: [u8; 2],
+    sequence: [u8; 2],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ExtensionStart {
+    next: u8,
+    length: u8,
+}
+
+/// Whether a transport header is read in full, or only what an ICMP error must quote of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    /// At least 8 bytes (RFC 792): the ports, not the TCP flags.
+    Quoted,
+}
+
+// === impl Headers ===
+
+impl<A: Address> Headers<A> {
+    pub const EMPTY: Self = Self {
+        source: A::UNSPECIFIED,
+        destination: A::UNSPECIFIED,
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+        tcp_flags: 0,
+        class: Class::Ordinary,
+        related: 0,
+    };
+}
+
+impl<A> Headers<A> {
+    /// A TCP segment that asks for a new connection.
+    #[inline(always)]
+    pub fn is_syn(&self) -> bool {
+        self.protocol == protocol::TCP && self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+    }
+}
+
+/// What an Ethernet frame carries.
+#[inline(always)]
+pub fn network(packet: &impl Packet) -> Network {
+    const IPV4: u16 = EtherType::Ipv4 as u16;
+    const IPV6: u16 = EtherType::Ipv6 as u16;
+    const ARP: u16 = EtherType::Arp as u16;
+    let Some(raw) = packet.load::<[u8; 2]>(offset_of!(EthHdr, ether_type)) else {
+        return Network::Short;
+    };
+    // network_types gives these numbers as they lie in memory.
+    match u16::from_ne_bytes(raw) {
+        IPV4 => Network::V4,
+        IPV6 => Network::V6,
+        ARP => Network::Arp,
+        _ => Network::Other,
+    }
+}
+
+/// A family whose packets can be parsed.
+pub trait Family: Address {
+    /// Reads the packet whose network header begins at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// The reason to drop it; `headers` is then of no use.
+    fn parse(
+        packet: &impl Packet,
+        offset: usize,
+        headers: &mut Headers<Self>,
+    ) -> Result<(), Reason>;
+
+    /// Reads the packet that an ICMP error quotes at [`Headers::related`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Family::parse`].
+    fn parse_related(
+        packet: &impl Packet,
+        offset: usize,
+        headers: &mut Headers<Self>,
+    ) -> Result<(), Reason>;
+}
+
+impl Family for [u8; 4] {
+    #[inline(always)]
+    fn parse(p: &impl Packet, offset: usize, headers: &mut Headers<Self>) -> Result<(), Reason> {
+        ipv4(p, offset, headers, Extent::Whole)
+    }
+
+    #[inline(always)]
+    fn parse_related(
+        p: &impl Packet,
+        offset: usize,
+        headers: &mut Headers<Self>,
+    ) -> Result<(), Reason> {
+        ipv4(p, offset, headers, Extent::Quoted)
+    }
+}
+
+impl Family for [u8; 16] {
+    #[inline(always)]
+    fn parse(p: &impl Packet, offset: usize, headers: &mut Headers<Self>) -> Result<(), Reason> {
+        ipv6(p, offset, headers, Extent::Whole)
+    }
+
+    #[inline(always)]
+    fn parse_related(
+        p: &impl Packet,
+        offset: usize,
+        headers: &mut Headers<Self>,
+    ) -> Result<(), Reason> {
+        ipv6(p, offset, headers, Extent::Quoted)
+    }
+}
+
+#[inline(always)]
+fn ipv4(
+    packet: &impl Packet,
+    offset: usize,
+    headers: &mut Headers<[u8; 4]>,
+    extent: Extent,
+) -> Result<(), Reason> {
+    let header: Ipv4Hdr = packet.load(offset).ok_or(Reason::Malformed)?;
+    let length = usize::from(header.vihl & 0x0f) * 4;
+    if header.vihl >> 4 != 4 || length < Ipv4Hdr::LEN {
+        return Err(Reason::Malformed);
+    }
+    // Any fragment but the first carries no ports; its payload must not be read as a header.
+    if u16::from_be_bytes(header.frags) & 0x1fff != 0 {
+        return Err(Reason::Fragment);
+    }
+    headers.source = header.src_addr;
+    headers.destination = header.dst_addr;
+    headers.protocol = header.proto;
+    transport(packet, offset + length, headers, extent)
+}
+
+#[inline(always)]
+fn ipv6(
+    packet: &impl Packet,
+    offset: usize,
+    headers: &mut Headers<[u8; 16]>,
+    extent: Extent,
+) -> Result<(), Reason> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION_OPTIONS: u8 = 60;
+
+    let header: Ipv6Hdr = packet.load(offset).ok_or(Reason::Malformed)?;
+    if header.vcf[0] >> 4 != 6 {
+        return Err(Reason::Malformed);
+    }
+    headers.source = header.src_addr;
+    headers.destination = header.dst_addr;
+
+    let mut next = header.next_hdr;
+    let mut at = offset + Ipv6Hdr::LEN;
+    for _ in 0..MAX_EXTENSIONS {
+        match next {
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
+                let extension: ExtensionStart = packet.load(at).ok_or(Reason::Malformed)?;
+                next = extension.next;
+                at += (usize::from(extension.length) + 1) * 8;
+            }
+            AUTHENTICATION => {
+                let extension: ExtensionStart = packet.load(at).ok_or(Reason::Malformed)?;
+                next = extension.next;
+                at += (usize::from(extension.length) + 2) * 4;
+            }
+            FRAGMENT => {
+                let extension: ExtensionStart = packet.load(at).ok_or(Reason::Malformed)?;
+                let position: [u8; 2] = packet.load(at + 2).ok_or(Reason::Malformed)?;
+                if u16::from_be_bytes(position) & 0xfff8 != 0 {
+                    return Err(Reason::Fragment);
+                }
+                next = extension.next;
+                at += 8;
+            }
+            _ => {
+                headers.protocol = next;
+                return transport(packet, at, headers, extent);
+            }
+        }
+    }
+    // A last extension that leads straight to the transport header is still fine.
+    match next {
+        HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT => {
+            Err(Reason::ExtensionHeader)
+        }
+        _ => {
+            headers.protocol = next;
+            transport(packet, at, headers, extent)
+        }
+    }
+}
+
+#[inline(always)]
+fn transport<A: Address>(
+    packet: &impl Packet,
+    offset: usize,
+    headers: &mut Headers<A>,
+    extent: Extent,
+) -> Result<(), Reason> {
+    const _: () = assert!(size_of::<Ports>() <= UdpHdr::LEN && UdpHdr::LEN <= SctpHdr::LEN);
+    match headers.protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            let ports: Ports = packet.load(offset).ok_or(Reason::Malformed)?;
+            headers.source_port = u16::from_be_bytes(ports.source);
+            headers.destination_port = u16::from_be_bytes(ports.destination);
+            if headers.protocol == protocol::TCP && extent == Extent::Whole {
+                // Data offset and flags: the two bytes before the window.
+                let flags: [u8; 2] = packet
+                    .load(offset + offset_of!(TcpHdr, window) - 2)
+                    .ok_or(Reason::Malformed)?;
+                headers.tcp_flags = flags[1];
+            }
+            Ok(())
+        }
+        protocol::ICMP if A::FAMILY == 4 => {
+            const _: () = assert!(size_of::<IcmpStart>() == Icmpv4Hdr::LEN);
+            let start: IcmpStart = packet.load(offset).ok_or(Reason::Malformed)?;
+            icmp(&start, offset, headers, icmp_v4_class(start.kind));
+            Ok(())
+        }
+        protocol::ICMPV6 if A::FAMILY == 6 => {
+            let start: IcmpStart = packet.load(offset).ok_or(Reason::Malformed)?;
+            icmp(&start, offset, headers, icmp_v6_class(start.kind));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How an ICMP message takes part in a flow.
+#[derive(Clone, Copy)]
+enum Icmp {
+    /// Has an identifier; answered by a message of another type.
+    Query,
+    /// Answers a query of this type.
+    Answer(u8),
+    Error,
+    Neighbour,
+    Router,
+    /// Stands alone.
+    Notice,
+}
+
+/// RFC 792, RFC 950.
+#[inline(always)]
+fn icmp_v4_class(kind: u8) -> Icmp {
+    match kind {
+        8 | 13 | 15 | 17 => Icmp::Query,
+        0 => Icmp::Answer(8),
+        14 => Icmp::Answer(13),
+        16 => Icmp::Answer(15),
+        18 => Icmp::Answer(17),
+        3 | 11 | 12 => Icmp::Error,
+        5 | 9 => Icmp::Router,
+        _ => Icmp::Notice,
+    }
+}
+
+/// RFC 4443, RFC 4861, RFC 2710, RFC 3810.
+#[inline(always)]
+fn icmp_v6_class(kind: u8) -> Icmp {
+    match kind {
+        128 => Icmp::Query,
+        129 => Icmp::Answer(128),
+        1..=4 => Icmp::Error,
+        130..=133 | 135 | 136 | 143 => Icmp::Neighbour,
+        134 | 137 => Icmp::Router,
+        _ => Icmp::Notice,
+    }
+}
+
+#[inline(always)]
+fn icmp<A>(start: &IcmpStart, offset: usize, headers: &mut Headers<A>, class: Icmp) {
+    let own = u16::from_be_bytes([start.kind, start.code]);
+    let id = u16::from_be_bytes(start.id);
+    match class {
+        Icmp::Query => {
+            headers.source_port = id;
+            headers.destination_port = own;
+        }
+        Icmp::Answer(query) => {
+            headers.source_port = u16::from_be_bytes([query, 0]);
+            headers.destination_port = id;
+            headers.class = Class::Reply;
+        }
+        Icmp::Error => {
+            headers.destination_port = own;
+            headers.class = Class::Error;
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "headers end far below 64 KiB"
+            )]
+            {
+                headers.related = (offset + size_of::<IcmpStart>()) as u16;
+            }
+        }
+        Icmp::Neighbour => {
+            headers.destination_port = own;
+            headers.class = Class::Neighbour;
+        }
+        Icmp::Router => {
+            headers.destination_port = own;
+            headers.class = Class::Router;
+        }
+        Icmp::Notice => headers.destination_port = own,
+    }
+}

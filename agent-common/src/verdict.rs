@@ -1,0 +1,144 @@
+//! The outcome for a packet, and why.
+
+/// Number of a rule; the agent knows its kind, namespace, name, file and line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleId(pub u32);
+
+impl RuleId {
+    /// No rule decided.
+    pub const NONE: Self = Self(0);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Action {
+    Deny = 0,
+    Allow = 1,
+}
+
+macro_rules! reasons {
+    ($( $(#[$meta:meta])* $name:ident = $number:literal, $action:ident, $text:literal; )*) => {
+        /// Why a packet passed or was dropped. Each has a counter for each endpoint.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Reason { $( $(#[$meta])* $name = $number, )* }
+
+        impl Reason {
+            pub const ALL: &'static [Self] = &[$( Self::$name, )*];
+
+            /// As it stands in records and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$name => $text, )* }
+            }
+
+            #[inline(always)]
+            pub const fn action(self) -> Action {
+                match self { $( Self::$name => Action::$action, )* }
+            }
+
+            /// `None` for a number of another version.
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number { $( $number => Some(Self::$name), )* _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A policy rule permits it.
+    Rule = 1, Allow, "rule";
+    /// No policy selects the endpoint for this direction.
+    NotIsolated = 2, Allow, "not-isolated";
+    /// The endpoint talks to itself.
+    OwnAddress = 3, Allow, "own-address";
+    /// The endpoint's node reaches it, from its own stack.
+    OwnNode = 4, Allow, "own-node";
+    /// An ICMP error about a permitted flow.
+    Related = 5, Allow, "related";
+    /// Neighbour discovery and multicast listener messages of IPv6.
+    NeighbourDiscovery = 6, Allow, "neighbour-discovery";
+    Arp = 7, Allow, "arp";
+    /// Permitted, but the flow table had no room: judged packet by packet.
+    FlowTableFull = 8, Allow, "flow-table-full";
+
+    /// The endpoint is isolated and no rule permits it.
+    DefaultDeny = 16, Deny, "default-deny";
+    /// The endpoint has not been programmed, or its tables lack an entry: closed, not open.
+    NotProgrammed = 17, Deny, "not-programmed";
+    /// From an address that is not the endpoint's.
+    SpoofedSource = 18, Deny, "spoofed-source";
+    /// An answer to a question that nobody asked, or an error about no live flow.
+    NoState = 19, Deny, "no-state";
+    /// A header that ends too early or contradicts itself.
+    Malformed = 20, Deny, "malformed";
+    /// A fragment that carries no ports.
+    Fragment = 21, Deny, "fragment";
+    /// More or other IPv6 extension headers than are walked.
+    ExtensionHeader = 22, Deny, "extension-header";
+    /// Neither IP nor ARP.
+    NotIp = 23, Deny, "not-ip";
+    /// A router advertisement or redirect from an endpoint.
+    RogueRouter = 24, Deny, "rogue-router";
+    /// A flow that policy no longer permits.
+    Revoked = 25, Deny, "revoked";
+}
+
+impl Reason {
+    /// Counters of one endpoint; leaves room so that a new reason moves no counter.
+    pub const SLOTS: u32 = 32;
+}
+
+/// The outcome for a packet. Made by [`crate::decide`] and [`crate::judge`] alone.
+#[must_use = "a verdict that nobody obeys is a breach or an outage"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    reason: Reason,
+    rule: RuleId,
+}
+
+impl Verdict {
+    #[inline(always)]
+    pub(crate) const fn by_rule(rule: RuleId) -> Self {
+        Self {
+            reason: Reason::Rule,
+            rule,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn because(reason: Reason) -> Self {
+        Self {
+            reason,
+            rule: RuleId::NONE,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn allows(self) -> bool {
+        matches!(self.reason.action(), Action::Allow)
+    }
+
+    #[inline(always)]
+    pub const fn reason(self) -> Reason {
+        self.reason
+    }
+
+    #[inline(always)]
+    pub const fn rule(self) -> RuleId {
+        self.rule
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_slot_and_comes_back_from_its_number() {
+        for &reason in Reason::ALL {
+            assert!((reason as u32) < Reason::SLOTS);
+            assert_eq!(Reason::from_number(reason as u8), Some(reason));
+        }
+        assert_eq!(Reason::from_number(0), None);
+    }
+}

@@ -1,0 +1,4 @@
+//! One file for each kind of hook.
+
+mod cgroup;
+mod tc;

@@ -1,0 +1,73 @@
+//! Sockets of an endpoint's cgroup, both directions.
+
+use agent_common::{
+    judge::{Sight, judge, unreadable},
+    parse::{Family, Headers},
+    table::{Direction, Endpoint},
+    verdict::Reason,
+};
+use aya_ebpf::{bindings::__sk_buff, macros::cgroup_skb, programs::SkBuffContext};
+use network_types::eth::EtherType;
+
+use crate::{
+    datapath::{FamilyMaps, Maps, word},
+    packet::Buffer,
+};
+
+/// The endpoint that this copy of the program stands for, set by the agent when it loads it.
+///
+/// A program runs for the cgroup that it is attached to and for all below; a constant says which
+/// one that is at no cost, where a look-up by the socket's own cgroup would have to climb.
+#[unsafe(no_mangle)]
+static ENDPOINT: u32 = 0;
+
+const PASS: i32 = 1;
+const DROP: i32 = 0;
+
+#[cgroup_skb]
+pub(crate) fn cgroup_ingress(context: SkBuffContext) -> i32 {
+    act(context.skb.skb, Direction::Ingress)
+}
+
+#[cgroup_skb]
+pub(crate) fn cgroup_egress(context: SkBuffContext) -> i32 {
+    act(context.skb.skb, Direction::Egress)
+}
+
+#[inline(always)]
+fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
+    // SAFETY: a static of our own; volatile, because the agent changes it before the load.
+    let id = unsafe { (&raw const ENDPOINT).read_volatile() };
+    // SAFETY: the kernel passes a valid context to the program.
+    let (length, protocol) = unsafe { ((*context).len, (*context).protocol) };
+    let endpoint = Endpoint {
+        id: id as u16,
+        flags: 0,
+    };
+    let sight = Sight {
+        endpoint,
+        word: word(endpoint),
+        direction,
+        length,
+        made_here: false,
+    };
+    let maps = Maps { ifindex: 0 };
+    let packet = Buffer::new(context);
+    const IPV4: u32 = EtherType::Ipv4 as u16 as u32;
+    const IPV6: u32 = EtherType::Ipv6 as u16 as u32;
+    let allows = match protocol {
+        IPV4 => judge_family::<[u8; 4]>(&maps, &packet, &sight),
+        IPV6 => judge_family::<[u8; 16]>(&maps, &packet, &sight),
+        _ => unreadable::<[u8; 4], _>(&maps, &sight, Reason::NotIp).allows(),
+    };
+    if allows { PASS } else { DROP }
+}
+
+#[inline(always)]
+fn judge_family<A: FamilyMaps + Family>(maps: &Maps, packet: &Buffer, sight: &Sight) -> bool {
+    let mut headers = Headers::<A>::EMPTY;
+    match A::parse(packet, 0, &mut headers) {
+        Ok(()) => judge(maps, packet, &headers, sight).allows(),
+        Err(reason) => unreadable::<A, _>(maps, sight, reason).allows(),
+    }
+}

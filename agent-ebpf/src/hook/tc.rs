@@ -1,0 +1,96 @@
+//! The host side of an endpoint's interface, both directions.
+
+use agent_common::{
+    judge::{Sight, judge, unreadable},
+    parse::{Headers, Network, network},
+    table::Direction,
+    verdict::{Reason, Verdict},
+};
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use network_types::eth::EthHdr;
+
+use crate::{
+    datapath::{FamilyMaps, Maps, word},
+    maps::INTERFACES,
+    packet::Buffer,
+};
+
+/// What the endpoint sends arrives here.
+#[classifier]
+pub(crate) fn from_endpoint(context: TcContext) -> i32 {
+    act(context.skb.skb, Direction::Egress)
+}
+
+/// What goes to the endpoint leaves here.
+#[classifier]
+pub(crate) fn to_endpoint(context: TcContext) -> i32 {
+    act(context.skb.skb, Direction::Ingress)
+}
+
+/// Costs what a hook costs at the least: the yardstick of the benchmark.
+#[classifier]
+pub(crate) fn null(_: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
+    // SAFETY: the kernel passes a valid context to the program.
+    let (ifindex, ingress_ifindex, length) = unsafe {
+        (
+            (*context).ifindex,
+            (*context).ingress_ifindex,
+            (*context).len,
+        )
+    };
+    // SAFETY: entries are only read; one that is being replaced leads to the same endpoint.
+    let Some(&endpoint) = (unsafe { INTERFACES.get(ifindex) }) else {
+        // The agent registers an interface before it attaches: this one was taken from us.
+        return TC_ACT_SHOT;
+    };
+    let sight = Sight {
+        endpoint,
+        word: word(endpoint),
+        direction,
+        length: length.saturating_sub(EthHdr::LEN as u32),
+        made_here: ingress_ifindex == 0,
+    };
+    let maps = Maps { ifindex };
+    let packet = Buffer::new(context);
+    let verdict = match network(&packet) {
+        Network::V4 => judge_family::<[u8; 4]>(&maps, &packet, &sight),
+        Network::V6 => judge_family::<[u8; 16]>(&maps, &packet, &sight),
+        Network::Arp => unjudged(&maps, &sight, Reason::Arp),
+        Network::Other => unjudged(&maps, &sight, Reason::NotIp),
+        Network::Short => unjudged(&maps, &sight, Reason::Malformed),
+    };
+    // Unspecified: programs behind this one still run.
+    if verdict.allows() {
+        TC_ACT_UNSPEC
+    } else {
+        TC_ACT_SHOT
+    }
+}
+
+#[inline(always)]
+fn judge_family<A: FamilyMaps + agent_common::parse::Family>(
+    maps: &Maps,
+    packet: &Buffer,
+    sight: &Sight,
+) -> Verdict {
+    let mut headers = Headers::<A>::EMPTY;
+    match A::parse(packet, EthHdr::LEN, &mut headers) {
+        Ok(()) => judge(maps, packet, &headers, sight),
+        Err(reason) => unreadable::<A, _>(maps, sight, reason),
+    }
+}
+
+/// Frames that are not judged by policy.
+#[inline(always)]
+fn unjudged(maps: &Maps, sight: &Sight, reason: Reason) -> Verdict {
+    unreadable::<[u8; 4], _>(maps, sight, reason)
+}

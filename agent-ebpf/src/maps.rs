@@ -1,0 +1,66 @@
+//! Every map, by its contract name. Sizes are defaults: the agent sets them when it loads.
+
+use agent_common::{
+    event::DenialKey,
+    flow::{Flow, FlowKey},
+    table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey},
+};
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+};
+
+/// Host side of an interface → endpoint.
+#[map]
+pub(crate) static INTERFACES: HashMap<u32, Endpoint> = HashMap::with_max_entries(1024, 0);
+
+/// Endpoint → its word. Stored by the agent through a memory map, at once.
+#[map]
+pub(crate) static WORDS: Array<u64> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// Prefix → slot in `IDENTITIES`.
+#[map]
+pub(crate) static IPCACHE_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1024, 0);
+
+#[map]
+pub(crate) static IPCACHE_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1024, 0);
+
+#[map]
+pub(crate) static IDENTITIES: Array<u64> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// (policy set, direction, identity) → slot in `ANSWERS`.
+#[map]
+pub(crate) static POLICY: HashMap<PolicyKey, u32> = HashMap::with_max_entries(1024, 0);
+
+#[map]
+pub(crate) static ANSWERS: Array<u64> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// (port table, protocol, port) → decision.
+#[map]
+pub(crate) static PORTS: LpmTrie<PortKey, Decision> = LpmTrie::with_max_entries(1024, 0);
+
+/// Addresses that endpoints may send from.
+#[map]
+pub(crate) static ADDRESSES: HashMap<OwnAddress, u32> = HashMap::with_max_entries(1024, 0);
+
+#[map]
+pub(crate) static FLOWS_V4: HashMap<FlowKey<[u8; 4]>, Flow> = HashMap::with_max_entries(1024, 0);
+
+#[map]
+pub(crate) static FLOWS_V6: HashMap<FlowKey<[u8; 16]>, Flow> = HashMap::with_max_entries(1024, 0);
+
+/// Denied packets by kind. The least recently used kind makes room; `COUNTERS` still has it.
+#[map]
+pub(crate) static DENIALS: LruHashMap<DenialKey, Counter> = LruHashMap::with_max_entries(1024, 0);
+
+/// Endpoint × `Reason::SLOTS` + reason.
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1024, 0);
+
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// Events that found no room in `EVENTS`.
+#[map]
+pub(crate) static EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

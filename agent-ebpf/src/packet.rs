@@ -1,0 +1,47 @@
+//! A socket buffer as the parser reads it.
+
+use agent_common::parse::{Header, Packet};
+use aya_ebpf::{bindings::__sk_buff, programs::sk_buff::SkBuff};
+
+/// The buffer of a hook, with the bounds of its linear part read once.
+pub(crate) struct Buffer {
+    context: *mut __sk_buff,
+    start: usize,
+    end: usize,
+}
+
+/// Tells the compiler that a header is aligned to a word, as the kernel lays headers out, so that
+/// it loads words instead of bytes. BPF itself does not need it: the machines that ringfence runs
+/// on load unaligned words, and the verifier would refuse the program otherwise.
+#[repr(C, align(4))]
+struct WordAligned<T>(T);
+
+impl Buffer {
+    #[inline(always)]
+    pub(crate) fn new(context: *mut __sk_buff) -> Self {
+        // SAFETY: the kernel passes a valid context to the program.
+        let (start, end) = unsafe { ((*context).data as usize, (*context).data_end as usize) };
+        Self {
+            context,
+            start,
+            end,
+        }
+    }
+}
+
+impl Packet for Buffer {
+    #[inline(always)]
+    fn load<T: Header>(&self, offset: usize) -> Option<T> {
+        let at = self.start + offset;
+        if at + size_of::<T>() <= self.end {
+            if align_of::<T>() == 1 && size_of::<T>() % 4 == 0 {
+                // SAFETY: within the linear part, as just checked; `T` is valid for any bytes.
+                return Some(unsafe { (at as *const WordAligned<T>).read() }.0);
+            }
+            // SAFETY: as above.
+            return Some(unsafe { (at as *const T).read_unaligned() });
+        }
+        // Part of the header lies in a fragment of the buffer, or the packet ends.
+        SkBuff::new(self.context).load(offset).ok()
+    }
+}
