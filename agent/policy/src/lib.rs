@@ -4,4 +4,6 @@
 //! Imported by the agent and the tests; imports only `agent-common` of ours.
 #![forbid(unsafe_code)]
 
+pub mod compile;
+pub mod compiled;
 pub mod model;

@@ -83,7 +83,7 @@ pub enum EndpointSpec {
 }
 
 /// A port that a workload gave a name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedPort {
     pub name: String,
     pub port: u16,
@@ -141,7 +141,7 @@ pub struct Rule {
     pub source: Source,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Peers {
     /// Missing or empty `from`/`to`.
     Every,
@@ -149,20 +149,26 @@ pub enum Peers {
     Listed(Vec<Peer>),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Peer {
-    Workloads { namespaces: NamespaceScope, workloads: Selector },
-    Block { cidr: IpNet, except: Vec<IpNet> },
+    Workloads {
+        namespaces: NamespaceScope,
+        workloads: Selector,
+    },
+    Block {
+        cidr: IpNet,
+        except: Vec<IpNet>,
+    },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NamespaceScope {
     /// No `namespaceSelector`: the namespace of the policy, spelled out.
     Named(String),
     Matching(Selector),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ports {
     /// Missing or empty `ports`: every port of every protocol, ICMP included.
     Every,
@@ -170,36 +176,49 @@ pub enum Ports {
     Listed(Vec<PortMatch>),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortMatch {
     pub protocol: Protocol,
     pub port: PortSpec,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PortSpec {
     Every,
     /// Both ends included, `first <= last`, `first >= 1`.
-    Range { first: u16, last: u16 },
+    Range {
+        first: u16,
+        last: u16,
+    },
     /// Resolved on the destination, per workload, protocol included.
     Name(String),
 }
 
 /// A label selector; all requirements must hold, none at all selects everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector {
     pub requirements: Vec<Requirement>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Requirement {
     /// `matchLabels` is `In` with one value.
-    In { key: String, values: BTreeSet<String> },
+    In {
+        key: String,
+        values: BTreeSet<String>,
+    },
     /// Also matches where the key is absent.
-    NotIn { key: String, values: BTreeSet<String> },
-    Exists { key: String },
+    NotIn {
+        key: String,
+        values: BTreeSet<String>,
+    },
+    Exists {
+        key: String,
+    },
     /// Also known as: the key is absent.
-    DoesNotExist { key: String },
+    DoesNotExist {
+        key: String,
+    },
 }
 
 /// The transport protocols that Kubernetes knows.
@@ -222,7 +241,10 @@ pub enum Direction {
 
 impl ObjectName {
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 
