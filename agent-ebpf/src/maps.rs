@@ -64,3 +64,7 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// Events that found no room in `EVENTS`.
 #[map]
 pub(crate) static EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// The jiffies that `clock` saw: user space has no other way to read the clock of `last_seen`.
+#[map]
+pub(crate) static CLOCK: Array<u64> = Array::with_max_entries(1, 0);

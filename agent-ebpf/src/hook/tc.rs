@@ -8,6 +8,7 @@ use agent_common::{
 };
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::bpf_jiffies64,
     macros::classifier,
     programs::TcContext,
 };
@@ -15,7 +16,7 @@ use network_types::eth::EthHdr;
 
 use crate::{
     datapath::{FamilyMaps, Maps, word},
-    maps::INTERFACES,
+    maps::{CLOCK, INTERFACES},
     packet::Buffer,
 };
 
@@ -34,6 +35,16 @@ pub(crate) fn to_endpoint(context: TcContext) -> i32 {
 /// Costs what a hook costs at the least: the yardstick of the benchmark.
 #[classifier]
 pub(crate) fn null(_: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+/// Run by the agent, never attached.
+#[classifier]
+pub(crate) fn clock(_: TcContext) -> i32 {
+    if let Some(jiffies) = CLOCK.get_ptr_mut(0) {
+        // SAFETY: only this program writes, and one agent runs it.
+        unsafe { *jiffies = bpf_jiffies64() };
+    }
     TC_ACT_UNSPEC
 }
 

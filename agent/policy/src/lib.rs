@@ -7,3 +7,4 @@
 pub mod compile;
 pub mod compiled;
 pub mod model;
+pub mod plan;

@@ -1,0 +1,320 @@
+//! From one compiled state to the next, without a packet that is judged by a mix of both.
+//!
+//! A [`Plan`] is a value: it can be printed, and refused before anything is written. Applying it
+//! has four steps, each finished before the next:
+//!
+//! 1. *prepare*: new port tables, own addresses and map entries are written; every slot that will
+//!    change holds `before` and `after` with the plan's generation. All endpoints still answer as
+//!    before, because none has that generation.
+//! 2. *switch*: the word of each touched endpoint is stored. This alone changes verdicts.
+//! 3. *wait* until no program runs that loaded an earlier word.
+//! 4. *settle*: slots keep `after`, entries that nobody needs any more are taken out. What was
+//!    freed is used again only after another such wait.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use agent_common::table::{NO_TABLE, PolicyKey, THIS_NODE, WORLD, Word};
+use ipnet::IpNet;
+
+use crate::compiled::{Compiled, PortTable};
+
+/// What the kernel holds, between plans.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Programmed {
+    pub prefixes: BTreeMap<IpNet, u32>,
+    pub policy: BTreeMap<PolicyKey, u32>,
+    pub port_tables: BTreeMap<u32, PortTable>,
+    pub words: BTreeMap<u16, Word>,
+    /// Addresses that each endpoint may send from.
+    pub own: BTreeSet<(u16, IpAddr)>,
+    /// The generation of the last plan.
+    pub generation: u32,
+}
+
+/// What one change of the kernel's tables does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub generation: u32,
+    pub add_tables: BTreeMap<u32, PortTable>,
+    pub prefixes: BTreeMap<IpNet, Change>,
+    pub policy: BTreeMap<PolicyKey, Change>,
+    pub add_own: BTreeSet<(u16, IpAddr)>,
+    /// The new state of every endpoint whose answers change.
+    pub words: BTreeMap<u16, Word>,
+    pub remove_words: BTreeSet<u16>,
+    pub remove_own: BTreeSet<(u16, IpAddr)>,
+    pub remove_tables: BTreeMap<u32, PortTable>,
+}
+
+/// What happens to one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub kind: ChangeKind,
+    /// The answer of an endpoint that has not switched.
+    pub before: u32,
+    /// The answer of one that has.
+    pub after: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    Add,
+    Update,
+    Remove,
+}
+
+/// How many entries of each kind the kernel has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    pub endpoints: usize,
+    /// Of each family.
+    pub prefixes: usize,
+    pub policy: usize,
+    pub ports: usize,
+    pub own_addresses: usize,
+}
+
+/// A table that a plan would overflow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("table `{table}` has room for {capacity} entries and would need {needed}")]
+pub struct Overflow {
+    pub table: &'static str,
+    pub capacity: usize,
+    pub needed: usize,
+}
+
+impl Plan {
+    /// The plan that takes `old` to `compiled`, for endpoints with the given subjects.
+    ///
+    /// An endpoint whose subject is unknown keeps no word: it is closed until its subject is there.
+    pub fn new(
+        old: &Programmed,
+        compiled: &Compiled,
+        endpoints: &BTreeMap<u16, crate::model::ObjectName>,
+    ) -> Self {
+        let mut plan = Self {
+            generation: next_generation(old),
+            prefixes: prefix_changes(&old.prefixes, &compiled.prefixes),
+            policy: policy_changes(&old.policy, &compiled.policy),
+            ..Self::default()
+        };
+        for (number, table) in &compiled.port_tables {
+            if !old.port_tables.contains_key(number) {
+                plan.add_tables.insert(*number, table.clone());
+            }
+        }
+        for (number, table) in &old.port_tables {
+            if !compiled.port_tables.contains_key(number) {
+                plan.remove_tables.insert(*number, table.clone());
+            }
+        }
+
+        let touched = plan.touched_sets(old, compiled);
+        let mut own = BTreeSet::new();
+        for (&id, subject) in endpoints {
+            let Some(subject) = compiled.subjects.get(subject) else { continue };
+            own.extend(subject.addresses.iter().map(|address| (id, *address)));
+            let same = old.words.get(&id).is_some_and(|word| word.set() == subject.set);
+            if !same || touched.contains(&subject.set) {
+                plan.words.insert(id, Word::new(subject.set, plan.generation));
+            }
+        }
+        plan.remove_words = old
+            .words
+            .keys()
+            .filter(|id| {
+                endpoints.get(id).is_none_or(|name| !compiled.subjects.contains_key(name))
+            })
+            .copied()
+            .collect();
+        plan.add_own = own.difference(&old.own).copied().collect();
+        plan.remove_own = old.own.difference(&own).copied().collect();
+        plan
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Self { generation: self.generation, ..Self::default() }
+    }
+
+    /// Refuses a plan for which the kernel has no room, counting what is there while it is applied.
+    ///
+    /// # Errors
+    ///
+    /// Every table that would overflow, with the numbers. Nothing has been written.
+    pub fn check(&self, old: &Programmed, capacity: &Capacity) -> Result<(), Vec<Overflow>> {
+        let added = |changes: &mut dyn Iterator<Item = ChangeKind>| {
+            changes.filter(|kind| *kind == ChangeKind::Add).count()
+        };
+        let of_family = |v4: bool| {
+            let held = old.prefixes.keys().filter(|prefix| is_v4(prefix) == v4).count();
+            let mut changes = self
+                .prefixes
+                .iter()
+                .filter(|(prefix, _)| is_v4(prefix) == v4)
+                .map(|(_, change)| change.kind);
+            held + added(&mut changes)
+        };
+        let ports = |tables: &BTreeMap<u32, PortTable>| {
+            tables.values().map(|PortTable(entries)| entries.len()).sum::<usize>()
+        };
+        let words: BTreeSet<u16> =
+            old.words.keys().chain(self.words.keys()).copied().collect();
+        let needs = [
+            ("ipcache_v4", capacity.prefixes, of_family(true)),
+            ("ipcache_v6", capacity.prefixes, of_family(false)),
+            (
+                "policy",
+                capacity.policy,
+                old.policy.len() + added(&mut self.policy.values().map(|change| change.kind)),
+            ),
+            ("ports", capacity.ports, ports(&old.port_tables) + ports(&self.add_tables)),
+            ("addresses", capacity.own_addresses, old.own.len() + self.add_own.len()),
+            ("endpoints", capacity.endpoints, words.len()),
+        ];
+        let overflows: Vec<Overflow> = needs
+            .into_iter()
+            .filter(|(_, capacity, needed)| needed > capacity)
+            .map(|(table, capacity, needed)| Overflow { table, capacity, needed })
+            .collect();
+        if overflows.is_empty() { Ok(()) } else { Err(overflows) }
+    }
+
+    /// What the kernel holds once the plan has been applied to `programmed`.
+    pub fn finish(&self, programmed: &mut Programmed) {
+        let Self {
+            generation,
+            add_tables,
+            prefixes,
+            policy,
+            add_own,
+            words,
+            remove_words,
+            remove_own,
+            remove_tables,
+        } = self;
+        programmed.generation = *generation;
+        settle(&mut programmed.prefixes, prefixes);
+        settle(&mut programmed.policy, policy);
+        programmed.port_tables.retain(|number, _| !remove_tables.contains_key(number));
+        programmed
+            .port_tables
+            .extend(add_tables.iter().map(|(number, table)| (*number, table.clone())));
+        programmed.words.retain(|id, _| !remove_words.contains(id));
+        programmed.words.extend(words);
+        programmed.own.retain(|own| !remove_own.contains(own));
+        programmed.own.extend(add_own);
+    }
+
+    /// The policy sets of which some packet gets another answer.
+    fn touched_sets(&self, old: &Programmed, new: &Compiled) -> BTreeSet<u32> {
+        let mut touched: BTreeSet<u32> = self.policy.keys().map(|key| key.set).collect();
+        let moves: BTreeSet<(u32, u32)> = self
+            .prefixes
+            .values()
+            .filter(|change| change.before != change.after)
+            .map(|change| (change.before, change.after))
+            .collect();
+        let sets: BTreeSet<u32> = new.subjects.values().map(|subject| subject.set).collect();
+        for set in sets {
+            let changes = moves.iter().any(|&(before, after)| {
+                (before ^ after) & THIS_NODE != 0
+                    || [0, 1].into_iter().any(|direction| {
+                        answer(&old.policy, set, direction, before)
+                            != answer(&new.policy, set, direction, after)
+                    })
+            });
+            if changes {
+                touched.insert(set);
+            }
+        }
+        touched
+    }
+}
+
+/// The next number whose lower 16 bits no live word has: [`agent_common::table::Versioned`] keeps
+/// no more than those.
+fn next_generation(old: &Programmed) -> u32 {
+    let live: BTreeSet<u32> = old.words.values().map(|word| word.generation() & 0xffff).collect();
+    let mut generation = old.generation.wrapping_add(1);
+    while live.contains(&(generation & 0xffff)) || generation & 0xffff == 0 {
+        generation = generation.wrapping_add(1);
+    }
+    generation
+}
+
+fn answer(policy: &BTreeMap<PolicyKey, u32>, set: u32, direction: u32, identity: u32) -> u32 {
+    let of = |identity| policy.get(&PolicyKey { set, direction, identity }).copied();
+    of(identity).or_else(|| of(WORLD)).unwrap_or(NO_TABLE)
+}
+
+/// An entry that is added answers `before` like the prefix around it does now; one that is removed
+/// answers `after` like the prefix that will be around it then.
+fn prefix_changes(
+    old: &BTreeMap<IpNet, u32>,
+    new: &BTreeMap<IpNet, u32>,
+) -> BTreeMap<IpNet, Change> {
+    let mut changes = BTreeMap::new();
+    let mut around: Vec<(IpNet, u32, u32)> = Vec::new();
+    let all: BTreeSet<&IpNet> = old.keys().chain(new.keys()).collect();
+    for prefix in all {
+        while around.last().is_some_and(|(outer, ..)| !outer.contains(prefix)) {
+            around.pop();
+        }
+        let (outer_before, outer_after) =
+            around.last().map_or((WORLD, WORLD), |(_, before, after)| (*before, *after));
+        let (held, wanted) = (old.get(prefix).copied(), new.get(prefix).copied());
+        let before = held.unwrap_or(outer_before);
+        let after = wanted.unwrap_or(outer_after);
+        let kind = match (held, wanted) {
+            (None, _) => Some(ChangeKind::Add),
+            (_, None) => Some(ChangeKind::Remove),
+            (Some(held), Some(wanted)) => (held != wanted).then_some(ChangeKind::Update),
+        };
+        if let Some(kind) = kind {
+            changes.insert(*prefix, Change { kind, before, after });
+        }
+        around.push((*prefix, before, after));
+    }
+    changes
+}
+
+fn policy_changes(
+    old: &BTreeMap<PolicyKey, u32>,
+    new: &BTreeMap<PolicyKey, u32>,
+) -> BTreeMap<PolicyKey, Change> {
+    let mut changes = BTreeMap::new();
+    for (key, &after) in new {
+        match old.get(key) {
+            None => {
+                changes.insert(*key, Change { kind: ChangeKind::Add, before: NO_TABLE, after });
+            }
+            Some(&before) if before != after => {
+                changes.insert(*key, Change { kind: ChangeKind::Update, before, after });
+            }
+            Some(_) => {}
+        }
+    }
+    for (key, &before) in old {
+        if !new.contains_key(key) {
+            let change = Change { kind: ChangeKind::Remove, before, after: NO_TABLE };
+            changes.insert(*key, change);
+        }
+    }
+    changes
+}
+
+fn settle<K: Ord + Copy>(held: &mut BTreeMap<K, u32>, changes: &BTreeMap<K, Change>) {
+    for (key, change) in changes {
+        match change.kind {
+            ChangeKind::Add | ChangeKind::Update => held.insert(*key, change.after),
+            ChangeKind::Remove => held.remove(key),
+        };
+    }
+}
+
+fn is_v4(prefix: &IpNet) -> bool {
+    matches!(prefix, IpNet::V4(_))
+}

@@ -1,0 +1,191 @@
+//! The maps of the contract, typed.
+
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
+
+use agent_common::{
+    event::DenialKey,
+    flow::{FlowKey, FlowState},
+    table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey},
+    verdict::Reason,
+};
+use anyhow::Context as _;
+use aya::maps::{
+    Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, lpm_trie::Key as Prefix,
+};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::datapath::{raw::Raw, words::Words};
+
+/// Everything that is pinned, by the name that the programs know it by.
+pub(crate) const NAMES: &[&str] = &[
+    "INTERFACES",
+    "WORDS",
+    "IPCACHE_V4",
+    "IPCACHE_V6",
+    "IDENTITIES",
+    "POLICY",
+    "ANSWERS",
+    "PORTS",
+    "ADDRESSES",
+    "FLOWS_V4",
+    "FLOWS_V6",
+    "DENIALS",
+    "COUNTERS",
+    "EVENTS",
+    "EVENTS_LOST",
+    "CLOCK",
+];
+
+/// What the compiled policy is written to.
+#[derive(Debug)]
+pub(crate) struct PolicyMaps {
+    pub(crate) ipcache: Ipcache,
+    pub(crate) identities: Words,
+    pub(crate) policy: HashMap<MapData, Raw<PolicyKey>, Raw<u32>>,
+    pub(crate) answers: Words,
+    pub(crate) ports: LpmTrie<MapData, Raw<PortKey>, Raw<Decision>>,
+    pub(crate) addresses: HashMap<MapData, Raw<OwnAddress>, Raw<u32>>,
+    pub(crate) words: Words,
+}
+
+/// Both families of the ipcache as one table.
+#[derive(Debug)]
+pub(crate) struct Ipcache {
+    v4: LpmTrie<MapData, [u8; 4], Raw<u32>>,
+    v6: LpmTrie<MapData, [u8; 16], Raw<u32>>,
+}
+
+/// What the programs write and the agent reads.
+pub(crate) struct FlowMaps {
+    pub(crate) v4: HashMap<MapData, Raw<FlowKey<[u8; 4]>>, Raw<FlowState>>,
+    pub(crate) v6: HashMap<MapData, Raw<FlowKey<[u8; 16]>>, Raw<FlowState>>,
+    pub(crate) denials: HashMap<MapData, Raw<DenialKey>, Raw<Counter>>,
+    pub(crate) counters: PerCpuArray<MapData, Raw<Counter>>,
+    pub(crate) lost: PerCpuArray<MapData, Raw<u64>>,
+    pub(crate) clock: Array<MapData, Raw<u64>>,
+}
+
+/// Interfaces that lead to endpoints.
+pub(crate) type Interfaces = HashMap<MapData, Raw<u32>, Raw<Endpoint>>;
+
+/// Opens a pinned map; the agent and each loaded program have handles of their own.
+fn open(folder: &Path, name: &str) -> anyhow::Result<MapData> {
+    MapData::from_pin(folder.join(name)).with_context(|| format!("failed to open map `{name}`"))
+}
+
+macro_rules! typed {
+    ($folder:expr, $name:literal, $kind:ident) => {
+        Map::$kind(open($folder, $name)?)
+            .try_into()
+            .with_context(|| concat!("map `", $name, "` is not what this version expects"))?
+    };
+}
+
+impl PolicyMaps {
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            ipcache: Ipcache {
+                v4: typed!(folder, "IPCACHE_V4", LpmTrie),
+                v6: typed!(folder, "IPCACHE_V6", LpmTrie),
+            },
+            identities: Words::map(&open(folder, "IDENTITIES")?)?,
+            policy: typed!(folder, "POLICY", HashMap),
+            answers: Words::map(&open(folder, "ANSWERS")?)?,
+            ports: typed!(folder, "PORTS", LpmTrie),
+            addresses: typed!(folder, "ADDRESSES", HashMap),
+            words: Words::map(&open(folder, "WORDS")?)?,
+        })
+    }
+}
+
+impl FlowMaps {
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            v4: typed!(folder, "FLOWS_V4", HashMap),
+            v6: typed!(folder, "FLOWS_V6", HashMap),
+            denials: typed!(folder, "DENIALS", LruHashMap),
+            counters: typed!(folder, "COUNTERS", PerCpuArray),
+            lost: typed!(folder, "EVENTS_LOST", PerCpuArray),
+            clock: typed!(folder, "CLOCK", Array),
+        })
+    }
+
+    /// Packets and bytes by reason, of one endpoint.
+    pub(crate) fn counters_of(&self, endpoint: u16) -> anyhow::Result<BTreeMap<Reason, Counter>> {
+        let mut counters = BTreeMap::new();
+        for &reason in Reason::ALL {
+            let index = u32::from(endpoint) * Reason::SLOTS + reason as u32;
+            let mut sum = Counter {
+                packets: 0,
+                bytes: 0,
+            };
+            for Raw(counter) in self.counters.get(&index, 0)?.iter() {
+                sum.packets += counter.packets;
+                sum.bytes += counter.bytes;
+            }
+            if sum.packets > 0 {
+                counters.insert(reason, sum);
+            }
+        }
+        Ok(counters)
+    }
+
+    pub(crate) fn events_lost(&self) -> anyhow::Result<u64> {
+        Ok(self.lost.get(&0, 0)?.iter().map(|Raw(lost)| lost).sum())
+    }
+}
+
+pub(crate) fn interfaces(folder: &Path) -> anyhow::Result<Interfaces> {
+    Ok(typed!(folder, "INTERFACES", HashMap))
+}
+
+pub(crate) fn events(folder: &Path) -> anyhow::Result<RingBuf<MapData>> {
+    Ok(typed!(folder, "EVENTS", RingBuf))
+}
+
+/// Room of a pinned map, as it was made.
+pub(crate) fn capacity(folder: &Path, name: &str) -> anyhow::Result<usize> {
+    Ok(usize::try_from(open(folder, name)?.info()?.max_entries())?)
+}
+
+impl Ipcache {
+    pub(crate) fn insert(&mut self, prefix: IpNet, slot: u32) -> anyhow::Result<()> {
+        match prefix {
+            IpNet::V4(prefix) => self.v4.insert(&v4_key(prefix), Raw(slot), 0)?,
+            IpNet::V6(prefix) => self.v6.insert(&v6_key(prefix), Raw(slot), 0)?,
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, prefix: IpNet) -> anyhow::Result<()> {
+        match prefix {
+            IpNet::V4(prefix) => self.v4.remove(&v4_key(prefix))?,
+            IpNet::V6(prefix) => self.v6.remove(&v6_key(prefix))?,
+        }
+        Ok(())
+    }
+
+    /// Every prefix with its slot.
+    pub(crate) fn read(&self) -> anyhow::Result<BTreeMap<IpNet, u32>> {
+        let mut all = BTreeMap::new();
+        for entry in self.v4.iter() {
+            let (key, Raw(slot)) = entry?;
+            let bits = u8::try_from(key.prefix_len())?;
+            all.insert(IpNet::new(IpAddr::from(key.data()), bits)?, slot);
+        }
+        for entry in self.v6.iter() {
+            let (key, Raw(slot)) = entry?;
+            let bits = u8::try_from(key.prefix_len())?;
+            all.insert(IpNet::new(IpAddr::from(key.data()), bits)?, slot);
+        }
+        Ok(all)
+    }
+}
+
+fn v4_key(prefix: Ipv4Net) -> Prefix<[u8; 4]> {
+    Prefix::new(u32::from(prefix.prefix_len()), prefix.network().octets())
+}
+
+fn v6_key(prefix: Ipv6Net) -> Prefix<[u8; 16]> {
+    Prefix::new(u32::from(prefix.prefix_len()), prefix.network().octets())
+}

@@ -1,0 +1,180 @@
+//! The programs, and how they are loaded.
+
+use std::{path::Path, time::Duration};
+
+use agent_common::verdict::Reason;
+use anyhow::Context as _;
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{CgroupSkb, SchedClassifier, TestRun as _, TestRunOptions},
+};
+
+use crate::datapath::{maps, raw::Raw};
+
+/// The object, built by `cargo xtask build`.
+pub(crate) static BYTES: &[u8] = aya::include_bytes_aligned!(env!("RINGFENCE_BPF_OBJECT"));
+
+/// Room that the tables are made with; tables that are already pinned keep theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// At most 65,535.
+    pub endpoints: u32,
+    /// Prefixes of each family.
+    pub prefixes: u32,
+    pub policy: u32,
+    pub ports: u32,
+    pub own_addresses: u32,
+    /// Flows of each family.
+    pub flows: u32,
+    pub denials: u32,
+    /// Bytes; a power of two, and a multiple of the page size.
+    pub events: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            endpoints: 1024,
+            prefixes: 200_000,
+            policy: 262_144,
+            ports: 65_536,
+            own_addresses: 4096,
+            flows: 131_072,
+            denials: 16_384,
+            events: 4 << 20,
+        }
+    }
+}
+
+/// The programs for interfaces, loaded.
+pub(crate) struct Programs {
+    object: Ebpf,
+}
+
+/// The programs for one cgroup, loaded.
+pub(crate) struct CgroupPrograms {
+    object: Ebpf,
+}
+
+impl Programs {
+    /// Loads the programs; maps are made below `folder`, or taken over from there.
+    pub(crate) fn load(folder: &Path, sizes: &Sizes) -> anyhow::Result<Self> {
+        let mut object = load(folder, sizes, 0)?;
+        for name in ["from_endpoint", "to_endpoint", "clock"] {
+            let program: &mut SchedClassifier = classifier(&mut object, name)?;
+            program
+                .load()
+                .with_context(|| format!("the kernel refused program `{name}`"))?;
+        }
+        Ok(Self { object })
+    }
+
+    pub(crate) fn from_endpoint(&mut self) -> anyhow::Result<&mut SchedClassifier> {
+        classifier(&mut self.object, "from_endpoint")
+    }
+
+    pub(crate) fn to_endpoint(&mut self) -> anyhow::Result<&mut SchedClassifier> {
+        classifier(&mut self.object, "to_endpoint")
+    }
+
+    /// The kernel's jiffies now.
+    pub(crate) fn jiffies(&mut self, maps: &maps::FlowMaps) -> anyhow::Result<u64> {
+        let program = classifier(&mut self.object, "clock")?;
+        // The shortest frame that the kernel takes.
+        let frame = [0_u8; 64];
+        program.test_run(TestRunOptions {
+            data_in: Some(&frame),
+            ..TestRunOptions::new()
+        })?;
+        let Raw(jiffies) = maps.clock.get(&0, 0)?;
+        Ok(jiffies)
+    }
+
+    /// Jiffies in a second: one of the kernel's build options, so a short look tells.
+    pub(crate) fn hertz(&mut self, maps: &maps::FlowMaps) -> anyhow::Result<u64> {
+        const CHOICES: [u64; 4] = [100, 250, 300, 1000];
+        let (start, from) = (std::time::Instant::now(), self.jiffies(maps)?);
+        std::thread::sleep(Duration::from_millis(100));
+        let ticks = self.jiffies(maps)?.saturating_sub(from) as f64;
+        let seen = ticks / start.elapsed().as_secs_f64();
+        CHOICES
+            .into_iter()
+            .min_by(|a, b| {
+                (*a as f64 - seen)
+                    .abs()
+                    .total_cmp(&(*b as f64 - seen).abs())
+            })
+            .context("no choice")
+    }
+}
+
+impl CgroupPrograms {
+    /// Loads copies of the programs that stand for one endpoint.
+    pub(crate) fn load(folder: &Path, sizes: &Sizes, endpoint: u16) -> anyhow::Result<Self> {
+        let mut object = load(folder, sizes, endpoint)?;
+        for name in ["cgroup_ingress", "cgroup_egress"] {
+            cgroup_skb(&mut object, name)?
+                .load()
+                .with_context(|| format!("the kernel refused program `{name}`"))?;
+        }
+        Ok(Self { object })
+    }
+
+    pub(crate) fn ingress(&mut self) -> anyhow::Result<&mut CgroupSkb> {
+        cgroup_skb(&mut self.object, "cgroup_ingress")
+    }
+
+    pub(crate) fn egress(&mut self) -> anyhow::Result<&mut CgroupSkb> {
+        cgroup_skb(&mut self.object, "cgroup_egress")
+    }
+}
+
+fn load(folder: &Path, sizes: &Sizes, endpoint: u16) -> anyhow::Result<Ebpf> {
+    let Sizes {
+        endpoints,
+        prefixes,
+        policy,
+        ports,
+        own_addresses,
+        flows,
+        denials,
+        events,
+    } = *sizes;
+    let endpoint = u32::from(endpoint);
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries("INTERFACES", endpoints)
+        .map_max_entries("WORDS", endpoints)
+        .map_max_entries("IPCACHE_V4", prefixes)
+        .map_max_entries("IPCACHE_V6", prefixes)
+        // A plan holds the old and the new entries of both families at once.
+        .map_max_entries("IDENTITIES", prefixes * 2)
+        .map_max_entries("POLICY", policy)
+        .map_max_entries("ANSWERS", policy)
+        .map_max_entries("PORTS", ports)
+        .map_max_entries("ADDRESSES", own_addresses)
+        .map_max_entries("FLOWS_V4", flows)
+        .map_max_entries("FLOWS_V6", flows)
+        .map_max_entries("DENIALS", denials)
+        .map_max_entries("COUNTERS", endpoints * Reason::SLOTS)
+        .map_max_entries("EVENTS", events)
+        .override_global("ENDPOINT", &endpoint, true);
+    for name in maps::NAMES {
+        loader.map_pin_path(name, folder.join(name));
+    }
+    loader.load(BYTES).context("failed to load the BPF object")
+}
+
+fn classifier<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut SchedClassifier> {
+    let program = object
+        .program_mut(name)
+        .with_context(|| format!("no program `{name}`"))?;
+    Ok(program.try_into()?)
+}
+
+fn cgroup_skb<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut CgroupSkb> {
+    let program = object
+        .program_mut(name)
+        .with_context(|| format!("no program `{name}`"))?;
+    Ok(program.try_into()?)
+}

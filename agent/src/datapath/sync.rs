@@ -1,0 +1,372 @@
+//! Applies plans to the kernel's tables. The only writer of policy.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use agent_common::{
+    protocol::Address as _,
+    table::{OwnAddress, PolicyKey, PortKey, Versioned, Word},
+};
+use agent_policy::{
+    compiled::{PortEntry, PortTable},
+    plan::{Capacity, Change, ChangeKind, Overflow, Plan, Programmed},
+};
+use anyhow::Context as _;
+use aya::maps::lpm_trie::Key as Prefix;
+use ipnet::IpNet;
+
+use crate::datapath::{maps::PolicyMaps, raw::Raw, slots::Slots, words::Words};
+
+/// The kernel's tables and what we know to be in them.
+#[derive(Debug)]
+pub(crate) struct Sync {
+    maps: PolicyMaps,
+    programmed: Programmed,
+    prefix_slots: Slots<IpNet>,
+    policy_slots: Slots<PolicyKey>,
+    capacity: Capacity,
+    /// Something was taken out since the last grace period: nothing may be put in before another.
+    unsettled: bool,
+}
+
+/// Why a plan was not applied.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Overflow(Vec<Overflow>),
+    /// Everything answers as before.
+    #[error("the kernel refused a change, and what was in force still is: {0:#}")]
+    Refused(anyhow::Error),
+}
+
+impl Sync {
+    /// Takes over what the kernel holds, from this agent or one before it.
+    ///
+    /// A predecessor may have died between the steps of a plan. Its plan is then carried to the
+    /// end: what it meant to change answers as it would have.
+    pub(crate) fn adopt(mut maps: PolicyMaps, capacity: Capacity) -> anyhow::Result<Self> {
+        let prefixes = maps.ipcache.read()?;
+        let mut policy = BTreeMap::new();
+        for entry in maps.policy.iter() {
+            let (Raw(key), Raw(slot)) = entry?;
+            policy.insert(key, slot);
+        }
+        finish_interrupted(&maps, prefixes.values(), policy.values());
+
+        let mut programmed = Programmed::default();
+        for index in 0..maps.words.len() {
+            let word = Word(maps.words.load(index));
+            if word != Word::UNSET {
+                programmed.words.insert(u16::try_from(index)?, word);
+                programmed.generation = programmed.generation.max(word.generation());
+            }
+        }
+        for (prefix, slot) in &prefixes {
+            let identity = Versioned(maps.identities.load(*slot)).after();
+            programmed.prefixes.insert(*prefix, identity);
+        }
+        // Entries that a removal left behind say nothing: take them out now.
+        policy.retain(|key, slot| {
+            let table = Versioned(maps.answers.load(*slot)).after();
+            if table == agent_common::table::NO_TABLE {
+                return maps.policy.remove(&Raw(*key)).is_err();
+            }
+            programmed.policy.insert(*key, table);
+            true
+        });
+        programmed.port_tables = read_port_tables(&maps)?;
+        for entry in maps.addresses.iter() {
+            let (Raw(OwnAddress { endpoint, address }), _) = entry?;
+            programmed
+                .own
+                .insert((u16::try_from(endpoint)?, unmapped(address)));
+        }
+        Ok(Self {
+            prefix_slots: Slots::new(prefixes, maps.identities.len()),
+            policy_slots: Slots::new(policy, maps.answers.len()),
+            maps,
+            programmed,
+            capacity,
+            unsettled: true,
+        })
+    }
+
+    pub(crate) fn programmed(&self) -> &Programmed {
+        &self.programmed
+    }
+
+    pub(crate) fn capacity(&self) -> &Capacity {
+        &self.capacity
+    }
+
+    /// Applies a plan that was made from [`Sync::programmed`].
+    ///
+    /// # Errors
+    ///
+    /// The tables answer as before.
+    pub(crate) fn apply(&mut self, plan: &Plan) -> Result<(), ApplyError> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        plan.check(&self.programmed, &self.capacity)
+            .map_err(ApplyError::Overflow)?;
+        if self.unsettled {
+            wait_grace_period().map_err(ApplyError::Refused)?;
+            self.unsettled = false;
+        }
+        self.prefix_slots.recycle();
+        self.policy_slots.recycle();
+        if let Err(error) = self.prepare(plan) {
+            self.abandon(plan);
+            return Err(ApplyError::Refused(error));
+        }
+        for (endpoint, word) in &plan.words {
+            self.maps.words.store(u32::from(*endpoint), word.0);
+        }
+        for endpoint in &plan.remove_words {
+            self.maps.words.store(u32::from(*endpoint), Word::UNSET.0);
+        }
+        if let Err(error) = wait_grace_period() {
+            // Settling now is right for all packets but those in flight.
+            tracing::warn!(error = format!("{error:#}"), "no grace period");
+        }
+        self.settle(plan);
+        plan.finish(&mut self.programmed);
+        Ok(())
+    }
+
+    fn prepare(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        for (number, PortTable(entries)) in &plan.add_tables {
+            for entry in entries {
+                let key = Prefix::new(entry.bits, Raw(entry.key(*number)));
+                self.maps
+                    .ports
+                    .insert(&key, Raw(entry.decision), 0)
+                    .context("failed to add a port")?;
+            }
+        }
+        for (endpoint, address) in &plan.add_own {
+            self.maps
+                .addresses
+                .insert(own_address(*endpoint, *address), Raw(1), 0)
+                .context("failed to add an address of an endpoint")?;
+        }
+        for (prefix, change) in &plan.prefixes {
+            let answer = Versioned::new(change.before, change.after, plan.generation);
+            prepare_slot(
+                &mut self.prefix_slots,
+                &self.maps.identities,
+                prefix,
+                change,
+                answer,
+                |slot| self.maps.ipcache.insert(*prefix, slot),
+            )
+            .with_context(|| format!("failed to add prefix {prefix}"))?;
+        }
+        for (key, change) in &plan.policy {
+            let answer = Versioned::new(change.before, change.after, plan.generation);
+            prepare_slot(
+                &mut self.policy_slots,
+                &self.maps.answers,
+                key,
+                change,
+                answer,
+                |slot| Ok(self.maps.policy.insert(Raw(*key), Raw(slot), 0)?),
+            )
+            .context("failed to add a policy entry")?;
+        }
+        Ok(())
+    }
+
+    /// Every slot keeps `after`, and what nobody needs goes.
+    fn settle(&mut self, plan: &Plan) {
+        for (prefix, change) in &plan.prefixes {
+            self.finish_prefix(*prefix, change.after, change.kind == ChangeKind::Remove);
+        }
+        for (key, change) in &plan.policy {
+            self.finish_policy(key, change.after, change.kind == ChangeKind::Remove);
+        }
+        self.drop_tables(&plan.remove_tables);
+        for (endpoint, address) in &plan.remove_own {
+            ignore_missing(
+                self.maps
+                    .addresses
+                    .remove(&own_address(*endpoint, *address)),
+            );
+        }
+        self.unsettled = true;
+    }
+
+    /// Undoes [`Sync::prepare`], as far as it got.
+    fn abandon(&mut self, plan: &Plan) {
+        for (prefix, change) in &plan.prefixes {
+            self.finish_prefix(*prefix, change.before, change.kind == ChangeKind::Add);
+        }
+        for (key, change) in &plan.policy {
+            self.finish_policy(key, change.before, change.kind == ChangeKind::Add);
+        }
+        self.drop_tables(&plan.add_tables);
+        for (endpoint, address) in &plan.add_own {
+            ignore_missing(
+                self.maps
+                    .addresses
+                    .remove(&own_address(*endpoint, *address)),
+            );
+        }
+        self.unsettled = true;
+    }
+
+    fn finish_prefix(&mut self, prefix: IpNet, answer: u32, remove: bool) {
+        let Some(slot) = self.prefix_slots.get(&prefix) else {
+            return;
+        };
+        self.maps
+            .identities
+            .store(slot, Versioned::settled(answer).0);
+        if remove {
+            if let Err(error) = self.maps.ipcache.remove(prefix) {
+                tracing::warn!(%prefix, error = format!("{error:#}"), "prefix was already gone");
+            }
+            self.prefix_slots.release(&prefix);
+        }
+    }
+
+    fn finish_policy(&mut self, key: &PolicyKey, answer: u32, remove: bool) {
+        let Some(slot) = self.policy_slots.get(key) else {
+            return;
+        };
+        self.maps.answers.store(slot, Versioned::settled(answer).0);
+        if remove {
+            ignore_missing(self.maps.policy.remove(&Raw(*key)));
+            self.policy_slots.release(key);
+        }
+    }
+
+    fn drop_tables(&mut self, tables: &BTreeMap<u32, PortTable>) {
+        for (number, PortTable(entries)) in tables {
+            for entry in entries {
+                let key = Prefix::new(entry.bits, Raw(entry.key(*number)));
+                ignore_missing(self.maps.ports.remove(&key));
+            }
+        }
+    }
+}
+
+/// Writes the slot of an entry; a new entry is put into its map after its slot is right.
+fn prepare_slot<K: Ord + Copy>(
+    slots: &mut Slots<K>,
+    words: &Words,
+    key: &K,
+    change: &Change,
+    answer: Versioned,
+    insert: impl FnOnce(u32) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    if change.kind != ChangeKind::Add {
+        let slot = slots.get(key).context("the entry has no slot")?;
+        words.store(slot, answer.0);
+        return Ok(());
+    }
+    let slot = slots.take(*key).context("no free slot")?;
+    words.store(slot, answer.0);
+    insert(slot).inspect_err(|_| slots.release(key))
+}
+
+/// Moves every endpoint to the far side of a plan that was cut short, and settles its slots.
+fn finish_interrupted<'a>(
+    maps: &PolicyMaps,
+    prefixes: impl Iterator<Item = &'a u32>,
+    policy: impl Iterator<Item = &'a u32>,
+) {
+    let open: Vec<(&Words, u32)> = prefixes
+        .map(|slot| (&maps.identities, *slot))
+        .chain(policy.map(|slot| (&maps.answers, *slot)))
+        .filter(|(words, slot)| {
+            let answer = Versioned(words.load(*slot));
+            answer.before() != answer.after()
+        })
+        .collect();
+    let Some((words, slot)) = open.first() else {
+        return;
+    };
+    let low = u32::from(words.load(*slot) as u16);
+    for index in 0..maps.words.len() {
+        let word = Word(maps.words.load(index));
+        if word == Word::UNSET || word.generation() & 0xffff == low {
+            continue;
+        }
+        let mut generation = (word.generation() & !0xffff) | low;
+        if generation < word.generation() {
+            generation = generation.wrapping_add(0x1_0000);
+        }
+        maps.words.store(index, Word::new(word.set(), generation).0);
+    }
+    for (words, slot) in open {
+        words.store(
+            slot,
+            Versioned::settled(Versioned(words.load(slot)).after()).0,
+        );
+    }
+}
+
+fn read_port_tables(maps: &PolicyMaps) -> anyhow::Result<BTreeMap<u32, PortTable>> {
+    let mut tables: BTreeMap<u32, PortTable> = BTreeMap::new();
+    for entry in maps.ports.iter() {
+        let (key, Raw(decision)) = entry?;
+        let Raw(PortKey {
+            table,
+            protocol,
+            port,
+            zero: _,
+        }) = key.data();
+        let entry = PortEntry {
+            bits: key.prefix_len(),
+            protocol,
+            port: u16::from_be_bytes(port),
+            decision,
+        };
+        tables
+            .entry(u32::from_be_bytes(table))
+            .or_default()
+            .0
+            .push(entry);
+    }
+    for PortTable(entries) in tables.values_mut() {
+        entries.sort();
+    }
+    Ok(tables)
+}
+
+fn own_address(endpoint: u16, address: IpAddr) -> Raw<OwnAddress> {
+    let address = match address {
+        IpAddr::V4(address) => address.octets().mapped(),
+        IpAddr::V6(address) => address.octets(),
+    };
+    Raw(OwnAddress {
+        endpoint: u32::from(endpoint),
+        address,
+    })
+}
+
+fn unmapped(address: [u8; 16]) -> IpAddr {
+    IpAddr::from(address).to_canonical()
+}
+
+/// What was to be removed is gone either way.
+fn ignore_missing<E: std::fmt::Display>(result: Result<(), E>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "was already gone");
+    }
+}
+
+/// Returns once no program runs that was running when this was called.
+///
+/// The global barrier (4.3) waits for an RCU grace period, and programs run inside RCU read-side
+/// sections. It is refused where processors run without a tick (`nohz_full`).
+fn wait_grace_period() -> anyhow::Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: a system call without pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(std::io::Error::last_os_error()).context("membarrier")
+}

@@ -1,0 +1,54 @@
+//! Arrays of 64-bit words that the kernel's programs read and the agent stores through memory.
+//!
+//! A store is one instruction: a program sees the old word or the new one. Updating an array by
+//! system call copies bytes, with no such promise.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use aya::maps::MapData;
+use memmap2::{MmapOptions, MmapRaw};
+
+/// A `BPF_F_MMAPABLE` array map (5.5) of words.
+#[derive(Debug)]
+pub(crate) struct Words {
+    memory: MmapRaw,
+    len: u32,
+}
+
+impl Words {
+    pub(crate) fn map(map: &MapData) -> anyhow::Result<Self> {
+        let len = map.info()?.max_entries();
+        let bytes = usize::try_from(len)? * size_of::<u64>();
+        let memory: io::Result<MmapRaw> = MmapOptions::new()
+            .len(bytes)
+            .map_raw(map.fd().as_fd().as_raw_fd());
+        Ok(Self {
+            memory: memory?,
+            len,
+        })
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Stores a word, after everything that was written before it.
+    pub(crate) fn store(&self, index: u32, word: u64) {
+        self.word(index).store(word, Ordering::SeqCst);
+    }
+
+    pub(crate) fn load(&self, index: u32) -> u64 {
+        self.word(index).load(Ordering::SeqCst)
+    }
+
+    fn word(&self, index: u32) -> &AtomicU64 {
+        assert!(index < self.len, "word {index} of {}", self.len);
+        // SAFETY: within the mapping, which is page-aligned and lives as long as `self`; everyone
+        // accesses it word by word.
+        unsafe { AtomicU64::from_ptr(self.memory.as_mut_ptr().cast::<u64>().add(index as usize)) }
+    }
+}

@@ -1,0 +1,3 @@
+//! ringfence's agent: everything with IO.
+
+pub mod datapath;
