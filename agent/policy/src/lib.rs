@@ -4,6 +4,7 @@
 //! Imported by the agent and the tests; imports only `agent-common` of ours.
 #![forbid(unsafe_code)]
 
+pub mod connection;
 pub mod model;
 pub mod question;
 pub mod reference;
