@@ -237,3 +237,6 @@ impl Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
+#[cfg(test)]
+mod example;
+pub mod explain;
+pub mod matrix;
 pub mod model;
 pub mod question;
 pub mod reference;
