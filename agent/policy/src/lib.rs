@@ -12,3 +12,5 @@ pub mod matrix;
 pub mod model;
 pub mod question;
 pub mod reference;
+#[cfg(any(test, feature = "strategies"))]
+pub mod strategies;
