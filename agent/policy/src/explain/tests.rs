@@ -1,5 +1,7 @@
+use proptest::prelude::*;
+
 use super::*;
-use crate::{example, reference::Reference};
+use crate::{example, question::Why, reference::Reference, strategies};
 
 fn ask(from: &str, to: &str, port: &str) -> Explanation {
     let world = example::world();
@@ -54,5 +56,27 @@ fn a_denied_connection_says_what_each_rule_missed() {
         assert_eq!(explanation.verdict, Verdict::Deny, "{from} {port}");
         let rule = &explanation.ingress.policies[0].rules[0];
         assert_eq!(rule.result, result, "{from} {port}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_rule_is_shown_as_matching_exactly_where_one_decides(
+        (world, questions) in strategies::world_and_questions(),
+    ) {
+        for question in &questions {
+            let decided = Reference(&world).answer(question).why;
+            let rules = considered(&world, question);
+            let matches = rules.iter().flat_map(|policy| &policy.rules)
+                .any(|rule| rule.result == RuleResult::Matches);
+            match decided {
+                Why::Rule { .. } => prop_assert!(matches),
+                Why::DefaultDeny => prop_assert!(!matches && !rules.is_empty()),
+                Why::NotIsolated | Why::UnknownSubject => prop_assert!(rules.is_empty()),
+                Why::ItsOwnAddress | Why::OwnNode => {}
+            }
+        }
     }
 }
