@@ -72,7 +72,7 @@ pub fn decide<A: Address>(tables: &impl Tables<A>, question: &Question<A>) -> Ve
     let mut key = PolicyKey {
         set: word.set(),
         direction: direction as u32,
-        identity,
+        identity: identity & !THIS_NODE,
     };
     let mut table = tables.port_table(&key).at(word);
     if table == NO_TABLE {

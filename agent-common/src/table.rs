@@ -20,7 +20,9 @@ use crate::{
 /// The identity of an address that no prefix covers.
 pub const WORLD: u32 = 0;
 
-/// An identity with this bit is an address of this node itself.
+/// Set beside an identity whose address is one of this node's own.
+///
+/// The policy map knows the identity without it: rules treat the node's address like any other.
 pub const THIS_NODE: u32 = 1 << 23;
 
 /// A policy entry with this table has no answer of its own: the default of its set holds.

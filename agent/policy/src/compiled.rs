@@ -3,6 +3,8 @@
 //! The same [`decide`] that runs in the kernel answers over these maps, so that every question
 //! asked on files gets the answer that the packet path would give.
 
+mod everywhere;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -10,12 +12,12 @@ use std::{
 
 use agent_common::{
     decide::{Question as PacketQuestion, Tables, decide},
-    protocol::Address,
     table::{self, Decision, Endpoint, NO_TABLE, PolicyKey, PortKey, Versioned, WORLD, Word},
     verdict::{Action, RuleId, Verdict},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+pub use self::everywhere::Everywhere;
 use crate::model::{Direction, ObjectName, Source};
 
 /// The compiled state of one node.
@@ -90,20 +92,12 @@ impl Compiled {
             Direction::Ingress => table::Direction::Ingress,
             Direction::Egress => table::Direction::Egress,
         };
-        let own = |same: fn(&IpAddr) -> bool| {
-            if addresses.contains(&peer) {
-                Some(peer)
-            } else {
-                addresses.iter().find(|address| same(address)).copied()
-            }
-        };
+        // Which of its addresses the subject uses matters only where the peer is that address.
+        let is_own = addresses.contains(&peer);
         Some(match peer {
             IpAddr::V4(peer) => {
-                let local = match own(IpAddr::is_ipv4) {
-                    Some(IpAddr::V4(local)) => local.octets(),
-                    _ => <[u8; 4]>::UNSPECIFIED,
-                };
                 let peer = peer.octets();
+                let local = if is_own { peer } else { peer.map(|byte| !byte) };
                 decide(
                     self,
                     &PacketQuestion {
@@ -119,11 +113,8 @@ impl Compiled {
                 )
             }
             IpAddr::V6(peer) => {
-                let local = match own(IpAddr::is_ipv6) {
-                    Some(IpAddr::V6(local)) => local.octets(),
-                    _ => <[u8; 16]>::UNSPECIFIED,
-                };
                 let peer = peer.octets();
+                let local = if is_own { peer } else { peer.map(|byte| !byte) };
                 decide(
                     self,
                     &PacketQuestion {

@@ -6,5 +6,14 @@
 
 pub mod compile;
 pub mod compiled;
+pub mod connection;
+#[cfg(test)]
+mod example;
+pub mod explain;
+pub mod matrix;
 pub mod model;
 pub mod plan;
+pub mod question;
+pub mod reference;
+#[cfg(any(test, feature = "strategies"))]
+pub mod strategies;

@@ -115,18 +115,26 @@ impl Plan {
         let touched = plan.touched_sets(old, compiled);
         let mut own = BTreeSet::new();
         for (&id, subject) in endpoints {
-            let Some(subject) = compiled.subjects.get(subject) else { continue };
+            let Some(subject) = compiled.subjects.get(subject) else {
+                continue;
+            };
             own.extend(subject.addresses.iter().map(|address| (id, *address)));
-            let same = old.words.get(&id).is_some_and(|word| word.set() == subject.set);
+            let same = old
+                .words
+                .get(&id)
+                .is_some_and(|word| word.set() == subject.set);
             if !same || touched.contains(&subject.set) {
-                plan.words.insert(id, Word::new(subject.set, plan.generation));
+                plan.words
+                    .insert(id, Word::new(subject.set, plan.generation));
             }
         }
         plan.remove_words = old
             .words
             .keys()
             .filter(|id| {
-                endpoints.get(id).is_none_or(|name| !compiled.subjects.contains_key(name))
+                endpoints
+                    .get(id)
+                    .is_none_or(|name| !compiled.subjects.contains_key(name))
             })
             .copied()
             .collect();
@@ -136,7 +144,11 @@ impl Plan {
     }
 
     pub fn is_empty(&self) -> bool {
-        *self == Self { generation: self.generation, ..Self::default() }
+        *self
+            == Self {
+                generation: self.generation,
+                ..Self::default()
+            }
     }
 
     /// Refuses a plan for which the kernel has no room, counting what is there while it is applied.
@@ -149,7 +161,11 @@ impl Plan {
             changes.filter(|kind| *kind == ChangeKind::Add).count()
         };
         let of_family = |v4: bool| {
-            let held = old.prefixes.keys().filter(|prefix| is_v4(prefix) == v4).count();
+            let held = old
+                .prefixes
+                .keys()
+                .filter(|prefix| is_v4(prefix) == v4)
+                .count();
             let mut changes = self
                 .prefixes
                 .iter()
@@ -158,10 +174,12 @@ impl Plan {
             held + added(&mut changes)
         };
         let ports = |tables: &BTreeMap<u32, PortTable>| {
-            tables.values().map(|PortTable(entries)| entries.len()).sum::<usize>()
+            tables
+                .values()
+                .map(|PortTable(entries)| entries.len())
+                .sum::<usize>()
         };
-        let words: BTreeSet<u16> =
-            old.words.keys().chain(self.words.keys()).copied().collect();
+        let words: BTreeSet<u16> = old.words.keys().chain(self.words.keys()).copied().collect();
         let needs = [
             ("ipcache_v4", capacity.prefixes, of_family(true)),
             ("ipcache_v6", capacity.prefixes, of_family(false)),
@@ -170,16 +188,32 @@ impl Plan {
                 capacity.policy,
                 old.policy.len() + added(&mut self.policy.values().map(|change| change.kind)),
             ),
-            ("ports", capacity.ports, ports(&old.port_tables) + ports(&self.add_tables)),
-            ("addresses", capacity.own_addresses, old.own.len() + self.add_own.len()),
+            (
+                "ports",
+                capacity.ports,
+                ports(&old.port_tables) + ports(&self.add_tables),
+            ),
+            (
+                "addresses",
+                capacity.own_addresses,
+                old.own.len() + self.add_own.len(),
+            ),
             ("endpoints", capacity.endpoints, words.len()),
         ];
         let overflows: Vec<Overflow> = needs
             .into_iter()
             .filter(|(_, capacity, needed)| needed > capacity)
-            .map(|(table, capacity, needed)| Overflow { table, capacity, needed })
+            .map(|(table, capacity, needed)| Overflow {
+                table,
+                capacity,
+                needed,
+            })
             .collect();
-        if overflows.is_empty() { Ok(()) } else { Err(overflows) }
+        if overflows.is_empty() {
+            Ok(())
+        } else {
+            Err(overflows)
+        }
     }
 
     /// What the kernel holds once the plan has been applied to `programmed`.
@@ -198,10 +232,14 @@ impl Plan {
         programmed.generation = *generation;
         settle(&mut programmed.prefixes, prefixes);
         settle(&mut programmed.policy, policy);
-        programmed.port_tables.retain(|number, _| !remove_tables.contains_key(number));
         programmed
             .port_tables
-            .extend(add_tables.iter().map(|(number, table)| (*number, table.clone())));
+            .retain(|number, _| !remove_tables.contains_key(number));
+        programmed.port_tables.extend(
+            add_tables
+                .iter()
+                .map(|(number, table)| (*number, table.clone())),
+        );
         programmed.words.retain(|id, _| !remove_words.contains(id));
         programmed.words.extend(words);
         programmed.own.retain(|own| !remove_own.contains(own));
@@ -237,7 +275,11 @@ impl Plan {
 /// The next number whose lower 16 bits no live word has: [`agent_common::table::Versioned`] keeps
 /// no more than those.
 fn next_generation(old: &Programmed) -> u32 {
-    let live: BTreeSet<u32> = old.words.values().map(|word| word.generation() & 0xffff).collect();
+    let live: BTreeSet<u32> = old
+        .words
+        .values()
+        .map(|word| word.generation() & 0xffff)
+        .collect();
     let mut generation = old.generation.wrapping_add(1);
     while live.contains(&(generation & 0xffff)) || generation & 0xffff == 0 {
         generation = generation.wrapping_add(1);
@@ -246,8 +288,18 @@ fn next_generation(old: &Programmed) -> u32 {
 }
 
 fn answer(policy: &BTreeMap<PolicyKey, u32>, set: u32, direction: u32, identity: u32) -> u32 {
-    let of = |identity| policy.get(&PolicyKey { set, direction, identity }).copied();
-    of(identity).or_else(|| of(WORLD)).unwrap_or(NO_TABLE)
+    let of = |identity| {
+        policy
+            .get(&PolicyKey {
+                set,
+                direction,
+                identity,
+            })
+            .copied()
+    };
+    of(identity & !THIS_NODE)
+        .or_else(|| of(WORLD))
+        .unwrap_or(NO_TABLE)
 }
 
 /// An entry that is added answers `before` like the prefix around it does now; one that is removed
@@ -260,11 +312,15 @@ fn prefix_changes(
     let mut around: Vec<(IpNet, u32, u32)> = Vec::new();
     let all: BTreeSet<&IpNet> = old.keys().chain(new.keys()).collect();
     for prefix in all {
-        while around.last().is_some_and(|(outer, ..)| !outer.contains(prefix)) {
+        while around
+            .last()
+            .is_some_and(|(outer, ..)| !outer.contains(prefix))
+        {
             around.pop();
         }
-        let (outer_before, outer_after) =
-            around.last().map_or((WORLD, WORLD), |(_, before, after)| (*before, *after));
+        let (outer_before, outer_after) = around
+            .last()
+            .map_or((WORLD, WORLD), |(_, before, after)| (*before, *after));
         let (held, wanted) = (old.get(prefix).copied(), new.get(prefix).copied());
         let before = held.unwrap_or(outer_before);
         let after = wanted.unwrap_or(outer_after);
@@ -274,7 +330,14 @@ fn prefix_changes(
             (Some(held), Some(wanted)) => (held != wanted).then_some(ChangeKind::Update),
         };
         if let Some(kind) = kind {
-            changes.insert(*prefix, Change { kind, before, after });
+            changes.insert(
+                *prefix,
+                Change {
+                    kind,
+                    before,
+                    after,
+                },
+            );
         }
         around.push((*prefix, before, after));
     }
@@ -289,17 +352,35 @@ fn policy_changes(
     for (key, &after) in new {
         match old.get(key) {
             None => {
-                changes.insert(*key, Change { kind: ChangeKind::Add, before: NO_TABLE, after });
+                changes.insert(
+                    *key,
+                    Change {
+                        kind: ChangeKind::Add,
+                        before: NO_TABLE,
+                        after,
+                    },
+                );
             }
             Some(&before) if before != after => {
-                changes.insert(*key, Change { kind: ChangeKind::Update, before, after });
+                changes.insert(
+                    *key,
+                    Change {
+                        kind: ChangeKind::Update,
+                        before,
+                        after,
+                    },
+                );
             }
             Some(_) => {}
         }
     }
     for (key, &before) in old {
         if !new.contains_key(key) {
-            let change = Change { kind: ChangeKind::Remove, before, after: NO_TABLE };
+            let change = Change {
+                kind: ChangeKind::Remove,
+                before,
+                after: NO_TABLE,
+            };
             changes.insert(*key, change);
         }
     }

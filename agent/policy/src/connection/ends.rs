@@ -1,0 +1,175 @@
+//! The ends of a connection, as people name them, and the addresses that stand for them.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr};
+
+use serde::{Serialize, Serializer};
+
+use super::{
+    ConnectionError,
+    error::nearest,
+    port::{Family, Port},
+};
+use crate::model::{ObjectName, World};
+
+/// Serialised and printed as it is typed: `NAMESPACE/NAME`, `node/NAME` or an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum End {
+    Workload(ObjectName),
+    Node(String),
+    Address(IpAddr),
+}
+
+// === impl End ===
+
+impl End {
+    /// Reads an end; an address that a workload owns becomes the workload.
+    ///
+    /// A namespace called `node` is taken as such if it has a workload of this name.
+    ///
+    /// # Errors
+    ///
+    /// If it is no end, or names nothing in this world: then with the nearest name, if one is near.
+    pub fn parse(world: &World, text: &str) -> Result<Self, ConnectionError> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address).resolved(world));
+        }
+        let malformed = || ConnectionError::End {
+            seen: text.to_owned(),
+        };
+        let (namespace, name) = text.split_once('/').ok_or_else(malformed)?;
+        if namespace.is_empty() || name.is_empty() || name.contains('/') {
+            return Err(malformed());
+        }
+        let workload = ObjectName::new(namespace, name);
+        if world.workloads.contains_key(&workload) {
+            return Ok(Self::Workload(workload));
+        }
+        let seen = text.to_owned();
+        if namespace == "node" {
+            if world.nodes.contains_key(name) {
+                return Ok(Self::Node(name.to_owned()));
+            }
+            let known = world.nodes.keys().map(|node| format!("node/{node}"));
+            return Err(ConnectionError::UnknownNode {
+                near: nearest(text, known),
+                seen,
+            });
+        }
+        let known = world.workloads.keys().map(ToString::to_string);
+        Err(ConnectionError::UnknownWorkload {
+            near: nearest(text, known),
+            seen,
+        })
+    }
+
+    /// Puts a workload in the place of an address that it owns.
+    pub(super) fn resolved(self, world: &World) -> Self {
+        match self {
+            Self::Address(address) => world
+                .addresses
+                .get(&address)
+                .map_or(Self::Address(address), |owner| {
+                    Self::Workload(owner.clone())
+                }),
+            Self::Workload(_) | Self::Node(_) => self,
+        }
+    }
+
+    pub(super) fn workload(&self) -> Option<&ObjectName> {
+        match self {
+            Self::Workload(name) => Some(name),
+            Self::Node(_) | Self::Address(_) => None,
+        }
+    }
+
+    /// The node whose own stack sends what this end sends.
+    pub(super) fn node_spoken_for<'a>(&'a self, world: &'a World) -> Option<&'a str> {
+        match self {
+            Self::Node(name) => Some(name),
+            Self::Workload(name) => world
+                .workloads
+                .get(name)
+                .filter(|workload| !workload.owns_its_addresses())
+                .and_then(|workload| workload.node.as_deref()),
+            Self::Address(_) => None,
+        }
+    }
+
+    pub(super) fn node_of_workload<'a>(&self, world: &'a World) -> Option<&'a str> {
+        self.workload()
+            .and_then(|name| world.workloads.get(name))?
+            .node
+            .as_deref()
+    }
+
+    /// A workload on its node's network need not list the node's addresses to have them.
+    fn addresses(&self, world: &World) -> Result<BTreeSet<IpAddr>, ConnectionError> {
+        let of_node = |name: &str| world.nodes.get(name).map(|node| node.addresses.clone());
+        let addresses = match self {
+            Self::Address(address) => [*address].into(),
+            Self::Node(name) => of_node(name).ok_or_else(|| self.unknown())?,
+            Self::Workload(name) => {
+                let workload = world.workloads.get(name).ok_or_else(|| self.unknown())?;
+                match self.node_spoken_for(world).and_then(of_node) {
+                    Some(shared) if workload.addresses.is_empty() => shared,
+                    _ => workload.addresses.clone(),
+                }
+            }
+        };
+        if addresses.is_empty() {
+            return Err(ConnectionError::NoAddress {
+                end: self.to_string(),
+            });
+        }
+        Ok(addresses)
+    }
+
+    fn unknown(&self) -> ConnectionError {
+        let (seen, near) = (self.to_string(), None);
+        match self {
+            Self::Node(_) => ConnectionError::UnknownNode { seen, near },
+            Self::Workload(_) | Self::Address(_) => ConnectionError::UnknownWorkload { seen, near },
+        }
+    }
+}
+
+/// §4.5: the first IPv4 address of both, else the first IPv6 address of both.
+pub(super) fn common_family(
+    world: &World,
+    from: &End,
+    to: &End,
+    port: Port,
+) -> Result<(IpAddr, IpAddr), ConnectionError> {
+    let (ours, theirs) = (from.addresses(world)?, to.addresses(world)?);
+    let pair = |wanted: fn(&IpAddr) -> bool| {
+        let first = |addresses: &BTreeSet<IpAddr>| addresses.iter().copied().find(wanted);
+        first(&ours).zip(first(&theirs))
+    };
+    let (v4, v6) = (|| pair(IpAddr::is_ipv4), || pair(IpAddr::is_ipv6));
+    match port.family() {
+        Some(Family::V4) => v4(),
+        Some(Family::V6) => v6(),
+        None => v4().or_else(v6),
+    }
+    .ok_or_else(|| ConnectionError::NoCommonFamily {
+        from: from.to_string(),
+        to: to.to_string(),
+        port: port.to_string(),
+    })
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workload(name) => name.fmt(f),
+            Self::Node(name) => write!(f, "node/{name}"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl Serialize for End {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

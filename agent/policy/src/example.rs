@@ -1,0 +1,98 @@
+//! A small world for the tests of this crate.
+
+use crate::model::{
+    NamedPort, NamespaceScope, NetworkPolicy, Node, ObjectName, Peer, Peers, PortMatch, PortSpec,
+    Ports, Protocol, Requirement, Rule, Selector, Source, Workload, WorkloadKind, World,
+};
+
+pub(crate) fn source(line: u32) -> Source {
+    Source {
+        file: "shop.yaml".into(),
+        line,
+    }
+}
+
+pub(crate) fn workload(namespace: &str, name: &str, addresses: &[&str]) -> Workload {
+    Workload {
+        name: ObjectName::new(namespace, name),
+        kind: WorkloadKind::Pod,
+        labels: [("app".to_owned(), name.to_owned())].into(),
+        addresses: addresses
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect(),
+        ports: vec![NamedPort {
+            name: "http".to_owned(),
+            port: 8080,
+            protocol: Protocol::Tcp,
+        }],
+        node: Some("one".to_owned()),
+        host_network: false,
+        endpoint: None,
+        source: source(1),
+    }
+}
+
+pub(crate) fn is(app: &str) -> Selector {
+    let (key, values) = ("app".to_owned(), [app.to_owned()].into());
+    Selector {
+        requirements: vec![Requirement::In { key, values }],
+    }
+}
+
+/// `shop/web` may reach `shop/api` on its port `http`, and nobody else may; `shop/v6` has no IPv4,
+/// `shop/probe` is on the host network of node `one`, node `two` is somewhere else.
+pub(crate) fn world() -> World {
+    let mut probe = workload("shop", "probe", &["10.0.0.1"]);
+    probe.host_network = true;
+    let workloads = [
+        workload("shop", "api", &["10.1.0.1", "fd00::1"]),
+        workload("shop", "web", &["10.1.0.2", "fd00::2"]),
+        workload("shop", "v6", &["fd00::3"]),
+        probe,
+    ];
+    let policy = NetworkPolicy {
+        name: ObjectName::new("shop", "api"),
+        subject: is("api"),
+        ingress: Some(vec![Rule {
+            peers: Peers::Listed(vec![Peer::Workloads {
+                namespaces: NamespaceScope::Named("shop".to_owned()),
+                workloads: is("web"),
+            }]),
+            ports: Ports::Listed(vec![PortMatch {
+                protocol: Protocol::Tcp,
+                port: PortSpec::Name("http".to_owned()),
+            }]),
+            source: source(12),
+        }]),
+        egress: None,
+        source: source(10),
+    };
+    let node = |name: &str, address: &str| Node {
+        name: name.to_owned(),
+        labels: [].into(),
+        addresses: [address.parse().unwrap()].into(),
+        source: source(1),
+    };
+    let nodes = [node("one", "10.0.0.1"), node("two", "10.0.0.2")];
+    World {
+        namespaces: [("shop".to_owned(), [].into())].into(),
+        addresses: workloads
+            .iter()
+            .filter(|workload| workload.owns_its_addresses())
+            .flat_map(|workload| {
+                workload
+                    .addresses
+                    .iter()
+                    .map(|ip| (*ip, workload.name.clone()))
+            })
+            .collect(),
+        workloads: workloads.into_iter().map(|w| (w.name.clone(), w)).collect(),
+        nodes: nodes
+            .into_iter()
+            .map(|node| (node.name.clone(), node))
+            .collect(),
+        policies: [(policy.name.clone(), policy)].into(),
+        ..World::default()
+    }
+}
