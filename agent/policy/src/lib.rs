@@ -3,5 +3,19 @@
 //! Bytes and values in, values out: no file, no clock, no network, no thread, no `unsafe`.
 //! Imported by the agent and the tests; imports only `agent-common` of ours.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
 
+pub mod diagnostic;
+mod lint;
+pub mod load;
 pub mod model;
+mod parse;
+pub mod yaml;
