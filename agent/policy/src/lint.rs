@@ -3,12 +3,12 @@
 //! Has its own small selector match, as each evaluator has: a lint that shared theirs would be
 //! wrong together with them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     diagnostic::{Diagnostic, Position, Severity},
     load::ParsedFile,
-    model::{Labels, NetworkPolicy, Requirement, Selector, World},
+    model::{Labels, NetworkPolicy, ObjectName, Protocol, Requirement, Selector, World},
     parse::{Declared, PortUse},
 };
 
@@ -17,6 +17,12 @@ pub(crate) fn run(world: &World, files: &[ParsedFile], problems: &mut Vec<Diagno
     if world.workloads.is_empty() {
         return;
     }
+    let ports: BTreeSet<(&str, Protocol)> = world
+        .workloads
+        .values()
+        .flat_map(|workload| &workload.ports)
+        .map(|port| (port.name.as_str(), port.protocol))
+        .collect();
     for file in files {
         for object in &file.objects {
             let Declared::Policy { policy, uses } = &object.declared else {
@@ -24,7 +30,7 @@ pub(crate) fn run(world: &World, files: &[ParsedFile], problems: &mut Vec<Diagno
             };
             selects_nothing(world, policy, object.at, &file.name, problems);
             for port in uses {
-                unknown_port(world, port, &file.name, problems);
+                unknown_port(&ports, port, &file.name, problems);
             }
         }
     }
@@ -38,11 +44,12 @@ fn selects_nothing(
     problems: &mut Vec<Diagnostic>,
 ) {
     let NetworkPolicy { name, subject, .. } = policy;
-    let selected = world.workloads.values().any(|workload| {
-        workload.name.namespace == name.namespace
-            && !workload.host_network
-            && matches(subject, &workload.labels)
-    });
+    // Only its own namespace: a cluster has thousands of policies and far more workloads.
+    let selected = world
+        .workloads
+        .range(ObjectName::new(name.namespace.clone(), "")..)
+        .take_while(|(workload, _)| workload.namespace == name.namespace)
+        .any(|(_, workload)| !workload.host_network && matches(subject, &workload.labels));
     if !selected {
         let message = format!("policy `{name}` selects no workload");
         problems.push(
@@ -53,19 +60,19 @@ fn selects_nothing(
     }
 }
 
-fn unknown_port(world: &World, used: &PortUse, file: &Arc<str>, problems: &mut Vec<Diagnostic>) {
+fn unknown_port(
+    ports: &BTreeSet<(&str, Protocol)>,
+    used: &PortUse,
+    file: &Arc<str>,
+    problems: &mut Vec<Diagnostic>,
+) {
     let PortUse {
         at,
         path,
         name,
         protocol,
     } = used;
-    let known = world
-        .workloads
-        .values()
-        .flat_map(|workload| &workload.ports)
-        .any(|port| port.name == *name && port.protocol == *protocol);
-    if !known {
+    if !ports.contains(&(name.as_str(), *protocol)) {
         let message = format!("no workload has a {protocol} port named `{name}`");
         problems.push(
             Diagnostic::new(Severity::Warning, file, *at, "unknown-port-name", message)
