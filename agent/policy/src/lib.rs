@@ -3,17 +3,31 @@
 //! Bytes and values in, values out: no file, no clock, no network, no thread, no `unsafe`.
 //! Imported by the agent and the tests; imports only `agent-common` of ours.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
 
 pub mod compile;
 pub mod compiled;
 pub mod connection;
+pub mod diagnostic;
 #[cfg(test)]
 mod example;
 pub mod explain;
+mod lint;
+pub mod load;
 pub mod matrix;
 pub mod model;
+mod parse;
 pub mod plan;
 pub mod question;
 pub mod reference;
 #[cfg(any(test, feature = "strategies"))]
 pub mod strategies;
+pub mod yaml;

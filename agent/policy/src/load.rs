@@ -1,0 +1,238 @@
+//! Parsed files to one world: what no file can know alone.
+//!
+//! Two steps on purpose. [`parse_file`] looks at one file, so that a daemon can keep the last good
+//! version of each; [`assemble`] takes the versions in force and finds what is wrong between them.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
+
+pub use crate::parse::{ParsedFile, parse_file};
+use crate::{
+    diagnostic::{Diagnostic, Position, Severity},
+    lint,
+    model::{EndpointSpec, Labels, ObjectName, Workload, World},
+    parse::{Declared, WorkloadMarks},
+};
+
+/// The label that every namespace carries.
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+#[derive(Clone, Debug)]
+pub struct InputFile {
+    /// As diagnostics shall name it.
+    pub name: Arc<str>,
+    pub bytes: Vec<u8>,
+}
+
+/// A world and all that is wrong with it; not to be used if there is an error among that.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub world: World,
+    /// Sorted by file, then by place.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    pub fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(Diagnostic::is_error)
+    }
+}
+
+pub fn load(files: impl IntoIterator<Item = InputFile>) -> Loaded {
+    let parsed: Vec<_> = files
+        .into_iter()
+        .map(|InputFile { name, bytes }| parse_file(name, &bytes))
+        .collect();
+    let (world, mut diagnostics) = assemble(&parsed);
+    diagnostics.extend(parsed.into_iter().flat_map(|file| file.diagnostics));
+    Diagnostic::sort(&mut diagnostics);
+    Loaded { world, diagnostics }
+}
+
+/// Puts the objects of all files together.
+///
+/// Gives only the problems *between* objects, sorted; those of each file are in the file.
+pub fn assemble(files: &[ParsedFile]) -> (World, Vec<Diagnostic>) {
+    let mut assembly = Assembly::default();
+    for file in files {
+        for object in &file.objects {
+            assembly.add(&file.name, object.at, &object.declared);
+        }
+    }
+    let Assembly {
+        world,
+        mut problems,
+        ..
+    } = assembly;
+    let broken =
+        files.iter().any(ParsedFile::has_errors) || problems.iter().any(Diagnostic::is_error);
+    if !broken {
+        // With objects missing, "selects nothing" would be said of policies that are right.
+        lint::run(&world, files, &mut problems);
+    }
+    Diagnostic::sort(&mut problems);
+    (world, problems)
+}
+
+type Place = (Arc<str>, Position);
+
+#[derive(Default)]
+struct Assembly {
+    world: World,
+    problems: Vec<Diagnostic>,
+    /// First places, by kind and name.
+    objects: BTreeMap<(&'static str, String), (Place, &'static str)>,
+    addresses: BTreeMap<std::net::IpAddr, Place>,
+    endpoints: BTreeMap<EndpointSpec, (Place, ObjectName)>,
+}
+
+impl Assembly {
+    fn add(&mut self, file: &Arc<str>, at: Position, declared: &Declared) {
+        let place = (Arc::clone(file), at);
+        match declared {
+            Declared::Namespace { name, labels } => {
+                if self.is_first("namespace", "namespace", name, &place) {
+                    self.world
+                        .namespaces
+                        .entry(name.clone())
+                        .or_default()
+                        .extend(labels.clone());
+                    self.namespace(name);
+                }
+            }
+            Declared::Workload { workload, marks } => self.add_workload(workload, marks, &place),
+            Declared::Node(node) => {
+                if self.is_first("node", "node", &node.name, &place) {
+                    self.world.nodes.insert(node.name.clone(), node.clone());
+                }
+            }
+            Declared::Service(service) => {
+                self.namespace(&service.name.namespace);
+                if self.is_first("service", "service", &service.name, &place) {
+                    self.world
+                        .services
+                        .insert(service.name.clone(), service.clone());
+                }
+            }
+            Declared::Policy { policy, uses: _ } => {
+                self.namespace(&policy.name.namespace);
+                if self.is_first("policy", "NetworkPolicy", &policy.name, &place) {
+                    self.world
+                        .policies
+                        .insert(policy.name.clone(), policy.clone());
+                }
+            }
+        }
+    }
+
+    fn add_workload(&mut self, workload: &Workload, marks: &WorkloadMarks, place: &Place) {
+        self.namespace(&workload.name.namespace);
+        let kind = match workload.kind {
+            crate::model::WorkloadKind::Pod => "pod",
+            crate::model::WorkloadKind::Workload => "workload",
+        };
+        // Pods and workloads share their names, because policies select both alike.
+        if !self.is_first("workload", kind, &workload.name, place) {
+            return;
+        }
+        let (file, _) = place;
+        if workload.owns_its_addresses() {
+            for (address, at) in &marks.addresses {
+                self.own_address(*address, &workload.name, (Arc::clone(file), *at));
+            }
+        }
+        if let (Some(endpoint), Some(at)) = (&workload.endpoint, marks.endpoint) {
+            self.use_endpoint(endpoint, &workload.name, (Arc::clone(file), at));
+        }
+        self.world
+            .workloads
+            .insert(workload.name.clone(), workload.clone());
+    }
+
+    /// Makes sure that a namespace is there and carries its name as a label.
+    fn namespace(&mut self, name: &str) {
+        let labels: &mut Labels = self.world.namespaces.entry(name.to_owned()).or_default();
+        // Not what an object says: the API server overwrites it too.
+        labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.to_owned());
+    }
+
+    fn is_first(
+        &mut self,
+        family: &'static str,
+        kind: &'static str,
+        name: &impl ToString,
+        place: &Place,
+    ) -> bool {
+        match self.objects.entry((family, name.to_string())) {
+            Entry::Vacant(entry) => {
+                entry.insert((place.clone(), kind));
+                true
+            }
+            Entry::Occupied(entry) => {
+                let (first, first_kind) = entry.get();
+                let message = format!(
+                    "{kind} `{}` is declared twice, first as {first_kind} at {}",
+                    name.to_string(),
+                    shown(first)
+                );
+                self.problems
+                    .push(error(place, "duplicate-object", message));
+                false
+            }
+        }
+    }
+
+    fn own_address(&mut self, address: std::net::IpAddr, owner: &ObjectName, place: Place) {
+        match self.addresses.entry(address) {
+            Entry::Vacant(entry) => {
+                entry.insert(place);
+                self.world.addresses.insert(address, owner.clone());
+            }
+            Entry::Occupied(entry) => {
+                let first = self.world.addresses.get(&address);
+                let first = first.map(ToString::to_string).unwrap_or_default();
+                let message = format!(
+                    "address `{address}` of `{owner}` is also that of `{first}` at {}",
+                    shown(entry.get())
+                );
+                let hint = "an address must lead to one workload";
+                self.problems
+                    .push(error(&place, "address-owned-twice", message).with_hint(hint));
+            }
+        }
+    }
+
+    fn use_endpoint(&mut self, endpoint: &EndpointSpec, owner: &ObjectName, place: Place) {
+        match self.endpoints.entry(endpoint.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert((place, owner.clone()));
+            }
+            Entry::Occupied(entry) => {
+                let (form, name) = match endpoint {
+                    EndpointSpec::Interface(name) => ("interface", name),
+                    EndpointSpec::Netns(name) => ("network namespace", name),
+                    EndpointSpec::Cgroup(name) => ("cgroup", name),
+                    EndpointSpec::SystemdUnit(name) => ("systemd unit", name),
+                };
+                let (first, first_owner) = entry.get();
+                let message = format!(
+                    "{form} `{name}` of `{owner}` is also that of `{first_owner}` at {}",
+                    shown(first)
+                );
+                self.problems
+                    .push(error(&place, "endpoint-used-twice", message));
+            }
+        }
+    }
+}
+
+fn error(place: &Place, code: &'static str, message: String) -> Diagnostic {
+    let (file, at) = place;
+    Diagnostic::new(Severity::Error, file, *at, code, message)
+}
+
+fn shown((file, at): &Place) -> String {
+    format!("{file}:{}:{}", at.line, at.column)
+}

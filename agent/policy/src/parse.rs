@@ -1,0 +1,220 @@
+//! Files to objects: which document is of which kind, and what each file declares.
+//!
+//! Every problem of a file is collected; a file with an error still gives the objects that could
+//! be read, so that problems between files are found in the same run. Whether a world with errors
+//! is used is the caller's decision, and the answer is no.
+//!
+//! Imported by `load`; imports `yaml`, `diagnostic` and `model`.
+
+mod address;
+mod kubernetes;
+mod metadata;
+mod names;
+mod nearest;
+mod network_policy;
+mod port;
+mod reader;
+mod selector;
+mod workload;
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use self::reader::{Field, Report};
+use crate::{
+    diagnostic::{Diagnostic, Position, Problems},
+    model::{Labels, NetworkPolicy, Node, Protocol, Service, Workload},
+    yaml::{self, Value, quote},
+};
+
+/// What one file declares, and what is wrong with it.
+#[derive(Clone, Debug)]
+pub struct ParsedFile {
+    pub name: Arc<str>,
+    pub objects: Vec<Object>,
+    /// Sorted by place.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// One object with the places that problems between objects point at.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// Where its name stands.
+    pub(crate) at: Position,
+    pub(crate) declared: Declared,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Declared {
+    Namespace {
+        name: String,
+        labels: Labels,
+    },
+    Workload {
+        workload: Workload,
+        marks: WorkloadMarks,
+    },
+    Node(Node),
+    Service(Service),
+    Policy {
+        policy: NetworkPolicy,
+        uses: Vec<PortUse>,
+    },
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WorkloadMarks {
+    pub(crate) addresses: BTreeMap<IpAddr, Position>,
+    pub(crate) endpoint: Option<Position>,
+}
+
+/// A rule that speaks of a port by its name.
+#[derive(Clone, Debug)]
+pub(crate) struct PortUse {
+    pub(crate) at: Position,
+    pub(crate) path: String,
+    pub(crate) name: String,
+    pub(crate) protocol: Protocol,
+}
+
+impl ParsedFile {
+    /// A file that could not be read at all.
+    pub fn unreadable(diagnostic: Diagnostic) -> Self {
+        Self {
+            name: Arc::clone(&diagnostic.file),
+            objects: Vec::new(),
+            diagnostics: vec![diagnostic],
+        }
+    }
+
+    pub fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(Diagnostic::is_error)
+    }
+}
+
+type Read = fn(reader::Object<'_>) -> Option<Object>;
+
+/// Every kind that is read: its name, its `apiVersion`, its reader.
+const KINDS: [(&str, &str, Read); 6] = [
+    (
+        "NetworkPolicy",
+        "networking.k8s.io/v1",
+        network_policy::read,
+    ),
+    ("Namespace", "v1", kubernetes::namespace),
+    ("Pod", "v1", kubernetes::pod),
+    ("Node", "v1", kubernetes::node),
+    ("Service", "v1", kubernetes::service),
+    ("Workload", "ringfence.io/v1alpha1", workload::read),
+];
+
+/// Reads one file: several documents, each an object or a list of objects.
+pub fn parse_file(name: Arc<str>, bytes: &[u8]) -> ParsedFile {
+    let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    if size > yaml::MAX_FILE_BYTES {
+        return ParsedFile::unreadable(yaml::too_large(&name, size));
+    }
+    let mut problems = Problems::new(Arc::clone(&name));
+    let documents = yaml::read(bytes, &mut problems);
+    let report = Report::new(problems);
+    let mut objects = Vec::new();
+    // `---` at the start or the end makes a document of nothing.
+    for document in documents
+        .iter()
+        .filter(|document| document.value != Value::Null)
+    {
+        read_object(&Field::root(&report, document), None, &mut objects);
+    }
+    ParsedFile {
+        name,
+        objects,
+        diagnostics: report.into_problems().into_sorted(),
+    }
+}
+
+/// `implied` is the kind of the items of a typed list, which need not repeat it.
+fn read_object(field: &Field<'_>, implied: Option<(&str, &str)>, objects: &mut Vec<Object>) {
+    let Some(mut object) = field.object() else {
+        return;
+    };
+    let (kind, version) = if let (Some(implied), false, false) =
+        (implied, object.has("kind"), object.has("apiVersion"))
+    {
+        implied
+    } else {
+        let kind_field = object.require("kind");
+        let version_field = object.require("apiVersion");
+        let kind = kind_field.as_ref().and_then(Field::string);
+        let version = version_field.as_ref().and_then(Field::string);
+        let (Some(kind), Some(version)) = (kind, version) else {
+            return;
+        };
+        (kind, version)
+    };
+    object.tolerate(&["kind", "apiVersion"]);
+    if kind == "List" && version == "v1" {
+        return read_list(object, None, objects);
+    }
+    let item = kind.strip_suffix("List").unwrap_or(kind);
+    let Some((name, expected, read)) = KINDS.iter().find(|(name, ..)| *name == item) else {
+        return unknown_kind(field, kind, version);
+    };
+    if version != *expected {
+        let message = format!(
+            "unsupported apiVersion {} of kind {}: expected `{expected}`",
+            quote(version),
+            quote(kind)
+        );
+        let place = object.get("apiVersion");
+        return place
+            .as_ref()
+            .unwrap_or(field)
+            .error("unsupported-version", message);
+    }
+    if item == kind {
+        objects.extend(read(object));
+    } else {
+        read_list(object, Some((name, expected)), objects);
+    }
+}
+
+fn read_list(
+    mut object: reader::Object<'_>,
+    implied: Option<(&str, &str)>,
+    objects: &mut Vec<Object>,
+) {
+    let items = object
+        .require("items")
+        .and_then(|field| field.list())
+        .unwrap_or_default();
+    object.tolerate(&["metadata"]);
+    object.deny_unknown();
+    for item in items {
+        read_object(&item, implied, objects);
+    }
+}
+
+fn unknown_kind(field: &Field<'_>, kind: &str, version: &str) {
+    let names: Vec<&str> = KINDS.iter().map(|(name, ..)| *name).collect();
+    let supported: Vec<String> = KINDS
+        .iter()
+        .map(|(name, version, _)| format!("`{name}` ({version})"))
+        .collect();
+    let hint = match nearest::nearest(kind, &names) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("supported are {} and lists of them", supported.join(", ")),
+    };
+    let message = format!(
+        "unknown kind {} of apiVersion {}",
+        quote(kind),
+        quote(version)
+    );
+    let place = field.object().and_then(|mut object| {
+        let place = object.get("kind");
+        object.tolerate_unknown();
+        place
+    });
+    place
+        .as_ref()
+        .unwrap_or(field)
+        .error_with_hint("unknown-kind", message, hint);
+}

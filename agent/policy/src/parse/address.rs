@@ -1,0 +1,98 @@
+//! Addresses and prefixes.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::reader::Field;
+use crate::yaml::quote;
+
+pub(super) fn address(field: &Field<'_>) -> Option<IpAddr> {
+    let text = field.string()?;
+    let Ok(address) = text.parse::<IpAddr>() else {
+        let message = format!(
+            "invalid address {}: expected an IPv4 or IPv6 address",
+            quote(text)
+        );
+        if text.contains('/') {
+            field.error_with_hint("invalid-address", message, "leave out the prefix length");
+        } else {
+            field.error("invalid-address", message);
+        }
+        return None;
+    };
+    unmapped(field, address, text)
+}
+
+/// An address that one workload can own.
+pub(super) fn own_address(field: &Field<'_>) -> Option<IpAddr> {
+    let address = address(field)?;
+    let refused = if address.is_unspecified() {
+        "the unspecified address"
+    } else if address.is_loopback() {
+        "a loopback address"
+    } else if address.is_multicast() {
+        "a multicast address"
+    } else if matches!(address, IpAddr::V4(v4) if v4.is_broadcast()) {
+        "the broadcast address"
+    } else {
+        return Some(address);
+    };
+    let message = format!("`{address}` is {refused}, expected an address of the workload's own");
+    field.error("invalid-address", message);
+    None
+}
+
+/// A prefix, its host bits cleared (with a warning).
+pub(super) fn prefix(field: &Field<'_>) -> Option<IpNet> {
+    let text = field.string()?;
+    let Some(net) = net(text) else {
+        let message = format!(
+            "invalid CIDR {}: expected ADDRESS/LENGTH, as in `10.0.0.0/8`",
+            quote(text)
+        );
+        match text.parse::<IpAddr>() {
+            Ok(IpAddr::V4(_)) => {
+                field.error_with_hint("invalid-cidr", message, format!("write `{text}/32`"));
+            }
+            Ok(IpAddr::V6(_)) => {
+                field.error_with_hint("invalid-cidr", message, format!("write `{text}/128`"));
+            }
+            Err(_) => field.error("invalid-cidr", message),
+        }
+        return None;
+    };
+    unmapped(field, net.addr(), text)?;
+    let canonical = net.trunc();
+    if canonical != net {
+        let message = format!("`{net}` has bits set beyond its prefix, read as `{canonical}`");
+        field.warn("host-bits", message, format!("write `{canonical}`"));
+    }
+    Some(canonical)
+}
+
+/// By the address parser of std: that of `ipnet` takes `010.0.0.0`, which others read as octal.
+fn net(text: &str) -> Option<IpNet> {
+    let (address, length) = text.split_once('/')?;
+    if !length.bytes().all(|b| b.is_ascii_digit()) || (length.len() > 1 && length.starts_with('0'))
+    {
+        return None;
+    }
+    IpNet::new(address.parse().ok()?, length.parse().ok()?).ok()
+}
+
+/// One address must not have two spellings: tables and sets compare by value.
+fn unmapped(field: &Field<'_>, address: IpAddr, text: &str) -> Option<IpAddr> {
+    if let IpAddr::V6(v6) = address
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let message = format!("{} is an IPv4 address written as IPv6", quote(text));
+        field.error_with_hint(
+            "mapped-address",
+            message,
+            format!("write it as IPv4, `{v4}`"),
+        );
+        return None;
+    }
+    Some(address)
+}

@@ -1,0 +1,90 @@
+//! `metadata`, alike for every kind.
+
+use super::{
+    names::{self, Rule},
+    reader::{Field, Object, Unknown},
+};
+use crate::{
+    diagnostic::Position,
+    model::{Labels, ObjectName},
+};
+
+#[derive(Debug)]
+pub(super) struct Metadata {
+    /// Where the name stands, for problems between objects.
+    pub(super) at: Position,
+    pub(super) name: String,
+    /// `default` where none is written.
+    pub(super) namespace: String,
+    pub(super) labels: Labels,
+}
+
+/// What the API server adds, and what nobody here reads.
+const OF_THE_SERVER: [&str; 12] = [
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+impl Metadata {
+    pub(super) fn object_name(&self) -> ObjectName {
+        ObjectName::new(self.namespace.clone(), self.name.clone())
+    }
+}
+
+pub(super) fn read(object: &mut Object<'_>, rule: Rule, unknown: Unknown) -> Option<Metadata> {
+    let mut metadata = object.require("metadata")?.object()?;
+    let name = metadata.require("name");
+    let at = name
+        .as_ref()
+        .map_or_else(|| metadata.field().at(), Field::at);
+    let name = name.and_then(|field| rule.read(&field));
+    let namespace = match metadata.get("namespace") {
+        None => Some("default".to_owned()),
+        Some(field) => names::LABEL.read(&field),
+    };
+    let labels = metadata
+        .get("labels")
+        .map_or_else(Labels::new, |field| labels(&field));
+    metadata.tolerate(&OF_THE_SERVER);
+    metadata.close(unknown);
+    Some(Metadata {
+        at,
+        name: name?,
+        namespace: namespace?,
+        labels,
+    })
+}
+
+/// A map of labels; those that are not valid are reported and left out.
+pub(super) fn labels(field: &Field<'_>) -> Labels {
+    let mut labels = Labels::new();
+    for (entry, value) in field.pairs().unwrap_or_default() {
+        if !names::LABEL_KEY.holds(&entry.key) {
+            let message = names::LABEL_KEY.message(&entry.key);
+            field.error_at_key(entry, "invalid-label", message);
+        }
+        if let Some(value) = label_value(&value) {
+            labels.insert(entry.key.to_string(), value);
+        }
+    }
+    labels
+}
+
+pub(super) fn label_value(field: &Field<'_>) -> Option<String> {
+    let value = field.string()?;
+    if !names::LABEL_VALUE.holds(value) {
+        field.error("invalid-label", names::LABEL_VALUE.message(value));
+        return None;
+    }
+    Some(value.to_owned())
+}

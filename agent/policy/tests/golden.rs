@@ -1,0 +1,74 @@
+//! Every message of the parsers, word for word: `bad/NAME.yaml` beside `bad/NAME.txt`.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p agent-policy --test golden` rewrites the expected texts; the
+//! diff is what a reviewer reads.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use agent_policy::load::{InputFile, Loaded, load};
+
+fn samples(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(folder);
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == "yaml" || e == "json"));
+    paths.sort();
+    assert!(!paths.is_empty());
+    paths
+}
+
+fn load_file(path: &Path) -> Loaded {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    load([InputFile {
+        name: Arc::from(name),
+        bytes: fs::read(path).unwrap(),
+    }])
+}
+
+fn render(loaded: &Loaded) -> String {
+    let mut text = String::new();
+    for diagnostic in &loaded.diagnostics {
+        diagnostic.render(&mut text).unwrap();
+    }
+    text
+}
+
+#[test]
+fn bad_inputs_say_what_is_wrong() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut differing = Vec::new();
+    for path in samples("bad") {
+        let seen = render(&load_file(&path));
+        assert!(!seen.is_empty(), "{} has no diagnostic", path.display());
+        let golden = path.with_extension("txt");
+        if update {
+            fs::write(&golden, &seen).unwrap();
+            continue;
+        }
+        let expected = fs::read_to_string(&golden).unwrap_or_default();
+        if seen != expected {
+            differing.push(format!(
+                "{}\n--- expected\n{expected}+++ seen\n{seen}",
+                path.display()
+            ));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
+#[test]
+fn good_inputs_have_no_diagnostic() {
+    for path in samples("good") {
+        let loaded = load_file(&path);
+        assert_eq!(render(&loaded), "", "{}", path.display());
+        assert!(!loaded.world.namespaces.is_empty(), "{}", path.display());
+    }
+}

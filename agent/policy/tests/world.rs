@@ -1,0 +1,155 @@
+//! What good files say, once they are put together.
+
+use std::sync::Arc;
+
+use agent_policy::{
+    load::{InputFile, Loaded, assemble, load, parse_file},
+    model::{EndpointSpec, NamedPort, ObjectName, PortName, Protocol, WorkloadKind},
+};
+
+fn load_text(text: &str) -> Loaded {
+    load([InputFile {
+        name: Arc::from("t.yaml"),
+        bytes: text.as_bytes().to_vec(),
+    }])
+}
+
+fn policy(spec: &str) -> agent_policy::model::NetworkPolicy {
+    let loaded = load_text(&format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p}}\nspec: {spec}\n"
+    ));
+    assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+    loaded.world.policies[&ObjectName::new("default", "p")].clone()
+}
+
+#[test]
+fn policy_types_default_as_the_api_does() {
+    for (spec, ingress, egress) in [
+        ("{podSelector: {}}", Some(0), None),
+        ("{podSelector: {}, egress: []}", Some(0), None),
+        ("{podSelector: {}, egress: [{}]}", Some(0), Some(1)),
+        (
+            "{podSelector: {}, policyTypes: [], egress: [{}]}",
+            Some(0),
+            Some(1),
+        ),
+        ("{podSelector: {}, policyTypes: [Egress]}", None, Some(0)),
+        (
+            "{podSelector: {}, policyTypes: [Egress], ingress: [{}]}",
+            None,
+            Some(0),
+        ),
+        (
+            "{podSelector: {}, policyTypes: [Ingress], egress: [{}]}",
+            Some(0),
+            None,
+        ),
+        (
+            "{podSelector: {}, ingress: null, egress: null}",
+            Some(0),
+            None,
+        ),
+    ] {
+        let policy = policy(spec);
+        assert_eq!(policy.ingress.map(|rules| rules.len()), ingress, "{spec}");
+        assert_eq!(policy.egress.map(|rules| rules.len()), egress, "{spec}");
+    }
+}
+
+#[test]
+fn rules_remember_their_lines() {
+    let policy = policy("\n  podSelector: {}\n  egress:\n  - to: []\n  - ports: [{port: 53}]");
+    assert_eq!(policy.source.line, 1);
+    let lines: Vec<_> = policy
+        .egress
+        .unwrap()
+        .iter()
+        .map(|rule| rule.source.line)
+        .collect();
+    assert_eq!(lines, [7, 8]);
+}
+
+#[test]
+fn a_cluster_as_kubectl_prints_it() {
+    for text in [
+        include_str!("good/kubectl-list.json"),
+        include_str!("good/tabs.json"),
+    ] {
+        let world = load_text(text).world;
+        assert_eq!(
+            world.namespaces["shop"]["kubernetes.io/metadata.name"],
+            "shop"
+        );
+        assert_eq!(world.namespaces["shop"]["team"], "a");
+
+        let pod = &world.workloads[&ObjectName::new("shop", "api-0")];
+        assert_eq!(pod.kind, WorkloadKind::Pod);
+        assert_eq!(pod.node.as_deref(), Some("n1"));
+        let port = |name: &str, port| NamedPort {
+            name: name.to_owned(),
+            port,
+            protocol: Protocol::Tcp,
+        };
+        assert_eq!(pod.ports, [port("http", 8080), port("metrics", 9090)]);
+        assert_eq!(pod.addresses.len(), 2);
+
+        // The job has ended, and the proxy shares the address of its node.
+        assert!(
+            !world
+                .workloads
+                .contains_key(&ObjectName::new("shop", "job"))
+        );
+        assert!(world.workloads[&ObjectName::new("shop", "proxy")].host_network);
+        assert_eq!(world.addresses.len(), 2);
+        assert_eq!(world.nodes["n1"].addresses.len(), 1);
+
+        let service = &world.services[&ObjectName::new("shop", "api")];
+        assert_eq!(service.ports[0].target, PortName::Name("http".to_owned()));
+        assert_eq!(service.ports[1].target, PortName::Number(9090));
+        assert!(
+            world.services[&ObjectName::new("shop", "headless")]
+                .cluster_ips
+                .is_empty()
+        );
+    }
+}
+
+#[test]
+fn workloads_without_kubernetes() {
+    let world = load_text(include_str!("good/plain-host.yaml")).world;
+    let api = ObjectName::new("shop", "api-0");
+    assert_eq!(
+        world.workloads[&api].endpoint,
+        Some(EndpointSpec::Interface("veth-api".to_owned()))
+    );
+    assert_eq!(world.addresses[&"fd77::2".parse().unwrap()], api);
+    assert_eq!(
+        world.policies[&ObjectName::new("shop", "api")]
+            .ingress
+            .as_ref()
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+#[test]
+fn problems_between_files_name_both() {
+    let workload = |name: &str| {
+        format!(
+            "apiVersion: ringfence.io/v1alpha1\nkind: Workload\nmetadata: {{name: {name}}}\n\
+             spec: {{addresses: [10.0.0.1]}}\n"
+        )
+    };
+    let files = [("a.yaml", workload("a")), ("b.yaml", workload("b"))]
+        .map(|(name, text)| parse_file(Arc::from(name), text.as_bytes()));
+    let (_, problems) = assemble(&files);
+    let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "b.yaml:4:20: error[address-owned-twice]: address `10.0.0.1` of `default/b` is also that \
+          of `default/a` at a.yaml:4:20\n  hint: an address must lead to one workload"
+        ]
+    );
+}

@@ -1,0 +1,3 @@
+//! The command line: one file to a verb.
+
+pub(crate) mod check;
