@@ -1,1 +1,45 @@
-fn main() {}
+//! What one does with this repository: set up, build, test, lint.
+//!
+//! Every command prints the command lines that it runs, so that nobody needs xtask to
+//! reproduce it. A new command is a file with `struct Args` and `fn run(&Args)`, a variant of
+//! [`Task`] and a line of [`main`].
+
+mod build;
+mod ci;
+mod lint;
+mod setup;
+mod shell;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Build, test and lint ringfence.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Task {
+    Setup(setup::Args),
+    Build(build::Args),
+    Test(test::Args),
+    Lint(lint::Args),
+    Ci(ci::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Task::parse() {
+        Task::Setup(args) => setup::run(&args),
+        Task::Build(args) => build::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Lint(args) => lint::run(&args),
+        Task::Ci(args) => ci::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Debian's packages: which, what for, and how they are installed.
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Mode;
+use crate::shell;
+
+/// A program that something here calls, and the package that has it.
+#[derive(Debug)]
+pub(super) struct Tool {
+    pub(super) program: &'static str,
+    pub(super) package: &'static str,
+    pub(super) why: &'static str,
+}
+
+/// What the build and the tests call. A test that needs another program adds its row.
+pub(super) const TOOLS: [Tool; 3] = [
+    Tool {
+        program: "cc",
+        package: "gcc",
+        why: "Rust links host binaries with it",
+    },
+    Tool {
+        program: "git",
+        package: "git",
+        why: "`cargo xtask lint` asks it which files are ours",
+    },
+    Tool {
+        program: "ip",
+        package: "iproute2",
+        why: "the tests and the demo make namespaces, links and addresses with it",
+    },
+];
+
+/// A compiler with library source. The LLVM beside it follows from the version it reports.
+pub(super) const COMPILER: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", CLIPPY];
+/// Clippy for that compiler: the kernel side is linted for its own target.
+pub(super) const CLIPPY: &str = "rust-web-clippy";
+
+pub(super) fn is_here() -> bool {
+    shell::find("apt-get").is_some()
+}
+
+/// Installs packages that are known to be missing.
+///
+/// # Errors
+/// If this is not Debian, not root, or apt refuses; each with the command to run instead. In
+/// [`Mode::DryRun`] always, because something is missing.
+pub(super) fn install(packages: &[&str], mode: Mode) -> Result<()> {
+    let list = packages.join(" ");
+    if !is_here() {
+        bail!("not a Debian system; install what Debian calls: {list}");
+    }
+    if mode == Mode::DryRun {
+        bail!("to be installed with apt-get: {list}");
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("packages are installed by root; run: apt-get update && apt-get install {list}");
+    }
+    let apt = || {
+        let mut command = shell::command("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    shell::run(apt().arg("update"))?;
+    // `--no-remove`: rather fail than replace the user's own compiler package.
+    shell::run(
+        apt()
+            .args(["install", "--yes", "--no-install-recommends", "--no-remove"])
+            .args(packages),
+    )
+    .with_context(|| format!("failed to install {list} (is this Debian 12 with its updates?)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tool_says_what_it_is_for() {
+        for Tool {
+            program,
+            package,
+            why,
+        } in TOOLS
+        {
+            assert!(
+                !program.is_empty() && !package.is_empty() && why.len() > 20,
+                "{program}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_dry_run_installs_nothing_and_names_the_packages() {
+        let error = install(&["no-such-package"], Mode::DryRun)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("no-such-package"), "{error}");
+    }
+}

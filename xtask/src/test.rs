@@ -1,0 +1,76 @@
+//! `cargo xtask test`: everything, from a bare machine to real packets.
+
+use anyhow::{Result, bail};
+
+use crate::{build, build::Object, setup, shell};
+
+/// Set up, build, and run all tests; those on the real datapath need root.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Args {
+    /// Only what needs no root: all crates but the end-to-end package.
+    #[arg(long)]
+    unit: bool,
+    /// Only the tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// The kernel side builds for its own target only.
+const HOST: [&str; 3] = ["--workspace", "--exclude", "agent-ebpf"];
+/// The same, without the end-to-end tests.
+const UNPRIVILEGED: [&str; 5] = [
+    "--workspace",
+    "--exclude",
+    "agent-ebpf",
+    "--exclude",
+    "tests",
+];
+/// Where `cargo build` leaves the agent that the end-to-end tests drive.
+const BINARY: &str = "target/debug/ringfence";
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let Args { unit, filter } = args;
+    if !unit && !rustix::process::geteuid().is_root() {
+        bail!(
+            "the end-to-end tests load programs into the kernel and need root: run this as root, \
+             or `cargo xtask test --unit` for the others"
+        );
+    }
+    setup::ensure()?;
+    // The tests judge the object that ships, inside a binary that is quick to build.
+    let object = build::object(Object::Release)?;
+    let cargo = |arguments: &[&str]| {
+        let mut cargo = shell::command("cargo");
+        cargo.env("RINGFENCE_BPF_OBJECT", &object);
+        cargo.env("RINGFENCE_BIN", shell::root().join(BINARY));
+        cargo.args(arguments);
+        cargo
+    };
+    shell::run(&mut cargo(&["build", "--package", "agent"]))?;
+
+    let filter = filter.as_deref();
+    if has_nextest() {
+        // nextest runs no documentation tests; its summary of all others comes last.
+        shell::run(
+            cargo(&["test", "--quiet", "--doc"])
+                .args(LIBRARIES)
+                .args(filter),
+        )?;
+        let packages: &[&str] = if *unit { &UNPRIVILEGED } else { &HOST };
+        return shell::run(cargo(&["nextest", "run"]).args(packages).args(filter));
+    }
+    eprintln!("cargo-nextest is not installed: `cargo test` runs the tests");
+    shell::run(cargo(&["test"]).args(UNPRIVILEGED).args(filter))?;
+    if !unit {
+        // One at a time, as .config/nextest.toml has it.
+        let mut privileged = cargo(&["test", "--package", "tests"]);
+        shell::run(privileged.args(filter).args(["--", "--test-threads=1"]))?;
+    }
+    Ok(())
+}
+
+/// The libraries whose documentation may hold tests.
+const LIBRARIES: [&str; 4] = ["--package", "agent-common", "--package", "agent-policy"];
+
+fn has_nextest() -> bool {
+    shell::output(shell::command("cargo").args(["nextest", "--version"])).is_ok()
+}
