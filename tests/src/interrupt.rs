@@ -1,61 +1,57 @@
 //! Ctrl-C and SIGTERM as a value that is asked, so that everything is dropped in order.
 
-use std::mem::MaybeUninit;
-use std::ptr;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::io::Read;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::{fs, io, mem, ptr};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 /// How a shell names the end by SIGINT.
-const EXIT_INTERRUPTED: i32 = 130;
+const EXIT_INTERRUPTED: libc::c_int = 130;
+
+static RAISED: AtomicBool = AtomicBool::new(false);
+/// The end of a pipe that the handler writes to; it wakes who waits.
+static WAKER: AtomicI32 = AtomicI32::new(-1);
 
 /// Whether the process was asked to end.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Interrupt {
-    state: Arc<(Mutex<bool>, Condvar)>,
+    woken: fs::File,
 }
 
 impl Interrupt {
     /// From now on SIGINT and SIGTERM set this value instead of ending the process; a second one
-    /// ends it at once. Call it before any other thread exists: threads inherit the mask.
-    /// Processes started by `std::process` do not.
+    /// ends it at once. Once a process. A handler and not a blocked mask: programs that are
+    /// spawned inherit the mask, and would ignore SIGTERM with it.
     pub fn install() -> Result<Self> {
-        let mut signals = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigemptyset initialises the set, the next two calls change it, and
-        // pthread_sigmask reads it; a null old mask is allowed.
-        let blocked = unsafe {
-            libc::sigemptyset(signals.as_mut_ptr());
-            libc::sigaddset(signals.as_mut_ptr(), libc::SIGINT);
-            libc::sigaddset(signals.as_mut_ptr(), libc::SIGTERM);
-            libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), ptr::null_mut())
-        };
-        ensure!(blocked == 0, "cannot block signals: error {blocked}");
-        // SAFETY: initialised by sigemptyset above.
-        let signals = unsafe { signals.assume_init() };
-        let state = Arc::new((Mutex::new(false), Condvar::new()));
-        let raised = Arc::clone(&state);
-        thread::spawn(move || {
-            loop {
-                let mut signal = 0;
-                // SAFETY: both pointers are to live locals.
-                if unsafe { libc::sigwait(&raw const signals, &raw mut signal) } != 0 {
-                    return;
-                }
-                let (flag, changed) = &*raised;
-                let mut flag = flag.lock().unwrap_or_else(PoisonError::into_inner);
-                if *flag {
-                    std::process::exit(EXIT_INTERRUPTED);
-                }
-                *flag = true;
-                changed.notify_all();
+        let (woken, waker) = pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+        let waker: OwnedFd = waker;
+        let installed = WAKER.swap(waker.into_raw_fd(), Ordering::SeqCst);
+        ensure!(installed == -1, "signals are handled already");
+        let handler: extern "C" fn(libc::c_int) = raise;
+        // SAFETY: all of it is integers and null pointers, for which zero is a value.
+        let mut action: libc::sigaction = unsafe { mem::zeroed() };
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART;
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            // SAFETY: `action` is initialised, its handler calls only what is
+            // async-signal-safe, and a null old action is allowed.
+            if unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) } != 0 {
+                bail!(
+                    "cannot handle signal {signal}: {}",
+                    io::Error::last_os_error()
+                );
             }
-        });
-        Ok(Self { state })
+        }
+        Ok(Self {
+            woken: woken.into(),
+        })
     }
 
     pub fn raised(&self) -> bool {
-        *self.state.0.lock().unwrap_or_else(PoisonError::into_inner)
+        RAISED.load(Ordering::SeqCst)
     }
 
     /// An error once it was raised, to leave a sequence of steps by `?`.
@@ -64,10 +60,21 @@ impl Interrupt {
         Ok(())
     }
 
-    /// Returns when it is raised.
-    pub fn wait(&self) {
-        let (flag, changed) = &*self.state;
-        let raised = flag.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(changed.wait_while(raised, |raised| !*raised));
+    /// Returns when it is raised, at once if it was.
+    pub fn wait(&self) -> Result<()> {
+        let mut woken = &self.woken;
+        woken
+            .read_exact(&mut [0])
+            .context("cannot wait for a signal")
     }
+}
+
+extern "C" fn raise(_signal: libc::c_int) {
+    if RAISED.swap(true, Ordering::SeqCst) {
+        // SAFETY: _exit is async-signal-safe.
+        unsafe { libc::_exit(EXIT_INTERRUPTED) };
+    }
+    // SAFETY: write is async-signal-safe, the descriptor is never closed, and the byte is static.
+    // A failure leaves a waiter asleep until the second signal, which ends the process.
+    unsafe { libc::write(WAKER.load(Ordering::SeqCst), c"!".as_ptr().cast(), 1) };
 }

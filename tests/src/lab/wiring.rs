@@ -30,9 +30,11 @@ impl Wiring {
         host.sysctl("ipv6/conf/all/forwarding", "1")?;
         match self {
             Self::Routed => Ok(()),
-            // Without a querier, snooping may take a while to let neighbour discovery through.
+            // An address of its own: else the bridge takes the lowest of its ports', changes it when
+            // a port joins, and peers go on sending to the old one. Without a querier, snooping
+            // may take a while to let neighbour discovery through.
             Self::Bridged => host.ip(&format!(
-                "link add br0 type bridge mcast_snooping 0\n\
+                "link add br0 address 02:00:00:00:77:01 type bridge mcast_snooping 0\n\
                  link set br0 addrgenmode none up\n\
                  addr add {GATEWAY_V4}/24 dev br0\n\
                  addr add {GATEWAY_V6}/64 dev br0 nodad\n"
