@@ -13,6 +13,7 @@
 //! | [`cgroup`] | a control group and processes in it |
 //! | [`kernel`] | which BPF objects the kernel holds |
 //! | [`manifest`] | inventory as YAML |
+//! | [`scene`] | the lab that most tests of policy share |
 //! | [`interrupt`] | Ctrl-C as a value |
 //! | [`wait`] | polling with a deadline |
 //!
@@ -26,6 +27,7 @@ pub mod lab;
 pub mod manifest;
 pub mod probe;
 pub mod prober;
+pub mod scene;
 pub mod serve;
 pub mod stream;
 pub mod wait;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
 use crate::lab::Netns;
@@ -87,6 +87,27 @@ impl Netns {
     /// Tries an exchange with an echo service, from this namespace.
     pub fn probe(&self, protocol: Protocol, to: SocketAddr) -> Outcome {
         self.within(|| probe(protocol, to))
+    }
+
+    /// An error unless `to` answers.
+    pub fn reaches(&self, protocol: Protocol, to: SocketAddr) -> Result<()> {
+        self.meets(protocol, to, &Outcome::Allowed)
+    }
+
+    /// An error unless what is sent to `to` vanishes. A refusal is an error too: denied traffic
+    /// is dropped, and an echo service that is not there must not pass for a policy.
+    pub fn is_dropped_to(&self, protocol: Protocol, to: SocketAddr) -> Result<()> {
+        self.meets(protocol, to, &Outcome::TimedOut)
+    }
+
+    fn meets(&self, protocol: Protocol, to: SocketAddr, expected: &Outcome) -> Result<()> {
+        let seen = self.probe(protocol, to);
+        let from = self.name();
+        ensure!(
+            seen == *expected,
+            "{from} to {to} {protocol}: {seen}, expected: {expected}"
+        );
+        Ok(())
     }
 
     pub fn tcp(&self, to: SocketAddr) -> Outcome {

@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,17 @@ const LIMIT: Duration = Duration::from_mins(2);
 struct Counts {
     attempts: AtomicU64,
     successes: AtomicU64,
+    /// When the first and the last attempt that succeeded were begun.
+    span: Mutex<Option<(Instant, Instant)>>,
+}
+
+impl Counts {
+    fn success(&self, begun: Instant) {
+        self.successes.fetch_add(1, Ordering::Relaxed);
+        let mut span = self.span.lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, last) = span.unwrap_or((begun, begun));
+        *span = Some((first.min(begun), last.max(begun)));
+    }
 }
 
 /// A running prober.
@@ -77,6 +88,15 @@ impl Prober {
 
     pub fn successes(&self) -> u64 {
         self.counts.successes.load(Ordering::Relaxed)
+    }
+
+    /// When the first and the last attempt that succeeded were begun.
+    pub fn span_of_success(&self) -> Option<(Instant, Instant)> {
+        *self
+            .counts
+            .span
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until `number` more attempts were made.
@@ -176,7 +196,7 @@ impl Attempt {
 fn reap(pending: &mut VecDeque<Attempt>, counts: &Counts) {
     pending.retain(|attempt| {
         if attempt.succeeded() {
-            counts.successes.fetch_add(1, Ordering::Relaxed);
+            counts.success(attempt.begun);
             return false;
         }
         attempt.begun.elapsed() < WATCHED
