@@ -1,1 +1,33 @@
+//! Networks on the real kernel, made for one test and gone after it.
+//!
+//! A [`lab::Lab`] is a *host* network namespace with peers behind its interfaces. The agent runs
+//! in the host namespace, so the network of the machine that runs the tests is never touched.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`lab`] | namespaces, wiring, scratch folder, clean-up |
+//! | [`probe`] | one connection attempt and what came of it |
+//! | [`serve`] | echo listeners |
+//! | [`stream`], [`prober`] | traffic that runs while something else happens |
+//! | [`agent`] | the `ringfence` process under test |
+//! | [`cgroup`] | a control group and processes in it |
+//! | [`kernel`] | which BPF objects the kernel holds |
+//! | [`manifest`] | inventory as YAML |
+//! | [`scene`] | the lab that most tests of policy share |
+//! | [`interrupt`] | Ctrl-C as a value |
+//! | [`wait`] | polling with a deadline |
+//!
+//! Used by `tests/tests/*.rs` and by `cargo xtask demo`. Never used by what ships.
 
+pub mod agent;
+pub mod cgroup;
+pub mod interrupt;
+pub mod kernel;
+pub mod lab;
+pub mod manifest;
+pub mod probe;
+pub mod prober;
+pub mod scene;
+pub mod serve;
+pub mod stream;
+pub mod wait;

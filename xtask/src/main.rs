@@ -1,4 +1,4 @@
-//! What one does with this repository: set up, build, test, lint.
+//! What one does with this repository: set up, build, demonstrate, test, lint.
 //!
 //! Every command prints the command lines that it runs, so that nobody needs xtask to
 //! reproduce it. A new command is a file with `struct Args` and `fn run(&Args)`, a variant of
@@ -6,6 +6,7 @@
 
 mod build;
 mod ci;
+mod demo;
 mod lint;
 mod setup;
 mod shell;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Build, test and lint ringfence.
+/// Build, demonstrate, test and lint ringfence.
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask")]
 enum Task {
@@ -25,6 +26,7 @@ enum Task {
     Test(test::Args),
     Lint(lint::Args),
     Ci(ci::Args),
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Lint(args) => lint::run(&args),
         Task::Ci(args) => ci::run(&args),
+        Task::Demo(args) => demo::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,34 @@
+//! A peer as a process of its own, for what is known by its control group:
+//! `lab-peer probe TCP|UDP ADDRESS:PORT` prints the outcome, `lab-peer serve TCP|UDP PORT` echoes.
+
+use anyhow::{Context, Result, bail};
+use ringfence_lab::probe::{Protocol, probe};
+use ringfence_lab::serve;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [verb, protocol, object] = arguments.as_slice() else {
+        bail!("usage: lab-peer probe|serve TCP|UDP ADDRESS:PORT|PORT");
+    };
+    let protocol = match protocol.as_str() {
+        "TCP" => Protocol::Tcp,
+        "UDP" => Protocol::Udp,
+        other => bail!("not a protocol: {other}"),
+    };
+    match verb.as_str() {
+        "probe" => {
+            let to = object
+                .parse()
+                .with_context(|| format!("not an address: {object}"))?;
+            println!("{}", probe(protocol, to));
+            Ok(())
+        }
+        "serve" => {
+            let port = object
+                .parse()
+                .with_context(|| format!("not a port: {object}"))?;
+            serve::forever(protocol, port)
+        }
+        other => bail!("not a verb: {other}"),
+    }
+}

@@ -1,0 +1,129 @@
+//! A control group of a test's own, and processes that live in it.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::lab::{Lab, Netns};
+use crate::probe::{Outcome, Protocol};
+use crate::wait::eventually;
+
+const REMOVAL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Joins the group named by `$0`, then becomes the command: every socket of it is of the group.
+const JOIN: &str = r#"echo $$ >"$0/cgroup.procs" && exec "$@""#;
+
+/// Where cgroup2 is mounted: all of /sys/fs/cgroup, or a corner of it beside version 1.
+pub fn root() -> Result<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("cannot read mountinfo")?;
+    let mount = table.lines().find(|line| line.contains(" - cgroup2 "));
+    let point = mount
+        .and_then(|line| line.split(' ').nth(4))
+        .context("no cgroup2 is mounted")?;
+    Ok(point.into())
+}
+
+/// A child group of the root; its processes are killed and it is removed on drop.
+#[derive(Debug)]
+pub struct Cgroup {
+    name: String,
+    path: PathBuf,
+    helper: PathBuf,
+}
+
+impl Cgroup {
+    /// `helper` is the program `lab-peer`, which integration tests know as
+    /// `env!("CARGO_BIN_EXE_lab-peer")`.
+    pub fn create(lab: &Lab, name: &str, helper: impl Into<PathBuf>) -> Result<Self> {
+        let name = format!("{}-{name}", lab.prefix());
+        let path = root()?.join(&name);
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self {
+            name,
+            path,
+            helper: helper.into(),
+        })
+    }
+
+    /// Its path below the root of cgroup2, as `endpoint.cgroup` wants it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tries an exchange from a process in this group, in `netns`.
+    pub fn probe(&self, netns: &Netns, protocol: Protocol, to: SocketAddr) -> Result<Outcome> {
+        let mut command = self.command("probe", protocol, &to.to_string());
+        let output = netns.output(command.stdin(Stdio::null()))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "the process in {} failed: {said}",
+            self.name
+        );
+        String::from_utf8_lossy(&output.stdout).parse()
+    }
+
+    /// Echoes on a port from a process in this group, in `netns`.
+    pub fn serve(&self, netns: &Netns, protocol: Protocol, port: u16) -> Result<Confined> {
+        let mut command = self.command("serve", protocol, &port.to_string());
+        let mut child = netns.spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+        let stdout = child.stdout.take();
+        let confined = Confined { child };
+        let mut line = String::new();
+        let mut stdout = BufReader::new(stdout.context("the process has no stdout")?);
+        stdout
+            .read_line(&mut line)
+            .context("cannot read from the process")?;
+        ensure!(
+            line.trim() == "listening",
+            "the process in {} does not listen",
+            self.name
+        );
+        Ok(confined)
+    }
+
+    fn command(&self, verb: &str, protocol: Protocol, object: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", JOIN]).arg(&self.path).arg(&self.helper);
+        command.args([verb, &protocol.to_string(), object]);
+        command
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A group can be removed once its last process is reaped.
+        eventually(REMOVAL_DEADLINE, || {
+            kill_members(&self.path);
+            fs::remove_dir(&self.path).is_ok() || !self.path.exists()
+        });
+    }
+}
+
+/// A process in a group; killed on drop.
+#[derive(Debug)]
+pub struct Confined {
+    child: Child,
+}
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        let _ended = self.child.kill().and_then(|()| self.child.wait()).is_ok();
+    }
+}
+
+fn kill_members(group: &Path) {
+    let members = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    for pid in members
+        .lines()
+        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+    {
+        let _killed = kill_process(pid, Signal::KILL).is_ok();
+    }
+}
