@@ -1,0 +1,7 @@
+//! The kernel: where programs hang, what they hang on, and what the kernel can do.
+//!
+//! The only module that names the bpf system call, the bpf filesystem, cgroups and netlink. It knows
+//! endpoints by number and never sees a policy.
+
+pub mod bpffs;
+mod mountinfo;
