@@ -4,4 +4,5 @@
 //! endpoints by number and never sees a policy.
 
 pub mod bpffs;
+pub mod cgroup;
 mod mountinfo;
