@@ -5,4 +5,6 @@
 
 pub mod bpffs;
 pub mod cgroup;
+pub mod link;
 mod mountinfo;
+mod netlink;
