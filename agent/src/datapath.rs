@@ -3,8 +3,12 @@
 //! The only module that names the bpf system call, the bpf filesystem, cgroups and netlink. It knows
 //! endpoints by number and never sees a policy.
 
+pub mod attach;
 pub mod bpffs;
 pub mod cgroup;
 pub mod link;
 mod mountinfo;
 mod netlink;
+mod pin;
+mod syscall;
+pub mod tc;
