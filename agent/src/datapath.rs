@@ -6,6 +6,7 @@
 pub mod attach;
 pub mod bpffs;
 pub mod cgroup;
+pub mod features;
 pub mod link;
 mod mountinfo;
 mod netlink;
