@@ -1,8 +1,20 @@
-//! Everything that touches the kernel. Only this module names aya, bpffs and netlink.
+//! The kernel: the programs and their maps, where they hang, and what the kernel can do.
+//!
+//! The only module that names aya, the bpf system call, the bpf filesystem, cgroups and netlink.
 
+pub mod attach;
+pub mod bpffs;
+pub mod cgroup;
+pub mod features;
+pub mod link;
 pub(crate) mod maps;
-pub(crate) mod object;
+mod mountinfo;
+mod netlink;
+pub mod object;
+mod pin;
 pub(crate) mod raw;
 pub(crate) mod slots;
 pub(crate) mod sync;
+mod syscall;
+pub mod tc;
 pub(crate) mod words;

@@ -1,0 +1,478 @@
+//! Attaching an endpoint's programs, and taking them off.
+//!
+//! Everything that is attached has an entry in the folder `links` of the agent's [`BpfDir`], so that
+//! the next agent, or a bare `ringfence detach`, knows what there is without asking anybody:
+//!
+//! | entry | what |
+//! |---|---|
+//! | `if-<endpoint>-from`, `if-<endpoint>-to` | pinned TCX links |
+//! | `cg-<endpoint>-in`, `cg-<endpoint>-out` | pinned cgroup links |
+//! | `tc-<endpoint>-<interface index>` | an empty folder: our filters hang on that interface's clsact |
+//! | `qdisc-<interface index>` | an empty folder: the clsact there is our making |
+//!
+//! Nothing here is left to the end of the agent's life: attached is attached until detached.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::datapath::{
+    bpffs::BpfDir,
+    cgroup::Cgroup,
+    pin::{self, Held},
+    syscall::{self, AttachType, LinkTarget},
+    tc::{self, Qdisc, Side},
+};
+
+pub use crate::datapath::pin::Held as Outcome;
+
+/// Number of an endpoint, as in the contract's `Endpoint::id`.
+pub type EndpointId = u16;
+
+/// How programs hang on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TcHook {
+    /// Links in the interface's own chain. Minimum kernel: 6.6.
+    Tcx,
+    /// Filters on a queueing discipline. Minimum kernel: 4.5.
+    Clsact,
+}
+
+/// What an endpoint's programs hang on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Target {
+    Interface { index: u32, hook: TcHook },
+    Cgroup { id: u64 },
+}
+
+/// An endpoint whose programs have been attached. Dropping it detaches nothing.
+#[derive(Debug)]
+#[must_use = "what was attached has to be remembered to be verified and detached"]
+pub struct Attached {
+    endpoint: EndpointId,
+    target: Target,
+    outcome: Held,
+}
+
+/// The two programs of an endpoint, loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Programs<'a> {
+    /// What the endpoint sends: `from_endpoint` or `cgroup_egress`.
+    pub sends: BorrowedFd<'a>,
+    /// What it is sent: `to_endpoint` or `cgroup_ingress`.
+    pub receives: BorrowedFd<'a>,
+}
+
+/// What is found where a program was attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Observed {
+    /// `ahead`: how many programs of others run before it, each of which could end the chain.
+    Attached {
+        program: u32,
+        ahead: u32,
+    },
+    Gone,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    #[error(
+        "interface {index} is held by a queueing discipline '{kind}' where clsact has to be: remove it, or use a kernel with TCX (6.6)"
+    )]
+    QdiscTaken { index: u32, kind: String },
+    #[error("failed to {doing} {what}")]
+    Io {
+        doing: &'static str,
+        what: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn failed(doing: &'static str, what: impl Into<String>) -> impl FnOnce(io::Error) -> AttachError {
+    let what = what.into();
+    move |source| AttachError::Io {
+        doing,
+        what,
+        source,
+    }
+}
+
+impl AttachError {
+    /// Whether the interface or cgroup went away: waiting for it is all there is to do.
+    pub fn target_vanished(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                matches!(source.raw_os_error(), Some(libc::ENODEV | libc::ENOENT))
+            }
+            Self::QdiscTaken { .. } => false,
+        }
+    }
+}
+
+impl TcHook {
+    /// The better one of those that the kernel has.
+    pub fn of_kernel() -> io::Result<Self> {
+        // Every network namespace has its loopback at index 1.
+        match syscall::programs_of_interface(1, AttachType::TcxIngress) {
+            Ok(_) => Ok(Self::Tcx),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Self::Clsact),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Attaches to both directions of an interface, or takes over what an earlier agent attached there.
+///
+/// # Errors
+///
+/// One direction may then be attached: calling again, or detaching the endpoint, is right.
+pub fn attach_interface(
+    dir: &BpfDir,
+    endpoint: EndpointId,
+    index: u32,
+    hook: TcHook,
+    programs: Programs<'_>,
+) -> Result<Attached, AttachError> {
+    let outcome = match hook {
+        TcHook::Tcx => attach_tcx(dir, endpoint, index, programs),
+        TcHook::Clsact => attach_clsact(dir, endpoint, index, programs),
+    }?;
+    Ok(Attached {
+        endpoint,
+        target: Target::Interface { index, hook },
+        outcome,
+    })
+}
+
+fn attach_tcx(
+    dir: &BpfDir,
+    endpoint: EndpointId,
+    index: u32,
+    programs: Programs<'_>,
+) -> Result<Held, AttachError> {
+    let [from, to] = tcx_pins(dir, endpoint);
+    let mut outcome = Held::TakenOver;
+    for (path, program, attach_type) in [
+        (from, programs.sends, AttachType::TcxIngress),
+        (to, programs.receives, AttachType::TcxEgress),
+    ] {
+        let held = pin::hold(&path, LinkTarget::Interface(index), program, || {
+            syscall::link_to_interface(program, index, attach_type)
+        })
+        .map_err(failed(
+            "attach",
+            format!("{} to interface {index}", name(&path)),
+        ))?;
+        outcome = outcome.and(held);
+    }
+    // An agent that knew no TCX may have left filters: they would judge a second time.
+    release_filters(dir, endpoint, None)?;
+    Ok(outcome)
+}
+
+fn attach_clsact(
+    dir: &BpfDir,
+    endpoint: EndpointId,
+    index: u32,
+    programs: Programs<'_>,
+) -> Result<Held, AttachError> {
+    let what = format!("filters to interface {index}");
+    match tc::qdisc(index).map_err(failed("read the queueing disciplines of", interface(index)))? {
+        Qdisc::Clsact => {}
+        Qdisc::Other(kind) => return Err(AttachError::QdiscTaken { index, kind }),
+        Qdisc::None => {
+            let entry = dir.links().join(format!("qdisc-{index}"));
+            mark(&entry)?;
+            if let Err(error) = tc::add_clsact(index) {
+                unmark(&entry)?;
+                return Err(failed("add clsact for", &what)(error));
+            }
+        }
+    }
+    // The entry first: a filter without one would be forgotten if the agent dies in between.
+    mark(&dir.links().join(format!("tc-{endpoint}-{index}")))?;
+    let mut outcome = Held::TakenOver;
+    for (side, program) in [
+        (Side::Ingress, programs.sends),
+        (Side::Egress, programs.receives),
+    ] {
+        let there = tc::filter(index, side).map_err(failed("ask for", &what))?;
+        tc::put_filter(index, side, program).map_err(failed("attach", &what))?;
+        outcome = outcome.and(there.map_or(Held::Attached, |_| Held::TakenOver));
+    }
+    release_filters(dir, endpoint, Some(index))?;
+    for pin in tcx_pins(dir, endpoint) {
+        pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
+    }
+    Ok(outcome)
+}
+
+/// Attaches to both directions of a cgroup, for all sockets in it and below; or takes over.
+///
+/// Minimum kernel: 5.7, for the link.
+///
+/// # Errors
+///
+/// As [`attach_interface`].
+pub fn attach_cgroup(
+    dir: &BpfDir,
+    endpoint: EndpointId,
+    cgroup: &Cgroup,
+    programs: Programs<'_>,
+) -> Result<Attached, AttachError> {
+    let [incoming, outgoing] = cgroup_pins(dir, endpoint);
+    let mut outcome = Held::TakenOver;
+    for (path, program, attach_type) in [
+        (incoming, programs.receives, AttachType::CgroupIngress),
+        (outgoing, programs.sends, AttachType::CgroupEgress),
+    ] {
+        let held = pin::hold(&path, LinkTarget::Cgroup(cgroup.id()), program, || {
+            syscall::link_to_cgroup(program, cgroup.as_fd(), attach_type)
+        })
+        .map_err(failed(
+            "attach",
+            format!("{} to {}", name(&path), cgroup.path().display()),
+        ))?;
+        outcome = outcome.and(held);
+    }
+    Ok(Attached {
+        endpoint,
+        target: Target::Cgroup { id: cgroup.id() },
+        outcome,
+    })
+}
+
+impl Attached {
+    pub fn endpoint(&self) -> EndpointId {
+        self.endpoint
+    }
+
+    pub fn target(&self) -> Target {
+        self.target
+    }
+
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// What the kernel says about the two programs now: what the endpoint sends, what it is sent.
+    pub fn verify(&self, dir: &BpfDir) -> Result<[Observed; 2], AttachError> {
+        let Self {
+            endpoint, target, ..
+        } = *self;
+        match target {
+            Target::Interface {
+                index,
+                hook: TcHook::Tcx,
+            } => {
+                let [from, to] = tcx_pins(dir, endpoint);
+                Ok([
+                    observe_tcx(&from, index, AttachType::TcxIngress)?,
+                    observe_tcx(&to, index, AttachType::TcxEgress)?,
+                ])
+            }
+            Target::Interface {
+                index,
+                hook: TcHook::Clsact,
+            } => Ok([
+                observe_filter(index, Side::Ingress)?,
+                observe_filter(index, Side::Egress)?,
+            ]),
+            Target::Cgroup { id } => {
+                let [incoming, outgoing] = cgroup_pins(dir, endpoint);
+                Ok([
+                    observe_cgroup(&outgoing, id)?,
+                    observe_cgroup(&incoming, id)?,
+                ])
+            }
+        }
+    }
+
+    /// Whether both programs still hang where they were put.
+    pub fn stands(&self, dir: &BpfDir) -> Result<bool, AttachError> {
+        Ok(!self.verify(dir)?.contains(&Observed::Gone))
+    }
+
+    pub fn detach(self, dir: &BpfDir) -> Result<(), AttachError> {
+        detach(dir, self.endpoint)
+    }
+}
+
+fn observe_tcx(pin: &Path, index: u32, attach_type: AttachType) -> Result<Observed, AttachError> {
+    let info = pin::info(pin).map_err(failed("read", shown(pin)))?;
+    let Some(info) = info.filter(|info| info.target == LinkTarget::Interface(index)) else {
+        return Ok(Observed::Gone);
+    };
+    let chain = syscall::programs_of_interface(index, attach_type)
+        .map_err(failed("read the chain of", interface(index)))?;
+    let ahead = chain.iter().position(|program| *program == info.program);
+    Ok(ahead.map_or(Observed::Gone, |ahead| Observed::Attached {
+        program: info.program,
+        ahead: u32::try_from(ahead).unwrap_or(u32::MAX),
+    }))
+}
+
+fn observe_filter(index: u32, side: Side) -> Result<Observed, AttachError> {
+    let filter =
+        tc::filter(index, side).map_err(failed("read the filters of", interface(index)))?;
+    Ok(filter.map_or(Observed::Gone, |filter| Observed::Attached {
+        program: filter.program,
+        ahead: filter.ahead,
+    }))
+}
+
+/// Programs of a cgroup all have to agree, so that none is ahead of another.
+fn observe_cgroup(pin: &Path, id: u64) -> Result<Observed, AttachError> {
+    let info = pin::info(pin).map_err(failed("read", shown(pin)))?;
+    let info = info.filter(|info| info.target == LinkTarget::Cgroup(id));
+    Ok(info.map_or(Observed::Gone, |info| Observed::Attached {
+        program: info.program,
+        ahead: 0,
+    }))
+}
+
+/// Detaches whatever is attached for this endpoint, by whichever agent.
+pub fn detach(dir: &BpfDir, endpoint: EndpointId) -> Result<(), AttachError> {
+    for pin in tcx_pins(dir, endpoint)
+        .into_iter()
+        .chain(cgroup_pins(dir, endpoint))
+    {
+        pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
+    }
+    release_filters(dir, endpoint, None)
+}
+
+/// Detaches every endpoint that is not in `keep`: what an earlier agent knew and this one does not.
+/// Returns those detached.
+pub fn detach_others(
+    dir: &BpfDir,
+    keep: &BTreeSet<EndpointId>,
+) -> Result<BTreeSet<EndpointId>, AttachError> {
+    let others: BTreeSet<_> = &attached(dir)? - keep;
+    for endpoint in &others {
+        detach(dir, *endpoint)?;
+    }
+    Ok(others)
+}
+
+/// Detaches everything of this folder. Needs neither the programs nor their maps.
+pub fn detach_all(dir: &BpfDir) -> Result<(), AttachError> {
+    detach_others(dir, &BTreeSet::new()).map(drop)
+}
+
+/// The endpoints for which something is attached.
+pub fn attached(dir: &BpfDir) -> Result<BTreeSet<EndpointId>, AttachError> {
+    Ok(entries(dir)?
+        .iter()
+        .filter_map(|path| match fields(path)?.as_slice() {
+            ["if" | "cg" | "tc", endpoint, _] => endpoint.parse().ok(),
+            _ => None,
+        })
+        .collect())
+}
+
+/// Removes the endpoint's filters from every interface but `keep`.
+fn release_filters(
+    dir: &BpfDir,
+    endpoint: EndpointId,
+    keep: Option<u32>,
+) -> Result<(), AttachError> {
+    let endpoint = endpoint.to_string();
+    let entries = entries(dir)?;
+    for path in &entries {
+        let Some(["tc", owner, index]) = fields(path).as_deref().and_then(<[_]>::as_array).copied()
+        else {
+            continue;
+        };
+        let Ok(index) = index.parse::<u32>() else {
+            continue;
+        };
+        if owner != endpoint || Some(index) == keep {
+            continue;
+        }
+        // Another endpoint has the interface now: the filters there are its.
+        let passed_on = entries.iter().any(|other| {
+            other != path
+                && matches!(fields(other).as_deref(), Some(["tc", _, its]) if its.parse() == Ok(index))
+        });
+        if !passed_on {
+            for side in [Side::Ingress, Side::Egress] {
+                tc::remove_filter(index, side)
+                    .map_err(failed("remove the filters of", interface(index)))?;
+            }
+            release_qdisc(dir, index)?;
+        }
+        unmark(path)?;
+    }
+    Ok(())
+}
+
+/// Removes a clsact that we made, unless somebody else has come to use it.
+fn release_qdisc(dir: &BpfDir, index: u32) -> Result<(), AttachError> {
+    let path = dir.links().join(format!("qdisc-{index}"));
+    if !path.is_dir() {
+        return Ok(());
+    }
+    let gone = matches!(tc::qdisc(index), Ok(Qdisc::None) | Err(_));
+    if !gone && tc::is_empty(index).map_err(failed("read the filters of", interface(index)))? {
+        tc::remove_clsact(index).map_err(failed("remove clsact of", interface(index)))?;
+    }
+    unmark(&path)
+}
+
+fn tcx_pins(dir: &BpfDir, endpoint: EndpointId) -> [PathBuf; 2] {
+    ["from", "to"].map(|side| dir.links().join(format!("if-{endpoint}-{side}")))
+}
+
+fn cgroup_pins(dir: &BpfDir, endpoint: EndpointId) -> [PathBuf; 2] {
+    ["in", "out"].map(|side| dir.links().join(format!("cg-{endpoint}-{side}")))
+}
+
+fn entries(dir: &BpfDir) -> Result<Vec<PathBuf>, AttachError> {
+    let links = dir.links();
+    let read =
+        fs::read_dir(&links).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(failed("read", shown(&links))),
+    }
+}
+
+fn interface(index: u32) -> String {
+    format!("interface {index}")
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default()
+}
+
+fn fields(path: &Path) -> Option<Vec<&str>> {
+    let name = path.file_name()?.to_str()?;
+    Some(name.split('-').collect())
+}
+
+fn mark(path: &Path) -> Result<(), AttachError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(failed("create", shown(path))),
+    }
+}
+
+fn unmark(path: &Path) -> Result<(), AttachError> {
+    fs::remove_dir(path).map_err(failed("remove", shown(path)))
+}

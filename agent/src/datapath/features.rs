@@ -1,0 +1,264 @@
+//! What the kernel can do and what this process may do, asked before anything is loaded.
+//!
+//! Each is tried, never read off a version: distributions carry features back.
+
+use std::{fmt, fs, io};
+
+use aya::{
+    maps::MapType,
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported},
+};
+use serde::Serialize;
+
+use crate::datapath::{attach::TcHook, bpffs, cgroup::Hierarchy, syscall};
+
+/// Something of the kernel that the agent uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Feature {
+    pub name: &'static str,
+    pub available: bool,
+    /// The first mainline kernel that has it.
+    pub since: &'static str,
+    /// Without it the agent does not run.
+    pub required: bool,
+    /// What it is for, or what happens without it.
+    pub note: &'static str,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FeatureError {
+    #[error("the kernel lacks what ringfence needs: {}", list(.0))]
+    Missing(Vec<Feature>),
+    #[error("needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: missing {}", .0.join(", "))]
+    Privileges(Vec<&'static str>),
+    #[error("failed to ask the kernel for {name}")]
+    Probe {
+        name: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn list(features: &[Feature]) -> String {
+    let names: Vec<_> = features.iter().map(Feature::to_string).collect();
+    names.join(", ")
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (Linux {})", self.name, self.since)
+    }
+}
+
+/// Every feature that the agent uses. Needs the privileges that [`privileges`] asks for.
+pub fn features() -> Result<Vec<Feature>, FeatureError> {
+    let required = |name, available, since, note| Feature {
+        name,
+        available,
+        since,
+        required: true,
+        note,
+    };
+    let optional = |name, available, since, note| Feature {
+        name,
+        available,
+        since,
+        required: false,
+        note,
+    };
+    Ok(vec![
+        required(
+            "TC programs",
+            program(ProgramType::SchedClassifier, "TC programs")?,
+            "4.1",
+            "enforcement on interfaces",
+        ),
+        required(
+            "cgroup packet programs",
+            program(ProgramType::CgroupSkb, "cgroup packet programs")?,
+            "4.10",
+            "enforcement on cgroups",
+        ),
+        required(
+            "longest-prefix maps",
+            map(MapType::LpmTrie, "longest-prefix maps")?,
+            "4.11",
+            "addresses and ports",
+        ),
+        required(
+            "links",
+            syscall::knows_links(),
+            "5.7",
+            "enforcement that outlives the agent",
+        ),
+        required(
+            "ring buffer",
+            map(MapType::RingBuf, "ring buffer")?,
+            "5.8",
+            "flow records",
+        ),
+        required(
+            "boot clock",
+            helper(BpfHelper::BPF_FUNC_ktime_get_boot_ns, "boot clock")?,
+            "5.8",
+            "time that goes on in suspend",
+        ),
+        required(
+            "bpf filesystem",
+            bpffs_known()?,
+            "4.4",
+            "keeps programs and maps without the agent",
+        ),
+        optional(
+            "TCX",
+            tcx()?,
+            "6.6",
+            "else filters on a clsact queueing discipline",
+        ),
+        optional(
+            "cgroup2 hierarchy",
+            Hierarchy::find().is_ok(),
+            "4.5",
+            "else no endpoints by cgroup or systemd unit",
+        ),
+    ])
+}
+
+/// All features if none that is required is missing.
+pub fn require() -> Result<Vec<Feature>, FeatureError> {
+    let found = features()?;
+    let missing: Vec<_> = found
+        .iter()
+        .filter(|feature| feature.required && !feature.available)
+        .cloned()
+        .collect();
+    if missing.is_empty() {
+        Ok(found)
+    } else {
+        Err(FeatureError::Missing(missing))
+    }
+}
+
+/// Whether this process may do what the agent does; names what is missing.
+pub fn privileges() -> Result<(), FeatureError> {
+    let probe = |source| FeatureError::Probe {
+        name: "the capabilities of this process",
+        source,
+    };
+    let status = fs::read_to_string("/proc/self/status").map_err(probe)?;
+    let held = effective(&status)
+        .ok_or_else(|| probe(io::Error::other("no CapEff in /proc/self/status")))?;
+    let missing = missing(held);
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(FeatureError::Privileges(missing))
+    }
+}
+
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+/// `CAP_SYS_ADMIN` stands for the two that were split off it in 5.8.
+fn missing(held: u64) -> Vec<&'static str> {
+    let has = |capability: u32| held & 1 << capability != 0;
+    let mut missing = Vec::new();
+    if !has(CAP_BPF) && !has(CAP_SYS_ADMIN) {
+        missing.push("CAP_BPF");
+    }
+    if !has(CAP_NET_ADMIN) {
+        missing.push("CAP_NET_ADMIN");
+    }
+    if !has(CAP_PERFMON) && !has(CAP_SYS_ADMIN) {
+        missing.push("CAP_PERFMON");
+    }
+    missing
+}
+
+fn effective(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn program(kind: ProgramType, name: &'static str) -> Result<bool, FeatureError> {
+    is_program_supported(kind).map_err(|error| FeatureError::Probe {
+        name,
+        source: io::Error::other(error),
+    })
+}
+
+fn map(kind: MapType, name: &'static str) -> Result<bool, FeatureError> {
+    is_map_supported(kind).map_err(|error| FeatureError::Probe {
+        name,
+        source: io::Error::other(error),
+    })
+}
+
+fn helper(helper: BpfHelper, name: &'static str) -> Result<bool, FeatureError> {
+    is_helper_supported(ProgramType::SchedClassifier, helper).map_err(|error| FeatureError::Probe {
+        name,
+        source: io::Error::other(error),
+    })
+}
+
+fn tcx() -> Result<bool, FeatureError> {
+    TcHook::of_kernel()
+        .map(|hook| hook == TcHook::Tcx)
+        .map_err(|source| FeatureError::Probe {
+            name: "TCX",
+            source,
+        })
+}
+
+fn bpffs_known() -> Result<bool, FeatureError> {
+    bpffs::known().map_err(|source| FeatureError::Probe {
+        name: "bpf filesystem",
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effective_capabilities_are_read_from_the_status() {
+        let status = "Name:\tx\nCapPrm:\t0000000000000001\nCapEff:\t000001fffeffffff\n";
+        assert_eq!(effective(status), Some(0x01ff_feff_ffff));
+        assert_eq!(effective("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let every = 1 << CAP_BPF | 1 << CAP_NET_ADMIN | 1 << CAP_PERFMON;
+        assert!(missing(every).is_empty());
+        assert!(missing(1 << CAP_SYS_ADMIN | 1 << CAP_NET_ADMIN).is_empty());
+        assert_eq!(missing(1 << CAP_SYS_ADMIN), ["CAP_NET_ADMIN"]);
+        let error = FeatureError::Privileges(missing(1 << CAP_NET_ADMIN)).to_string();
+        assert_eq!(
+            error,
+            "needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: missing CAP_BPF, CAP_PERFMON"
+        );
+    }
+
+    #[test]
+    fn a_missing_feature_is_named_with_its_kernel() {
+        let feature = Feature {
+            name: "ring buffer",
+            available: false,
+            since: "5.8",
+            required: true,
+            note: "flow records",
+        };
+        assert_eq!(
+            FeatureError::Missing(vec![feature]).to_string(),
+            "the kernel lacks what ringfence needs: ring buffer (Linux 5.8)"
+        );
+    }
+}

@@ -1,0 +1,298 @@
+//! The bpf system call, for what aya 0.14 does not offer: links by interface index, the program
+//! behind a cgroup link replaced, a link's target read, a link cut before its last reference goes.
+//!
+//! Numbers and layouts are those of the kernel's `uapi/linux/bpf.h`, which only ever grows.
+
+use std::{
+    ffi::CString,
+    io, mem,
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+const OBJ_PIN: libc::c_long = 6;
+const OBJ_GET: libc::c_long = 7;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const PROG_QUERY: libc::c_long = 16;
+const LINK_CREATE: libc::c_long = 28;
+const LINK_UPDATE: libc::c_long = 29;
+const LINK_DETACH: libc::c_long = 34;
+
+/// Put the program before all others of the chain. Since 6.6.
+const BEFORE: u32 = 1 << 3;
+
+/// Where a program hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum AttachType {
+    CgroupIngress = 0,
+    CgroupEgress = 1,
+    TcxIngress = 46,
+    TcxEgress = 47,
+}
+
+/// What a link leads to. A link whose target is gone says interface 0 or cgroup 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkTarget {
+    Cgroup(u64),
+    Interface(u32),
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LinkInfo {
+    pub(crate) program: u32,
+    pub(crate) target: LinkTarget,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ObjAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreateAttr {
+    prog_fd: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    relative_fd: u32,
+    zero: u32,
+    expected_revision: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkUpdateAttr {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkDetachAttr {
+    link_fd: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct QueryAttr {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    zero: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// The head of the kernel's `bpf_link_info`, up to what the two kinds of target need.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfoHead {
+    kind: u32,
+    id: u32,
+    prog_id: u32,
+    zero: u32,
+    target: u64,
+    attach_type: u32,
+    zero2: u32,
+}
+
+const LINK_TYPE_CGROUP: u32 = 3;
+const LINK_TYPE_TCX: u32 = 11;
+
+/// The system call. The kernel reads and writes `attr` and what its pointers lead to.
+///
+/// # Safety
+///
+/// `T` must be the layout of `command`'s part of `union bpf_attr`, and each pointer in it must lead
+/// to memory that is valid for what the command does with it.
+unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<RawFd> {
+    // SAFETY: `attr` is valid for its size; the rest is the caller's promise.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            mem::size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    RawFd::try_from(result).map_err(io::Error::other)
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().cast_unsigned()
+}
+
+fn address<T>(pointer: *const T) -> u64 {
+    pointer.expose_provenance() as u64
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+/// Attaches before all others of the interface's chain. Minimum kernel: 6.6.
+pub(crate) fn link_to_interface(
+    program: BorrowedFd<'_>,
+    index: u32,
+    attach_type: AttachType,
+) -> io::Result<OwnedFd> {
+    link_create(program, index, attach_type, BEFORE)
+}
+
+/// Attaches beside all others of the cgroup: a link never takes another's place. Minimum kernel: 5.7.
+pub(crate) fn link_to_cgroup(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: AttachType,
+) -> io::Result<OwnedFd> {
+    link_create(program, number(cgroup), attach_type, 0)
+}
+
+fn link_create(
+    program: BorrowedFd<'_>,
+    target: u32,
+    attach_type: AttachType,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreateAttr {
+        prog_fd: number(program),
+        target,
+        attach_type: attach_type as u32,
+        flags,
+        ..LinkCreateAttr::default()
+    };
+    // SAFETY: the layout of this command; it holds no pointers.
+    let fd = unsafe { bpf(LINK_CREATE, &mut attr) }?;
+    // SAFETY: the kernel made this descriptor for us; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Replaces the program behind a link, at once for every packet. Minimum kernel: 5.7.
+pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkUpdateAttr {
+        link_fd: number(link),
+        new_prog_fd: number(program),
+        ..LinkUpdateAttr::default()
+    };
+    // SAFETY: the layout of this command; it holds no pointers.
+    unsafe { bpf(LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// Cuts a link off its target, whoever else holds it. Minimum kernel: 5.9.
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkDetachAttr {
+        link_fd: number(link),
+    };
+    // SAFETY: the layout of this command; it holds no pointers.
+    unsafe { bpf(LINK_DETACH, &mut attr) }.map(drop)
+}
+
+/// Minimum kernel: 5.8.
+pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    let mut head = LinkInfoHead::default();
+    let mut attr = InfoAttr {
+        bpf_fd: number(link),
+        info_len: u32::try_from(mem::size_of::<LinkInfoHead>()).map_err(io::Error::other)?,
+        info: address(std::ptr::from_mut(&mut head)),
+    };
+    // SAFETY: the layout of this command; the kernel writes at most `info_len` bytes to `head`,
+    // which outlives the call and is valid whatever integers it holds.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    let target = match head.kind {
+        LINK_TYPE_CGROUP => LinkTarget::Cgroup(head.target),
+        // The interface is the first half of these eight bytes, the attach type the second.
+        LINK_TYPE_TCX => LinkTarget::Interface(first_half(head.target)),
+        _ => LinkTarget::Other,
+    };
+    Ok(LinkInfo {
+        program: head.prog_id,
+        target,
+    })
+}
+
+fn first_half(eight: u64) -> u32 {
+    let [a, b, c, d, ..] = eight.to_ne_bytes();
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// Gives an object a name on a bpf filesystem.
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let name = c_path(path)?;
+    let mut attr = ObjAttr {
+        pathname: address(name.as_ptr()),
+        bpf_fd: number(object),
+        file_flags: 0,
+    };
+    // SAFETY: the layout of this command; the path ends with a zero and outlives the call.
+    unsafe { bpf(OBJ_PIN, &mut attr) }.map(drop)
+}
+
+pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let name = c_path(path)?;
+    let mut attr = ObjAttr {
+        pathname: address(name.as_ptr()),
+        ..ObjAttr::default()
+    };
+    // SAFETY: the layout of this command; the path ends with a zero and outlives the call.
+    let fd = unsafe { bpf(OBJ_GET, &mut attr) }?;
+    // SAFETY: the kernel made this descriptor for us; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Programs of an interface's chain, in the order in which they run. Minimum kernel: 6.6; EINVAL
+/// before.
+pub(crate) fn programs_of_interface(index: u32, attach_type: AttachType) -> io::Result<Vec<u32>> {
+    // The kernel allows no more than 63 in a chain.
+    let mut ids = [0u32; 64];
+    let mut attr = QueryAttr {
+        target: index,
+        attach_type: attach_type as u32,
+        prog_ids: address(ids.as_mut_ptr()),
+        count: 64,
+        ..QueryAttr::default()
+    };
+    // SAFETY: the layout of this command; the kernel writes at most `count` integers to `ids`, which
+    // outlives the call.
+    unsafe { bpf(PROG_QUERY, &mut attr) }?;
+    let count = usize::try_from(attr.count).map_err(io::Error::other)?;
+    Ok(ids.into_iter().take(count).collect())
+}
+
+/// Whether the kernel knows links to cgroups: it then finds the descriptors bad, not the command.
+pub(crate) fn knows_links() -> bool {
+    let mut attr = LinkCreateAttr {
+        prog_fd: u32::MAX,
+        target: u32::MAX,
+        ..LinkCreateAttr::default()
+    };
+    // SAFETY: the layout of this command; it holds no pointers, and no such descriptor exists.
+    let result = unsafe { bpf(LINK_CREATE, &mut attr) };
+    matches!(result, Err(error) if error.raw_os_error() == Some(libc::EBADF))
+}

@@ -1,0 +1,221 @@
+//! Filters on a `clsact` queueing discipline: how programs hang on an interface before 6.6.
+//!
+//! A filter is no link: it stays until it is removed, without a name anywhere. It is known again by
+//! its handle, which is the same on every interface.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use rtnetlink::{
+    packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
+    packet_route::{
+        RouteNetlinkMessage,
+        tc::{
+            TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage,
+            TcOption,
+        },
+    },
+};
+
+use crate::datapath::netlink::{Found, act, dump};
+
+/// Ahead of all others: a filter before ours that accepts would end the chain, and enforcement.
+const PRIORITY: u32 = 1;
+
+/// "RF", and a number: what no other program would pick by chance.
+const HANDLE: TcHandle = TcHandle {
+    major: 0x5246,
+    minor: 1,
+};
+
+/// What `tc filter show` prints.
+const NAME: &str = "ringfence";
+
+/// Seen from the host side: `Ingress` is what the endpoint sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Ingress,
+    Egress,
+}
+
+/// What an interface has where `clsact` would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Qdisc {
+    None,
+    Clsact,
+    Other(String),
+}
+
+/// Our filter, and how many run before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Filter {
+    pub(crate) program: u32,
+    pub(crate) ahead: u32,
+}
+
+impl Side {
+    fn parent(self) -> TcHandle {
+        TcHandle {
+            major: TcHandle::CLSACT.major,
+            minor: match self {
+                Self::Ingress => TcHandle::MIN_INGRESS,
+                Self::Egress => TcHandle::MIN_EGRESS,
+            },
+        }
+    }
+}
+
+pub(crate) fn qdisc(index: u32) -> io::Result<Qdisc> {
+    let found = dump(RouteNetlinkMessage::GetQueueDiscipline(message(index)?))?;
+    for object in found {
+        if let Ok(RouteNetlinkMessage::NewQueueDiscipline(qdisc)) = object
+            && u32::try_from(qdisc.header.index) == Ok(index)
+            && qdisc.header.parent == TcHandle::CLSACT
+        {
+            let kind = kind(&qdisc).unwrap_or_default();
+            return Ok(match kind {
+                "clsact" => Qdisc::Clsact,
+                other => Qdisc::Other(other.to_owned()),
+            });
+        }
+    }
+    Ok(Qdisc::None)
+}
+
+/// Minimum kernel: 4.5.
+pub(crate) fn add_clsact(index: u32) -> io::Result<()> {
+    let request = RouteNetlinkMessage::NewQueueDiscipline(clsact(index)?);
+    act(request, NLM_F_CREATE | NLM_F_EXCL)
+}
+
+pub(crate) fn remove_clsact(index: u32) -> io::Result<()> {
+    act(RouteNetlinkMessage::DelQueueDiscipline(clsact(index)?), 0)
+}
+
+/// Adds our filter, or puts `program` in the place of the one behind it: the kernel swaps the two in
+/// its list, so that each packet meets the one or the other.
+pub(crate) fn put_filter(index: u32, side: Side, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut filter = our_filter(index, side)?;
+    let descriptor = program.as_raw_fd().cast_unsigned();
+    let options = [
+        TcFilterBpfOption::ProgFd(descriptor),
+        TcFilterBpfOption::ProgName(NAME.to_owned()),
+        TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
+    ];
+    filter.attributes = vec![
+        TcAttribute::Kind(TcFilterBpf::KIND.to_owned()),
+        TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect()),
+    ];
+    let request = RouteNetlinkMessage::NewTrafficFilter(filter);
+    act(request, NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// Removes our filter; true if it was there.
+pub(crate) fn remove_filter(index: u32, side: Side) -> io::Result<bool> {
+    let mut filter = our_filter(index, side)?;
+    filter.attributes = vec![TcAttribute::Kind(TcFilterBpf::KIND.to_owned())];
+    match act(RouteNetlinkMessage::DelTrafficFilter(filter), 0) {
+        Ok(()) => Ok(true),
+        // ENOENT: no such filter. EINVAL: no such queueing discipline. ENODEV: no such interface.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn filter(index: u32, side: Side) -> io::Result<Option<Filter>> {
+    let mut ahead = 0;
+    for object in filters(index, side)? {
+        let Ok(RouteNetlinkMessage::NewTrafficFilter(filter)) = object else {
+            ahead += 1;
+            continue;
+        };
+        if filter.header.handle == HANDLE && filter.header.info >> 16 == PRIORITY {
+            let program = program(&filter).unwrap_or_default();
+            return Ok(Some(Filter { program, ahead }));
+        }
+        // Each priority is announced by an entry without a handle.
+        if filter.header.handle != TcHandle::UNSPEC {
+            ahead += 1;
+        }
+    }
+    Ok(None)
+}
+
+/// Whether anything hangs on either side, whoever put it there.
+pub(crate) fn is_empty(index: u32) -> io::Result<bool> {
+    Ok(filters(index, Side::Ingress)?.is_empty() && filters(index, Side::Egress)?.is_empty())
+}
+
+fn filters(index: u32, side: Side) -> io::Result<Vec<Found>> {
+    let mut request = message(index)?;
+    request.header.parent = side.parent();
+    match dump(RouteNetlinkMessage::GetTrafficFilter(request)) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+fn program(filter: &TcMessage) -> Option<u32> {
+    let options = filter
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            TcAttribute::Options(options) => Some(options),
+            _ => None,
+        })?;
+    options.iter().find_map(|option| match option {
+        TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
+        _ => None,
+    })
+}
+
+fn kind(message: &TcMessage) -> Option<&str> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            TcAttribute::Kind(kind) => Some(kind.as_str()),
+            _ => None,
+        })
+}
+
+fn message(index: u32) -> io::Result<TcMessage> {
+    let index = i32::try_from(index).map_err(io::Error::other)?;
+    Ok(TcMessage::with_index(index))
+}
+
+fn clsact(index: u32) -> io::Result<TcMessage> {
+    let mut message = message(index)?;
+    message.header.parent = TcHandle::CLSACT;
+    message.header.handle = TcHandle {
+        major: TcHandle::CLSACT.major,
+        minor: 0,
+    };
+    message.attributes = vec![TcAttribute::Kind("clsact".to_owned())];
+    Ok(message)
+}
+
+fn our_filter(index: u32, side: Side) -> io::Result<TcMessage> {
+    let mut message = message(index)?;
+    message.header = TcHeader {
+        handle: HANDLE,
+        parent: side.parent(),
+        info: PRIORITY << 16 | u32::from(every_protocol()),
+        ..message.header
+    };
+    Ok(message)
+}
+
+/// `ETH_P_ALL`, in network byte order as the kernel wants it.
+fn every_protocol() -> u16 {
+    3u16.to_be()
+}
