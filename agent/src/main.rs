@@ -1,1 +1,5 @@
+//! ringfence: host microsegmentation by eBPF.
+
+mod flow;
+
 fn main() {}
