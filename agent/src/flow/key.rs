@@ -2,7 +2,11 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use agent_common::{event::Event, flow::FlowKey, table::Direction};
+use agent_common::{
+    event::{DenialKey, Event},
+    flow::FlowKey,
+    table::Direction,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A key of one of the two flow tables.
@@ -51,6 +55,25 @@ impl Key {
                 remote,
             })
         }
+    }
+
+    /// The flow that stands for all denied packets of one kind, their source port folded to 0 and
+    /// the endpoint's address, which is not known, to none.
+    pub(crate) fn of_denial(denial: &DenialKey) -> Self {
+        let (local_port, remote_port) = if denial.direction == Direction::Ingress as u8 {
+            (denial.port, 0)
+        } else {
+            (0, denial.port)
+        };
+        Self::V6(FlowKey {
+            endpoint: denial.endpoint,
+            protocol: denial.protocol,
+            zero: 0,
+            local_port,
+            remote_port,
+            local: [0; 16],
+            remote: denial.remote,
+        })
     }
 
     pub(crate) fn endpoint(&self) -> u16 {
