@@ -187,7 +187,7 @@ pub(crate) enum EndReason {
     Forced,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
     Allow,
@@ -274,6 +274,21 @@ impl Kind {
             Self::Update => "update",
             Self::End => "end",
             Self::Deny => "deny",
+        }
+    }
+}
+
+// === impl EndReason ===
+
+impl EndReason {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::Fin => "fin",
+            Self::Rst => "rst",
+            Self::Revoked => "revoked",
+            Self::Forced => "forced",
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The file behind a sink, which may be moved, deleted or full at any time.
 
 use std::{
+    fmt,
     fs::{File, Metadata, OpenOptions},
     io::{self, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
+
+use serde::{Serialize, Serializer};
 
 use super::Target;
 
@@ -50,6 +53,21 @@ impl Target {
         } else {
             Self::File(PathBuf::from(text))
         }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("-"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Serialize for Target {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
