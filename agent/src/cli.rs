@@ -1,3 +1,82 @@
-//! The command line: one file to a verb.
+//! The command line. Each command is a module with its arguments and a function that runs it.
+//!
+//! Every human output is a rendering, into a writer, of a value that also prints as JSON.
 
 pub(crate) mod check;
+pub(crate) mod explain;
+pub(crate) mod flows;
+pub(crate) mod matrix;
+pub(crate) mod output;
+pub(crate) mod policy;
+pub(crate) mod settings;
+pub(crate) mod status;
+
+use std::{io, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::{self, Answer};
+
+/// Host microsegmentation by eBPF: allow-lists become drops in the kernel, traffic becomes records.
+#[derive(Debug, Parser)]
+#[command(name = "ringfence", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 all is well, or permitted; 1 the answer is no; 2 an error.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Enforce policy and record flows, until stopped.
+    Run(settings::RunArgs),
+    /// Show how the running agent is.
+    Status(status::StatusArgs),
+    /// Show flow records of the running agent.
+    Flows(flows::FlowsArgs),
+    /// Check policy files, and ask what they mean.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// End enforcement: remove every program, link and map.
+    Detach(settings::DetachArgs),
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    let result = match command {
+        Command::Run(args) => args.run().map(Answer::into),
+        Command::Status(args) => status::run(&args).map(Answer::into),
+        Command::Flows(args) => flows::run(args).map(Answer::into),
+        Command::Policy(command) => command.run(),
+        Command::Detach(args) => args.run().map(Answer::into),
+    };
+    match result {
+        Ok(code) => code,
+        // Whoever reads has seen enough, as in `ringfence flows | head`.
+        Err(error) if is_broken_pipe(&error) => Answer::Yes.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(exit::ERROR)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+}

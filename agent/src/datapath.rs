@@ -5,6 +5,7 @@
 pub mod attach;
 pub mod bpffs;
 pub mod cgroup;
+pub(crate) mod engine;
 pub mod features;
 pub mod link;
 pub(crate) mod maps;
@@ -17,4 +18,5 @@ pub(crate) mod slots;
 pub(crate) mod sync;
 mod syscall;
 pub mod tc;
+pub(crate) mod traffic;
 pub(crate) mod words;

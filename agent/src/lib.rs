@@ -2,4 +2,14 @@
 //!
 //! A library only so that the end-to-end tests can drive its parts on a real kernel.
 
+mod cli;
+mod config;
+mod control;
+mod daemon;
 pub mod datapath;
+mod exit;
+mod flow;
+mod log;
+mod source;
+
+pub use cli::run;

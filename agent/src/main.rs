@@ -1,1 +1,7 @@
-fn main() {}
+//! ringfence: host microsegmentation by eBPF.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ringfence::run()
+}

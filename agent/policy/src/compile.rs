@@ -42,9 +42,9 @@ pub struct Scope {
 
 /// Compiles `world` for the subjects of `scope`.
 ///
-/// `previous` is what the kernel holds now: a port table number that has other content there is
-/// not used again at once.
-pub fn compile(world: &World, scope: &Scope, previous: Option<&Compiled>) -> Compiled {
+/// `held` is what the kernel holds now: a port table number that has other content there is not
+/// used again at once.
+pub fn compile(world: &World, scope: &Scope, held: &BTreeMap<u32, PortTable>) -> Compiled {
     let selections: BTreeMap<&ObjectName, Selection<'_>> = scope
         .subjects
         .iter()
@@ -68,7 +68,7 @@ pub fn compile(world: &World, scope: &Scope, previous: Option<&Compiled>) -> Com
         prefixes: prefixes(&classes, &identities, scope),
         ..Compiled::default()
     };
-    let mut tables = Ids::for_tables(previous);
+    let mut tables = Ids::for_tables(held);
     for (&set, selection) in &sets {
         for direction in [Direction::Ingress, Direction::Egress] {
             let answers = Answers {

@@ -277,6 +277,19 @@ impl Workload {
     }
 }
 
+// === impl EndpointSpec ===
+
+impl fmt::Display for EndpointSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interface(name) => write!(f, "interface {name}"),
+            Self::Netns(path) => write!(f, "netns {path}"),
+            Self::Cgroup(path) => write!(f, "cgroup {path}"),
+            Self::SystemdUnit(unit) => write!(f, "unit {unit}"),
+        }
+    }
+}
+
 // === impl NetworkPolicy ===
 
 impl NetworkPolicy {

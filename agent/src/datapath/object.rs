@@ -1,6 +1,10 @@
 //! The programs, and how they are loaded.
 
-use std::{path::Path, time::Duration};
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
+    time::Duration,
+};
 
 use agent_common::verdict::Reason;
 use anyhow::Context as _;
@@ -9,7 +13,7 @@ use aya::{
     programs::{CgroupSkb, SchedClassifier, TestRun as _, TestRunOptions},
 };
 
-use crate::datapath::{maps, raw::Raw};
+use crate::datapath::{attach, maps, raw::Raw};
 
 /// The object, built by `cargo xtask build`.
 pub(crate) static BYTES: &[u8] = aya::include_bytes_aligned!(env!("RINGFENCE_BPF_OBJECT"));
@@ -69,12 +73,12 @@ impl Programs {
         Ok(Self { object })
     }
 
-    pub(crate) fn from_endpoint(&mut self) -> anyhow::Result<&mut SchedClassifier> {
-        classifier(&mut self.object, "from_endpoint")
-    }
-
-    pub(crate) fn to_endpoint(&mut self) -> anyhow::Result<&mut SchedClassifier> {
-        classifier(&mut self.object, "to_endpoint")
+    /// For interfaces.
+    pub(crate) fn fds(&self) -> anyhow::Result<attach::Programs<'_>> {
+        Ok(attach::Programs {
+            sends: fd(&self.object, "from_endpoint")?,
+            receives: fd(&self.object, "to_endpoint")?,
+        })
     }
 
     /// The kernel's jiffies now.
@@ -120,12 +124,12 @@ impl CgroupPrograms {
         Ok(Self { object })
     }
 
-    pub(crate) fn ingress(&mut self) -> anyhow::Result<&mut CgroupSkb> {
-        cgroup_skb(&mut self.object, "cgroup_ingress")
-    }
-
-    pub(crate) fn egress(&mut self) -> anyhow::Result<&mut CgroupSkb> {
-        cgroup_skb(&mut self.object, "cgroup_egress")
+    /// For the endpoint's cgroup.
+    pub(crate) fn fds(&self) -> anyhow::Result<attach::Programs<'_>> {
+        Ok(attach::Programs {
+            sends: fd(&self.object, "cgroup_egress")?,
+            receives: fd(&self.object, "cgroup_ingress")?,
+        })
     }
 }
 
@@ -177,4 +181,11 @@ fn cgroup_skb<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut Cg
         .program_mut(name)
         .with_context(|| format!("no program `{name}`"))?;
     Ok(program.try_into()?)
+}
+
+fn fd<'o>(object: &'o Ebpf, name: &str) -> anyhow::Result<BorrowedFd<'o>> {
+    let program = object
+        .program(name)
+        .with_context(|| format!("no program `{name}`"))?;
+    Ok(program.fd()?.as_fd())
 }

@@ -20,7 +20,7 @@ use agent_policy::{
 };
 
 /// How deep folders are searched; links could otherwise lead on for ever.
-const MAX_FOLDERS: usize = 32;
+pub(crate) const MAX_FOLDERS: usize = 32;
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
 /// Reads and parses every file that `paths` name, in a stable order, each file once.

@@ -7,7 +7,7 @@ use std::{
 
 use agent_common::table::{ID_LIMIT, THIS_NODE};
 
-use crate::compiled::{Compiled, PortTable};
+use crate::compiled::PortTable;
 
 /// Gives each content a number: its hash, or the next free number where two hashes meet.
 pub(super) struct Ids<T> {
@@ -66,15 +66,11 @@ impl<T: Clone + Ord + Hash> Ids<T> {
 
 impl Ids<PortTable> {
     /// Tables are immutable in the kernel: a number keeps its content for as long as it is there.
-    pub(super) fn for_tables(previous: Option<&Compiled>) -> Self {
-        let mut ids = Self::below(ID_LIMIT);
-        for (number, table) in previous
-            .into_iter()
-            .flat_map(|compiled| &compiled.port_tables)
-        {
-            ids.taken.insert(*number, table.clone());
+    pub(super) fn for_tables(held: &BTreeMap<u32, PortTable>) -> Self {
+        Self {
+            limit: ID_LIMIT,
+            taken: held.clone(),
         }
-        ids
     }
 }
 

@@ -31,7 +31,7 @@ impl<'w> Everywhere<'w> {
                 scope.this_node = node
                     .and_then(|name| world.nodes.get(name))
                     .map_or_else(BTreeSet::new, |node| node.addresses.clone());
-                (node, compile(world, &scope, None))
+                (node, compile(world, &scope, &BTreeMap::new()))
             })
             .collect();
         Self { world, nodes }

@@ -1,0 +1,183 @@
+//! `ringfence flows`: records of the running agent, as they were and as they come.
+
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use clap::Args;
+
+use super::output::{Colour, Columns, Format, Paint};
+use crate::{
+    config::DEFAULT_SOCKET,
+    control::{FlowsRequest, client, filter::WorkloadName},
+    exit::Answer,
+    flow::record::{End, Line, LossRecord, Record, Verdict},
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct FlowsArgs {
+    /// Go on with what comes.
+    #[arg(long)]
+    follow: bool,
+    /// Only so many of the records that are kept.
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    /// Only what was permitted, or only what was not.
+    #[arg(long)]
+    verdict: Option<Verdict>,
+    /// Only flows from or to this workload.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    workload: Option<WorkloadName>,
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    /// Control socket of the agent.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+pub(crate) fn run(args: FlowsArgs) -> anyhow::Result<Answer> {
+    let FlowsArgs {
+        follow,
+        last,
+        verdict,
+        workload,
+        output,
+        socket,
+    } = args;
+    let request = FlowsRequest {
+        last,
+        follow,
+        verdict,
+        workload,
+    };
+    let lines = client::flows(&socket, request)?;
+    let mut out = io::stdout().lock();
+    match output {
+        Format::Json => {
+            for line in lines {
+                writeln!(out, "{}", line?)?;
+            }
+        }
+        Format::Table => {
+            let mut table = FlowTable::new(Paint::of_stdout());
+            table.write_header(&mut out)?;
+            for line in lines {
+                table.write(&Line::parse(&line?)?, &mut out)?;
+            }
+        }
+    }
+    Ok(Answer::Yes)
+}
+
+/// Records as rows, written one by one.
+#[derive(Debug)]
+pub(crate) struct FlowTable {
+    columns: Columns<8>,
+    paint: Paint,
+}
+
+const HEADER: [&str; 8] = [
+    "TIME",
+    "KIND",
+    "VERDICT",
+    "SOURCE",
+    "DESTINATION",
+    "PROTO",
+    "BYTES",
+    "RULE/REASON",
+];
+
+/// What most rows need, so that columns seldom grow on the way.
+const WIDTHS: [usize; 8] = [13, 6, 7, 24, 24, 5, 11, 0];
+
+const VERDICT_COLUMN: usize = 2;
+
+impl FlowTable {
+    pub(crate) fn new(paint: Paint) -> Self {
+        Self {
+            columns: Columns::new(WIDTHS),
+            paint,
+        }
+    }
+
+    pub(crate) fn write_header(&mut self, out: &mut impl Write) -> io::Result<()> {
+        self.columns.write(&HEADER, self.paint, None, out)
+    }
+
+    pub(crate) fn write(&mut self, line: &Line, out: &mut impl Write) -> io::Result<()> {
+        let (row, colour) = match line {
+            Line::Flow(record) => (
+                flow(record),
+                match record.verdict {
+                    Verdict::Allow => Colour::Green,
+                    Verdict::Deny => Colour::Red,
+                },
+            ),
+            Line::Loss(record) => (loss(record), Colour::Yellow),
+        };
+        self.columns
+            .write(&row, self.paint, Some((VERDICT_COLUMN, colour)), out)
+    }
+}
+
+fn flow(record: &Record) -> [String; 8] {
+    [
+        record.end.unwrap_or(record.start).time_of_day(),
+        record.kind.name().to_owned(),
+        record.verdict.name().to_owned(),
+        end(&record.src),
+        end(&record.dst),
+        match record.icmp {
+            Some(icmp) => format!("{} {}/{}", record.protocol, icmp.kind, icmp.code),
+            None => record.protocol.to_string(),
+        },
+        // To the responder and back.
+        format!("{}/{}", record.forward.bytes, record.reverse.bytes),
+        why(record),
+    ]
+}
+
+fn loss(record: &LossRecord) -> [String; 8] {
+    let loss = &record.loss;
+    [
+        loss.last.time_of_day(),
+        "loss".to_owned(),
+        "-".to_owned(),
+        "-".to_owned(),
+        "-".to_owned(),
+        "-".to_owned(),
+        "-".to_owned(),
+        format!("{} lost at {}: {}", loss.count, loss.stage, loss.reason),
+    ]
+}
+
+fn end(end: &End) -> String {
+    let End { ip, port, workload } = end;
+    let host = match (workload, ip) {
+        (Some(workload), _) => workload.to_string(),
+        (None, Some(IpAddr::V6(ip))) if port.is_some() => format!("[{ip}]"),
+        (None, Some(ip)) => ip.to_string(),
+        (None, None) => "?".to_owned(),
+    };
+    match port {
+        Some(port) => format!("{host}:{port}"),
+        None => host,
+    }
+}
+
+fn why(record: &Record) -> String {
+    let decided = match (&record.policy, &record.drop_reason, &record.reason) {
+        (Some(rule), _, _) => rule.to_string(),
+        (None, Some(reason), _) | (None, None, Some(reason)) => reason.to_string(),
+        (None, None, None) => "-".to_owned(),
+    };
+    match record.end_reason {
+        Some(reason) => format!("{decided} ({})", reason.name()),
+        None => decided,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! `ringfence run` and `ringfence detach`: settings from the command line, and then the daemon.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::output::Format;
+use crate::{
+    config::{Config, RawConfig},
+    daemon,
+    exit::Answer,
+    log::{self, LogFormat},
+};
+
+/// Settings that every agent process has.
+#[derive(Debug, Args)]
+struct AgentArgs {
+    /// Settings file, of YAML or JSON. Flags win over it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder for pinned programs, links and maps, in a bpffs.
+    #[arg(long, value_name = "PATH")]
+    bpffs: Option<PathBuf>,
+    /// Folder for what the agent remembers.
+    #[arg(long, value_name = "PATH")]
+    state_dir: Option<PathBuf>,
+    /// Control socket.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Form of the logs on standard error.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Policy and inventory: a file, a folder, or - for standard input. May be repeated.
+    #[arg(short = 'f', long = "file", value_name = "PATH")]
+    files: Vec<PathBuf>,
+    /// Name of this node; its host name by default.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Write flow records as JSON lines to a file, or to standard output by -.
+    #[arg(long, value_name = "PATH")]
+    flows: Option<String>,
+    /// End enforcement with the agent. Otherwise the kernel keeps enforcing without it.
+    #[arg(long)]
+    detach_on_exit: bool,
+    /// Print the settings as they are after file and flags, and exit.
+    #[arg(long)]
+    print_config: bool,
+    /// Form of what --print-config prints; YAML by default.
+    #[arg(short, long, value_name = "FORMAT", requires = "print_config")]
+    output: Option<Format>,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DetachArgs {
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+impl RunArgs {
+    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+        let Self {
+            files,
+            node,
+            flows,
+            detach_on_exit,
+            print_config,
+            output,
+            agent,
+        } = self;
+        let flags = RawConfig {
+            policies: (!files.is_empty()).then_some(files),
+            node,
+            flows,
+            detach_on_exit: detach_on_exit.then_some(true),
+            ..RawConfig::default()
+        };
+        let config = agent.load(flags)?;
+        if print_config {
+            print(
+                &config,
+                output.unwrap_or_default(),
+                &mut io::stdout().lock(),
+            )?;
+            return Ok(Answer::Yes);
+        }
+        let config = config.with_policies()?;
+        log::start(config.log_format)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        runtime.block_on(daemon::run(config))?;
+        Ok(Answer::Yes)
+    }
+}
+
+impl DetachArgs {
+    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+        let Self { agent } = self;
+        let config = agent.load(RawConfig::default())?;
+        log::start(config.log_format)?;
+        daemon::detach(&config)?;
+        Ok(Answer::Yes)
+    }
+}
+
+impl AgentArgs {
+    fn load(self, flags: RawConfig) -> anyhow::Result<Config> {
+        let Self {
+            config,
+            bpffs,
+            state_dir,
+            socket,
+            log_format,
+        } = self;
+        let flags = RawConfig {
+            bpffs,
+            state_dir,
+            socket,
+            log_format,
+            ..flags
+        };
+        Ok(Config::load(config.as_deref(), flags)?)
+    }
+}
+
+fn print(config: &Config, format: Format, out: &mut impl Write) -> anyhow::Result<()> {
+    match format {
+        Format::Table => out.write_all(serde_saphyr::to_string(config)?.as_bytes())?,
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(config)?)?,
+    }
+    Ok(())
+}

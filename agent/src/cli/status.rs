@@ -1,0 +1,246 @@
+//! `ringfence status`: how the running agent is.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use clap::Args;
+
+use super::output::{Colour, Columns, Format, Paint};
+use crate::{
+    config::DEFAULT_SOCKET,
+    control::{
+        client,
+        status::{EndpointState, EndpointStatus, Feature, Load, Status, TableFill},
+    },
+    exit::Answer,
+    flow::stage::StageCounts,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    /// Control socket of the agent.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<Answer> {
+    let status = client::status(&args.socket)?;
+    let mut out = io::stdout().lock();
+    match args.output {
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?,
+        Format::Table => render(&status, Paint::of_stdout(), &mut out)?,
+    }
+    Ok(Answer::Yes)
+}
+
+pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let Status {
+        agent_version,
+        pid,
+        uptime_s,
+        node,
+        generation,
+        enforcing,
+        last_load,
+        endpoints,
+        tables,
+        events,
+        drops,
+        records,
+        features,
+    } = status;
+    let enforcing = if *enforcing {
+        paint.paint(Colour::Green, "enforcing")
+    } else {
+        paint.paint(Colour::Red, "not enforcing")
+    };
+    let uptime = duration(*uptime_s);
+    writeln!(
+        out,
+        "ringfence {agent_version} on {node}: {enforcing}, generation {generation}"
+    )?;
+    writeln!(out, "process {pid}, up {uptime}")?;
+    if let Some(load) = last_load {
+        render_load(load, paint, out)?;
+    }
+    render_endpoints(endpoints, paint, out)?;
+    render_tables(tables, out)?;
+
+    writeln!(out, "\nEVENTS   seen {}, lost {}", events.seen, events.lost)?;
+    writeln!(out, "RECORDS  {}", counts(&records.stream))?;
+    for (target, sink) in &records.sinks {
+        writeln!(out, "  to {target}: {}", counts(sink))?;
+    }
+    let drops: Vec<_> = drops.iter().filter(|(_, packets)| **packets > 0).collect();
+    if drops.is_empty() {
+        writeln!(out, "DROPS    none")?;
+    } else {
+        writeln!(out, "DROPS")?;
+        for (reason, packets) in drops {
+            writeln!(out, "  {reason}: {packets}")?;
+        }
+    }
+    render_features(features, paint, out)
+}
+
+fn render_load(load: &Load, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let Load { at, ok, errors } = load;
+    if *ok {
+        writeln!(out, "policy loaded at {at}")?;
+    } else {
+        let failed = paint.paint(Colour::Red, "not loaded");
+        writeln!(
+            out,
+            "policy {failed} at {at}; what was in force before still is"
+        )?;
+    }
+    for error in errors {
+        for line in error.lines() {
+            writeln!(out, "  {line}")?;
+        }
+    }
+    Ok(())
+}
+
+fn render_endpoints(
+    endpoints: &[EndpointStatus],
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    writeln!(out)?;
+    if endpoints.is_empty() {
+        return writeln!(out, "no endpoints on this node");
+    }
+    let mut columns = Columns::new([0; 6]);
+    let header = ["ENDPOINT", "AT", "STATE", "HOOK", "POLICIES", "NOTE"].map(str::to_owned);
+    let rows: Vec<_> = endpoints.iter().map(endpoint_row).collect();
+    columns.fit(&header);
+    rows.iter().for_each(|(row, _)| columns.fit(row));
+    columns.write(&header, paint, None, out)?;
+    for (row, colour) in &rows {
+        columns.write(row, paint, Some((2, *colour)), out)?;
+    }
+    Ok(())
+}
+
+fn endpoint_row(endpoint: &EndpointStatus) -> ([String; 6], Colour) {
+    let EndpointStatus {
+        name,
+        spec,
+        state,
+        hook,
+        ifindex,
+        cgroup_id,
+        policies,
+        message,
+    } = endpoint;
+    let place = match (ifindex, cgroup_id) {
+        (Some(index), _) => format!("{spec} (#{index})"),
+        (None, Some(id)) => format!("{spec} (#{id})"),
+        (None, None) => spec.clone(),
+    };
+    let row = [
+        name.clone(),
+        place,
+        state.name().to_owned(),
+        hook.map_or("-", |hook| hook.name()).to_owned(),
+        policies.to_string(),
+        message.clone().unwrap_or_default(),
+    ];
+    let colour = match state {
+        EndpointState::Attached => Colour::Green,
+        EndpointState::Waiting => Colour::Yellow,
+        EndpointState::Failed => Colour::Red,
+    };
+    (row, colour)
+}
+
+fn render_tables(tables: &[TableFill], out: &mut impl Write) -> io::Result<()> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let mut columns = Columns::new([0; 4]);
+    let row = |table: &TableFill| {
+        let TableFill {
+            name,
+            used,
+            capacity,
+        } = table;
+        let percent = (used * 100).checked_div(*capacity).unwrap_or(0);
+        [
+            name.clone(),
+            used.to_string(),
+            capacity.to_string(),
+            format!("{percent} %"),
+        ]
+    };
+    let header = ["TABLE", "USED", "CAPACITY", "FILL"].map(str::to_owned);
+    columns.fit(&header);
+    tables.iter().for_each(|table| columns.fit(&row(table)));
+    columns.write(&header, Paint::Plain, None, out)?;
+    for table in tables {
+        columns.write(&row(table), Paint::Plain, None, out)?;
+    }
+    Ok(())
+}
+
+fn render_features(features: &[Feature], paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    if features.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "KERNEL")?;
+    for Feature {
+        name,
+        available,
+        note,
+    } in features
+    {
+        let found = if *available {
+            "yes".to_owned()
+        } else {
+            paint.paint(Colour::Yellow, "no")
+        };
+        match note {
+            Some(note) => writeln!(out, "  {name}: {found} ({note})")?,
+            None => writeln!(out, "  {name}: {found}")?,
+        }
+    }
+    Ok(())
+}
+
+fn counts(counts: &StageCounts) -> String {
+    let StageCounts {
+        seen,
+        exported,
+        lost,
+        lost_by_kind,
+    } = counts;
+    let mut text = format!("seen {seen}, exported {exported}, lost {lost}");
+    if !lost_by_kind.is_empty() {
+        let kinds: Vec<_> = lost_by_kind
+            .iter()
+            .map(|(kind, count)| format!("{kind} {count}"))
+            .collect();
+        text = format!("{text} ({})", kinds.join(", "));
+    }
+    text
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {seconds} s"),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

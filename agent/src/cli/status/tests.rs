@@ -1,0 +1,140 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    control::status::{EventCounts, Hook, RecordCounts},
+    flow::clock::WallTime,
+};
+
+fn endpoint(name: &str, state: EndpointState) -> EndpointStatus {
+    EndpointStatus {
+        name: name.to_owned(),
+        spec: format!("interface veth-{}", name.len()),
+        state,
+        hook: None,
+        ifindex: None,
+        cgroup_id: None,
+        policies: 1,
+        message: None,
+    }
+}
+
+fn status() -> Status {
+    let stage = |lost| StageCounts {
+        seen: 12,
+        exported: 12 - lost,
+        lost,
+        lost_by_kind: BTreeMap::from([("update".to_owned(), lost)]),
+    };
+    Status {
+        agent_version: "0.1.0".to_owned(),
+        pid: 42,
+        uptime_s: 3723,
+        node: "node-1".to_owned(),
+        generation: 3,
+        enforcing: true,
+        last_load: Some(Load {
+            at: WallTime(1_700_000_000_000_000_000),
+            ok: false,
+            errors: vec!["api.yaml:3:5: unknown field `prots`\nhint: `ports`".to_owned()],
+        }),
+        endpoints: vec![
+            EndpointStatus {
+                hook: Some(Hook::Tcx),
+                ifindex: Some(9),
+                ..endpoint("shop/api-0", EndpointState::Attached)
+            },
+            EndpointStatus {
+                message: Some("the interface does not exist".to_owned()),
+                ..endpoint("shop/db", EndpointState::Waiting)
+            },
+        ],
+        tables: vec![
+            TableFill {
+                name: "flows_v4".to_owned(),
+                used: 1311,
+                capacity: 131_072,
+            },
+            TableFill {
+                name: "policy".to_owned(),
+                used: 3,
+                capacity: 262_144,
+            },
+        ],
+        events: EventCounts { seen: 14, lost: 0 },
+        drops: BTreeMap::from([("default-deny".to_owned(), 4), ("fragment".to_owned(), 0)]),
+        records: RecordCounts {
+            stream: StageCounts {
+                seen: 12,
+                exported: 12,
+                ..StageCounts::default()
+            },
+            sinks: BTreeMap::from([("flows.jsonl".to_owned(), stage(2))]),
+        },
+        features: vec![
+            Feature {
+                name: "tcx".to_owned(),
+                available: true,
+                note: None,
+            },
+            Feature {
+                name: "ring buffer".to_owned(),
+                available: false,
+                note: Some("no records".to_owned()),
+            },
+        ],
+    }
+}
+
+fn render_plain(status: &Status) -> String {
+    let mut out = Vec::new();
+    render(status, Paint::Plain, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_status_says_what_is_enforced_and_what_is_amiss() {
+    let expected = "\
+ringfence 0.1.0 on node-1: enforcing, generation 3
+process 42, up 1 h 2 min
+policy not loaded at 2023-11-14T22:13:20.000000000Z; what was in force before still is
+  api.yaml:3:5: unknown field `prots`
+  hint: `ports`
+
+ENDPOINT    AT                      STATE     HOOK  POLICIES  NOTE
+shop/api-0  interface veth-10 (#9)  attached  tcx   1
+shop/db     interface veth-7        waiting   -     1         the interface does not exist
+
+TABLE     USED  CAPACITY  FILL
+flows_v4  1311  131072    1 %
+policy    3     262144    0 %
+
+EVENTS   seen 14, lost 0
+RECORDS  seen 12, exported 12, lost 0
+  to flows.jsonl: seen 12, exported 10, lost 2 (update 2)
+DROPS
+  default-deny: 4
+KERNEL
+  tcx: yes
+  ring buffer: no (no records)
+";
+    assert_eq!(render_plain(&status()), expected);
+}
+
+#[test]
+fn what_is_shown_is_also_json() {
+    let status = status();
+    let text = serde_json::to_string(&status).unwrap();
+    assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+}
+
+#[test]
+fn an_agent_without_endpoints_says_so() {
+    let status = Status {
+        endpoints: Vec::new(),
+        enforcing: false,
+        ..status()
+    };
+    let text = render_plain(&status);
+    assert!(text.contains("not enforcing") && text.contains("no endpoints on this node"));
+}

@@ -1,0 +1,212 @@
+//! The agent's settings: flags over file over defaults.
+//!
+//! Two types: [`RawConfig`] is what somebody wrote, [`Config`] is complete and checked.
+
+mod raw;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use agent_common::table::THIS_NODE;
+use serde::Serialize;
+
+pub(crate) use self::raw::{RawCapacities, RawConfig};
+use crate::{flow::sink::Target, log::LogFormat};
+
+pub(crate) const DEFAULT_BPFFS: &str = "/sys/fs/bpf/ringfence";
+pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/ringfence";
+pub(crate) const DEFAULT_SOCKET: &str = "/run/ringfence/ringfence.sock";
+
+/// What an address of a unix socket holds, less the zero at its end.
+const SOCKET_PATH_LIMIT: usize = 107;
+
+/// Settings that can be worked with. Prints as a settings file that gives the same settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Config {
+    /// Files and folders of policy and inventory; `-` is standard input.
+    pub(crate) policies: Vec<PathBuf>,
+    /// Name of this node, in policy and in records.
+    pub(crate) node: String,
+    /// Where programs, links and maps are pinned.
+    pub(crate) bpffs: PathBuf,
+    pub(crate) state_dir: PathBuf,
+    /// The control socket.
+    pub(crate) socket: PathBuf,
+    /// Where flow records go as JSON lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) flows: Option<Target>,
+    pub(crate) log_format: LogFormat,
+    /// Enforcement ends with the agent.
+    pub(crate) detach_on_exit: bool,
+    pub(crate) capacities: Capacities,
+}
+
+/// Sizes of the kernel's tables. More is refused before the first write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Capacities {
+    pub(crate) endpoints: u32,
+    /// Address prefixes, of each family.
+    pub(crate) prefixes: u32,
+    pub(crate) identities: u32,
+    /// Addresses that endpoints may send from.
+    pub(crate) addresses: u32,
+    pub(crate) policy_entries: u32,
+    pub(crate) port_entries: u32,
+    /// Flows, of each family.
+    pub(crate) flows: u32,
+    /// Kinds of denied packets.
+    pub(crate) denials: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("settings file {path}")]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("settings file {path} is not understood")]
+    Parse {
+        path: PathBuf,
+        source: Box<serde_saphyr::Error>,
+    },
+    #[error("`{setting}` is {seen}, expected {expected}")]
+    Value {
+        setting: &'static str,
+        seen: String,
+        expected: String,
+    },
+    #[error(
+        "no policy to enforce: name files or folders by -f PATH, or by `policies` in a \
+             settings file"
+    )]
+    NoPolicies,
+}
+
+impl Config {
+    /// Reads the settings file, if there is one, and lays the flags over it.
+    pub(crate) fn load(file: Option<&Path>, flags: RawConfig) -> Result<Self, ConfigError> {
+        let raw = file.map(RawConfig::read).transpose()?.unwrap_or_default();
+        Self::check(flags.over(raw))
+    }
+
+    /// Completes and checks.
+    pub(crate) fn check(raw: RawConfig) -> Result<Self, ConfigError> {
+        let RawConfig {
+            policies,
+            node,
+            bpffs,
+            state_dir,
+            socket,
+            flows,
+            log_format,
+            detach_on_exit,
+            capacities,
+        } = raw;
+        let node = node.unwrap_or_else(hostname);
+        if node.is_empty() {
+            return Err(refuse("node", &"empty", "the name of this node"));
+        }
+        let socket = absolute("socket", socket, DEFAULT_SOCKET)?;
+        let length = socket.as_os_str().len();
+        if length > SOCKET_PATH_LIMIT {
+            let expected = format!("at most {SOCKET_PATH_LIMIT}, as the kernel has it");
+            return Err(refuse(
+                "socket",
+                &format!("a path of {length} bytes"),
+                expected,
+            ));
+        }
+        Ok(Self {
+            policies: policies.unwrap_or_default(),
+            node,
+            bpffs: absolute("bpffs", bpffs, DEFAULT_BPFFS)?,
+            state_dir: absolute("state_dir", state_dir, DEFAULT_STATE_DIR)?,
+            socket,
+            flows: flows.as_deref().map(Target::parse),
+            log_format: log_format.unwrap_or_default(),
+            detach_on_exit: detach_on_exit.unwrap_or_default(),
+            capacities: Capacities::check(&capacities.unwrap_or_default())?,
+        })
+    }
+
+    /// What only `run` needs.
+    pub(crate) fn with_policies(self) -> Result<Self, ConfigError> {
+        if self.policies.is_empty() {
+            Err(ConfigError::NoPolicies)
+        } else {
+            Ok(self)
+        }
+    }
+}
+
+impl Capacities {
+    fn check(raw: &RawCapacities) -> Result<Self, ConfigError> {
+        let RawCapacities {
+            endpoints,
+            prefixes,
+            identities,
+            addresses,
+            policy_entries,
+            port_entries,
+            flows,
+            denials,
+        } = *raw;
+        // An entry takes tens of bytes: this is more than any machine has, and fits the kernel.
+        let large = 1 << 26;
+        Ok(Self {
+            // Numbers of endpoints have 16 bits, and 0 is none.
+            endpoints: within("capacities.endpoints", endpoints, 1024, u16::MAX.into())?,
+            prefixes: within("capacities.prefixes", prefixes, 200_000, large)?,
+            identities: within("capacities.identities", identities, 131_072, THIS_NODE)?,
+            addresses: within("capacities.addresses", addresses, 16_384, large)?,
+            policy_entries: within("capacities.policy_entries", policy_entries, 262_144, large)?,
+            port_entries: within("capacities.port_entries", port_entries, 65_536, large)?,
+            flows: within("capacities.flows", flows, 131_072, large)?,
+            denials: within("capacities.denials", denials, 16_384, large)?,
+        })
+    }
+}
+
+fn within(
+    setting: &'static str,
+    value: Option<u32>,
+    default: u32,
+    most: u32,
+) -> Result<u32, ConfigError> {
+    let value = value.unwrap_or(default);
+    if (1..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(refuse(setting, &value, format!("1 to {most}")))
+}
+
+/// Paths are kept whole, because a daemon may be started from anywhere.
+fn absolute(
+    setting: &'static str,
+    path: Option<PathBuf>,
+    default: &str,
+) -> Result<PathBuf, ConfigError> {
+    let path = path.unwrap_or_else(|| PathBuf::from(default));
+    std::path::absolute(&path).map_err(|error| refuse(setting, &path.display(), error.to_string()))
+}
+
+fn refuse(
+    setting: &'static str,
+    seen: &dyn std::fmt::Display,
+    expected: impl Into<String>,
+) -> ConfigError {
+    ConfigError::Value {
+        setting,
+        seen: seen.to_string(),
+        expected: expected.into(),
+    }
+}
+
+fn hostname() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}

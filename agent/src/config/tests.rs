@@ -1,0 +1,86 @@
+use super::*;
+
+fn check(text: &str) -> Result<Config, ConfigError> {
+    Config::check(RawConfig::parse(text).unwrap())
+}
+
+#[test]
+fn nothing_said_gives_the_defaults() {
+    let config = check("").unwrap();
+    assert_eq!(config.socket, Path::new(DEFAULT_SOCKET));
+    assert_eq!(config.capacities.flows, 131_072);
+    assert_eq!(config.capacities.denials, 16_384);
+    assert!(!config.detach_on_exit && !config.node.is_empty());
+    assert!(matches!(
+        config.with_policies(),
+        Err(ConfigError::NoPolicies)
+    ));
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_defaults() {
+    let file = RawConfig::parse("node: a\nsocket: /run/a.sock\npolicies: [x]\n").unwrap();
+    let flags = RawConfig {
+        node: Some("b".to_owned()),
+        policies: Some(vec!["y".into()]),
+        ..RawConfig::default()
+    };
+    let config = Config::check(flags.over(file)).unwrap();
+    assert_eq!(
+        (config.node.as_str(), config.socket.to_str()),
+        ("b", Some("/run/a.sock"))
+    );
+    assert_eq!(config.policies, [PathBuf::from("y")]);
+}
+
+#[test]
+fn settings_print_as_a_file_that_gives_them_again() {
+    let config = check(
+        "policies: [/etc/ringfence]\nnode: 'yes'\nflows: '-'\nlog_format: json\n\
+         detach_on_exit: true\ncapacities: {flows: 7}\n",
+    )
+    .unwrap();
+    let printed = serde_saphyr::to_string(&config).unwrap();
+    assert_eq!(check(&printed).unwrap(), config, "{printed}");
+    let printed = serde_json::to_string(&config).unwrap();
+    assert_eq!(check(&printed).unwrap(), config, "JSON is YAML: {printed}");
+}
+
+#[test]
+fn what_is_not_understood_is_named_with_its_place() {
+    for (text, place, named) in [
+        ("node: a\nsockets: /x\n", "line 2", "sockets"),
+        ("capacities:\n  flow: 1\n", "line 2", "flow"),
+        ("node: a\nnode: b\n", "line 2", "node"),
+        ("capacities: {flows: many}\n", "line 1", "u32"),
+        ("log_format: loud\n", "line 1", "loud"),
+    ] {
+        let message = RawConfig::parse(text).unwrap_err().to_string();
+        assert!(
+            message.contains(place) && message.contains(named),
+            "{text:?}: {message}"
+        );
+    }
+}
+
+#[test]
+fn values_that_cannot_work_are_refused_with_what_was_expected() {
+    for (text, expected) in [
+        (
+            "node: ''",
+            "`node` is empty, expected the name of this node",
+        ),
+        (
+            "capacities: {flows: 0}",
+            "`capacities.flows` is 0, expected 1 to 67108864",
+        ),
+        (
+            "capacities: {endpoints: 65536}",
+            "`capacities.endpoints` is 65536, expected 1 to 65535",
+        ),
+    ] {
+        assert_eq!(check(text).unwrap_err().to_string(), expected);
+    }
+    let long = format!("socket: /{}", "x".repeat(200));
+    assert!(check(&long).unwrap_err().to_string().contains("201 bytes"));
+}

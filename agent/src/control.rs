@@ -1,0 +1,66 @@
+//! The control socket: how commands ask a running agent.
+//!
+//! A unix stream socket of mode 0600. A client sends **one line of JSON**, a [`Request`], of at
+//! most [`REQUEST_LIMIT`] bytes:
+//!
+//! ```json
+//! {"command":"status"}
+//! {"command":"flows","last":20,"follow":true,"verdict":"deny","workload":"shop/api-0"}
+//! ```
+//!
+//! All fields of `flows` but the command may be left out: then the answer is everything that is
+//! kept, and then it ends. `last` counts what passes the filter.
+//!
+//! The answer is JSON, one value a line, and the end of the stream is its end:
+//!
+//! - `status`: one [`status::Status`];
+//! - `flows`: records as in the JSON lines export, losses included. A follower that is too slow is
+//!   told by a loss record of stage `client`;
+//! - whatever cannot be answered: `{"error":"…"}`, and nothing after it.
+//!
+//! Either side may close at any time. Unknown fields and commands are errors, not ignored: a newer
+//! client must not be misunderstood by an older agent.
+
+pub(crate) mod client;
+pub(crate) mod filter;
+pub(crate) mod server;
+pub(crate) mod status;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+use self::filter::WorkloadName;
+use crate::flow::record::Verdict;
+
+/// No request of ours comes near it; whoever sends more is not a client.
+pub(crate) const REQUEST_LIMIT: usize = 4096;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum Request {
+    Status {},
+    Flows(FlowsRequest),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FlowsRequest {
+    /// Only so many of the records that are kept; absent for all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) last: Option<usize>,
+    /// Go on with what comes.
+    #[serde(default)]
+    pub(crate) follow: bool,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) verdict: Option<Verdict>,
+    /// On either side.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) workload: Option<WorkloadName>,
+}
+
+/// The only answer to what cannot be answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    pub(crate) error: String,
+}

@@ -1,0 +1,98 @@
+//! The commands' side of the control socket: plain blocking IO.
+
+use std::{
+    io::{self, BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
+
+use super::{FlowsRequest, Refusal, Request, status::Status};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("no agent listens on {path}: start one with `ringfence run`, or name its --socket")]
+    NoAgent { path: PathBuf },
+    #[error("may not connect to {path}: only root and the agent's own user may")]
+    NotPermitted { path: PathBuf },
+    #[error("control socket {path}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("the agent refused: {error}")]
+    Refused { error: String },
+    #[error("the agent's answer is not understood; is it of another version?")]
+    Answer { source: serde_json::Error },
+}
+
+/// A connection with its request sent.
+#[derive(Debug)]
+struct Conversation {
+    path: PathBuf,
+    lines: io::Lines<BufReader<UnixStream>>,
+}
+
+pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
+    let mut conversation = Conversation::begin(socket, &Request::Status {})?;
+    let Some(line) = conversation.next().transpose()? else {
+        let source = io::ErrorKind::UnexpectedEof.into();
+        return Err(ClientError::Io {
+            path: socket.to_owned(),
+            source,
+        });
+    };
+    serde_json::from_str(&line).map_err(|source| ClientError::Answer { source })
+}
+
+/// The lines of the answer, as they come.
+pub(crate) fn flows(
+    socket: &Path,
+    request: FlowsRequest,
+) -> Result<impl Iterator<Item = Result<String, ClientError>>, ClientError> {
+    Conversation::begin(socket, &Request::Flows(request))
+}
+
+impl Conversation {
+    fn begin(path: &Path, request: &Request) -> Result<Self, ClientError> {
+        let path = path.to_owned();
+        let mut stream = match UnixStream::connect(&path) {
+            Ok(stream) => stream,
+            Err(source) => {
+                return Err(match source.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                        ClientError::NoAgent { path }
+                    }
+                    io::ErrorKind::PermissionDenied => ClientError::NotPermitted { path },
+                    _ => ClientError::Io { path, source },
+                });
+            }
+        };
+        let mut line =
+            serde_json::to_vec(request).map_err(|source| ClientError::Answer { source })?;
+        line.push(b'\n');
+        match stream.write_all(&line) {
+            Ok(()) => Ok(Self {
+                path,
+                lines: BufReader::new(stream).lines(),
+            }),
+            Err(source) => Err(ClientError::Io { path, source }),
+        }
+    }
+}
+
+impl Iterator for Conversation {
+    type Item = Result<String, ClientError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let line = match self.lines.next()? {
+            Ok(line) => line,
+            Err(source) => {
+                return Some(Err(ClientError::Io {
+                    path: self.path.clone(),
+                    source,
+                }));
+            }
+        };
+        if let Ok(Refusal { error }) = serde_json::from_str(&line) {
+            return Some(Err(ClientError::Refused { error }));
+        }
+        Some(Ok(line))
+    }
+}

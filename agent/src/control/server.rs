@@ -1,0 +1,269 @@
+//! The agent's side of the control socket.
+
+use std::{
+    borrow::Cow,
+    collections::VecDeque,
+    fmt, fs, io,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::process::Pid;
+use serde::Serialize;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
+    sync::{Semaphore, broadcast::error::RecvError},
+};
+use tracing::debug;
+
+use super::{FlowsRequest, REQUEST_LIMIT, Refusal, Request, status::Status};
+use crate::flow::{
+    clock::WallTime,
+    record::{Line, Loss, LossRecord},
+    ring::Ring,
+};
+
+/// Clients at a time; more wait.
+const CLIENTS: usize = 64;
+
+/// A client that has not said what it wants by then is sent away.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who knows how the agent is. May block for a moment: it is asked on a thread of its own.
+pub(crate) trait StatusSource: Send + Sync + 'static {
+    fn status(&self) -> Status;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BindError {
+    #[error("another agent listens on {path}{by}; stop it, or give this one another --socket",
+        by = owner(*pid))]
+    InUse { path: PathBuf, pid: Option<i32> },
+    #[error("{path} is not a socket, and is left alone")]
+    NotASocket { path: PathBuf },
+    #[error("control socket {path}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// The socket while it exists: dropping it takes the file away.
+pub(crate) struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode: a file that another agent put there meanwhile is not ours to take away.
+    identity: (u64, u64),
+    handler: Handler,
+}
+
+#[derive(Clone)]
+struct Handler {
+    node: Arc<str>,
+    ring: Arc<Ring>,
+    status: Arc<dyn StatusSource>,
+}
+
+impl Server {
+    /// Listens at `path`. A socket that nobody listens on any more is replaced.
+    pub(crate) fn bind(
+        path: &Path,
+        node: Arc<str>,
+        ring: Arc<Ring>,
+        status: Arc<dyn StatusSource>,
+    ) -> Result<Self, BindError> {
+        let fail = |source| BindError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(fail)?;
+        }
+        clear(path)?;
+        // Made beside it and moved there, so that the mode is right before anyone can connect.
+        let made = path.with_extension(format!("{}.new", std::process::id()));
+        drop(fs::remove_file(&made));
+        let listener = UnixListener::bind(&made).map_err(fail)?;
+        fs::set_permissions(&made, fs::Permissions::from_mode(0o600)).map_err(fail)?;
+        fs::rename(&made, path).map_err(fail)?;
+        let metadata = fs::symlink_metadata(path).map_err(fail)?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            identity: (metadata.dev(), metadata.ino()),
+            handler: Handler { node, ring, status },
+        })
+    }
+
+    /// Answers until the future is dropped.
+    pub(crate) async fn run(self) {
+        let slots = Arc::new(Semaphore::new(CLIENTS));
+        loop {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                return;
+            };
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let handler = self.handler.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = handler.serve(stream).await {
+                            debug!(%error, "a client went away");
+                        }
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: wait, rather than spin.
+                    debug!(%error, "cannot accept a client");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
+        if is_ours {
+            // The next agent replaces a socket that stays behind.
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handler {
+    async fn serve(self, stream: UnixStream) -> io::Result<()> {
+        let (reader, mut writer) = stream.into_split();
+        let mut line = Vec::new();
+        let mut reader = BufReader::new(reader).take(REQUEST_LIMIT as u64 + 1);
+        let read = tokio::time::timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await;
+        let Ok(read) = read else {
+            return refuse(&mut writer, "no request in time").await;
+        };
+        read?;
+        if line.len() > REQUEST_LIMIT {
+            let error = format!("the request has more than {REQUEST_LIMIT} bytes");
+            return refuse(&mut writer, &error).await;
+        }
+        match serde_json::from_slice(&line) {
+            Ok(Request::Status {}) => {
+                let source = Arc::clone(&self.status);
+                match tokio::task::spawn_blocking(move || source.status()).await {
+                    Ok(status) => send(&mut writer, &status).await,
+                    Err(error) => refuse(&mut writer, &format!("no status: {error}")).await,
+                }
+            }
+            Ok(Request::Flows(request)) => {
+                // Whoever follows says no more: the end of its stream is the end of its interest.
+                let mut rest = reader.into_inner();
+                let mut nothing = [0; 1];
+                tokio::select! {
+                    result = self.flows(&request, &mut writer) => result,
+                    _ = rest.read(&mut nothing), if request.follow => Ok(()),
+                }
+            }
+            Err(error) => refuse(&mut writer, &format!("not a request: {error}")).await,
+        }
+    }
+
+    async fn flows(&self, request: &FlowsRequest, writer: &mut OwnedWriteHalf) -> io::Result<()> {
+        let (kept, mut coming) = self.ring.follow();
+        let mut wanted: VecDeque<_> = kept
+            .into_iter()
+            .filter(|line| request.wants(line))
+            .collect();
+        if let Some(last) = request.last {
+            wanted.drain(..wanted.len().saturating_sub(last));
+        }
+        for line in wanted {
+            send(writer, &line).await?;
+        }
+        if !request.follow {
+            return Ok(());
+        }
+        loop {
+            match coming.recv().await {
+                Ok(line) if request.wants(&line) => send(writer, &line).await?,
+                Ok(_) => {}
+                Err(RecvError::Lagged(count)) => send(writer, &self.lagged(count)).await?,
+                Err(RecvError::Closed) => return Ok(()),
+            }
+        }
+    }
+
+    fn lagged(&self, count: u64) -> Line {
+        let now = WallTime::now();
+        Line::Loss(LossRecord::new(
+            Arc::clone(&self.node),
+            None,
+            Loss {
+                stage: Cow::Borrowed("client"),
+                reason: Cow::Borrowed("too-slow"),
+                count,
+                first: now,
+                last: now,
+            },
+        ))
+    }
+}
+
+/// Makes room for a socket, or says why there is none.
+fn clear(path: &Path) -> Result<(), BindError> {
+    let fail = |source| BindError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(fail(error)),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(BindError::NotASocket {
+            path: path.to_owned(),
+        });
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(stream) => {
+            let peer = rustix::net::sockopt::socket_peercred(&stream).ok();
+            let pid = peer.map(|peer| Pid::as_raw(Some(peer.pid)));
+            Err(BindError::InUse {
+                path: path.to_owned(),
+                pid,
+            })
+        }
+        // Nobody listens. It is replaced, not removed, so that there is always one.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) => Err(fail(error)),
+    }
+}
+
+fn owner(pid: Option<i32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
+async fn refuse(writer: &mut OwnedWriteHalf, error: &str) -> io::Result<()> {
+    send(
+        writer,
+        &Refusal {
+            error: error.to_owned(),
+        },
+    )
+    .await
+}
+
+async fn send(writer: &mut OwnedWriteHalf, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    writer.write_all(&line).await
+}

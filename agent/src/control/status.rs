@@ -1,0 +1,131 @@
+//! What an agent says of itself.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::flow::{clock::WallTime, stage::StageCounts};
+
+/// The daemon provides it, the control socket hands it out, `ringfence status` renders it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) agent_version: String,
+    pub(crate) pid: u32,
+    pub(crate) uptime_s: u64,
+    pub(crate) node: String,
+    /// Of the policy that is in force.
+    pub(crate) generation: u32,
+    pub(crate) enforcing: bool,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) last_load: Option<Load>,
+    pub(crate) endpoints: Vec<EndpointStatus>,
+    pub(crate) tables: Vec<TableFill>,
+    pub(crate) events: EventCounts,
+    /// Dropped packets by reason.
+    pub(crate) drops: BTreeMap<String, u64>,
+    pub(crate) records: RecordCounts,
+    pub(crate) features: Vec<Feature>,
+}
+
+/// The last time that policy was read, whether or not it came into force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Load {
+    pub(crate) at: WallTime,
+    /// If not, what was in force before still is.
+    pub(crate) ok: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) errors: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EndpointStatus {
+    /// `NAMESPACE/NAME`.
+    pub(crate) name: String,
+    /// As the endpoint was declared, such as `interface veth-api`.
+    pub(crate) spec: String,
+    pub(crate) state: EndpointState,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) hook: Option<Hook>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) ifindex: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) cgroup_id: Option<u64>,
+    /// Policies that select it.
+    pub(crate) policies: usize,
+    /// What is amiss, or what is waited for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) message: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EndpointState {
+    Attached,
+    /// Its interface, namespace or cgroup does not exist yet.
+    Waiting,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Hook {
+    Tcx,
+    Clsact,
+    Cgroup,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TableFill {
+    pub(crate) name: String,
+    pub(crate) used: u64,
+    pub(crate) capacity: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EventCounts {
+    pub(crate) seen: u64,
+    pub(crate) lost: u64,
+}
+
+/// Of the stream of records, and of each sink it goes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RecordCounts {
+    pub(crate) stream: StageCounts,
+    /// By target, such as a path.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) sinks: BTreeMap<String, StageCounts>,
+}
+
+/// Something that a kernel may lack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Feature {
+    pub(crate) name: String,
+    pub(crate) available: bool,
+    /// What its lack means.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) note: Option<String>,
+}
+
+// === impl EndpointState ===
+
+impl EndpointState {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Attached => "attached",
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+// === impl Hook ===
+
+impl Hook {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+            Self::Cgroup => "cgroup",
+        }
+    }
+}

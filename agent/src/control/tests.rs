@@ -1,0 +1,178 @@
+//! The socket with both sides in one process.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    client::{self, ClientError},
+    server::{BindError, Server, StatusSource},
+    status::{EventCounts, RecordCounts, Status},
+    *,
+};
+use crate::flow::{
+    clock::WallTime,
+    record::{Line, Loss, LossRecord},
+    ring::Ring,
+};
+
+struct Fixed;
+
+impl StatusSource for Fixed {
+    fn status(&self) -> Status {
+        Status {
+            agent_version: "0.1.0".to_owned(),
+            pid: 42,
+            uptime_s: 7,
+            node: "node-1".to_owned(),
+            generation: 3,
+            enforcing: true,
+            last_load: None,
+            endpoints: Vec::new(),
+            tables: Vec::new(),
+            events: EventCounts::default(),
+            drops: BTreeMap::new(),
+            records: RecordCounts::default(),
+            features: Vec::new(),
+        }
+    }
+}
+
+fn bind(path: &Path, ring: &Arc<Ring>) -> Result<Server, BindError> {
+    Server::bind(path, "node-1".into(), Arc::clone(ring), Arc::new(Fixed))
+}
+
+fn loss(count: u64) -> Arc<Line> {
+    let (first, last) = (WallTime(0), WallTime(0));
+    let loss = Loss {
+        stage: "tracker".into(),
+        reason: "capacity".into(),
+        count,
+        first,
+        last,
+    };
+    Arc::new(Line::Loss(LossRecord::new("node-1".into(), None, loss)))
+}
+
+/// Runs `client` on its own thread against a server on a fresh socket.
+async fn with_server<T: Send + 'static>(
+    ring: Arc<Ring>,
+    client: impl FnOnce(PathBuf) -> T + Send + 'static,
+) -> T {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run/ringfence.sock");
+    let server = bind(&path, &ring).unwrap();
+    let mode = path.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let task = tokio::spawn(server.run());
+    let client_path = path.clone();
+    let answer = tokio::task::spawn_blocking(move || client(client_path))
+        .await
+        .unwrap();
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    assert!(!path.exists(), "the socket leaves with its server");
+    answer
+}
+
+#[tokio::test]
+async fn a_client_reads_the_status() {
+    let status = with_server(Arc::new(Ring::new(8)), |path| client::status(&path)).await;
+    assert_eq!(status.unwrap(), Fixed.status());
+}
+
+#[tokio::test]
+async fn a_client_reads_the_last_records_and_follows() {
+    let ring = Arc::new(Ring::new(2));
+    for count in 1..=3 {
+        ring.push(&loss(count));
+    }
+    let writer = Arc::clone(&ring);
+    let lines = with_server(ring, move |path| {
+        let request = FlowsRequest {
+            last: Some(5),
+            follow: true,
+            ..FlowsRequest::default()
+        };
+        let mut lines = client::flows(&path, request).unwrap();
+        let mut read = vec![
+            lines.next().unwrap().unwrap(),
+            lines.next().unwrap().unwrap(),
+        ];
+        writer.push(&loss(4));
+        read.push(lines.next().unwrap().unwrap());
+        read
+    })
+    .await;
+    let counts: Vec<_> = lines
+        .iter()
+        .map(|line| match Line::parse(line).unwrap() {
+            Line::Loss(loss) => loss.loss.count,
+            Line::Flow(_) => 0,
+        })
+        .collect();
+    assert_eq!(counts, [2, 3, 4]);
+}
+
+fn ask(path: &Path, request: &[u8]) -> String {
+    let mut stream = UnixStream::connect(path).unwrap();
+    // The agent may have closed before it has read all of a request that is too long.
+    drop(stream.write_all(request));
+    let mut answer = String::new();
+    drop(stream.read_to_string(&mut answer));
+    answer
+}
+
+#[tokio::test]
+async fn what_is_not_a_request_is_refused() {
+    let answers = with_server(Arc::new(Ring::new(8)), |path| {
+        let long = [b' '; REQUEST_LIMIT + 1];
+        [
+            &b"{\"command\":\"format\"}\n"[..],
+            b"{\"command\":\"status\",\"x\":1}\n",
+            b"\n",
+            &long,
+        ]
+        .map(|request| ask(&path, request))
+    })
+    .await;
+    for answer in &answers {
+        assert!(answer.starts_with("{\"error\":"), "{answers:?}");
+    }
+    assert!(answers[3].contains("4096 bytes"));
+}
+
+#[tokio::test]
+async fn a_running_agent_keeps_its_socket_and_a_dead_one_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ringfence.sock");
+    let ring = Arc::new(Ring::new(8));
+    let alive = bind(&path, &ring).unwrap();
+    let error = bind(&path, &ring).unwrap_err();
+    assert!(matches!(error, BindError::InUse { .. }), "{error}");
+    let process = format!("(process {})", std::process::id());
+    assert!(error.to_string().contains(&process), "{error}");
+    drop(alive);
+
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "a dead agent leaves its socket behind");
+    let error = client::status(&path).unwrap_err();
+    assert!(matches!(error, ClientError::NoAgent { .. }), "{error}");
+    let server = bind(&path, &ring).unwrap();
+    drop(server);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_file_in_the_way_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("precious");
+    std::fs::write(&path, "data").unwrap();
+    let error = bind(&path, &Arc::new(Ring::new(8))).unwrap_err();
+    assert!(matches!(error, BindError::NotASocket { .. }), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
+}

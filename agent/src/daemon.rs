@@ -1,0 +1,142 @@
+//! The agent as it runs.
+//!
+//! One thread owns the desired state and writes the kernel ([`controller`]); tasks around it watch
+//! for changes and carry records. They talk by messages, and share only what `status` shows.
+
+mod controller;
+mod endpoints;
+mod inputs;
+mod status;
+mod traffic;
+mod watch;
+
+use std::{fs::File, io::Write as _, sync::Arc, thread};
+
+use anyhow::Context as _;
+use rustix::fs::{FlockOperation, flock};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+
+use crate::{
+    config::Config,
+    control::server::Server,
+    daemon::{controller::Controller, status::Shared, traffic::Traffic},
+    datapath::{attach, bpffs::BpfDir, engine::Engine, features, object::Sizes},
+    flow::ring::{DEFAULT_LINES, Ring},
+};
+
+/// Enforces until it is told to stop.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    features::privileges()?;
+    let features = features::require()?;
+    let _lock = lock_state(&config)?;
+    let node: Arc<str> = config.node.as_str().into();
+    let ring = Arc::new(Ring::new(DEFAULT_LINES));
+    let shared = Arc::new(Shared::new(&config, &features));
+    let server = Server::bind(
+        &config.socket,
+        Arc::clone(&node),
+        Arc::clone(&ring),
+        Arc::clone(&shared) as _,
+    )?;
+
+    // Read before the kernel is touched: input with errors changes nothing there.
+    let inputs = inputs::Inputs::read(config.policies.clone())?;
+    let dir = BpfDir::prepare(&config.bpffs)?;
+    let engine = Engine::start(dir, sizes(&config))?;
+    let traffic = Traffic::start(&config, &node, &engine, &ring, &shared)?;
+    let (triggers, triggered) = watch::channel();
+    let watching = watch::Watching::start(&triggers)?;
+
+    let mut controller = Controller::new(
+        inputs,
+        endpoints::Registry::open(&config.state_dir, engine.programmed())?,
+        engine,
+        Arc::clone(&shared),
+        traffic.inventory(),
+        watching.cgroups(),
+    );
+    let serving = tokio::spawn(server.run());
+    controller.start()?;
+    announce(&shared)?;
+
+    let (stopped, mut ended) = oneshot::channel();
+    let thread = thread::Builder::new()
+        .name("controller".to_owned())
+        .spawn(move || {
+            controller.run(&triggered);
+            // Nobody waits any more only if the agent is ending anyway.
+            stopped.send(()).unwrap_or(());
+        })?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("asked to stop by SIGTERM"),
+        _ = interrupt.recv() => tracing::info!("asked to stop by SIGINT"),
+        _ = &mut ended => anyhow::bail!("the controller ended by itself"),
+    }
+    triggers.stop();
+    tokio::task::spawn_blocking(move || thread.join())
+        .await?
+        .map_err(|_| anyhow::anyhow!("the controller panicked"))?;
+    watching.stop();
+    traffic.stop().await;
+    serving.abort();
+    if config.detach_on_exit {
+        detach(&config)?;
+    }
+    Ok(())
+}
+
+/// Removes every trace from the kernel.
+pub(crate) fn detach(config: &Config) -> anyhow::Result<()> {
+    features::privileges()?;
+    let Some(dir) = BpfDir::existing(&config.bpffs)? else {
+        tracing::info!(path = %config.bpffs.display(), "nothing is attached");
+        return Ok(());
+    };
+    attach::detach_all(&dir)?;
+    dir.remove_all()?;
+    tracing::info!(path = %config.bpffs.display(), "detached");
+    Ok(())
+}
+
+/// One agent to a state folder: two would give their endpoints the same numbers.
+fn lock_state(config: &Config) -> anyhow::Result<File> {
+    let folder = &config.state_dir;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make state folder {}", folder.display()))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).with_context(|| {
+        format!(
+            "another agent uses state folder {}; give this one another",
+            folder.display()
+        )
+    })?;
+    Ok(file)
+}
+
+fn sizes(config: &Config) -> Sizes {
+    let capacities = &config.capacities;
+    Sizes {
+        // Number 0 is no endpoint.
+        endpoints: capacities.endpoints + 1,
+        prefixes: capacities.prefixes,
+        policy: capacities.policy_entries,
+        ports: capacities.port_entries,
+        own_addresses: capacities.addresses,
+        flows: capacities.flows,
+        denials: capacities.denials,
+        ..Sizes::default()
+    }
+}
+
+/// The one line for whoever started the agent.
+fn announce(shared: &Shared) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", shared.summary()).context("standard output")?;
+    out.flush().context("standard output")
+}

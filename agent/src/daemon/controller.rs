@@ -1,0 +1,370 @@
+//! Owner of the desired state, and the only one who changes what the kernel enforces.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use agent_common::table::Endpoint;
+use agent_policy::{
+    compile::{Scope, compile},
+    compiled::Compiled,
+    model::{EndpointSpec, ObjectName, World},
+    plan::Plan,
+};
+use anyhow::Context as _;
+use tokio::sync::watch;
+
+use crate::{
+    control::status::{EndpointState, EndpointStatus, Hook, TableFill},
+    daemon::{
+        endpoints::Registry,
+        inputs::{Inputs, Reload},
+        status::{Enforcement, Shared},
+        watch::Trigger,
+    },
+    datapath::{
+        attach::{Target, TcHook},
+        engine::{Engine, Reached, Unreached},
+        link,
+    },
+    flow::{
+        enrich::Inventory,
+        record::{RuleRef, WorkloadRef},
+    },
+};
+
+/// Between two looks at the files.
+const FILES: Duration = Duration::from_millis(200);
+
+/// Between two looks at everything else, should an announcement have been missed.
+const BACKSTOP: Duration = Duration::from_secs(1);
+
+pub(crate) struct Controller {
+    inputs: Inputs,
+    registry: Registry,
+    engine: Engine,
+    shared: Arc<Shared>,
+    inventory: watch::Sender<Arc<Inventory>>,
+    cgroups: watch::Sender<Vec<EndpointSpec>>,
+    desired: Desired,
+}
+
+/// What is to be, of the world that is in force.
+#[derive(Debug, Default)]
+struct Desired {
+    world: Arc<World>,
+    compiled: Compiled,
+    endpoints: BTreeMap<u16, ObjectName>,
+    this_node: BTreeSet<IpAddr>,
+}
+
+impl Controller {
+    pub(crate) fn new(
+        inputs: Inputs,
+        registry: Registry,
+        engine: Engine,
+        shared: Arc<Shared>,
+        inventory: watch::Sender<Arc<Inventory>>,
+        cgroups: watch::Sender<Vec<EndpointSpec>>,
+    ) -> Self {
+        let desired = Desired::default();
+        Self {
+            inputs,
+            registry,
+            engine,
+            shared,
+            inventory,
+            cgroups,
+            desired,
+        }
+    }
+
+    /// Enforces what the inputs say now.
+    pub(crate) fn start(&mut self) -> anyhow::Result<()> {
+        let this_node = link::addresses()?;
+        self.enforce(self.inputs.world(), this_node)?;
+        self.shared.loaded(Vec::new());
+        self.engine
+            .release_others(&self.desired.endpoints.keys().copied().collect())?;
+        self.reach();
+        Ok(())
+    }
+
+    /// Follows changes until told to stop. Whatever fails is shown in `status` and tried again.
+    pub(crate) fn run(&mut self, triggers: &Receiver<Trigger>) {
+        let mut looked = Instant::now();
+        loop {
+            let trigger = match triggers.recv_timeout(FILES) {
+                Ok(trigger) => Some(trigger),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // One look answers all announcements that have come so far.
+            if trigger == Some(Trigger::Stop)
+                || triggers.try_iter().any(|more| more == Trigger::Stop)
+            {
+                return;
+            }
+            let reload = self.inputs.reload();
+            let look = trigger.is_some() || looked.elapsed() >= BACKSTOP;
+            if let Some(reload) = reload {
+                self.reload(reload);
+            } else if look {
+                self.follow_addresses();
+            } else {
+                continue;
+            }
+            looked = Instant::now();
+            self.reach();
+        }
+    }
+
+    fn reload(&mut self, reload: Reload) {
+        let Reload { world, mut errors } = reload;
+        for error in &errors {
+            tracing::error!("{error}");
+        }
+        let this_node = self.desired.this_node.clone();
+        if let Err(error) = self.enforce(world, this_node) {
+            tracing::error!("{error:#}");
+            errors.push(format!("{error:#}"));
+        }
+        self.shared.loaded(errors);
+    }
+
+    /// Addresses of this node have a say in what its own endpoints accept.
+    fn follow_addresses(&mut self) {
+        let enforced = link::addresses()
+            .map_err(anyhow::Error::from)
+            .and_then(|this_node| {
+                if this_node == self.desired.this_node {
+                    return Ok(());
+                }
+                self.enforce(Arc::clone(&self.desired.world), this_node)
+            });
+        if let Err(error) = enforced {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "cannot follow the node's addresses"
+            );
+        }
+    }
+
+    /// Compiles and puts into force.
+    ///
+    /// # Errors
+    ///
+    /// What was in force still is.
+    fn enforce(&mut self, world: Arc<World>, this_node: BTreeSet<IpAddr>) -> anyhow::Result<()> {
+        let local = world
+            .workloads
+            .values()
+            .filter(|workload| workload.endpoint.is_some());
+        let endpoints = self.registry.assign(
+            local.map(|workload| &workload.name),
+            self.engine.capacity().endpoints,
+        )?;
+        let scope = Scope {
+            subjects: endpoints.values().cloned().collect(),
+            this_node: this_node.clone(),
+        };
+        let compiled = compile(&world, &scope, &self.engine.programmed().port_tables);
+        let plan = Plan::new(self.engine.programmed(), &compiled, &endpoints);
+
+        plan.check(self.engine.programmed(), self.engine.capacity())
+            .map_err(crate::datapath::sync::ApplyError::Overflow)
+            .context("the policy does not fit, and nothing has been changed")?;
+        // An endpoint that ends must lose its programs before its word, or it would be closed.
+        for id in &plan.remove_words {
+            self.engine.release(*id)?;
+        }
+        self.engine.apply(&plan)?;
+        if !plan.is_empty() {
+            tracing::info!(
+                generation = plan.generation,
+                endpoints = plan.words.len(),
+                prefixes = plan.prefixes.len(),
+                answers = plan.policy.len(),
+                "policy is in force"
+            );
+        }
+        self.desired = Desired {
+            world,
+            compiled,
+            endpoints,
+            this_node,
+        };
+        self.inventory
+            .send_replace(Arc::new(self.desired.inventory()));
+        self.cgroups
+            .send_replace(self.desired.specs().cloned().collect());
+        Ok(())
+    }
+
+    /// Attaches what is not attached and can be.
+    fn reach(&mut self) {
+        let mut endpoints = BTreeMap::new();
+        for (&id, name) in &self.desired.endpoints {
+            let Some((spec, flags, policies)) = self.desired.declaration(name) else {
+                continue;
+            };
+            let reached = self.engine.reach(Endpoint { id, flags }, spec);
+            if let Ok(Reached::Attached(target)) = &reached {
+                tracing::info!(endpoint = %name, ?target, "attached");
+            }
+            endpoints.insert(id, endpoint_status(name, spec, policies, reached));
+        }
+        self.shared.enforces(Enforcement {
+            generation: self.engine.programmed().generation,
+            policies: self.desired.world.policies.len(),
+            endpoints,
+            tables: self.tables(),
+        });
+    }
+
+    fn tables(&self) -> Vec<TableFill> {
+        let (held, capacity) = (self.engine.programmed(), self.engine.capacity());
+        let v4 = held
+            .prefixes
+            .keys()
+            .filter(|prefix| prefix.addr().is_ipv4())
+            .count();
+        let ports = held.port_tables.values().map(|table| table.0.len()).sum();
+        [
+            (
+                "endpoints",
+                held.words.len(),
+                capacity.endpoints.saturating_sub(1),
+            ),
+            ("ipcache_v4", v4, capacity.prefixes),
+            ("ipcache_v6", held.prefixes.len() - v4, capacity.prefixes),
+            ("policy", held.policy.len(), capacity.policy),
+            ("ports", ports, capacity.ports),
+            ("addresses", held.own.len(), capacity.own_addresses),
+        ]
+        .map(|(name, used, capacity)| TableFill {
+            name: name.to_owned(),
+            used: u64::try_from(used).unwrap_or(u64::MAX),
+            capacity: u64::try_from(capacity).unwrap_or(u64::MAX),
+        })
+        .into()
+    }
+}
+
+impl Desired {
+    fn specs(&self) -> impl Iterator<Item = &EndpointSpec> {
+        self.world
+            .workloads
+            .values()
+            .filter_map(|workload| workload.endpoint.as_ref())
+    }
+
+    /// How an endpoint is found, its flags, and how many policies select it.
+    fn declaration(&self, name: &ObjectName) -> Option<(&EndpointSpec, u16, usize)> {
+        let spec = self.world.workloads.get(name)?.endpoint.as_ref()?;
+        let subject = self.compiled.subjects.get(name)?;
+        Some((spec, subject.flags, subject.policies.len()))
+    }
+
+    /// Who is who, for records.
+    fn inventory(&self) -> Inventory {
+        let named: BTreeMap<&ObjectName, Arc<WorkloadRef>> = self
+            .world
+            .workloads
+            .values()
+            .map(|workload| {
+                let reference = WorkloadRef {
+                    namespace: workload.name.namespace.clone(),
+                    name: workload.name.name.clone(),
+                    kind: match workload.kind {
+                        agent_policy::model::WorkloadKind::Pod => "Pod".into(),
+                        agent_policy::model::WorkloadKind::Workload => "Workload".into(),
+                    },
+                    labels: workload.labels.clone(),
+                };
+                (&workload.name, Arc::new(reference))
+            })
+            .collect();
+        let reference = |name: &ObjectName| named.get(name).map(Arc::clone);
+        Inventory {
+            by_address: self
+                .world
+                .addresses
+                .iter()
+                .filter_map(|(address, name)| Some((*address, reference(name)?)))
+                .collect(),
+            endpoints: self
+                .endpoints
+                .iter()
+                .filter_map(|(id, name)| Some((*id, reference(name)?)))
+                .collect(),
+            rules: self
+                .compiled
+                .rules
+                .iter()
+                .map(|(&rule_id, origin)| {
+                    let direction = match origin.direction {
+                        agent_policy::model::Direction::Ingress => "ingress",
+                        agent_policy::model::Direction::Egress => "egress",
+                    };
+                    let rule = RuleRef {
+                        kind: "NetworkPolicy".into(),
+                        namespace: Some(origin.policy.namespace.clone()),
+                        name: origin.policy.name.clone(),
+                        rule: format!("{direction}[{}]", origin.index),
+                        rule_id,
+                    };
+                    (rule_id, Arc::new(rule))
+                })
+                .collect(),
+        }
+    }
+}
+
+fn endpoint_status(
+    name: &ObjectName,
+    spec: &EndpointSpec,
+    policies: usize,
+    reached: Result<Reached, Unreached>,
+) -> EndpointStatus {
+    let mut status = EndpointStatus {
+        name: name.to_string(),
+        spec: spec.to_string(),
+        state: EndpointState::Attached,
+        hook: None,
+        ifindex: None,
+        cgroup_id: None,
+        policies,
+        message: None,
+    };
+    match reached {
+        Ok(Reached::Standing(target) | Reached::Attached(target)) => match target {
+            Target::Interface { index, hook } => {
+                status.ifindex = Some(index);
+                status.hook = Some(match hook {
+                    TcHook::Tcx => Hook::Tcx,
+                    TcHook::Clsact => Hook::Clsact,
+                });
+            }
+            Target::Cgroup { id } => {
+                status.cgroup_id = Some(id);
+                status.hook = Some(Hook::Cgroup);
+            }
+        },
+        Err(Unreached { waiting, message }) => {
+            status.state = if waiting {
+                EndpointState::Waiting
+            } else {
+                EndpointState::Failed
+            };
+            status.message = Some(message);
+        }
+    }
+    status
+}

@@ -1,0 +1,242 @@
+//! The files that policy comes from, and the last good version of each.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use agent_policy::{
+    diagnostic::Diagnostic,
+    load::{ParsedFile, assemble},
+    model::World,
+};
+
+use crate::source::files;
+
+/// What is read, and what was good of it.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    paths: Vec<PathBuf>,
+    /// No file among them has an error.
+    good: Vec<ParsedFile>,
+    world: Arc<World>,
+    seen: Vec<Sight>,
+}
+
+/// A file or folder as it was when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sight {
+    path: PathBuf,
+    /// Device, inode, size and times of change; absent if it could not be seen.
+    state: Option<(u64, u64, u64, [i64; 4])>,
+}
+
+/// The outcome of reading once more.
+#[derive(Debug)]
+pub(crate) struct Reload {
+    pub(crate) world: Arc<World>,
+    /// Errors of files, or between them. The last good version of those files is in force.
+    pub(crate) errors: Vec<String>,
+}
+
+/// Input that nothing can be enforced from.
+#[derive(Debug, thiserror::Error)]
+#[error("the input has errors, and nothing has been changed:\n{}", .0.join("\n"))]
+pub(crate) struct InputError(Vec<String>);
+
+impl Inputs {
+    /// Reads everything for the first time.
+    ///
+    /// # Errors
+    ///
+    /// If anything is wrong: there is no good version to keep.
+    pub(crate) fn read(paths: Vec<PathBuf>) -> Result<Self, InputError> {
+        let seen = look(&paths);
+        let good = files::parse(&paths);
+        let mut errors = report(&good);
+        let (world, between) = assemble(&good);
+        errors.extend(between.iter().filter_map(error));
+        if !errors.is_empty() {
+            return Err(InputError(errors));
+        }
+        Ok(Self {
+            paths,
+            good,
+            world: Arc::new(world),
+            seen,
+        })
+    }
+
+    pub(crate) fn world(&self) -> Arc<World> {
+        Arc::clone(&self.world)
+    }
+
+    /// Reads again if a file has changed.
+    pub(crate) fn reload(&mut self) -> Option<Reload> {
+        let seen = look(&self.paths);
+        if seen == self.seen {
+            return None;
+        }
+        self.seen = seen;
+        // Standard input was read to its end.
+        let paths: Vec<PathBuf> = self
+            .paths
+            .iter()
+            .filter(|path| path.as_os_str() != "-")
+            .cloned()
+            .collect();
+        let parsed = files::parse(&paths);
+        let mut errors = report(&parsed);
+        let merged = self.merge(parsed);
+        let (world, between) = assemble(&merged);
+        let conflicts: Vec<String> = between.iter().filter_map(error).collect();
+        if conflicts.is_empty() {
+            self.good = merged;
+            self.world = Arc::new(world);
+        }
+        errors.extend(conflicts);
+        Some(Reload {
+            world: self.world(),
+            errors,
+        })
+    }
+
+    /// The new files, with the last good version of those that have errors or cannot be reached.
+    fn merge(&self, parsed: Vec<ParsedFile>) -> Vec<ParsedFile> {
+        let (good, bad): (Vec<_>, Vec<_>) = parsed.into_iter().partition(|file| !file.has_errors());
+        let kept = self.good.iter().filter(|old| {
+            &*old.name == "-" || bad.iter().any(|bad| is_at_or_below(&old.name, &bad.name))
+        });
+        kept.cloned().chain(good).collect()
+    }
+}
+
+/// A folder that is gone keeps all that was in it.
+fn is_at_or_below(name: &str, place: &str) -> bool {
+    Path::new(name).starts_with(place)
+}
+
+fn report(files: &[ParsedFile]) -> Vec<String> {
+    files
+        .iter()
+        .flat_map(|file| &file.diagnostics)
+        .filter_map(error)
+        .collect()
+}
+
+fn error(diagnostic: &Diagnostic) -> Option<String> {
+    diagnostic.is_error().then(|| diagnostic.to_string())
+}
+
+/// How every file and folder looks now, without reading any.
+fn look(paths: &[PathBuf]) -> Vec<Sight> {
+    let mut seen = Vec::new();
+    for path in paths.iter().filter(|path| path.as_os_str() != "-") {
+        look_at(path, 0, &mut seen);
+    }
+    seen
+}
+
+fn look_at(path: &Path, depth: usize, seen: &mut Vec<Sight>) {
+    let metadata = fs::metadata(path).ok();
+    seen.push(Sight {
+        path: path.to_owned(),
+        state: metadata.as_ref().map(|file| {
+            let times = [
+                file.mtime(),
+                file.mtime_nsec(),
+                file.ctime(),
+                file.ctime_nsec(),
+            ];
+            (file.dev(), file.ino(), file.size(), times)
+        }),
+    });
+    if metadata.is_none_or(|metadata| !metadata.is_dir()) || depth > files::MAX_FOLDERS {
+        return;
+    }
+    let Ok(entries) = fs::read_dir(path) else {
+        return;
+    };
+    let mut names: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .collect();
+    names.sort();
+    for name in names {
+        look_at(&name, depth + 1, seen);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: \
+        {name: NAME, namespace: shop}\nspec: {podSelector: {}}\n";
+
+    fn write(folder: &Path, file: &str, name: &str) {
+        fs::write(folder.join(file), POLICY.replace("NAME", name)).unwrap();
+    }
+
+    fn names(world: &World) -> Vec<&str> {
+        world
+            .policies
+            .keys()
+            .map(|name| name.name.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn a_file_with_errors_keeps_its_last_good_version_and_holds_up_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a.yaml", "one");
+        write(folder.path(), "b.yaml", "two");
+        let mut inputs = Inputs::read(vec![folder.path().to_owned()]).unwrap();
+        assert_eq!(names(&inputs.world()), ["one", "two"]);
+        assert!(inputs.reload().is_none());
+
+        fs::write(folder.path().join("a.yaml"), "kind: [").unwrap();
+        write(folder.path(), "b.yaml", "three");
+        let reload = inputs.reload().unwrap();
+        assert_eq!(names(&reload.world), ["one", "three"]);
+        assert!(reload.errors[0].contains("a.yaml"), "{:?}", reload.errors);
+
+        fs::remove_file(folder.path().join("a.yaml")).unwrap();
+        let reload = inputs.reload().unwrap();
+        assert_eq!(names(&reload.world), ["three"]);
+        assert!(reload.errors.is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_keeps_what_it_held() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("policies");
+        fs::create_dir(&folder).unwrap();
+        write(&folder, "a.yaml", "one");
+        let mut inputs = Inputs::read(vec![folder.clone()]).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        let reload = inputs.reload().unwrap();
+        assert_eq!(names(&reload.world), ["one"]);
+        assert_eq!(reload.errors.len(), 1);
+    }
+
+    #[test]
+    fn two_files_that_contradict_each_other_change_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a.yaml", "one");
+        let mut inputs = Inputs::read(vec![folder.path().to_owned()]).unwrap();
+        write(folder.path(), "b.yaml", "one");
+        let reload = inputs.reload().unwrap();
+        assert_eq!(names(&reload.world), ["one"]);
+        assert!(!reload.errors.is_empty());
+    }
+
+    #[test]
+    fn nothing_good_to_begin_with_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.yaml"), "kind: [").unwrap();
+        Inputs::read(vec![folder.path().to_owned()]).unwrap_err();
+    }
+}

@@ -1,0 +1,227 @@
+//! What `ringfence status` shows, gathered from everybody.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use agent_common::verdict::{Action, Reason};
+
+use crate::{
+    config::Config,
+    control::{
+        server::StatusSource,
+        status::{
+            EndpointState, EndpointStatus, EventCounts, Feature, Load, RecordCounts, Status,
+            TableFill,
+        },
+    },
+    datapath::{features, maps::FlowMaps},
+    flow::{clock::WallTime, sink::SinkCounts, stage::Stage},
+};
+
+/// Shared between the controller, the traffic tasks and the control socket.
+pub(crate) struct Shared {
+    node: String,
+    started: Instant,
+    features: Vec<Feature>,
+    flow_capacity: u64,
+    denial_capacity: u64,
+    events_seen: Arc<AtomicU64>,
+    told: Mutex<Told>,
+}
+
+/// What others have told.
+#[derive(Default)]
+struct Told {
+    enforcement: Enforcement,
+    load: Option<Load>,
+    flows: [u64; 3],
+    maps: Option<FlowMaps>,
+    stage: Option<Arc<Stage>>,
+    sinks: Vec<(String, SinkCounts)>,
+}
+
+/// What the controller has brought about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Enforcement {
+    pub(crate) generation: u32,
+    /// Of the world that is in force.
+    pub(crate) policies: usize,
+    /// Endpoint number → its state.
+    pub(crate) endpoints: BTreeMap<u16, EndpointStatus>,
+    pub(crate) tables: Vec<TableFill>,
+}
+
+impl Shared {
+    pub(crate) fn new(config: &Config, features: &[features::Feature]) -> Self {
+        let features = features
+            .iter()
+            .map(|feature| Feature {
+                name: format!("{} (Linux {})", feature.name, feature.since),
+                available: feature.available,
+                note: Some(feature.note.to_owned()),
+            })
+            .collect();
+        Self {
+            node: config.node.clone(),
+            started: Instant::now(),
+            features,
+            flow_capacity: config.capacities.flows.into(),
+            denial_capacity: config.capacities.denials.into(),
+            events_seen: Arc::default(),
+            told: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn show_records(&self, stage: Arc<Stage>, sinks: Vec<(String, SinkCounts)>) {
+        let mut told = self.lock();
+        told.stage = Some(stage);
+        told.sinks = sinks;
+    }
+
+    /// Gives the counter of events that have been read.
+    pub(crate) fn show_traffic(&self, folder: &Path) -> anyhow::Result<Arc<AtomicU64>> {
+        self.lock().maps = Some(FlowMaps::open(folder)?);
+        Ok(Arc::clone(&self.events_seen))
+    }
+
+    pub(crate) fn count_flows(&self, v4: usize, v6: usize, denials: usize) {
+        self.lock().flows = [v4, v6, denials].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn loaded(&self, errors: Vec<String>) {
+        let load = Load {
+            at: WallTime::now(),
+            ok: errors.is_empty(),
+            errors,
+        };
+        self.lock().load = Some(load);
+    }
+
+    pub(crate) fn enforces(&self, enforcement: Enforcement) {
+        self.lock().enforcement = enforcement;
+    }
+
+    /// One line for whoever started the agent.
+    pub(crate) fn summary(&self) -> String {
+        let told = self.lock();
+        let Enforcement {
+            generation,
+            policies,
+            endpoints,
+            tables: _,
+        } = &told.enforcement;
+        let attached = endpoints
+            .values()
+            .filter(|endpoint| endpoint.state == EndpointState::Attached)
+            .count();
+        let missing = endpoints.len() - attached;
+        let waiting = if missing == 0 {
+            String::new()
+        } else {
+            format!(", {missing} not there")
+        };
+        format!(
+            "ringfence is enforcing: {policies} policies, {attached} endpoints{waiting}, \
+             generation {generation}"
+        )
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        // Each change is one assignment: nothing is left half done by a panic.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StatusSource for Shared {
+    fn status(&self) -> Status {
+        let told = self.lock();
+        let Enforcement {
+            generation,
+            endpoints,
+            tables,
+            policies: _,
+        } = &told.enforcement;
+        let mut tables = tables.clone();
+        let [v4, v6, denials] = told.flows;
+        for (name, used, capacity) in [
+            ("flows_v4", v4, self.flow_capacity),
+            ("flows_v6", v6, self.flow_capacity),
+            ("denials", denials, self.denial_capacity),
+        ] {
+            tables.push(TableFill {
+                name: name.to_owned(),
+                used,
+                capacity,
+            });
+        }
+        let (drops, lost) = told
+            .maps
+            .as_ref()
+            .map(|maps| {
+                (
+                    drops(maps, endpoints.keys().copied()),
+                    maps.events_lost().unwrap_or(0),
+                )
+            })
+            .unwrap_or_default();
+        Status {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            node: self.node.clone(),
+            generation: *generation,
+            enforcing: *generation > 0,
+            last_load: told.load.clone(),
+            endpoints: endpoints.values().cloned().collect(),
+            tables,
+            events: EventCounts {
+                seen: self.events_seen.load(Relaxed),
+                lost,
+            },
+            drops,
+            records: RecordCounts {
+                stream: told
+                    .stage
+                    .as_ref()
+                    .map(|stage| stage.counts())
+                    .unwrap_or_default(),
+                sinks: told
+                    .sinks
+                    .iter()
+                    .map(|(target, counts)| (target.clone(), counts.get()))
+                    .collect(),
+            },
+            features: self.features.clone(),
+        }
+    }
+}
+
+fn drops(maps: &FlowMaps, endpoints: impl Iterator<Item = u16>) -> BTreeMap<String, u64> {
+    let mut drops = BTreeMap::new();
+    for endpoint in endpoints {
+        let counters = match maps.counters_of(endpoint) {
+            Ok(counters) => counters,
+            Err(error) => {
+                tracing::warn!(
+                    endpoint,
+                    error = format!("{error:#}"),
+                    "cannot read counters"
+                );
+                continue;
+            }
+        };
+        for (reason, counter) in counters {
+            if reason.action() == Action::Deny {
+                *drops.entry(Reason::name(reason).to_owned()).or_default() += counter.packets;
+            }
+        }
+    }
+    drops
+}

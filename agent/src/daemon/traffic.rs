@@ -1,0 +1,231 @@
+//! Events and listings from the datapath to the pipeline of records, and removals back.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::MissedTickBehavior,
+};
+
+use crate::{
+    config::Config,
+    daemon::status::Shared,
+    datapath::{
+        engine::Engine,
+        traffic::{Events, Listing, Tables},
+    },
+    flow::{
+        clock::BootTime,
+        enrich::Inventory,
+        key::Key,
+        pipeline::{Pipeline, PipelineInput},
+        report::{Removal, SweepInput},
+        ring::Ring,
+        sink::{DEFAULT_QUEUE, Sink},
+        stage::Stage,
+        tracker::TrackerCapacity,
+    },
+};
+
+/// Between two listings of the flow tables.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Batches of events, or listings, that may wait for the pipeline. What waits longer stays in the
+/// kernel, which counts what it has to drop.
+const INPUTS: usize = 16;
+
+/// The tasks that carry records.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    inventory: watch::Sender<Arc<Inventory>>,
+    readers: Vec<JoinHandle<()>>,
+    pipeline: JoinHandle<()>,
+    writers: Vec<JoinHandle<()>>,
+    input: mpsc::Sender<PipelineInput>,
+}
+
+impl Traffic {
+    pub(crate) fn start(
+        config: &Config,
+        node: &Arc<str>,
+        engine: &Engine,
+        ring: &Arc<Ring>,
+        shared: &Arc<Shared>,
+    ) -> anyhow::Result<Self> {
+        let folder = engine.folder();
+        let events = Events::open(&folder)?;
+        let tables = Tables::open(&folder, engine.programs())?;
+        let (inventory, names) = watch::channel(Arc::default());
+        let (input, inputs) = mpsc::channel(INPUTS);
+        let (removals, removed) = mpsc::channel(INPUTS);
+        let stage = Arc::new(Stage::default());
+
+        let mut sinks = Vec::new();
+        let mut writers = Vec::new();
+        let mut counts = Vec::new();
+        for target in &config.flows {
+            let (sink, writer) = Sink::start(target.clone(), Arc::clone(node), DEFAULT_QUEUE);
+            counts.push((target.to_string(), sink.counts()));
+            sinks.push(sink);
+            writers.push(writer);
+        }
+        shared.show_records(Arc::clone(&stage), counts);
+        let seen = shared.show_traffic(&folder)?;
+
+        let flows = usize::try_from(config.capacities.flows)?;
+        let pipeline = Pipeline {
+            node: Arc::clone(node),
+            started: BootTime::now(),
+            capacity: TrackerCapacity {
+                flows: flows * 2,
+                denials: usize::try_from(config.capacities.denials)?,
+            },
+            inventory: names,
+            sinks,
+            ring: Arc::clone(ring),
+            stage,
+            removals,
+        };
+        Ok(Self {
+            inventory,
+            readers: vec![
+                tokio::spawn(read_events(events, input.clone(), seen)),
+                tokio::spawn(sweep(tables, input.clone(), removed, Arc::clone(shared))),
+            ],
+            pipeline: tokio::spawn(pipeline.run(inputs)),
+            writers,
+            input,
+        })
+    }
+
+    /// Where the controller says who is who.
+    pub(crate) fn inventory(&self) -> watch::Sender<Arc<Inventory>> {
+        self.inventory.clone()
+    }
+
+    /// Writes what has been read, and ends.
+    pub(crate) async fn stop(self) {
+        let Self {
+            inventory: _,
+            readers,
+            pipeline,
+            writers,
+            input,
+        } = self;
+        for reader in readers {
+            reader.abort();
+        }
+        drop(input);
+        for task in std::iter::once(pipeline).chain(writers) {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "records may be missing");
+            }
+        }
+    }
+}
+
+async fn read_events(mut events: Events, input: mpsc::Sender<PipelineInput>, seen: Arc<AtomicU64>) {
+    loop {
+        match events.next().await {
+            Ok(batch) => {
+                seen.fetch_add(u64::try_from(batch.len()).unwrap_or(u64::MAX), Relaxed);
+                if input.send(PipelineInput::Events(batch)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "no events any more");
+                return;
+            }
+        }
+    }
+}
+
+async fn sweep(
+    tables: Tables,
+    input: mpsc::Sender<PipelineInput>,
+    mut removals: mpsc::Receiver<Vec<Removal>>,
+    shared: Arc<Shared>,
+) {
+    let mut tables = Some(tables);
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // Both walk tables by system calls: not on a thread that others wait for.
+        let work: Box<dyn FnOnce(&mut Tables) -> Option<(BootTime, Listing)> + Send> = tokio::select! {
+            _ = ticks.tick() => Box::new(|tables| {
+                let listed_at = BootTime::now();
+                match tables.list() {
+                    Ok(listing) => Some((listed_at, listing)),
+                    Err(error) => {
+                        tracing::error!(error = format!("{error:#}"), "cannot list the flows");
+                        None
+                    }
+                }
+            }),
+            removal = removals.recv() => {
+                let Some(removal) = removal else { return };
+                Box::new(|tables| {
+                    remove(tables, removal);
+                    None
+                })
+            }
+        };
+        let Some(mut held) = tables.take() else {
+            return;
+        };
+        let done = tokio::task::spawn_blocking(move || {
+            let listed = work(&mut held);
+            (held, listed)
+        });
+        let Ok((held, listed)) = done.await else {
+            return;
+        };
+        tables = Some(held);
+        let Some((listed_at, listing)) = listed else {
+            continue;
+        };
+        shared.count_flows(listing.v4.len(), listing.v6.len(), listing.denials.len());
+        let Listing {
+            v4,
+            v6,
+            denials,
+            jiffies,
+            hertz,
+            events_lost,
+        } = listing;
+        let sweep = SweepInput {
+            listed_at,
+            jiffies,
+            hz: hertz,
+            events_lost,
+            flows_v4: v4,
+            flows_v6: v6,
+            denials,
+        };
+        if input.send(PipelineInput::Sweep(sweep)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn remove(tables: &mut Tables, removals: Vec<Removal>) {
+    for Removal {
+        key,
+        opened,
+        last_seen,
+    } in removals
+    {
+        match key {
+            Key::V4(key) => tables.remove_v4(key, opened, last_seen),
+            Key::V6(key) => tables.remove_v6(key, opened, last_seen),
+        }
+    }
+}

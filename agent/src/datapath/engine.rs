@@ -1,0 +1,247 @@
+//! The datapath of one agent: its tables, its programs, and what they hang on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd as _,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use agent_common::table::Endpoint;
+use agent_policy::{
+    model::EndpointSpec,
+    plan::{Capacity, Plan, Programmed},
+};
+
+use crate::datapath::{
+    attach::{self, Attached, Target, TcHook},
+    bpffs::BpfDir,
+    cgroup::{CgroupName, Hierarchy},
+    link,
+    maps::{self, Interfaces, PolicyMaps},
+    object::{CgroupPrograms, Programs, Sizes},
+    raw::Raw,
+    sync::{ApplyError, Sync},
+};
+
+/// Holds everything that the agent has in the kernel. Dropping it takes nothing away.
+pub(crate) struct Engine {
+    dir: BpfDir,
+    sizes: Sizes,
+    programs: Arc<Mutex<Programs>>,
+    sync: Sync,
+    interfaces: Interfaces,
+    hook: TcHook,
+    attached: BTreeMap<u16, Attached>,
+}
+
+/// What an endpoint's programs hang on now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// As before.
+    Standing(Target),
+    /// Attached now: it has appeared, has changed, or somebody had detached it.
+    Attached(Target),
+}
+
+/// Why an endpoint is not enforced.
+#[derive(Debug)]
+pub(crate) struct Unreached {
+    /// It does not exist, yet or any more.
+    pub(crate) waiting: bool,
+    pub(crate) message: String,
+}
+
+impl Engine {
+    /// Loads the programs and takes over what an earlier agent has left.
+    pub(crate) fn start(dir: BpfDir, sizes: Sizes) -> anyhow::Result<Self> {
+        let folder = dir.maps();
+        let programs = Programs::load(&folder, &sizes)?;
+        let capacity = Capacity {
+            endpoints: maps::capacity(&folder, "WORDS")?,
+            prefixes: maps::capacity(&folder, "IPCACHE_V4")?,
+            policy: maps::capacity(&folder, "POLICY")?,
+            ports: maps::capacity(&folder, "PORTS")?,
+            own_addresses: maps::capacity(&folder, "ADDRESSES")?,
+        };
+        Ok(Self {
+            sync: Sync::adopt(PolicyMaps::open(&folder)?, capacity)?,
+            interfaces: maps::interfaces(&folder)?,
+            hook: TcHook::of_kernel()?,
+            programs: Arc::new(Mutex::new(programs)),
+            attached: BTreeMap::new(),
+            dir,
+            sizes,
+        })
+    }
+
+    /// Where the maps are pinned.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.dir.maps()
+    }
+
+    pub(crate) fn programs(&self) -> Arc<Mutex<Programs>> {
+        Arc::clone(&self.programs)
+    }
+
+    pub(crate) fn programmed(&self) -> &Programmed {
+        self.sync.programmed()
+    }
+
+    pub(crate) fn capacity(&self) -> &Capacity {
+        self.sync.capacity()
+    }
+
+    /// See [`Sync::apply`].
+    pub(crate) fn apply(&mut self, plan: &Plan) -> Result<(), ApplyError> {
+        self.sync.apply(plan)
+    }
+
+    /// Sees to it that the endpoint's programs hang where its declaration says.
+    pub(crate) fn reach(
+        &mut self,
+        endpoint: Endpoint,
+        spec: &EndpointSpec,
+    ) -> Result<Reached, Unreached> {
+        match CgroupName::of(spec) {
+            Some(Ok(name)) => self.reach_cgroup(endpoint.id, &name),
+            Some(Err(error)) => Err(Unreached::failed(&error)),
+            None => self.reach_interface(endpoint, spec),
+        }
+    }
+
+    fn reach_interface(
+        &mut self,
+        endpoint: Endpoint,
+        spec: &EndpointSpec,
+    ) -> Result<Reached, Unreached> {
+        let link = match link::resolve(spec) {
+            Some(Ok(link)) => link,
+            Some(Err(error)) => {
+                if error.may_pass() {
+                    self.forget_interface(endpoint.id);
+                }
+                return Err(Unreached {
+                    waiting: error.may_pass(),
+                    message: error.to_string(),
+                });
+            }
+            None => return Err(Unreached::failed(&"not an interface")),
+        };
+        let target = Target::Interface {
+            index: link.index,
+            hook: self.hook,
+        };
+        if self.stands(endpoint.id, target) {
+            return Ok(Reached::Standing(target));
+        }
+        self.forget_interface(endpoint.id);
+        // Before the programs, which drop what comes from an interface that they do not know.
+        self.interfaces
+            .insert(Raw(link.index), Raw(endpoint), 0)
+            .map_err(|error| Unreached::failed(&error))?;
+        let programs = lock(&self.programs);
+        let fds = programs.fds().map_err(|error| Unreached::failed(&error))?;
+        let attached = attach::attach_interface(&self.dir, endpoint.id, link.index, self.hook, fds)
+            .map_err(Unreached::of_attach)?;
+        self.attached.insert(endpoint.id, attached);
+        Ok(Reached::Attached(target))
+    }
+
+    fn reach_cgroup(&mut self, endpoint: u16, name: &CgroupName) -> Result<Reached, Unreached> {
+        let cgroup = Hierarchy::find()
+            .and_then(|hierarchy| hierarchy.open(name))
+            .map_err(|error| Unreached {
+                waiting: error.may_pass(),
+                message: error.to_string(),
+            })?;
+        let target = Target::Cgroup { id: cgroup.id() };
+        if self.stands(endpoint, target) {
+            return Ok(Reached::Standing(target));
+        }
+        let programs = CgroupPrograms::load(&self.folder(), &self.sizes, endpoint)
+            .map_err(|error| Unreached::failed(&format!("{error:#}")))?;
+        let fds = programs.fds().map_err(|error| Unreached::failed(&error))?;
+        let attached = attach::attach_cgroup(&self.dir, endpoint, &cgroup, fds)
+            .map_err(Unreached::of_attach)?;
+        self.attached.insert(endpoint, attached);
+        Ok(Reached::Attached(target))
+    }
+
+    /// Takes the endpoint's programs off.
+    pub(crate) fn release(&mut self, endpoint: u16) -> anyhow::Result<()> {
+        attach::detach(&self.dir, endpoint)?;
+        self.forget_interface(endpoint);
+        self.attached.remove(&endpoint);
+        Ok(())
+    }
+
+    /// Takes off what an earlier agent attached for endpoints that there are no more.
+    pub(crate) fn release_others(&mut self, keep: &BTreeSet<u16>) -> anyhow::Result<()> {
+        attach::detach_others(&self.dir, keep)?;
+        let stale: Vec<u32> = self
+            .interfaces
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, Raw(endpoint))| !keep.contains(&endpoint.id))
+            .map(|(Raw(index), _)| index)
+            .collect();
+        for index in stale {
+            self.interfaces.remove(&Raw(index))?;
+        }
+        Ok(())
+    }
+
+    fn stands(&self, endpoint: u16, target: Target) -> bool {
+        self.attached.get(&endpoint).is_some_and(|attached| {
+            attached.target() == target && attached.stands(&self.dir).unwrap_or(false)
+        })
+    }
+
+    /// The number of an interface that is gone may be given to another.
+    fn forget_interface(&mut self, endpoint: u16) {
+        let known: Vec<u32> = self
+            .interfaces
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, Raw(known))| known.id == endpoint)
+            .map(|(Raw(index), _)| index)
+            .collect();
+        for index in known {
+            if let Err(error) = self.interfaces.remove(&Raw(index)) {
+                tracing::debug!(index, %error, "interface was already forgotten");
+            }
+        }
+        self.attached.remove(&endpoint);
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Unreached {
+    fn failed(error: &dyn std::fmt::Display) -> Self {
+        Self {
+            waiting: false,
+            message: error.to_string(),
+        }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+    fn of_attach(error: attach::AttachError) -> Self {
+        Self {
+            waiting: error.target_vanished(),
+            message: error.to_string(),
+        }
+    }
+}
+
+/// A thread that panicked with the programs in hand has not changed them.
+pub(crate) fn lock(programs: &Mutex<Programs>) -> MutexGuard<'_, Programs> {
+    programs.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,146 @@
+//! What the programs tell of traffic: events, the flow tables, counters.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use agent_common::{
+    event::{DenialKey, Event},
+    flow::{FlowKey, FlowState},
+    table::Counter,
+};
+use aya::maps::{HashMap, MapData, RingBuf};
+use tokio::io::unix::AsyncFd;
+
+use crate::datapath::{
+    engine::lock,
+    maps::{self, FlowMaps},
+    object::Programs,
+    raw::{self, Raw},
+};
+
+/// At most this many events at a time, so that one batch stays small.
+const BATCH: usize = 1024;
+
+/// Reads events as they come.
+pub(crate) struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Events {
+    /// Needs a tokio runtime.
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            ring: AsyncFd::new(maps::events(folder)?)?,
+        })
+    }
+
+    /// Waits for events; never empty. What is not read stays in the ring.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Vec<Event>> {
+        loop {
+            let mut ready = self.ring.readable_mut().await?;
+            let ring = ready.get_inner_mut();
+            let mut events = Vec::new();
+            while events.len() < BATCH {
+                let Some(item) = ring.next() else { break };
+                events.extend(raw::read::<Event>(&item));
+            }
+            if events.len() < BATCH {
+                ready.clear_ready();
+            }
+            if !events.is_empty() {
+                return Ok(events);
+            }
+        }
+    }
+}
+
+/// Lists the kernel's tables.
+pub(crate) struct Tables {
+    maps: FlowMaps,
+    programs: Arc<Mutex<Programs>>,
+    hertz: u64,
+}
+
+/// A listing. It is not of one moment: flows come and go while it is made.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    pub(crate) v4: Vec<(FlowKey<[u8; 4]>, FlowState)>,
+    pub(crate) v6: Vec<(FlowKey<[u8; 16]>, FlowState)>,
+    pub(crate) denials: Vec<(DenialKey, Counter)>,
+    /// The kernel's jiffies, read after the flows.
+    pub(crate) jiffies: u64,
+    /// Jiffies a second.
+    pub(crate) hertz: u64,
+    pub(crate) events_lost: u64,
+}
+
+impl Tables {
+    pub(crate) fn open(folder: &Path, programs: Arc<Mutex<Programs>>) -> anyhow::Result<Self> {
+        let maps = FlowMaps::open(folder)?;
+        let hertz = lock(&programs).hertz(&maps)?;
+        Ok(Self {
+            maps,
+            programs,
+            hertz,
+        })
+    }
+
+    pub(crate) fn list(&self) -> anyhow::Result<Listing> {
+        Ok(Listing {
+            v4: entries(&self.maps.v4),
+            v6: entries(&self.maps.v6),
+            denials: self
+                .maps
+                .denials
+                .iter()
+                .filter_map(Result::ok)
+                .map(|(Raw(key), Raw(counter))| (key, counter))
+                .collect(),
+            jiffies: lock(&self.programs).jiffies(&self.maps)?,
+            hertz: self.hertz,
+            events_lost: self.maps.events_lost()?,
+        })
+    }
+
+    /// Takes a flow out, unless it has been used since it was listed.
+    pub(crate) fn remove_v4(&mut self, key: FlowKey<[u8; 4]>, opened: u64, last_seen: u64) {
+        remove(&mut self.maps.v4, key, opened, last_seen);
+    }
+
+    /// As [`Tables::remove_v4`].
+    pub(crate) fn remove_v6(&mut self, key: FlowKey<[u8; 16]>, opened: u64, last_seen: u64) {
+        remove(&mut self.maps.v6, key, opened, last_seen);
+    }
+}
+
+/// An entry that goes while the table is walked is left out, which a next listing corrects.
+fn entries<A>(
+    table: &HashMap<MapData, Raw<FlowKey<A>>, Raw<FlowState>>,
+) -> Vec<(FlowKey<A>, FlowState)>
+where
+    FlowKey<A>: agent_common::abi::Abi,
+{
+    table
+        .iter()
+        .filter_map(Result::ok)
+        .map(|(Raw(key), Raw(state))| (key, state))
+        .collect()
+}
+
+fn remove<A>(
+    table: &mut HashMap<MapData, Raw<FlowKey<A>>, Raw<FlowState>>,
+    key: FlowKey<A>,
+    opened: u64,
+    last_seen: u64,
+) where
+    FlowKey<A>: agent_common::abi::Abi,
+{
+    let unused = table
+        .get(&Raw(key), 0)
+        .is_ok_and(|Raw(state)| state.opened == opened && state.last_seen == last_seen);
+    if unused && let Err(error) = table.remove(&Raw(key)) {
+        tracing::debug!(%error, "flow was already gone");
+    }
+}

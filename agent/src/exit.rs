@@ -1,0 +1,28 @@
+//! Exit codes of the binary. Scripts rely on them.
+
+use std::process::ExitCode;
+
+/// All is well; for questions about policy: permitted, or no finding.
+pub(crate) const OK: u8 = 0;
+
+/// The answer is no: denied, or warnings with `--strict`.
+pub(crate) const NO: u8 = 1;
+
+/// Something is wrong with the input, the machine or the command line (which is clap's code too).
+pub(crate) const ERROR: u8 = 2;
+
+/// How a command ended that could be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Yes,
+    No,
+}
+
+impl From<Answer> for ExitCode {
+    fn from(answer: Answer) -> Self {
+        Self::from(match answer {
+            Answer::Yes => OK,
+            Answer::No => NO,
+        })
+    }
+}

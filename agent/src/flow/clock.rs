@@ -1,0 +1,128 @@
+//! Two clocks that must not mix: the kernel's boot clock, and the wall clock of records.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use jiff::Timestamp;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Nanoseconds of `CLOCK_BOOTTIME`, as events and the flow table carry them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BootTime(pub(crate) u64);
+
+/// Nanoseconds since the epoch, UTC. RFC 3339 with nine digits wherever it is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct WallTime(pub(crate) i64);
+
+/// How far the wall clock was ahead of the boot clock when it was read.
+///
+/// A value, so that what depends on time is testable. Read it at use: the wall clock may be set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Clock {
+    offset: i64,
+}
+
+impl BootTime {
+    pub(crate) fn now() -> Self {
+        Self(nanoseconds(clock_gettime(ClockId::Boottime)).unsigned_abs())
+    }
+
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    pub(crate) fn minus(self, duration: Duration) -> Self {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(nanoseconds))
+    }
+}
+
+impl Clock {
+    pub(crate) fn read() -> Self {
+        let boot = nanoseconds(clock_gettime(ClockId::Boottime));
+        let wall = nanoseconds(clock_gettime(ClockId::Realtime));
+        Self {
+            offset: wall.saturating_sub(boot),
+        }
+    }
+
+    /// The one place where boot time becomes wall time.
+    pub(crate) fn wall(self, time: BootTime) -> WallTime {
+        WallTime(self.offset.saturating_add_unsigned(time.0))
+    }
+}
+
+impl WallTime {
+    pub(crate) fn now() -> Self {
+        Self(nanoseconds(clock_gettime(ClockId::Realtime)))
+    }
+
+    fn timestamp(self) -> Timestamp {
+        // The whole range of 64 bits lies within the years that jiff knows.
+        Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or_default()
+    }
+
+    /// Hours to milliseconds, for tables that people read.
+    pub(crate) fn time_of_day(self) -> String {
+        let text = format!("{:.3}", self.timestamp());
+        text.split_once('T')
+            .map_or(text.clone(), |(_, time)| time.to_owned())
+    }
+}
+
+impl fmt::Display for WallTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.9}", self.timestamp())
+    }
+}
+
+impl FromStr for WallTime {
+    type Err = jiff::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let timestamp: Timestamp = text.parse()?;
+        Ok(Self(
+            i64::try_from(timestamp.as_nanosecond()).unwrap_or(i64::MAX),
+        ))
+    }
+}
+
+impl Serialize for WallTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for WallTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+fn nanoseconds(time: Timespec) -> i64 {
+    time.tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(time.tv_nsec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_time_is_rfc_3339_with_nanoseconds_and_comes_back() {
+        let time = WallTime(1_700_000_000_000_000_007);
+        assert_eq!(time.to_string(), "2023-11-14T22:13:20.000000007Z");
+        assert_eq!(time.to_string().parse::<WallTime>().unwrap(), time);
+        assert_eq!(time.time_of_day(), "22:13:20.000Z");
+    }
+
+    #[test]
+    fn boot_time_becomes_wall_time_by_the_offset_of_both_clocks() {
+        let before = WallTime::now();
+        let seen = Clock::read().wall(BootTime::now());
+        assert!(seen.0.abs_diff(before.0) < 1_000_000_000);
+    }
+}

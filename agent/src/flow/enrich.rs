@@ -1,0 +1,248 @@
+//! From numbers to names: a report becomes a record.
+
+use std::{borrow::Cow, collections::HashMap, net::IpAddr, sync::Arc};
+
+use agent_common::{
+    flow::Flow,
+    protocol::{ICMP, ICMPV6, TCP},
+    table,
+    verdict::{Action, Reason},
+};
+
+use super::{
+    key::{self, FlowId, Key},
+    record::{
+        Direction, End, Icmp, Kind, Line, LossRecord, Protocol, Record, RuleRef, SCHEMA_VERSION,
+        Traffic, Verdict, WorkloadRef,
+    },
+    report::{Count, DenialReport, FlowReport, Report},
+};
+
+/// Who is who and what is what, of the policy that is in force. Replaced as a whole.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inventory {
+    /// Owners of addresses, for the peer's side.
+    pub(crate) by_address: HashMap<IpAddr, Arc<WorkloadRef>>,
+    /// By the endpoint's number, for its own side: right also where it owns no address.
+    pub(crate) endpoints: HashMap<u16, Arc<WorkloadRef>>,
+    /// By the rule's number.
+    pub(crate) rules: HashMap<u32, Arc<RuleRef>>,
+}
+
+/// What the lines of one agent have in common.
+#[derive(Debug)]
+pub(crate) struct Enricher {
+    node: Arc<str>,
+    seq: u64,
+}
+
+const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Enricher {
+    pub(crate) fn new(node: Arc<str>) -> Self {
+        Self { node, seq: 0 }
+    }
+
+    pub(crate) fn line(&mut self, report: Report, inventory: &Inventory) -> Line {
+        self.seq += 1;
+        match report {
+            Report::Flow(report) => Line::Flow(self.flow(&report, inventory)),
+            Report::Denials(report) => Line::Flow(self.denials(&report, inventory)),
+            Report::Loss(loss) => Line::Loss(LossRecord::new(
+                Arc::clone(&self.node),
+                Some(self.seq),
+                loss,
+            )),
+        }
+    }
+
+    fn flow(&self, report: &FlowReport, inventory: &Inventory) -> Record {
+        let FlowReport {
+            kind,
+            id,
+            key,
+            direction,
+            origin,
+            start,
+            end,
+            delta: [forward, reverse],
+            tcp_flags: [forward_flags, reverse_flags],
+            end_reason,
+            reason,
+            rule,
+            generation,
+            ifindex,
+        } = *report;
+        let protocol = key.protocol();
+        let icmp = icmp(protocol, key.responder_port(direction));
+        let workload = inventory.endpoints.get(&key.endpoint());
+        let side = |(ip, port): (IpAddr, u16), workload: Option<&Arc<WorkloadRef>>| End {
+            ip: Some(ip),
+            port: icmp.is_none().then_some(port),
+            workload: workload.cloned(),
+        };
+        let local = side(key.local(), workload);
+        let remote = side(key.remote(), inventory.by_address.get(&key.remote().0));
+        let (src, dst) = in_order(direction, local, remote);
+        let verdict = if kind == Kind::Deny {
+            Verdict::Deny
+        } else {
+            Verdict::Allow
+        };
+        let why = Why::new(verdict, reason);
+        Record {
+            schema_version: SCHEMA_VERSION,
+            seq: self.seq,
+            node: Arc::clone(&self.node),
+            agent_version: Cow::Borrowed(AGENT_VERSION),
+            kind,
+            flow_id: id,
+            start,
+            end,
+            src,
+            dst,
+            protocol: Protocol::new(protocol),
+            icmp,
+            direction: wire_direction(direction),
+            initiator_known: origin & Flow::ADOPTED == 0,
+            forward: traffic(protocol, forward, forward_flags),
+            reverse: traffic(protocol, reverse, reverse_flags),
+            end_reason,
+            verdict,
+            policy: inventory.rules.get(&rule).cloned(),
+            default_deny: why.default_deny,
+            reason: why.reason,
+            drop_reason: why.drop_reason,
+            ifindex: (ifindex != 0).then_some(ifindex),
+            generation: Some(generation),
+            endpoint: workload.map(|workload| Cow::Owned(workload.to_string())),
+        }
+    }
+
+    fn denials(&self, report: &DenialReport, inventory: &Inventory) -> Record {
+        let DenialReport {
+            key,
+            start,
+            end,
+            delta,
+        } = *report;
+        let direction = if key.direction == table::Direction::Ingress as u8 {
+            table::Direction::Ingress
+        } else {
+            table::Direction::Egress
+        };
+        let icmp = icmp(key.protocol, key.port);
+        let responder_port = icmp.is_none().then_some(key.port);
+        let (local_port, remote_port) = match direction {
+            table::Direction::Ingress => (responder_port, None),
+            table::Direction::Egress => (None, responder_port),
+        };
+        let workload = inventory.endpoints.get(&key.endpoint);
+        let address = key::address(key.family, key.remote);
+        let local = End {
+            ip: None,
+            port: local_port,
+            workload: workload.cloned(),
+        };
+        let remote = End {
+            ip: Some(address),
+            port: remote_port,
+            workload: inventory.by_address.get(&address).cloned(),
+        };
+        let (src, dst) = in_order(direction, local, remote);
+        let why = Why::new(Verdict::Deny, key.reason);
+        Record {
+            schema_version: SCHEMA_VERSION,
+            seq: self.seq,
+            node: Arc::clone(&self.node),
+            agent_version: Cow::Borrowed(AGENT_VERSION),
+            kind: Kind::Deny,
+            flow_id: FlowId::new(&Key::of_denial(&key), 0),
+            start,
+            end: Some(end),
+            src,
+            dst,
+            protocol: Protocol::new(key.protocol),
+            icmp,
+            direction: wire_direction(direction),
+            initiator_known: true,
+            forward: traffic(key.protocol, delta, 0),
+            reverse: traffic(key.protocol, Count::default(), 0),
+            end_reason: None,
+            verdict: Verdict::Deny,
+            policy: None,
+            default_deny: why.default_deny,
+            reason: why.reason,
+            drop_reason: why.drop_reason,
+            ifindex: None,
+            generation: None,
+            endpoint: workload.map(|workload| Cow::Owned(workload.to_string())),
+        }
+    }
+}
+
+/// Why a packet passed or was dropped, as records say it.
+struct Why {
+    default_deny: bool,
+    reason: Option<Cow<'static, str>>,
+    drop_reason: Option<Cow<'static, str>>,
+}
+
+impl Why {
+    fn new(verdict: Verdict, number: u8) -> Self {
+        let known = Reason::from_number(number);
+        let name = known.map_or_else(
+            || Cow::Owned(format!("unknown({number})")),
+            |reason| Cow::Borrowed(reason.name()),
+        );
+        match verdict {
+            Verdict::Deny => Self {
+                default_deny: known == Some(Reason::DefaultDeny),
+                reason: None,
+                drop_reason: Some(name),
+            },
+            // A flow that was cut carries the reason of the cut: it is not why it was permitted.
+            Verdict::Allow => Self {
+                default_deny: false,
+                reason: known
+                    .is_none_or(|reason| reason.action() == Action::Allow)
+                    .then_some(name),
+                drop_reason: None,
+            },
+        }
+    }
+}
+
+/// The initiator first.
+fn in_order(direction: table::Direction, local: End, remote: End) -> (End, End) {
+    match direction {
+        table::Direction::Egress => (local, remote),
+        table::Direction::Ingress => (remote, local),
+    }
+}
+
+fn wire_direction(direction: table::Direction) -> Direction {
+    match direction {
+        table::Direction::Egress => Direction::Egress,
+        table::Direction::Ingress => Direction::Ingress,
+    }
+}
+
+/// The responder's port of an ICMP exchange is type × 256 + code of what the initiator sent.
+fn icmp(protocol: u8, responder_port: u16) -> Option<Icmp> {
+    let [kind, code] = responder_port.to_be_bytes();
+    (protocol == ICMP || protocol == ICMPV6).then_some(Icmp { kind, code })
+}
+
+fn traffic(protocol: u8, count: Count, tcp_flags: u8) -> Traffic {
+    let Count { packets, bytes } = count;
+    let tcp_flags = (protocol == TCP && tcp_flags != 0).then_some(tcp_flags);
+    Traffic {
+        packets,
+        bytes,
+        tcp_flags,
+    }
+}
+
+#[cfg(test)]
+mod tests;

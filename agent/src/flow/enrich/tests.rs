@@ -1,0 +1,193 @@
+//! Whole records as JSON: the order of fields is part of the format.
+
+use std::collections::BTreeMap;
+
+use agent_common::{event::DenialKey, flow::FlowKey};
+
+use super::*;
+use crate::flow::{
+    clock::WallTime,
+    record::{EndReason, Loss},
+};
+
+fn workload(namespace: &str, name: &str) -> Arc<WorkloadRef> {
+    Arc::new(WorkloadRef {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        kind: Cow::Borrowed("Workload"),
+        labels: BTreeMap::from([("app".to_owned(), name.to_owned())]),
+    })
+}
+
+fn inventory() -> Inventory {
+    let rule = RuleRef {
+        kind: Cow::Borrowed("NetworkPolicy"),
+        namespace: Some("shop".to_owned()),
+        name: "api".to_owned(),
+        rule: "ingress[0]".to_owned(),
+        rule_id: 7,
+    };
+    Inventory {
+        by_address: HashMap::from([("10.0.0.2".parse().unwrap(), workload("edge", "gateway"))]),
+        endpoints: HashMap::from([(1, workload("shop", "api"))]),
+        rules: HashMap::from([(7, Arc::new(rule))]),
+    }
+}
+
+fn report() -> FlowReport {
+    let key = Key::V4(FlowKey {
+        endpoint: 1,
+        protocol: TCP,
+        zero: 0,
+        local_port: 8080,
+        remote_port: 40_000,
+        local: [10, 0, 0, 1],
+        remote: [10, 0, 0, 2],
+    });
+    FlowReport {
+        kind: Kind::End,
+        id: FlowId(0xabc),
+        key,
+        direction: table::Direction::Ingress,
+        origin: Flow::INITIATED_BY_PEER,
+        start: WallTime(1_700_000_000_000_000_000),
+        end: Some(WallTime(1_700_000_001_000_000_000)),
+        delta: [
+            Count {
+                packets: 5,
+                bytes: 500,
+            },
+            Count {
+                packets: 4,
+                bytes: 4000,
+            },
+        ],
+        tcp_flags: [0x1b, 0x13],
+        end_reason: Some(EndReason::Fin),
+        reason: Reason::Rule as u8,
+        rule: 7,
+        generation: 3,
+        ifindex: 9,
+    }
+}
+
+fn json(report: Report) -> String {
+    let mut enricher = Enricher::new("node-1".into());
+    let line = enricher.line(report, &inventory());
+    let text = serde_json::to_string(&line).unwrap();
+    assert_eq!(Line::parse(&text).unwrap(), line, "it reads back");
+    text
+}
+
+#[test]
+fn a_flow_is_told_from_its_initiator_with_names_on_both_sides() {
+    let expected = concat!(
+        r#"{"schema_version":1,"seq":1,"node":"node-1","agent_version":"0.1.0","kind":"end","#,
+        r#""flow_id":"0000000000000abc","start":"2023-11-14T22:13:20.000000000Z","#,
+        r#""end":"2023-11-14T22:13:21.000000000Z","#,
+        r#""src":{"ip":"10.0.0.2","port":40000,"workload":{"namespace":"edge","#,
+        r#""name":"gateway","kind":"Workload","labels":{"app":"gateway"}}},"#,
+        r#""dst":{"ip":"10.0.0.1","port":8080,"workload":{"namespace":"shop","name":"api","#,
+        r#""kind":"Workload","labels":{"app":"api"}}},"#,
+        r#""protocol":{"number":6,"name":"tcp"},"direction":"ingress","initiator_known":true,"#,
+        r#""forward":{"packets":5,"bytes":500,"tcp_flags":27},"#,
+        r#""reverse":{"packets":4,"bytes":4000,"tcp_flags":19},"end_reason":"fin","#,
+        r#""verdict":"allow","policy":{"kind":"NetworkPolicy","namespace":"shop","name":"api","#,
+        r#""rule":"ingress[0]","rule_id":7},"default_deny":false,"reason":"rule","#,
+        r#""ifindex":9,"generation":3,"endpoint":"shop/api"}"#,
+    );
+    assert_eq!(json(Report::Flow(report())), expected);
+}
+
+#[test]
+fn what_is_not_known_is_absent() {
+    let mut report = report();
+    report.origin |= Flow::ADOPTED;
+    report.reason = Reason::Revoked as u8;
+    (report.rule, report.ifindex) = (99, 0);
+    let record = serde_json::from_str::<serde_json::Value>(&json(Report::Flow(report))).unwrap();
+    for field in ["policy", "ifindex", "reason", "drop_reason", "icmp"] {
+        assert!(record.get(field).is_none(), "{field}");
+    }
+    assert_eq!(record["initiator_known"], false);
+}
+
+#[test]
+fn an_icmp_exchange_has_type_and_code_and_no_ports() {
+    let Key::V4(mut key) = report().key else {
+        unreachable!()
+    };
+    (key.protocol, key.local_port) = (ICMP, 8 * 256);
+    let report = FlowReport {
+        key: Key::V4(key),
+        ..report()
+    };
+    let record = serde_json::from_str::<serde_json::Value>(&json(Report::Flow(report))).unwrap();
+    assert_eq!(record["icmp"], serde_json::json!({"type": 8, "code": 0}));
+    assert!(record["src"].get("port").is_none() && record["dst"].get("port").is_none());
+    assert!(record["forward"].get("tcp_flags").is_none());
+}
+
+#[test]
+fn summed_up_denials_fold_the_source_port() {
+    let key = DenialKey {
+        endpoint: 1,
+        port: 5432,
+        protocol: TCP,
+        direction: table::Direction::Egress as u8,
+        reason: Reason::DefaultDeny as u8,
+        family: 4,
+        remote: agent_common::protocol::Address::mapped([10, 0, 0, 9]),
+    };
+    let delta = Count {
+        packets: 3,
+        bytes: 180,
+    };
+    let (start, end) = (WallTime(0), WallTime(10_000_000_000));
+    let text = json(Report::Denials(DenialReport {
+        key,
+        start,
+        end,
+        delta,
+    }));
+    let record = serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    assert_eq!(record["src"]["workload"]["name"], "api");
+    assert!(record["src"].get("port").is_none() && record["src"].get("ip").is_none());
+    assert_eq!(
+        record["dst"],
+        serde_json::json!({"ip": "10.0.0.9", "port": 5432})
+    );
+    assert_eq!(record["drop_reason"], "default-deny");
+    assert_eq!(record["default_deny"], true);
+    assert_eq!(
+        record["forward"],
+        serde_json::json!({"packets": 3, "bytes": 180})
+    );
+}
+
+#[test]
+fn a_reason_of_another_version_is_named_as_unknown() {
+    let report = FlowReport {
+        reason: 77,
+        kind: Kind::Deny,
+        ..report()
+    };
+    assert!(json(Report::Flow(report)).contains(r#""drop_reason":"unknown(77)""#));
+}
+
+#[test]
+fn a_loss_says_where_and_how_much() {
+    let loss = Loss {
+        stage: Cow::Borrowed("takeover"),
+        reason: Cow::Borrowed("reported-before-unknown"),
+        count: 3,
+        first: WallTime(0),
+        last: WallTime(1_000_000_000),
+    };
+    let expected = concat!(
+        r#"{"schema_version":1,"seq":1,"node":"node-1","kind":"loss","stage":"takeover","#,
+        r#""reason":"reported-before-unknown","count":3,"#,
+        r#""first":"1970-01-01T00:00:00.000000000Z","last":"1970-01-01T00:00:01.000000000Z"}"#,
+    );
+    assert_eq!(json(Report::Loss(loss)), expected);
+}

@@ -1,0 +1,156 @@
+//! The task that turns what the datapath hands over into the stream of records.
+
+use std::sync::Arc;
+
+use agent_common::event::Event;
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    clock::{BootTime, Clock},
+    enrich::{Enricher, Inventory},
+    record::Line,
+    report::{Removal, Report, SweepInput},
+    ring::Ring,
+    sink::Sink,
+    stage::Stage,
+    tracker::{Outcome, Tracker, TrackerCapacity},
+};
+
+/// From the datapath. Its channel is bounded: a pipeline that falls behind leaves events in the
+/// kernel's ring buffer, which counts what it must drop.
+#[derive(Debug)]
+pub(crate) enum PipelineInput {
+    Events(Vec<Event>),
+    Sweep(SweepInput),
+}
+
+/// What the pipeline is made of.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) node: Arc<str>,
+    /// When this agent began to read events; older flows are taken over.
+    pub(crate) started: BootTime,
+    pub(crate) capacity: TrackerCapacity,
+    pub(crate) inventory: watch::Receiver<Arc<Inventory>>,
+    pub(crate) sinks: Vec<Sink>,
+    pub(crate) ring: Arc<Ring>,
+    /// Records made, all of which reach the ring.
+    pub(crate) stage: Arc<Stage>,
+    /// Entries to take out of the kernel's tables. What finds no room is asked for again by the
+    /// next sweep.
+    pub(crate) removals: mpsc::Sender<Vec<Removal>>,
+}
+
+impl Pipeline {
+    /// Runs until the datapath's end of the channel is dropped.
+    pub(crate) async fn run(self, mut input: mpsc::Receiver<PipelineInput>) {
+        let Self {
+            node,
+            started,
+            capacity,
+            inventory,
+            sinks,
+            ring,
+            stage,
+            removals,
+        } = self;
+        let mut tracker = Tracker::new(started, capacity);
+        let mut enricher = Enricher::new(node);
+        let mut outcome = Outcome::default();
+        while let Some(input) = input.recv().await {
+            let clock = Clock::read();
+            match input {
+                PipelineInput::Events(events) => {
+                    for event in &events {
+                        tracker.event(event, clock, &mut outcome.reports);
+                    }
+                }
+                PipelineInput::Sweep(sweep) => tracker.sweep(&sweep, clock, &mut outcome),
+            }
+            let inventory = Arc::clone(&inventory.borrow());
+            for report in outcome.reports.drain(..) {
+                if !matches!(report, Report::Loss(_)) {
+                    stage.seen(1);
+                    stage.exported(1);
+                }
+                let line: Arc<Line> = Arc::new(enricher.line(report, &inventory));
+                ring.push(&line);
+                for sink in &sinks {
+                    sink.offer(&line);
+                }
+            }
+            if !outcome.removals.is_empty() {
+                // Full: the next sweep asks again. Closed: the agent is ending.
+                drop(removals.try_send(std::mem::take(&mut outcome.removals)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_common::{event::EventKind, verdict::Reason};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn events_come_out_named_and_in_order() {
+        let (_inventory, receiver) = watch::channel(Arc::new(Inventory::default()));
+        let (removals, _removed) = mpsc::channel(1);
+        let ring = Arc::new(Ring::new(8));
+        let stage = Arc::new(Stage::default());
+        let pipeline = Pipeline {
+            node: "node-1".into(),
+            started: BootTime(0),
+            capacity: TrackerCapacity {
+                flows: 8,
+                denials: 8,
+            },
+            inventory: receiver,
+            sinks: Vec::new(),
+            ring: Arc::clone(&ring),
+            stage: Arc::clone(&stage),
+            removals,
+        };
+        let event = |kind, time| Event {
+            kind: kind as u8,
+            reason: Reason::Rule as u8,
+            direction: 1,
+            protocol: 17,
+            family: 4,
+            origin: 0,
+            tcp_flags: [0; 2],
+            endpoint: 1,
+            local_port: 5,
+            remote_port: 53,
+            zero: 0,
+            rule: 1,
+            generation: 1,
+            ifindex: 1,
+            zero2: 0,
+            time,
+            opened: 10,
+            local: [0; 16],
+            remote: [0; 16],
+            packets: [1, 0],
+            bytes: [60, 0],
+        };
+        let (sender, input) = mpsc::channel(1);
+        let task = tokio::spawn(pipeline.run(input));
+        let events = vec![event(EventKind::Open, 10), event(EventKind::Close, 20)];
+        sender.send(PipelineInput::Events(events)).await.unwrap();
+        drop(sender);
+        task.await.unwrap();
+        let kinds: Vec<_> = ring
+            .follow()
+            .0
+            .iter()
+            .map(|line| match &**line {
+                Line::Flow(record) => (record.seq, record.kind.name()),
+                Line::Loss(_) => (0, "loss"),
+            })
+            .collect();
+        assert_eq!(kinds, [(1, "start"), (2, "end")]);
+        assert_eq!((stage.counts().seen, stage.counts().exported), (2, 2));
+    }
+}

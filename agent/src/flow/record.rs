@@ -1,0 +1,319 @@
+//! The canonical flow record: bidirectional, initiator first, delta counters.
+//!
+//! Every export is an encoding of this one. What is not known stays absent; nothing is made up.
+//! The order of fields is the order in the JSON, and part of the format.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{clock::WallTime, key::FlowId};
+
+/// Raised when a field changes its meaning or goes away; a new field does not raise it.
+pub(crate) const SCHEMA_VERSION: u16 = 1;
+
+/// One line of the stream.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Line {
+    Flow(Record),
+    Loss(LossRecord),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) schema_version: u16,
+    /// Counts the lines of one run of the agent; a gap is a loss after this point.
+    pub(crate) seq: u64,
+    pub(crate) node: Arc<str>,
+    pub(crate) agent_version: Cow<'static, str>,
+    pub(crate) kind: Kind,
+    pub(crate) flow_id: FlowId,
+    pub(crate) start: WallTime,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) end: Option<WallTime>,
+    /// The initiator.
+    pub(crate) src: End,
+    /// The responder.
+    pub(crate) dst: End,
+    pub(crate) protocol: Protocol,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) icmp: Option<Icmp>,
+    pub(crate) direction: Direction,
+    /// False where the agent came in the middle: who started the flow is a guess.
+    pub(crate) initiator_known: bool,
+    /// From the initiator, since the flow's last record.
+    pub(crate) forward: Traffic,
+    pub(crate) reverse: Traffic,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) end_reason: Option<EndReason>,
+    pub(crate) verdict: Verdict,
+    /// The rule that decided, where one did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) policy: Option<Arc<RuleRef>>,
+    /// No rule permitted it and policy isolates the endpoint.
+    pub(crate) default_deny: bool,
+    /// Why it was permitted; absent from what was dropped.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) reason: Option<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) drop_reason: Option<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) ifindex: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) generation: Option<u32>,
+    /// `NAMESPACE/NAME` of the endpoint that saw it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) endpoint: Option<Cow<'static, str>>,
+}
+
+/// Something is missing from the stream here, and this much.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LossRecord {
+    pub(crate) schema_version: u16,
+    /// Absent where one sink lost it: then the other sinks have it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) seq: Option<u64>,
+    pub(crate) node: Arc<str>,
+    pub(crate) kind: LossKind,
+    #[serde(flatten)]
+    pub(crate) loss: Loss,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Loss {
+    /// Where: `takeover`, `ring-buffer`, `flow-table`, `tracker`, `sink`, `client`.
+    pub(crate) stage: Cow<'static, str>,
+    pub(crate) reason: Cow<'static, str>,
+    pub(crate) count: u64,
+    pub(crate) first: WallTime,
+    pub(crate) last: WallTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Start,
+    Update,
+    End,
+    Deny,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LossKind {
+    Loss,
+}
+
+/// One side of a flow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct End {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) ip: Option<IpAddr>,
+    /// Absent for ICMP, and where denials are summed up over source ports.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) workload: Option<Arc<WorkloadRef>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WorkloadRef {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// `Pod`, `Workload`, `Node`.
+    pub(crate) kind: Cow<'static, str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// A rule by what people call it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RuleRef {
+    /// Kind of the policy object, such as `NetworkPolicy`.
+    pub(crate) kind: Cow<'static, str>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+    /// Where in the policy, such as `ingress[0]`.
+    pub(crate) rule: String,
+    pub(crate) rule_id: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Protocol {
+    pub(crate) number: u8,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) name: Option<Cow<'static, str>>,
+}
+
+/// Of the message that the initiator sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Icmp {
+    #[serde(rename = "type")]
+    pub(crate) kind: u8,
+    pub(crate) code: u8,
+}
+
+/// As policy says it: seen from the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Direction {
+    Ingress,
+    Egress,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Traffic {
+    pub(crate) packets: u64,
+    /// From the network header on.
+    pub(crate) bytes: u64,
+    /// All that were seen since the flow began; absent for other protocols.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) tcp_flags: Option<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EndReason {
+    Idle,
+    /// Longer than a record may span. Not used yet: long flows have updates.
+    Active,
+    Fin,
+    Rst,
+    /// Policy no longer permits it.
+    Revoked,
+    /// Gone without a word: replaced by another flow, or its end was lost.
+    Forced,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    Allow,
+    Deny,
+}
+
+// === impl Line ===
+
+impl Line {
+    /// Reads one line of the stream.
+    pub(crate) fn parse(text: &str) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Head<'a> {
+            #[serde(borrow)]
+            kind: Cow<'a, str>,
+        }
+        let head: Head<'_> = serde_json::from_str(text)?;
+        if head.kind == "loss" {
+            serde_json::from_str(text).map(Self::Loss)
+        } else {
+            serde_json::from_str(text).map(Self::Flow)
+        }
+    }
+}
+
+// === impl WorkloadRef ===
+
+impl fmt::Display for WorkloadRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            return f.write_str(&self.name);
+        }
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+// === impl RuleRef ===
+
+impl fmt::Display for RuleRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        write!(f, "{} {}", self.name, self.rule)
+    }
+}
+
+// === impl Protocol ===
+
+impl Protocol {
+    pub(crate) fn new(number: u8) -> Self {
+        let name = match number {
+            1 => Some("icmp"),
+            6 => Some("tcp"),
+            17 => Some("udp"),
+            58 => Some("icmpv6"),
+            132 => Some("sctp"),
+            _ => None,
+        };
+        Self {
+            number,
+            name: name.map(Cow::Borrowed),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => f.write_str(&name.to_uppercase()),
+            None => write!(f, "{}", self.number),
+        }
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    pub(crate) const ALL: [Self; 4] = [Self::Start, Self::Update, Self::End, Self::Deny];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Update => "update",
+            Self::End => "end",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+// === impl EndReason ===
+
+impl EndReason {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::Fin => "fin",
+            Self::Rst => "rst",
+            Self::Revoked => "revoked",
+            Self::Forced => "forced",
+        }
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+// === impl LossRecord ===
+
+impl LossRecord {
+    pub(crate) fn new(node: Arc<str>, seq: Option<u64>, loss: Loss) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            seq,
+            node,
+            kind: LossKind::Loss,
+            loss,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The thread of a sink.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::{Shared, Target, output::Output};
+use crate::flow::{
+    clock::WallTime,
+    record::{Line, Loss, LossRecord},
+};
+
+/// Lines that are written at once.
+const BATCH: usize = 256;
+
+/// How long a target that failed is left alone; what comes meanwhile is counted as lost.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(super) struct Writer {
+    target: Target,
+    output: Output,
+    node: Arc<str>,
+    shared: Arc<Shared>,
+    failed: Option<Failure>,
+    /// Lines shed at the entrance that the stream has been told of.
+    shed_told: u64,
+    shed_since: WallTime,
+}
+
+/// The target does not take lines.
+struct Failure {
+    at: Instant,
+    first: WallTime,
+    count: u64,
+}
+
+impl Writer {
+    pub(super) fn new(target: Target, node: Arc<str>, shared: Arc<Shared>) -> Self {
+        let output = Output::new(target.clone());
+        let shed_since = WallTime::now();
+        Self {
+            target,
+            output,
+            node,
+            shared,
+            failed: None,
+            shed_told: 0,
+            shed_since,
+        }
+    }
+
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Arc<Line>>) {
+        let mut lines = Vec::with_capacity(BATCH);
+        let mut batch = Vec::new();
+        while queue.blocking_recv_many(&mut lines, BATCH) > 0 {
+            self.write(&lines, &mut batch);
+            lines.clear();
+        }
+        if let Some(failure) = &self.failed {
+            warn!(target = ?self.target, lost = failure.count, "flow records were not written");
+        }
+    }
+
+    fn write(&mut self, lines: &[Arc<Line>], batch: &mut Vec<u8>) {
+        if self
+            .failed
+            .as_ref()
+            .is_some_and(|failure| failure.at.elapsed() < RETRY)
+        {
+            self.lose(lines);
+            return;
+        }
+        let now = WallTime::now();
+        let shed = self.shared.shed.load(Ordering::Relaxed);
+        batch.clear();
+        if let Some(Failure { first, count, .. }) = self.failed {
+            encode(&self.loss("write-failed", count, first, now), batch);
+        }
+        if shed > self.shed_told {
+            let count = shed - self.shed_told;
+            encode(&self.loss("queue-full", count, self.shed_since, now), batch);
+        }
+        for line in lines {
+            encode(line, batch);
+        }
+        match self.output.write(batch) {
+            Ok(()) => {
+                if let Some(failure) = self.failed.take() {
+                    info!(target = ?self.target, lost = failure.count, "flow records flow again");
+                }
+                (self.shed_told, self.shed_since) = (shed, now);
+                let records = lines
+                    .iter()
+                    .filter(|line| matches!(***line, Line::Flow(_)))
+                    .count();
+                self.shared.stage.exported(records as u64);
+            }
+            Err(error) => {
+                if self.failed.is_none() {
+                    warn!(target = ?self.target, %error, "flow records cannot be written");
+                }
+                let failure = self.failed.get_or_insert(Failure {
+                    at: Instant::now(),
+                    first: now,
+                    count: 0,
+                });
+                failure.at = Instant::now();
+                self.lose(lines);
+            }
+        }
+    }
+
+    fn lose(&mut self, lines: &[Arc<Line>]) {
+        if let Some(failure) = &mut self.failed {
+            failure.count += lines.len() as u64;
+        }
+        for line in lines {
+            if let Line::Flow(record) = &**line {
+                self.shared.stage.lost(record.kind);
+            }
+        }
+    }
+
+    fn loss(&self, reason: &'static str, count: u64, first: WallTime, last: WallTime) -> Line {
+        let (stage, reason) = (Cow::Borrowed("sink"), Cow::Borrowed(reason));
+        let loss = Loss {
+            stage,
+            reason,
+            count,
+            first,
+            last,
+        };
+        Line::Loss(LossRecord::new(Arc::clone(&self.node), None, loss))
+    }
+}
+
+fn encode(line: &Line, batch: &mut Vec<u8>) {
+    // Strings and numbers only, into memory: there is nothing that could fail.
+    if serde_json::to_writer(&mut *batch, line).is_ok() {
+        batch.push(b'\n');
+    }
+}
