@@ -41,7 +41,7 @@ use super::{
 };
 
 /// How long a flow that still talks goes without a record.
-const UPDATE_PERIOD: Duration = Duration::from_secs(60);
+const UPDATE_PERIOD: Duration = Duration::from_mins(1);
 
 /// How long the event of an opening may be on its way before a listing takes the flow up.
 const EVENT_DELAY: Duration = Duration::from_secs(5);
@@ -193,8 +193,9 @@ impl Tracker {
         let now = input.listed_at;
         let lost = input.events_lost.saturating_sub(self.events_lost);
         if lost > 0 {
-            let (first, last) = (clock.wall(self.last_sweep), clock.wall(now));
-            self.losses.add(Cause::RingBuffer, lost, first, last);
+            let since = clock.wall(self.last_sweep);
+            self.losses
+                .add(Cause::RingBuffer, lost, since, clock.wall(now));
             self.events_lost = input.events_lost;
         }
         for (key, state) in &input.flows_v4 {
