@@ -66,10 +66,11 @@ pub(crate) enum ConfigError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("settings file {path} is not understood")]
+    #[error("{path}{place}: {message}", place = at(*place))]
     Parse {
         path: PathBuf,
-        source: Box<serde_saphyr::Error>,
+        place: Option<(u64, u64)>,
+        message: String,
     },
     #[error("`{setting}` is {seen}, expected {expected}")]
     Value {
@@ -202,6 +203,11 @@ fn refuse(
         seen: seen.to_string(),
         expected: expected.into(),
     }
+}
+
+/// Line and column, where they are known.
+fn at(place: Option<(u64, u64)>) -> String {
+    place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"))
 }
 
 fn hostname() -> String {

@@ -119,7 +119,9 @@ fn render_endpoints(
     let header = ["ENDPOINT", "AT", "STATE", "HOOK", "POLICIES", "NOTE"].map(str::to_owned);
     let rows: Vec<_> = endpoints.iter().map(endpoint_row).collect();
     columns.fit(&header);
-    rows.iter().for_each(|(row, _)| columns.fit(row));
+    for (row, _) in &rows {
+        columns.fit(row);
+    }
     columns.write(&header, paint, None, out)?;
     for (row, colour) in &rows {
         columns.write(row, paint, Some((2, *colour)), out)?;
@@ -181,7 +183,9 @@ fn render_tables(tables: &[TableFill], out: &mut impl Write) -> io::Result<()> {
     };
     let header = ["TABLE", "USED", "CAPACITY", "FILL"].map(str::to_owned);
     columns.fit(&header);
-    tables.iter().for_each(|table| columns.fit(&row(table)));
+    for table in tables {
+        columns.fit(&row(table));
+    }
     columns.write(&header, Paint::Plain, None, out)?;
     for table in tables {
         columns.write(&row(table), Paint::Plain, None, out)?;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use serde_saphyr::UserMessageFormatter;
 
 use super::ConfigError;
 use crate::log::LogFormat;
@@ -44,17 +45,32 @@ impl RawConfig {
             path: path.to_owned(),
             source,
         })?;
-        Self::parse(&text).map_err(|source| ConfigError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })
+        Self::parse(path, &text)
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, serde_saphyr::Error> {
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(text)
+        serde_saphyr::from_str(text).map_err(|error| {
+            let place = error
+                .location()
+                .map(|location| (location.line(), location.column()));
+            let told = error
+                .without_snippet()
+                .render_with_formatter(&UserMessageFormatter);
+            // The place stands before the message, as in every message about a file.
+            let message = place
+                .map(|(line, column)| format!(" at line {line}, column {column}"))
+                .and_then(|suffix| told.strip_suffix(&suffix))
+                .unwrap_or(&told)
+                .to_owned();
+            ConfigError::Parse {
+                path: path.to_owned(),
+                place,
+                message,
+            }
+        })
     }
 
     /// `self` where it says something, else `below`. Lists replace, they do not add up: what is

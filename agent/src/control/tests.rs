@@ -118,6 +118,37 @@ async fn a_client_reads_the_last_records_and_follows() {
     assert_eq!(counts, [2, 3, 4]);
 }
 
+/// seen = exported + counted losses.
+#[tokio::test]
+async fn a_follower_that_is_too_slow_is_told_how_much_it_missed() {
+    const LINES: u64 = 50_000;
+    let ring = Arc::new(Ring::new(1));
+    let writer = Arc::clone(&ring);
+    let (received, missed) = with_server(ring, move |path| {
+        writer.push(&loss(0));
+        let request = FlowsRequest {
+            follow: true,
+            ..FlowsRequest::default()
+        };
+        let mut lines = client::flows(&path, request).unwrap();
+        lines.next().unwrap().unwrap();
+        for _ in 0..LINES {
+            writer.push(&loss(1));
+        }
+        let (mut received, mut missed) = (0, 0);
+        while received + missed < LINES {
+            match Line::parse(&lines.next().unwrap().unwrap()).unwrap() {
+                Line::Loss(record) if record.loss.stage == "client" => missed += record.loss.count,
+                _ => received += 1,
+            }
+        }
+        (received, missed)
+    })
+    .await;
+    assert!(missed > 0, "the test is too slow to prove anything");
+    assert_eq!(received + missed, LINES);
+}
+
 fn ask(path: &Path, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(path).unwrap();
     // The agent may have closed before it has read all of a request that is too long.

@@ -10,10 +10,10 @@ use agent_common::{
 /// How long a TCP flow is kept that is half-open or closing, and any that has been reported closed.
 pub(crate) const CLOSED: Duration = Duration::from_secs(30);
 /// Pooled connections stay idle for hours; two hours are what hosts keep alive by default.
-pub(crate) const ESTABLISHED: Duration = Duration::from_secs(2 * 3600 + 15 * 60);
-pub(crate) const UDP: Duration = Duration::from_secs(60);
+pub(crate) const ESTABLISHED: Duration = Duration::from_mins(135);
+pub(crate) const UDP: Duration = Duration::from_mins(1);
 pub(crate) const ICMP: Duration = Duration::from_secs(10);
-pub(crate) const OTHER: Duration = Duration::from_secs(60);
+pub(crate) const OTHER: Duration = Duration::from_mins(1);
 
 /// The limit of a flow, by its protocol and the TCP flags of both sides.
 pub(crate) fn limit(protocol: u8, state: &FlowState) -> Duration {

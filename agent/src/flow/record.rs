@@ -15,6 +15,10 @@ pub(crate) const SCHEMA_VERSION: u16 = 1;
 /// One line of the stream.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are flows, and all are behind an Arc"
+)]
 pub(crate) enum Line {
     Flow(Record),
     Loss(LossRecord),

@@ -8,6 +8,7 @@ mod output;
 mod writer;
 
 use std::{
+    io,
     path::PathBuf,
     sync::{
         Arc,
@@ -54,18 +55,26 @@ pub(crate) struct SinkCounts(Arc<Shared>);
 
 impl Sink {
     /// Starts the writer. It ends, with everything written, when the sink is dropped.
-    pub(crate) fn start(target: Target, node: Arc<str>, queue: usize) -> (Self, JoinHandle<()>) {
+    ///
+    /// # Errors
+    ///
+    /// The target cannot be opened. Later on that is survived, and counted.
+    pub(crate) fn start(
+        target: Target,
+        node: Arc<str>,
+        queue: usize,
+    ) -> io::Result<(Self, JoinHandle<()>)> {
         let (sender, receiver) = mpsc::channel(queue.max(4));
         let shared = Arc::new(Shared::default());
-        let writer = Writer::new(target, node, Arc::clone(&shared));
+        let writer = Writer::open(target, node, Arc::clone(&shared))?;
         let task = tokio::task::spawn_blocking(move || writer.run(receiver));
-        (
+        Ok((
             Self {
                 queue: sender,
                 shared,
             },
             task,
-        )
+        ))
     }
 
     pub(crate) fn counts(&self) -> SinkCounts {

@@ -40,9 +40,6 @@ use super::{
     report::{Count, FlowReport, Removal, Report, SweepInput},
 };
 
-/// How long a flow that still talks goes without a record.
-const UPDATE_PERIOD: Duration = Duration::from_secs(60);
-
 /// How long the event of an opening may be on its way before a listing takes the flow up.
 const EVENT_DELAY: Duration = Duration::from_secs(5);
 
@@ -193,8 +190,9 @@ impl Tracker {
         let now = input.listed_at;
         let lost = input.events_lost.saturating_sub(self.events_lost);
         if lost > 0 {
-            let (first, last) = (clock.wall(self.last_sweep), clock.wall(now));
-            self.losses.add(Cause::RingBuffer, lost, first, last);
+            let since = clock.wall(self.last_sweep);
+            self.losses
+                .add(Cause::RingBuffer, lost, since, clock.wall(now));
             self.events_lost = input.events_lost;
         }
         for (key, state) in &input.flows_v4 {
@@ -261,6 +259,10 @@ impl Tracker {
             Phase::Closed => {
                 if is_idle {
                     outcome.removals.push(removal);
+                } else if entry.is_update_due(now) {
+                    // An RST that the other end ignores must not hide what follows it.
+                    let report = entry.report(&key, Kind::Update, now, Some(clock.wall(now)), None);
+                    outcome.reports.push(Report::Flow(report));
                 }
                 return;
             }
@@ -289,7 +291,7 @@ impl Tracker {
             outcome.reports.push(Report::Flow(report));
             outcome.removals.push(removal);
             entry.phase = Phase::Idle;
-        } else if entry.has_news() && now.since(entry.reported_at) >= UPDATE_PERIOD {
+        } else if entry.is_update_due(now) {
             let report = entry.report(&key, Kind::Update, now, Some(clock.wall(now)), None);
             outcome.reports.push(Report::Flow(report));
         }

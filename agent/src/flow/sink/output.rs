@@ -20,8 +20,15 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(target: Target) -> Self {
-        Self { target, file: None }
+    /// # Errors
+    ///
+    /// The file cannot be opened: a mistake that is better told at the start than in a log.
+    pub(super) fn open(target: Target) -> io::Result<Self> {
+        let file = match &target {
+            Target::Stdout => None,
+            Target::File(path) => Some(open(path)?),
+        };
+        Ok(Self { target, file })
     }
 
     /// Writes `batch`; on failure the file is cut back to whole lines and opened anew next time.

@@ -63,7 +63,7 @@ async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 async fn lines_are_whole_and_in_the_file_when_the_sink_ends() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flows.jsonl");
-    let (sink, task) = Sink::start(Target::File(path.clone()), "node-1".into(), 1024);
+    let (sink, task) = Sink::start(Target::File(path.clone()), "node-1".into(), 1024).unwrap();
     let counts = sink.counts();
     for _ in 0..1000 {
         sink.offer(&line(Kind::Start));
@@ -106,7 +106,7 @@ async fn a_deleted_folder_costs_counted_records_and_a_loss_record_when_it_is_bac
     let below = folder.path().join("flows");
     let path = below.join("flows.jsonl");
     fs::create_dir(&below).unwrap();
-    let (sink, task) = Sink::start(Target::File(path.clone()), "node-1".into(), 1024);
+    let (sink, task) = Sink::start(Target::File(path.clone()), "node-1".into(), 1024).unwrap();
     let counts = sink.counts();
     sink.offer(&line(Kind::Start));
     eventually("the first line", || lines(&path).len() == 1).await;
@@ -136,10 +136,17 @@ async fn a_deleted_folder_costs_counted_records_and_a_loss_record_when_it_is_bac
 
 #[tokio::test]
 async fn a_full_disk_costs_counted_records_and_not_the_agent() {
-    let (sink, task) = Sink::start(Target::File("/dev/full".into()), "node-1".into(), 1024);
+    let (sink, task) =
+        Sink::start(Target::File("/dev/full".into()), "node-1".into(), 1024).unwrap();
     let counts = sink.counts();
     sink.offer(&line(Kind::Deny));
     drop(sink);
     task.await.unwrap();
     assert_eq!((counts.get().seen, counts.get().lost), (1, 1));
+}
+
+#[tokio::test]
+async fn a_target_that_cannot_be_opened_is_told_at_the_start() {
+    let target = Target::File("/nowhere/flows.jsonl".into());
+    assert!(Sink::start(target, "node-1".into(), 8).is_err());
 }

@@ -40,10 +40,14 @@ struct Failure {
 }
 
 impl Writer {
-    pub(super) fn new(target: Target, node: Arc<str>, shared: Arc<Shared>) -> Self {
-        let output = Output::new(target.clone());
+    pub(super) fn open(
+        target: Target,
+        node: Arc<str>,
+        shared: Arc<Shared>,
+    ) -> std::io::Result<Self> {
+        let output = Output::open(target.clone())?;
         let shed_since = WallTime::now();
-        Self {
+        Ok(Self {
             target,
             output,
             node,
@@ -51,7 +55,7 @@ impl Writer {
             failed: None,
             shed_told: 0,
             shed_since,
-        }
+        })
     }
 
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Arc<Line>>) {
@@ -62,7 +66,7 @@ impl Writer {
             lines.clear();
         }
         if let Some(failure) = &self.failed {
-            warn!(target = ?self.target, lost = failure.count, "flow records were not written");
+            warn!(target = %self.target, lost = failure.count, "flow records were not written");
         }
     }
 
@@ -91,7 +95,7 @@ impl Writer {
         match self.output.write(batch) {
             Ok(()) => {
                 if let Some(failure) = self.failed.take() {
-                    info!(target = ?self.target, lost = failure.count, "flow records flow again");
+                    info!(target = %self.target, lost = failure.count, "flow records flow again");
                 }
                 (self.shed_told, self.shed_since) = (shed, now);
                 let records = lines
@@ -102,7 +106,7 @@ impl Writer {
             }
             Err(error) => {
                 if self.failed.is_none() {
-                    warn!(target = ?self.target, %error, "flow records cannot be written");
+                    warn!(target = %self.target, %error, "flow records cannot be written");
                 }
                 let failure = self.failed.get_or_insert(Failure {
                     at: Instant::now(),

@@ -1,5 +1,7 @@
 //! What is remembered of one flow between its records.
 
+use std::time::Duration;
+
 use agent_common::{
     event::Event,
     flow::{Flow, FlowState, tcp},
@@ -13,6 +15,9 @@ use crate::flow::{
     record::{EndReason, Kind},
     report::{Count, FlowReport},
 };
+
+/// How long a flow that still talks goes without a record.
+const UPDATE_PERIOD: Duration = Duration::from_mins(1);
 
 /// An opening may be reported a moment after the table's own time stamp, because the kernel reads
 /// its clock for each. Ports are not used again within this time.
@@ -33,7 +38,7 @@ pub(super) struct Entry {
     tcp_flags: [u8; 2],
     pub(super) reported: [Count; 2],
     pub(super) latest: [Count; 2],
-    pub(super) reported_at: BootTime,
+    reported_at: BootTime,
     pub(super) phase: Phase,
     /// Found by a sweep, its opening was not reported.
     pub(super) found: bool,
@@ -131,6 +136,11 @@ impl Entry {
         for (seen, flags) in self.tcp_flags.iter_mut().zip(tcp_flags) {
             *seen |= flags;
         }
+    }
+
+    /// It talks, and has gone without a record for long enough.
+    pub(super) fn is_update_due(&self, now: BootTime) -> bool {
+        self.has_news() && now.since(self.reported_at) >= UPDATE_PERIOD
     }
 
     pub(super) fn has_news(&self) -> bool {

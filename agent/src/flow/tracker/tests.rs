@@ -270,6 +270,25 @@ fn a_closed_entry_is_not_reported_again_and_leaves_after_thirty_seconds() {
 }
 
 #[test]
+fn a_closed_flow_that_goes_on_talking_does_not_do_so_unseen() {
+    let mut bench = Bench::new();
+    bench.event(&event(EventKind::Open, TCP, 101, 101, 1));
+    bench.event(&event(EventKind::Close, TCP, 101, 110, 9));
+    let closed = |last_seen, packets| FlowState {
+        closed: 1,
+        ..state(101, last_seen, packets)
+    };
+    assert_eq!(
+        bench.sweep(115, &[(TCP, closed(114, 11))]),
+        [],
+        "a late acknowledgement"
+    );
+    let update = bench.sweep(170, &[(TCP, closed(169, 500))]);
+    assert_eq!(brief(&update), [(Kind::Update, 491, None)]);
+    assert_eq!(bench.removed(), 0);
+}
+
+#[test]
 fn a_flow_that_talks_is_updated_every_minute() {
     let mut bench = Bench::new();
     bench.event(&event(EventKind::Open, TCP, 101, 101, 1));
