@@ -14,14 +14,14 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    io,
     os::fd::{AsFd, BorrowedFd},
-    path::{Path, PathBuf},
 };
 
 use serde::Serialize;
 
 use crate::datapath::{
+    attach::entry::{cgroup_pins, entries, fields, interface, mark, name, shown, tcx_pins, unmark},
     bpffs::BpfDir,
     cgroup::Cgroup,
     pin::{self, Held},
@@ -29,6 +29,10 @@ use crate::datapath::{
     tc::{self, Qdisc, Side},
 };
 
+mod entry;
+mod observe;
+
+pub use self::{entry::attached, observe::Observed};
 pub use crate::datapath::pin::Held as Outcome;
 
 /// Number of an endpoint, as in the contract's `Endpoint::id`.
@@ -68,18 +72,6 @@ pub struct Programs<'a> {
     pub sends: BorrowedFd<'a>,
     /// What it is sent: `to_endpoint` or `cgroup_ingress`.
     pub receives: BorrowedFd<'a>,
-}
-
-/// What is found where a program was attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Observed {
-    /// `ahead`: how many programs of others run before it, each of which could end the chain.
-    Attached {
-        program: u32,
-        ahead: u32,
-    },
-    Gone,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -264,80 +256,9 @@ impl Attached {
         self.outcome
     }
 
-    /// What the kernel says about the two programs now: what the endpoint sends, what it is sent.
-    pub fn verify(&self, dir: &BpfDir) -> Result<[Observed; 2], AttachError> {
-        let Self {
-            endpoint, target, ..
-        } = *self;
-        match target {
-            Target::Interface {
-                index,
-                hook: TcHook::Tcx,
-            } => {
-                let [from, to] = tcx_pins(dir, endpoint);
-                Ok([
-                    observe_tcx(&from, index, AttachType::TcxIngress)?,
-                    observe_tcx(&to, index, AttachType::TcxEgress)?,
-                ])
-            }
-            Target::Interface {
-                index,
-                hook: TcHook::Clsact,
-            } => Ok([
-                observe_filter(index, Side::Ingress)?,
-                observe_filter(index, Side::Egress)?,
-            ]),
-            Target::Cgroup { id } => {
-                let [incoming, outgoing] = cgroup_pins(dir, endpoint);
-                Ok([
-                    observe_cgroup(&outgoing, id)?,
-                    observe_cgroup(&incoming, id)?,
-                ])
-            }
-        }
-    }
-
-    /// Whether both programs still hang where they were put.
-    pub fn stands(&self, dir: &BpfDir) -> Result<bool, AttachError> {
-        Ok(!self.verify(dir)?.contains(&Observed::Gone))
-    }
-
     pub fn detach(self, dir: &BpfDir) -> Result<(), AttachError> {
         detach(dir, self.endpoint)
     }
-}
-
-fn observe_tcx(pin: &Path, index: u32, attach_type: AttachType) -> Result<Observed, AttachError> {
-    let info = pin::info(pin).map_err(failed("read", shown(pin)))?;
-    let Some(info) = info.filter(|info| info.target == LinkTarget::Interface(index)) else {
-        return Ok(Observed::Gone);
-    };
-    let chain = syscall::programs_of_interface(index, attach_type)
-        .map_err(failed("read the chain of", interface(index)))?;
-    let ahead = chain.iter().position(|program| *program == info.program);
-    Ok(ahead.map_or(Observed::Gone, |ahead| Observed::Attached {
-        program: info.program,
-        ahead: u32::try_from(ahead).unwrap_or(u32::MAX),
-    }))
-}
-
-fn observe_filter(index: u32, side: Side) -> Result<Observed, AttachError> {
-    let filter =
-        tc::filter(index, side).map_err(failed("read the filters of", interface(index)))?;
-    Ok(filter.map_or(Observed::Gone, |filter| Observed::Attached {
-        program: filter.program,
-        ahead: filter.ahead,
-    }))
-}
-
-/// Programs of a cgroup all have to agree, so that none is ahead of another.
-fn observe_cgroup(pin: &Path, id: u64) -> Result<Observed, AttachError> {
-    let info = pin::info(pin).map_err(failed("read", shown(pin)))?;
-    let info = info.filter(|info| info.target == LinkTarget::Cgroup(id));
-    Ok(info.map_or(Observed::Gone, |info| Observed::Attached {
-        program: info.program,
-        ahead: 0,
-    }))
 }
 
 /// Detaches whatever is attached for this endpoint, by whichever agent.
@@ -367,17 +288,6 @@ pub fn detach_others(
 /// Detaches everything of this folder. Needs neither the programs nor their maps.
 pub fn detach_all(dir: &BpfDir) -> Result<(), AttachError> {
     detach_others(dir, &BTreeSet::new()).map(drop)
-}
-
-/// The endpoints for which something is attached.
-pub fn attached(dir: &BpfDir) -> Result<BTreeSet<EndpointId>, AttachError> {
-    Ok(entries(dir)?
-        .iter()
-        .filter_map(|path| match fields(path)?.as_slice() {
-            ["if" | "cg" | "tc", endpoint, _] => endpoint.parse().ok(),
-            _ => None,
-        })
-        .collect())
 }
 
 /// Removes the endpoint's filters from every interface but `keep`.
@@ -427,52 +337,4 @@ fn release_qdisc(dir: &BpfDir, index: u32) -> Result<(), AttachError> {
         tc::remove_clsact(index).map_err(failed("remove clsact of", interface(index)))?;
     }
     unmark(&path)
-}
-
-fn tcx_pins(dir: &BpfDir, endpoint: EndpointId) -> [PathBuf; 2] {
-    ["from", "to"].map(|side| dir.links().join(format!("if-{endpoint}-{side}")))
-}
-
-fn cgroup_pins(dir: &BpfDir, endpoint: EndpointId) -> [PathBuf; 2] {
-    ["in", "out"].map(|side| dir.links().join(format!("cg-{endpoint}-{side}")))
-}
-
-fn entries(dir: &BpfDir) -> Result<Vec<PathBuf>, AttachError> {
-    let links = dir.links();
-    let read =
-        fs::read_dir(&links).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-    match read {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other.map_err(failed("read", shown(&links))),
-    }
-}
-
-fn interface(index: u32) -> String {
-    format!("interface {index}")
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn name(path: &Path) -> &str {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default()
-}
-
-fn fields(path: &Path) -> Option<Vec<&str>> {
-    let name = path.file_name()?.to_str()?;
-    Some(name.split('-').collect())
-}
-
-fn mark(path: &Path) -> Result<(), AttachError> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(failed("create", shown(path))),
-    }
-}
-
-fn unmark(path: &Path) -> Result<(), AttachError> {
-    fs::remove_dir(path).map_err(failed("remove", shown(path)))
 }

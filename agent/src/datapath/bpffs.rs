@@ -16,13 +16,16 @@ use rustix::{
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
 
-use crate::datapath::mountinfo::{MOUNTINFO, mounted_at, mounts};
-
 /// Where distributions mount it.
 const STANDARD: &str = "/sys/fs/bpf";
 
-/// The source that our own mounts name, so that we know them again and unmount no other.
-const OURS: &str = "ringfence";
+/// An empty folder that says that the mount it lies in is of our making, and ours to take back.
+///
+/// The mount's source would say it too, but 5.10 forgets it.
+const MOUNTED: &str = "mounted-here";
+
+/// What `mount` shows as the source, where the kernel remembers it.
+const SOURCE: &str = "ringfence";
 
 const LINKS: &str = "links";
 const MAPS: &str = "maps-v";
@@ -94,6 +97,7 @@ impl BpfDir {
                     return Err(BpffsError::Occupied(path.to_path_buf()));
                 }
                 mount_at(path)?;
+                make_folder(&path.join(MOUNTED))?;
             }
         }
         let dir = Self {
@@ -149,7 +153,7 @@ impl BpfDir {
         for entry in entries(&self.path)? {
             if entry.file_name() == Some(OsStr::new(LINKS)) || is_maps(&entry) {
                 fs::remove_dir_all(&entry).map_err(failed("remove", &entry))?;
-            } else {
+            } else if entry.file_name() != Some(OsStr::new(MOUNTED)) {
                 foreign = Some(entry);
             }
         }
@@ -159,10 +163,9 @@ impl BpfDir {
                 foreign,
             });
         }
-        let mounts = mounts().map_err(failed("read", Path::new(MOUNTINFO)))?;
-        if mounted_at(&mounts, &self.path)
-            .is_some_and(|mount| mount.fs_type == "bpf" && mount.source == OURS)
-        {
+        let mark = self.path.join(MOUNTED);
+        if mark.is_dir() {
+            fs::remove_dir(&mark).map_err(failed("remove", &mark))?;
             unmount(&self.path, UnmountFlags::empty())
                 .map_err(|errno| failed("unmount", &self.path)(errno.into()))?;
         }
@@ -231,7 +234,7 @@ fn make_folder(folder: &Path) -> Result<(), BpffsError> {
 
 fn mount_at(point: &Path) -> Result<(), BpffsError> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount(OURS, point, "bpf", flags, Some(c"mode=0700")).map_err(|errno| match errno {
+    mount(SOURCE, point, "bpf", flags, Some(c"mode=0700")).map_err(|errno| match errno {
         Errno::NODEV => BpffsError::NoFilesystem,
         Errno::PERM => BpffsError::Privilege(point.to_path_buf()),
         other => failed("mount a bpf filesystem at", point)(other.into()),

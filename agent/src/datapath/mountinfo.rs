@@ -1,11 +1,6 @@
 //! What is mounted where, from `/proc/thread-self/mountinfo`: threads may differ in what they see.
 
-use std::{
-    ffi::OsString,
-    fs, io,
-    os::unix::ffi::OsStringExt,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsString, fs, io, os::unix::ffi::OsStringExt, path::PathBuf};
 
 pub(crate) const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
 
@@ -15,18 +10,11 @@ pub(crate) struct Mount {
     pub(crate) root: PathBuf,
     pub(crate) point: PathBuf,
     pub(crate) fs_type: String,
-    /// What the mounter named it; filesystems without a device ignore it.
-    pub(crate) source: String,
 }
 
 /// Every mount of the calling thread's mount namespace, in the order in which they were made.
 pub(crate) fn mounts() -> io::Result<Vec<Mount>> {
     Ok(parse(&fs::read(MOUNTINFO)?))
-}
-
-/// The mount that is seen at `point`: of several on one folder, the last made is on top.
-pub(crate) fn mounted_at<'a>(mounts: &'a [Mount], point: &Path) -> Option<&'a Mount> {
-    mounts.iter().rfind(|mount| mount.point == point)
 }
 
 /// Lines that do not have the form are left out: later kernels may only add fields.
@@ -43,12 +31,10 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let point = fields.next()?;
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = rest.next()?;
-    let source = rest.next()?;
     Some(Mount {
         root: unescape(root),
         point: unescape(point),
         fs_type: String::from_utf8_lossy(fs_type).into_owned(),
-        source: String::from_utf8_lossy(source).into_owned(),
     })
 }
 
@@ -72,6 +58,8 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const TEXT: &[u8] = b"\
@@ -90,14 +78,5 @@ short line
         assert_eq!(mounts[1].point, Path::new("/sys/fs/cgroup/unified"));
         assert_eq!(mounts[2].point, Path::new("/mnt/with space\\x"));
         assert_eq!(mounts[2].root, Path::new("/inner"));
-        assert_eq!(mounts[2].source, "ringfence");
-    }
-
-    #[test]
-    fn the_mount_on_top_is_the_one_that_is_seen() {
-        let mounts = parse(TEXT);
-        let seen = mounted_at(&mounts, Path::new("/mnt/with space\\x"));
-        assert_eq!(seen.map(|mount| mount.fs_type.as_str()), Some("tmpfs"));
-        assert_eq!(mounted_at(&mounts, Path::new("/nowhere")), None);
     }
 }
