@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -71,7 +72,8 @@ impl Traffic {
         let mut writers = Vec::new();
         let mut counts = Vec::new();
         for target in &config.flows {
-            let (sink, writer) = Sink::start(target.clone(), Arc::clone(node), DEFAULT_QUEUE);
+            let (sink, writer) = Sink::start(target.clone(), Arc::clone(node), DEFAULT_QUEUE)
+                .with_context(|| format!("cannot write flow records to {target}"))?;
             counts.push((target.to_string(), sink.counts()));
             sinks.push(sink);
             writers.push(writer);

@@ -61,6 +61,8 @@ pub(crate) struct Tables {
     maps: FlowMaps,
     programs: Arc<Mutex<Programs>>,
     hertz: u64,
+    /// Events that were lost before this agent began to read.
+    lost_before: u64,
 }
 
 /// A listing. It is not of one moment: flows come and go while it is made.
@@ -73,6 +75,7 @@ pub(crate) struct Listing {
     pub(crate) jiffies: u64,
     /// Jiffies a second.
     pub(crate) hertz: u64,
+    /// Since this agent began to read.
     pub(crate) events_lost: u64,
 }
 
@@ -80,10 +83,12 @@ impl Tables {
     pub(crate) fn open(folder: &Path, programs: Arc<Mutex<Programs>>) -> anyhow::Result<Self> {
         let maps = FlowMaps::open(folder)?;
         let hertz = lock(&programs).hertz(&maps)?;
+        let lost_before = maps.events_lost()?;
         Ok(Self {
             maps,
             programs,
             hertz,
+            lost_before,
         })
     }
 
@@ -100,7 +105,7 @@ impl Tables {
                 .collect(),
             jiffies: lock(&self.programs).jiffies(&self.maps)?,
             hertz: self.hertz,
-            events_lost: self.maps.events_lost()?,
+            events_lost: self.maps.events_lost()?.saturating_sub(self.lost_before),
         })
     }
 
