@@ -89,10 +89,14 @@ pub(super) fn join_outside(host: &Netns, peer: &Peer) -> Result<()> {
 }
 
 /// A veth pair, both ends up, without addresses.
+///
+/// A peer that comes back has the hardware address that it had: others still remember it.
 fn connect(host: &Netns, peer: &Peer) -> Result<()> {
     let (interface, namespace) = (peer.interface(), peer.name());
+    let [_, _, _, number] = peer.v4.octets();
     host.ip(&format!(
-        "link add {interface} type veth peer name eth0 netns {namespace}\n\
+        "link add {interface} type veth peer name eth0 address 02:00:00:00:78:{number:02x} \
+         netns {namespace}\n\
          link set {interface} addrgenmode none up\n"
     ))?;
     peer.ip("link set eth0 addrgenmode none up\n")
