@@ -87,6 +87,31 @@ impl EventKind {
 }
 
 impl Event {
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) const EMPTY: Self = Self {
+        kind: 0,
+        reason: 0,
+        direction: 0,
+        protocol: 0,
+        family: 0,
+        origin: 0,
+        tcp_flags: [0; 2],
+        endpoint: 0,
+        local_port: 0,
+        remote_port: 0,
+        zero: 0,
+        rule: 0,
+        generation: 0,
+        ifindex: 0,
+        zero2: 0,
+        time: 0,
+        opened: 0,
+        local: [0; 16],
+        remote: [0; 16],
+        packets: [0; 2],
+        bytes: [0; 2],
+    };
+
     /// Becomes what happened at `time`, of the boot clock, to a flow in this state.
     ///
     /// In place, because an event is a quarter of a program's stack.
