@@ -17,4 +17,5 @@ pub(crate) mod slots;
 pub(crate) mod sync;
 mod syscall;
 pub mod tc;
+pub mod testbed;
 pub(crate) mod words;
