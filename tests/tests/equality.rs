@@ -142,7 +142,7 @@ impl<'b> Node<'b> {
             subjects: self.world.workloads.keys().cloned().collect(),
             this_node: self.world.nodes["one"].addresses.clone(),
         };
-        self.compiled = compile(&self.world, &scope, Some(&self.compiled));
+        self.compiled = compile(&self.world, &scope, &self.compiled.port_tables);
         self.bed.apply(&self.compiled, &self.endpoints).unwrap();
         self.twin.tables = self.compiled.clone();
         self.twin.words = self
