@@ -228,6 +228,10 @@ impl Decision {
 }
 
 impl Endpoint {
+    /// Stands for an endpoint that is not known: it has no word, so everything is denied, and
+    /// counters of its own.
+    pub const NOBODY: Self = Self { id: 0, flags: 0 };
+
     /// Drop what the endpoint sends from an address that is not its own.
     pub const CHECK_SOURCE: u16 = 1;
     /// The endpoint owns its addresses: its node may always reach it, and it may reach itself.

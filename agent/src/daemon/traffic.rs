@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     daemon::status::Shared,
     datapath::{
-        engine::Engine,
+        engine::{Engine, lock},
         traffic::{Events, Listing, Tables},
     },
     flow::{
@@ -81,6 +81,11 @@ impl Traffic {
         shared.show_records(Arc::clone(&stage), counts);
         let seen = shared.show_traffic(&folder)?;
 
+        let mut readers = Vec::new();
+        if let Some(messages) = lock(&engine.programs()).messages()? {
+            readers.push(tokio::spawn(messages));
+        }
+
         let flows = usize::try_from(config.capacities.flows)?;
         let pipeline = Pipeline {
             node: Arc::clone(node),
@@ -95,12 +100,12 @@ impl Traffic {
             stage,
             removals,
         };
+        readers.push(tokio::spawn(read_events(events, input.clone(), seen)));
+        let sweeps = sweep(tables, input.clone(), removed, Arc::clone(shared));
+        readers.push(tokio::spawn(sweeps));
         Ok(Self {
             inventory,
-            readers: vec![
-                tokio::spawn(read_events(events, input.clone(), seen)),
-                tokio::spawn(sweep(tables, input.clone(), removed, Arc::clone(shared))),
-            ],
+            readers,
             pipeline: tokio::spawn(pipeline.run(inputs)),
             writers,
             input,
