@@ -1,6 +1,12 @@
 //! What the programs tell the agent, by ring buffer.
 
-use crate::abi::abi;
+use crate::{
+    abi::abi,
+    flow::{FlowKey, FlowState},
+    judge::Sight,
+    protocol::Address,
+    verdict::Reason,
+};
 
 abi! {
     /// One event. Counters and times are those of the moment it was made.
@@ -76,6 +82,84 @@ impl EventKind {
             4 => Some(Self::Change),
             5 => Some(Self::Unremembered),
             _ => None,
+        }
+    }
+}
+
+impl Event {
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) const EMPTY: Self = Self {
+        kind: 0,
+        reason: 0,
+        direction: 0,
+        protocol: 0,
+        family: 0,
+        origin: 0,
+        tcp_flags: [0; 2],
+        endpoint: 0,
+        local_port: 0,
+        remote_port: 0,
+        zero: 0,
+        rule: 0,
+        generation: 0,
+        ifindex: 0,
+        zero2: 0,
+        time: 0,
+        opened: 0,
+        local: [0; 16],
+        remote: [0; 16],
+        packets: [0; 2],
+        bytes: [0; 2],
+    };
+
+    /// Becomes what happened at `time`, of the boot clock, to a flow in this state.
+    ///
+    /// In place, because an event is a quarter of a program's stack.
+    #[inline(always)]
+    pub fn fill<A: Address>(
+        &mut self,
+        kind: EventKind,
+        key: &FlowKey<A>,
+        state: &FlowState,
+        ifindex: u32,
+        time: u64,
+    ) {
+        self.kind = kind as u8;
+        self.reason = state.reason;
+        self.direction = state.direction() as u8;
+        self.protocol = key.protocol;
+        self.family = A::FAMILY;
+        self.origin = state.origin;
+        self.tcp_flags = state.tcp_flags;
+        self.endpoint = key.endpoint;
+        self.local_port = key.local_port;
+        self.remote_port = key.remote_port;
+        self.zero = 0;
+        self.rule = state.rule;
+        self.generation = state.generation;
+        self.ifindex = ifindex;
+        self.zero2 = 0;
+        self.time = time;
+        self.opened = state.opened;
+        self.local = key.local.mapped();
+        self.remote = key.remote.mapped();
+        self.packets = state.packets;
+        self.bytes = state.bytes;
+    }
+}
+
+impl DenialKey {
+    /// The kind of a denied packet.
+    #[inline(always)]
+    pub fn new<A: Address>(key: &FlowKey<A>, sight: &Sight, reason: Reason) -> Self {
+        Self {
+            endpoint: key.endpoint,
+            port: key.responder_port(sight.direction),
+            protocol: key.protocol,
+            direction: sight.direction as u8,
+            reason: reason as u8,
+            family: A::FAMILY,
+            remote: key.remote.mapped(),
         }
     }
 }

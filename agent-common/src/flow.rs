@@ -3,7 +3,7 @@
 use crate::{
     abi::{Abi, Field, abi},
     parse::Headers,
-    protocol::{self, Address},
+    protocol::Address,
     shared::Shared,
     table::Direction,
 };
@@ -13,7 +13,9 @@ use crate::{
 /// Local and remote, not source and destination: both directions have one key without sorting.
 /// The ports of an ICMP exchange are the identifier at the initiator and, at the responder, type
 /// × 256 + code of what the initiator sent.
-#[repr(C)]
+///
+/// Aligned, so that it is written by words.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey<A> {
     pub endpoint: u16,
@@ -109,6 +111,12 @@ pub mod tcp {
     pub const SYN: u8 = 2;
     pub const RST: u8 = 4;
     pub const ACK: u8 = 16;
+
+    /// A segment that asks for a new connection.
+    #[inline(always)]
+    pub const fn is_syn(flags: u8) -> bool {
+        flags & (SYN | ACK) == SYN
+    }
 }
 
 /// The side of a flow that a packet comes from; also the index of its counters.
@@ -189,21 +197,50 @@ impl Flow {
         direction_of(self.origin)
     }
 
-    /// What a packet of `headers` in `direction` does to this flow.
+    /// The flow as it is now, field by field.
+    #[inline(always)]
+    pub fn state(&self) -> FlowState {
+        FlowState {
+            generation: self.generation.get(),
+            rule: self.rule.get(),
+            reason: self.reason.get(),
+            origin: self.origin,
+            tcp_flags: [self.tcp_flags[0].get(), self.tcp_flags[1].get()],
+            closed: self.closed.get(),
+            opened: self.opened,
+            last_seen: self.last_seen.get(),
+            packets: [self.packets[0].get(), self.packets[1].get()],
+            bytes: [self.bytes[0].get(), self.bytes[1].get()],
+        }
+    }
+
+    /// What a packet in `direction` does to this flow.
     ///
     /// A SYN without ACK is never a reply: from the responder, or on a flow that is closing, it
     /// starts another flow.
     #[inline(always)]
-    pub fn step<A>(&self, headers: &Headers<A>, direction: Direction) -> Step {
-        let side = if direction as u8 == self.direction() as u8 {
-            Side::Initiator
-        } else {
-            Side::Responder
-        };
-        if headers.is_syn() && (matches!(side, Side::Responder) || self.is_closing()) {
+    pub fn step(&self, tcp_flags: u8, direction: Direction) -> Step {
+        let side = self.side(direction);
+        if tcp::is_syn(tcp_flags) && (matches!(side, Side::Responder) || self.is_closing()) {
             return Step::Reopen;
         }
         Step::Continue(side)
+    }
+
+    /// Whose packets go in `direction`.
+    #[inline(always)]
+    pub fn side(&self, direction: Direction) -> Side {
+        if direction as u8 == self.direction() as u8 {
+            Side::Initiator
+        } else {
+            Side::Responder
+        }
+    }
+
+    /// A packet neither starts nor ends anything: it is counted, and that is all.
+    #[inline(always)]
+    pub fn runs_on(&self, tcp_flags: u8) -> bool {
+        tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) == 0 && !self.is_closing()
     }
 
     /// One end has sent FIN or RST.
@@ -213,26 +250,26 @@ impl Flow {
         (initiator.get() | responder.get()) & (tcp::FIN | tcp::RST) != 0
     }
 
-    /// Counts a packet; says whether it is the one that ends the flow.
-    ///
-    /// A TCP flow ends with an RST, or with the first packet without FIN after both ends sent
-    /// theirs: the acknowledgement that closes the exchange.
     #[inline(always)]
-    pub fn count<A>(&self, headers: &Headers<A>, side: Side, length: u32, jiffies: u64) -> bool {
+    pub fn count(&self, tcp_flags: u8, side: Side, length: u32, jiffies: u64) {
         let index = side as usize & 1;
         self.packets[index].add(1);
         self.bytes[index].add(u64::from(length));
         self.last_seen.set(jiffies);
-        if headers.protocol != protocol::TCP {
-            return false;
-        }
         let seen = self.tcp_flags[index].get();
-        if seen | headers.tcp_flags != seen {
-            self.tcp_flags[index].set(seen | headers.tcp_flags);
+        if seen | tcp_flags != seen {
+            self.tcp_flags[index].set(seen | tcp_flags);
         }
+    }
+
+    /// Whether a packet that has been counted is the one that ends the flow; true once.
+    ///
+    /// A TCP flow ends with an RST, or with the first packet without FIN after both ends sent
+    /// theirs: the acknowledgement that closes the exchange.
+    #[inline(always)]
+    pub fn closes(&self, tcp_flags: u8) -> bool {
         let both = self.tcp_flags[0].get() & self.tcp_flags[1].get();
-        let ends = headers.tcp_flags & tcp::RST != 0
-            || (both & tcp::FIN != 0 && headers.tcp_flags & tcp::FIN == 0);
+        let ends = tcp_flags & tcp::RST != 0 || (both & tcp::FIN != 0 && tcp_flags & tcp::FIN == 0);
         if ends && self.closed.get() == 0 {
             self.closed.set(1);
             return true;
@@ -242,13 +279,15 @@ impl Flow {
 }
 
 impl FlowState {
+    #[inline(always)]
     pub fn direction(&self) -> Direction {
         direction_of(self.origin)
     }
 }
 
+/// The direction that policy judges a flow of this origin in.
 #[inline(always)]
-fn direction_of(origin: u8) -> Direction {
+pub(crate) fn direction_of(origin: u8) -> Direction {
     if origin & Flow::INITIATED_BY_PEER == 0 {
         Direction::Egress
     } else {

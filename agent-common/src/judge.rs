@@ -5,9 +5,10 @@
 
 use crate::{
     decide::{Question, Tables, decide},
-    event::EventKind,
-    flow::{Flow, FlowKey, Side, Step},
-    parse::{Class, Family, Headers, Packet},
+    event::{DenialKey, Event, EventKind},
+    flow::{Flow, FlowKey, FlowState, Side, Step, direction_of, tcp},
+    parse::{Class, Extent, Family, Headers, Packet},
+    protocol,
     table::{Direction, Endpoint, Word},
     verdict::{Reason, RuleId, Verdict},
 };
@@ -17,7 +18,7 @@ pub trait Datapath<A>: Tables<A> {
     fn flow(&self, key: &FlowKey<A>) -> Option<&Flow>;
 
     /// Remembers a new flow, in place of one with the same key; false if there is no room.
-    fn remember(&self, key: &FlowKey<A>, new: &NewFlow) -> bool;
+    fn remember(&self, key: &FlowKey<A>, flow: &FlowState) -> bool;
 
     fn forget(&self, key: &FlowKey<A>);
 
@@ -26,11 +27,14 @@ pub trait Datapath<A>: Tables<A> {
 
     fn jiffies(&self) -> u64;
 
-    /// Reports what happened to a flow that is, or was, in the table.
-    fn report_flow(&self, kind: EventKind, key: &FlowKey<A>, flow: &Flow);
+    /// Nanoseconds of the boot clock.
+    fn now(&self) -> u64;
 
-    /// Reports a packet of a flow that is not in the table.
-    fn report_packet(&self, kind: EventKind, key: &FlowKey<A>, sight: &Sight, verdict: Verdict);
+    /// Makes an event where there is room for it; `fill` sets every field.
+    fn report(&self, fill: impl FnOnce(&mut Event));
+
+    /// Counts a denied packet with others of its kind; true for the first.
+    fn deny(&self, kind: &DenialKey, length: u32) -> bool;
 
     fn count(&self, endpoint: Endpoint, reason: Reason, length: u32);
 }
@@ -45,20 +49,44 @@ pub struct Sight {
     pub length: u32,
     /// The packet was made by this node's own stack, not forwarded by it.
     pub made_here: bool,
+    /// The interface, or 0 in a cgroup.
+    pub ifindex: u32,
 }
 
-/// A flow that is about to be remembered, with its first packet counted.
-#[derive(Clone, Copy, Debug)]
-pub struct NewFlow {
-    pub generation: u32,
-    pub rule: RuleId,
-    pub reason: Reason,
-    pub origin: u8,
-    pub tcp_flags: u8,
-    pub length: u32,
+/// What the headers say of a packet beyond its flow's key: TCP flags, and whether it is a reply.
+///
+/// One number, because a function of the kernel takes five arguments at most.
+#[derive(Clone, Copy)]
+struct Facts(u16);
+
+impl Facts {
+    const REPLY: u16 = 1 << 8;
+
+    #[inline(always)]
+    fn of<A>(headers: &Headers<A>) -> Self {
+        let reply = if matches!(headers.class, Class::Reply) {
+            Self::REPLY
+        } else {
+            0
+        };
+        Self(u16::from(headers.tcp_flags) | reply)
+    }
+
+    #[inline(always)]
+    fn tcp_flags(self) -> u8 {
+        self.0.to_le_bytes()[0]
+    }
+
+    #[inline(always)]
+    fn is_reply(self) -> bool {
+        self.0 & Self::REPLY != 0
+    }
 }
 
 /// Judges a packet whose headers are known.
+///
+/// What a packet of a live flow needs stands here; all else is in functions of their own, which
+/// the verifier walks through once, and which the short path does not have to jump over.
 #[inline(always)]
 pub fn judge<A: Family, D: Datapath<A>>(
     datapath: &D,
@@ -73,22 +101,31 @@ pub fn judge<A: Family, D: Datapath<A>>(
         Class::Router => {
             return match sight.direction {
                 Direction::Ingress => pass(datapath, sight, Reason::NeighbourDiscovery),
-                Direction::Egress => refuse(datapath, &key, sight, Reason::RogueRouter),
+                Direction::Egress => refuse(
+                    datapath,
+                    &key,
+                    sight,
+                    Facts::of(headers),
+                    Reason::RogueRouter,
+                ),
             };
         }
         Class::Error => {
-            if is_related(datapath, packet, headers, sight) {
+            if is_related(datapath, packet, headers.related, sight) {
                 return pass(datapath, sight, Reason::Related);
             }
         }
     }
-
-    if let Some(flow) = datapath.flow(&key)
-        && let Step::Continue(side) = flow.step(headers, sight.direction)
+    let flow = datapath.flow(&key);
+    if let Some(flow) = flow
+        && flow.generation.get() == sight.word.generation()
+        && flow.runs_on(headers.tcp_flags)
     {
-        return continued(datapath, &key, flow, headers, side, sight);
+        let side = flow.side(sight.direction);
+        flow.count(headers.tcp_flags, side, sight.length, datapath.jiffies());
+        return Verdict::by_rule(RuleId(flow.rule.get()));
     }
-    opened(datapath, &key, headers, sight)
+    unusual(datapath, &key, sight, Facts::of(headers), flow)
 }
 
 /// Counts a packet that was dropped before it could be judged.
@@ -98,26 +135,41 @@ pub fn unreadable<A, D: Datapath<A>>(datapath: &D, sight: &Sight, reason: Reason
     Verdict::because(reason)
 }
 
+/// A packet that starts a flow, ends one, is the first since a change of policy, or is none of it.
+#[inline(never)]
+fn unusual<A: Family, D: Datapath<A>>(
+    datapath: &D,
+    key: &FlowKey<A>,
+    sight: &Sight,
+    facts: Facts,
+    flow: Option<&Flow>,
+) -> Verdict {
+    let Some(flow) = flow else {
+        return opened(datapath, key, sight, facts, None);
+    };
+    match flow.step(facts.tcp_flags(), sight.direction) {
+        Step::Continue(side) => continued(datapath, key, sight, facts, flow, side),
+        Step::Reopen => opened(datapath, key, sight, facts, Some(flow)),
+    }
+}
+
 /// A packet of a flow that the table has.
 #[inline(always)]
 fn continued<A: Family, D: Datapath<A>>(
     datapath: &D,
     key: &FlowKey<A>,
-    flow: &Flow,
-    headers: &Headers<A>,
-    side: Side,
     sight: &Sight,
+    facts: Facts,
+    flow: &Flow,
+    side: Side,
 ) -> Verdict {
     if flow.generation.get() != sight.word.generation() {
-        let verdict = decide(
-            datapath,
-            &question(key, flow.direction(), flow.origin, sight),
-        );
+        let verdict = answer(datapath, key, sight, flow.origin);
         if !verdict.allows() {
             flow.reason.set(Reason::Revoked as u8);
-            datapath.report_flow(EventKind::Close, key, flow);
+            report(datapath, EventKind::Close, key, sight, flow);
             datapath.forget(key);
-            return refuse(datapath, key, sight, Reason::Revoked);
+            return refuse(datapath, key, sight, facts, Reason::Revoked);
         }
         let rule = verdict.rule().0;
         let changed = flow.rule.get() != rule;
@@ -125,89 +177,69 @@ fn continued<A: Family, D: Datapath<A>>(
         flow.reason.set(verdict.reason() as u8);
         flow.generation.set(sight.word.generation());
         if changed {
-            datapath.report_flow(EventKind::Change, key, flow);
+            report(datapath, EventKind::Change, key, sight, flow);
         }
     }
-    if flow.count(headers, side, sight.length, datapath.jiffies()) {
-        datapath.report_flow(EventKind::Close, key, flow);
+    let tcp_flags = facts.tcp_flags();
+    flow.count(tcp_flags, side, sight.length, datapath.jiffies());
+    if flow.closes(tcp_flags) {
+        report(datapath, EventKind::Close, key, sight, flow);
     }
     Verdict::by_rule(RuleId(flow.rule.get()))
 }
 
-/// A packet that starts a flow, or would.
+/// A packet that starts a flow, or would; in place of `old`, if that had the same ends.
 #[inline(always)]
 fn opened<A: Family, D: Datapath<A>>(
     datapath: &D,
     key: &FlowKey<A>,
-    headers: &Headers<A>,
     sight: &Sight,
+    facts: Facts,
+    old: Option<&Flow>,
 ) -> Verdict {
-    let Sight {
-        endpoint,
-        word,
-        direction,
-        length,
-        made_here,
-    } = *sight;
-    if matches!(direction, Direction::Egress)
+    let endpoint = sight.endpoint;
+    // What an endpoint sends comes from its own side of the key.
+    if matches!(sight.direction, Direction::Egress)
         && endpoint.has(Endpoint::CHECK_SOURCE)
-        && !headers.source.is_local_scope()
-        && !datapath.owns(endpoint, &headers.source)
+        && !key.local.is_local_scope()
+        && !datapath.owns(endpoint, &key.local)
     {
-        return refuse(datapath, key, sight, Reason::SpoofedSource);
+        return refuse(datapath, key, sight, facts, Reason::SpoofedSource);
     }
-    if matches!(headers.class, Class::Reply) {
-        return refuse(datapath, key, sight, Reason::NoState);
+    if facts.is_reply() {
+        return refuse(datapath, key, sight, facts, Reason::NoState);
     }
-
-    let mut origin = 0;
-    if matches!(direction, Direction::Ingress) {
-        origin |= Flow::INITIATED_BY_PEER;
-    }
-    if made_here {
-        origin |= Flow::MADE_HERE;
-    }
-    if headers.protocol == crate::protocol::TCP && !headers.is_syn() {
-        origin |= Flow::ADOPTED;
-    }
-    let verdict = decide(datapath, &question(key, direction, origin, sight));
+    let origin = origin(key, sight, facts);
+    let verdict = answer(datapath, key, sight, origin);
     if !verdict.allows() {
-        return refuse(datapath, key, sight, verdict.reason());
+        return refuse(datapath, key, sight, facts, verdict.reason());
     }
-
-    if let Some(old) = datapath.flow(key)
+    if let Some(old) = old
         && old.closed.get() == 0
     {
-        datapath.report_flow(EventKind::Close, key, old);
+        report(datapath, EventKind::Close, key, sight, old);
     }
-    let new = NewFlow {
-        generation: word.generation(),
-        rule: verdict.rule(),
-        reason: verdict.reason(),
-        origin,
-        tcp_flags: headers.tcp_flags,
-        length,
-    };
-    if datapath.remember(key, &new) {
-        datapath.report_packet(EventKind::Open, key, sight, verdict);
-        datapath.count(endpoint, verdict.reason(), length);
+    let flow = first_state(datapath, sight, facts, verdict, origin);
+    let (kind, reason) = if datapath.remember(key, &flow) {
+        (EventKind::Open, verdict.reason())
     } else {
-        datapath.report_packet(EventKind::Unremembered, key, sight, verdict);
-        datapath.count(endpoint, Reason::FlowTableFull, length);
-    }
+        (EventKind::Unremembered, Reason::FlowTableFull)
+    };
+    datapath.report(|event| event.fill(kind, key, &flow, sight.ifindex, flow.opened));
+    datapath.count(endpoint, reason, sight.length);
     verdict
 }
 
-/// Whether an ICMP error speaks about a flow that is live and still permitted.
-#[inline(always)]
+/// Whether an ICMP error speaks, `at` so many bytes, about a flow that is live and still permitted.
+#[inline(never)]
 fn is_related<A: Family, D: Datapath<A>>(
     datapath: &D,
     packet: &impl Packet,
-    headers: &Headers<A>,
+    at: u16,
     sight: &Sight,
 ) -> bool {
     let mut quoted = Headers::<A>::EMPTY;
-    if A::parse_related(packet, usize::from(headers.related), &mut quoted).is_err() {
+    if A::whole(packet, usize::from(at), &mut quoted, Extent::Quoted).is_err() {
         return false;
     }
     // The error travels against the packet that it quotes.
@@ -216,21 +248,19 @@ fn is_related<A: Family, D: Datapath<A>>(
         return false;
     };
     flow.generation.get() == sight.word.generation()
-        || decide(
-            datapath,
-            &question(&key, flow.direction(), flow.origin, sight),
-        )
-        .allows()
+        || answer(datapath, &key, sight, flow.origin).allows()
 }
 
-#[inline(always)]
-fn question<A: Family>(
+/// What policy says of a flow with this origin.
+#[inline(never)]
+fn answer<A: Family, D: Datapath<A>>(
+    datapath: &D,
     key: &FlowKey<A>,
-    direction: Direction,
-    origin: u8,
     sight: &Sight,
-) -> Question<A> {
-    Question {
+    origin: u8,
+) -> Verdict {
+    let direction = direction_of(origin);
+    let question = Question {
         endpoint: sight.endpoint,
         word: sight.word,
         direction,
@@ -239,7 +269,60 @@ fn question<A: Family>(
         protocol: key.protocol,
         port: key.responder_port(direction),
         made_here: origin & Flow::MADE_HERE != 0,
+    };
+    decide(datapath, &question)
+}
+
+/// How a flow starts whose first packet this is.
+#[inline(always)]
+fn origin<A>(key: &FlowKey<A>, sight: &Sight, facts: Facts) -> u8 {
+    let mut origin = 0;
+    if matches!(sight.direction, Direction::Ingress) {
+        origin |= Flow::INITIATED_BY_PEER;
     }
+    if sight.made_here {
+        origin |= Flow::MADE_HERE;
+    }
+    if key.protocol == protocol::TCP && !tcp::is_syn(facts.tcp_flags()) {
+        origin |= Flow::ADOPTED;
+    }
+    origin
+}
+
+/// A flow of which one packet has been seen.
+#[inline(always)]
+fn first_state<A, D: Datapath<A>>(
+    datapath: &D,
+    sight: &Sight,
+    facts: Facts,
+    verdict: Verdict,
+    origin: u8,
+) -> FlowState {
+    FlowState {
+        generation: sight.word.generation(),
+        rule: verdict.rule().0,
+        reason: verdict.reason() as u8,
+        origin,
+        tcp_flags: [facts.tcp_flags(), 0],
+        closed: 0,
+        opened: datapath.now(),
+        last_seen: datapath.jiffies(),
+        packets: [1, 0],
+        bytes: [u64::from(sight.length), 0],
+    }
+}
+
+/// Reports what happened to a flow of the table.
+#[inline(never)]
+fn report<A: Family, D: Datapath<A>>(
+    datapath: &D,
+    kind: EventKind,
+    key: &FlowKey<A>,
+    sight: &Sight,
+    flow: &Flow,
+) {
+    let time = datapath.now();
+    datapath.report(|event| event.fill(kind, key, &flow.state(), sight.ifindex, time));
 }
 
 #[inline(always)]
@@ -248,15 +331,23 @@ fn pass<A, D: Datapath<A>>(datapath: &D, sight: &Sight, reason: Reason) -> Verdi
     Verdict::because(reason)
 }
 
-#[inline(always)]
-fn refuse<A, D: Datapath<A>>(
+/// Drops a packet: counted always, reported if it is the first of its kind.
+#[inline(never)]
+fn refuse<A: Family, D: Datapath<A>>(
     datapath: &D,
     key: &FlowKey<A>,
     sight: &Sight,
+    facts: Facts,
     reason: Reason,
 ) -> Verdict {
     let verdict = Verdict::because(reason);
     datapath.count(sight.endpoint, reason, sight.length);
-    datapath.report_packet(EventKind::Deny, key, sight, verdict);
+    if datapath.deny(&DenialKey::new(key, sight, reason), sight.length) {
+        let origin = origin(key, sight, facts);
+        let state = first_state::<A, _>(datapath, sight, facts, verdict, origin);
+        datapath.report(|event| {
+            event.fill(EventKind::Deny, key, &state, sight.ifindex, state.opened);
+        });
+    }
     verdict
 }

@@ -13,7 +13,7 @@
 // BPF assembly needs it; the BPF build allows it, the host build never sees it.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 extern crate std;
 
 pub mod abi;
@@ -25,4 +25,6 @@ pub mod parse;
 pub mod protocol;
 pub mod shared;
 pub mod table;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod verdict;

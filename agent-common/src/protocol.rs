@@ -31,8 +31,8 @@ impl Address for [u8; 4] {
 
     #[inline(always)]
     fn mapped(self) -> [u8; 16] {
-        let [a, b, c, d] = self;
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+        // As one number: an array of bytes would be written byte by byte.
+        (0xffff_0000_0000 | u128::from(u32::from_be_bytes(self))).to_be_bytes()
     }
 
     #[inline(always)]

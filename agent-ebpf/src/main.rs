@@ -4,11 +4,14 @@
 //! tested on the host; here the maps are bound to it.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod datapath;
+mod family;
 mod hook;
 mod maps;
 mod packet;
+mod verifier;
 
 /// Some of the helpers are reserved for programs under a licence compatible with the GPL.
 #[unsafe(link_section = "license")]

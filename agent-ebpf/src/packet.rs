@@ -32,16 +32,21 @@ impl Buffer {
 impl Packet for Buffer {
     #[inline(always)]
     fn load<T: Header>(&self, offset: usize) -> Option<T> {
-        let at = self.start + offset;
-        if at + size_of::<T>() <= self.end {
-            if align_of::<T>() == 1 && size_of::<T>() % 4 == 0 {
-                // SAFETY: within the linear part, as just checked; `T` is valid for any bytes.
-                return Some(unsafe { (at as *const WordAligned<T>).read() }.0);
-            }
-            // SAFETY: as above.
-            return Some(unsafe { (at as *const T).read_unaligned() });
-        }
-        // Part of the header lies in a fragment of the buffer, or the packet ends.
         SkBuff::new(self.context).load(offset).ok()
+    }
+
+    #[inline(always)]
+    fn peek<T: Header>(&self, offset: usize) -> Option<T> {
+        let at = self.start + offset;
+        if at + size_of::<T>() > self.end {
+            // Part of the header lies in a fragment of the buffer, or the packet ends.
+            return None;
+        }
+        if align_of::<T>() == 1 && size_of::<T>() % 4 == 0 {
+            // SAFETY: within the linear part, as just checked; `T` is valid for any bytes.
+            return Some(unsafe { (at as *const WordAligned<T>).read() }.0);
+        }
+        // SAFETY: as above.
+        Some(unsafe { (at as *const T).read_unaligned() })
     }
 }

@@ -18,5 +18,6 @@ pub(crate) mod slots;
 pub(crate) mod sync;
 mod syscall;
 pub mod tc;
+pub mod testbed;
 pub(crate) mod traffic;
 pub(crate) mod words;

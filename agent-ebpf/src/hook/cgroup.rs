@@ -1,8 +1,7 @@
 //! Sockets of an endpoint's cgroup, both directions.
 
 use agent_common::{
-    judge::{Sight, judge, unreadable},
-    parse::{Family, Headers},
+    judge::{Sight, unreadable},
     table::{Direction, Endpoint},
     verdict::Reason,
 };
@@ -10,7 +9,8 @@ use aya_ebpf::{bindings::__sk_buff, macros::cgroup_skb, programs::SkBuffContext}
 use network_types::eth::EtherType;
 
 use crate::{
-    datapath::{FamilyMaps, Maps, word},
+    datapath::{Maps, word},
+    family::judge_family,
     packet::Buffer,
 };
 
@@ -44,30 +44,24 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         id: id as u16,
         flags: 0,
     };
+    let Some(word) = word(endpoint) else {
+        return DROP;
+    };
     let sight = Sight {
         endpoint,
-        word: word(endpoint),
+        word,
         direction,
         length,
         made_here: false,
+        ifindex: 0,
     };
-    let maps = Maps { ifindex: 0 };
     let packet = Buffer::new(context);
     const IPV4: u32 = EtherType::Ipv4 as u16 as u32;
     const IPV6: u32 = EtherType::Ipv6 as u16 as u32;
     let allows = match protocol {
-        IPV4 => judge_family::<[u8; 4]>(&maps, &packet, &sight),
-        IPV6 => judge_family::<[u8; 16]>(&maps, &packet, &sight),
-        _ => unreadable::<[u8; 4], _>(&maps, &sight, Reason::NotIp).allows(),
+        IPV4 => judge_family::<[u8; 4]>(&packet, 0, &sight).allows(),
+        IPV6 => judge_family::<[u8; 16]>(&packet, 0, &sight).allows(),
+        _ => unreadable::<[u8; 4], _>(&Maps, &sight, Reason::NotIp).allows(),
     };
     if allows { PASS } else { DROP }
-}
-
-#[inline(always)]
-fn judge_family<A: FamilyMaps + Family>(maps: &Maps, packet: &Buffer, sight: &Sight) -> bool {
-    let mut headers = Headers::<A>::EMPTY;
-    match A::parse(packet, 0, &mut headers) {
-        Ok(()) => judge(maps, packet, &headers, sight).allows(),
-        Err(reason) => unreadable::<A, _>(maps, sight, reason).allows(),
-    }
 }

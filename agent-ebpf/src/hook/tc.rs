@@ -1,8 +1,8 @@
 //! The host side of an endpoint's interface, both directions.
 
 use agent_common::{
-    judge::{Sight, judge, unreadable},
-    parse::{Headers, Network, network},
+    judge::{Sight, unreadable},
+    parse::{Network, network},
     table::Direction,
     verdict::{Reason, Verdict},
 };
@@ -15,7 +15,8 @@ use aya_ebpf::{
 use network_types::eth::EthHdr;
 
 use crate::{
-    datapath::{FamilyMaps, Maps, word},
+    datapath::{Maps, word},
+    family::judge_family,
     maps::{CLOCK, INTERFACES},
     packet::Buffer,
 };
@@ -63,21 +64,24 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         // The agent registers an interface before it attaches: this one was taken from us.
         return TC_ACT_SHOT;
     };
+    let Some(word) = word(endpoint) else {
+        return TC_ACT_SHOT;
+    };
     let sight = Sight {
         endpoint,
-        word: word(endpoint),
+        word,
         direction,
         length: length.saturating_sub(EthHdr::LEN as u32),
         made_here: ingress_ifindex == 0,
+        ifindex,
     };
-    let maps = Maps { ifindex };
     let packet = Buffer::new(context);
     let verdict = match network(&packet) {
-        Network::V4 => judge_family::<[u8; 4]>(&maps, &packet, &sight),
-        Network::V6 => judge_family::<[u8; 16]>(&maps, &packet, &sight),
-        Network::Arp => unjudged(&maps, &sight, Reason::Arp),
-        Network::Other => unjudged(&maps, &sight, Reason::NotIp),
-        Network::Short => unjudged(&maps, &sight, Reason::Malformed),
+        Network::V4 => judge_family::<[u8; 4]>(&packet, EthHdr::LEN, &sight),
+        Network::V6 => judge_family::<[u8; 16]>(&packet, EthHdr::LEN, &sight),
+        Network::Arp => unjudged(&sight, Reason::Arp),
+        Network::Other => unjudged(&sight, Reason::NotIp),
+        Network::Short => unjudged(&sight, Reason::Malformed),
     };
     // Unspecified: programs behind this one still run.
     if verdict.allows() {
@@ -87,21 +91,8 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
     }
 }
 
-#[inline(always)]
-fn judge_family<A: FamilyMaps + agent_common::parse::Family>(
-    maps: &Maps,
-    packet: &Buffer,
-    sight: &Sight,
-) -> Verdict {
-    let mut headers = Headers::<A>::EMPTY;
-    match A::parse(packet, EthHdr::LEN, &mut headers) {
-        Ok(()) => judge(maps, packet, &headers, sight),
-        Err(reason) => unreadable::<A, _>(maps, sight, reason),
-    }
-}
-
 /// Frames that are not judged by policy.
 #[inline(always)]
-fn unjudged(maps: &Maps, sight: &Sight, reason: Reason) -> Verdict {
-    unreadable::<[u8; 4], _>(maps, sight, reason)
+fn unjudged(sight: &Sight, reason: Reason) -> Verdict {
+    unreadable::<[u8; 4], _>(&Maps, sight, reason)
 }

@@ -45,6 +45,9 @@ const FILES: Duration = Duration::from_millis(200);
 /// Between two looks at everything else, should an announcement have been missed.
 const BACKSTOP: Duration = Duration::from_secs(1);
 
+/// Before a change that was refused is tried again.
+const RETRY: Duration = Duration::from_secs(30);
+
 pub(crate) struct Controller {
     inputs: Inputs,
     registry: Registry,
@@ -53,6 +56,8 @@ pub(crate) struct Controller {
     inventory: watch::Sender<Arc<Inventory>>,
     cgroups: watch::Sender<Vec<EndpointSpec>>,
     desired: Desired,
+    /// When the last change was tried that did not come into force.
+    refused: Option<Instant>,
 }
 
 /// What is to be, of the world that is in force.
@@ -82,6 +87,7 @@ impl Controller {
             inventory,
             cgroups,
             desired,
+            refused: None,
         }
     }
 
@@ -116,7 +122,7 @@ impl Controller {
             if let Some(reload) = reload {
                 self.reload(reload);
             } else if look {
-                self.follow_addresses();
+                self.follow();
             } else {
                 continue;
             }
@@ -126,34 +132,44 @@ impl Controller {
     }
 
     fn reload(&mut self, reload: Reload) {
-        let Reload { world, mut errors } = reload;
+        let Reload { world, errors } = reload;
         for error in &errors {
             tracing::error!("{error}");
         }
-        let this_node = self.desired.this_node.clone();
+        self.put_into_force(world, self.desired.this_node.clone(), errors);
+    }
+
+    /// Follows the node's addresses, which have a say in what its own endpoints accept, and tries
+    /// again what was refused: room may be had now.
+    fn follow(&mut self) {
+        let this_node = match link::addresses() {
+            Ok(this_node) => this_node,
+            Err(error) => {
+                tracing::error!(%error, "cannot follow the node's addresses");
+                return;
+            }
+        };
+        let again = self.refused.is_some_and(|at| at.elapsed() >= RETRY);
+        if again || (self.refused.is_none() && this_node != self.desired.this_node) {
+            let (world, errors) = (self.inputs.world(), self.inputs.errors().to_vec());
+            self.put_into_force(world, this_node, errors);
+        }
+    }
+
+    /// Enforces, and shows how that went besides what is wrong with the input.
+    fn put_into_force(
+        &mut self,
+        world: Arc<World>,
+        this_node: BTreeSet<IpAddr>,
+        mut errors: Vec<String>,
+    ) {
+        self.refused = None;
         if let Err(error) = self.enforce(world, this_node) {
             tracing::error!("{error:#}");
             errors.push(format!("{error:#}"));
+            self.refused = Some(Instant::now());
         }
         self.shared.loaded(errors);
-    }
-
-    /// Addresses of this node have a say in what its own endpoints accept.
-    fn follow_addresses(&mut self) {
-        let enforced = link::addresses()
-            .map_err(anyhow::Error::from)
-            .and_then(|this_node| {
-                if this_node == self.desired.this_node {
-                    return Ok(());
-                }
-                self.enforce(Arc::clone(&self.desired.world), this_node)
-            });
-        if let Err(error) = enforced {
-            tracing::error!(
-                error = format!("{error:#}"),
-                "cannot follow the node's addresses"
-            );
-        }
     }
 
     /// Compiles and puts into force.

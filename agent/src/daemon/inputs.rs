@@ -22,6 +22,8 @@ pub(crate) struct Inputs {
     /// No file among them has an error.
     good: Vec<ParsedFile>,
     world: Arc<World>,
+    /// Of the last reading.
+    errors: Vec<String>,
     seen: Vec<Sight>,
 }
 
@@ -65,8 +67,14 @@ impl Inputs {
             paths,
             good,
             world: Arc::new(world),
+            errors: Vec::new(),
             seen,
         })
+    }
+
+    /// What was wrong when it was last read; the last good version of it is in the world.
+    pub(crate) fn errors(&self) -> &[String] {
+        &self.errors
     }
 
     pub(crate) fn world(&self) -> Arc<World> {
@@ -97,6 +105,7 @@ impl Inputs {
             self.world = Arc::new(world);
         }
         errors.extend(conflicts);
+        self.errors.clone_from(&errors);
         Some(Reload {
             world: self.world(),
             errors,

@@ -3,14 +3,15 @@
 use std::{
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use agent_common::verdict::Reason;
 use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{CgroupSkb, SchedClassifier, TestRun as _, TestRunOptions},
+    maps::{Array, ProgramArray},
+    programs::{CgroupSkb, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions},
 };
 
 use crate::datapath::{attach, maps, raw::Raw};
@@ -60,6 +61,15 @@ pub(crate) struct CgroupPrograms {
     object: Ebpf,
 }
 
+/// What loading a program costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cost {
+    pub program: &'static str,
+    /// Instructions that the verifier went through; kernels before 5.16 do not say.
+    pub verified: Option<u32>,
+    pub load: Duration,
+}
+
 impl Programs {
     /// Loads the programs; maps are made below `folder`, or taken over from there.
     pub(crate) fn load(folder: &Path, sizes: &Sizes) -> anyhow::Result<Self> {
@@ -79,6 +89,29 @@ impl Programs {
             sends: fd(&self.object, "from_endpoint")?,
             receives: fd(&self.object, "to_endpoint")?,
         })
+    }
+
+    /// A program by its name, loaded when it is first asked for.
+    pub(crate) fn loaded(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
+        let program = classifier(&mut self.object, name)?;
+        if program.fd().is_err() {
+            program.load()?;
+        }
+        Ok(program)
+    }
+
+    /// Sets what the benchmark's rotating program does, and the program that follows it.
+    pub(crate) fn rotate(&mut self, state: [u64; 4], onward: &str) -> anyhow::Result<()> {
+        const NO_ROTATION: &str = "the BPF object was built without the benchmark's program";
+        let next = self.loaded(onward)?.fd()?.try_clone()?;
+        let programs = self.object.map_mut("NEXT").context(NO_ROTATION)?;
+        ProgramArray::try_from(programs)?.set(0, &next, 0)?;
+        let map = self.object.map_mut("ROTATION").context(NO_ROTATION)?;
+        let mut map: Array<_, u64> = Array::try_from(map)?;
+        for (index, value) in (0..).zip(state) {
+            map.set(index, value, 0)?;
+        }
+        Ok(())
     }
 
     /// The kernel's jiffies now.
@@ -124,12 +157,71 @@ impl CgroupPrograms {
         Ok(Self { object })
     }
 
+    pub(crate) fn program(&mut self, name: &str) -> anyhow::Result<&mut CgroupSkb> {
+        cgroup_skb(&mut self.object, name)
+    }
+
     /// For the endpoint's cgroup.
     pub(crate) fn fds(&self) -> anyhow::Result<attach::Programs<'_>> {
         Ok(attach::Programs {
             sends: fd(&self.object, "cgroup_egress")?,
             receives: fd(&self.object, "cgroup_ingress")?,
         })
+    }
+}
+
+/// Loads each program that is attached somewhere, and says what that cost.
+pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
+    fn cost(
+        program: &'static str,
+        load: impl FnOnce() -> anyhow::Result<ProgramInfo>,
+    ) -> anyhow::Result<Cost> {
+        let start = Instant::now();
+        let verified = load()?.verified_instruction_count();
+        let load = start.elapsed();
+        Ok(Cost {
+            program,
+            verified,
+            load,
+        })
+    }
+
+    let mut object = load(folder, sizes, 1)?;
+    let mut costs = Vec::new();
+    for name in ["null", "from_endpoint", "to_endpoint"] {
+        let program = classifier(&mut object, name)?;
+        costs.push(cost(name, || {
+            program.load()?;
+            Ok(program.info()?)
+        })?);
+    }
+    for name in ["cgroup_ingress", "cgroup_egress"] {
+        let program = cgroup_skb(&mut object, name)?;
+        costs.push(cost(name, || {
+            program.load()?;
+            Ok(program.info()?)
+        })?);
+    }
+    Ok(costs)
+}
+
+/// Whether the answer of a program at an interface lets a packet go on.
+pub(crate) fn passes_interface(answer: u32) -> anyhow::Result<bool> {
+    const UNSPECIFIED: i32 = -1;
+    const SHOT: i32 = 2;
+    match answer.cast_signed() {
+        UNSPECIFIED => Ok(true),
+        SHOT => Ok(false),
+        other => anyhow::bail!("a program at an interface answered {other}"),
+    }
+}
+
+/// Whether the answer of a program in a cgroup lets a packet go on.
+pub(crate) fn passes_cgroup(answer: u32) -> anyhow::Result<bool> {
+    match answer {
+        1 => Ok(true),
+        0 => Ok(false),
+        other => anyhow::bail!("a program in a cgroup answered {other}"),
     }
 }
 

@@ -1,0 +1,9 @@
+//! What the tests of all crates need: packets, and the datapath's tables as plain collections.
+//!
+//! Behind the feature `testing`, with std; nothing that ships uses it.
+
+mod flows;
+pub mod packet;
+mod twin;
+
+pub use self::{flows::Flows, packet::PacketBuilder, twin::Twin};

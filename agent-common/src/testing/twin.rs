@@ -1,0 +1,252 @@
+//! The datapath on the host: [`judge`] over plain collections.
+
+use core::cell::RefCell;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
+
+use super::flows::Flows;
+use crate::{
+    decide::Tables,
+    event::{DenialKey, Event},
+    flow::{Flow, FlowKey, FlowState},
+    judge::{Datapath, Sight, judge, unreadable},
+    parse::{Family, Headers, Network, Packet, network, parse},
+    protocol::Address,
+    table::{
+        Counter, Decision, Direction, Endpoint, OwnAddress, PolicyKey, PortKey, Versioned, Word,
+    },
+    verdict::{Reason, Verdict},
+};
+
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
+
+/// What the kernel's maps hold, and what the programs would have said.
+///
+/// It knows no other processor, no memory that runs out but the flow table's, and no clock that
+/// runs by itself.
+#[derive(Debug)]
+pub struct Twin<T> {
+    /// Where the answers stand: of a compiled policy, or made by a test.
+    pub tables: T,
+    pub words: BTreeMap<u16, Word>,
+    pub own: BTreeSet<OwnAddress>,
+    pub jiffies: u64,
+    /// Nanoseconds of the boot clock.
+    pub now: u64,
+    flows_v4: Flows<[u8; 4]>,
+    flows_v6: Flows<[u8; 16]>,
+    denials: RefCell<BTreeMap<DenialKey, Counter>>,
+    counters: RefCell<BTreeMap<(u16, Reason), Counter>>,
+    events: RefCell<Vec<Event>>,
+}
+
+/// Where the flows of a family are.
+pub trait FamilyFlows: Family {
+    #[doc(hidden)]
+    fn flows<T>(twin: &Twin<T>) -> &Flows<Self>;
+}
+
+impl FamilyFlows for [u8; 4] {
+    fn flows<T>(twin: &Twin<T>) -> &Flows<Self> {
+        &twin.flows_v4
+    }
+}
+
+impl FamilyFlows for [u8; 16] {
+    fn flows<T>(twin: &Twin<T>) -> &Flows<Self> {
+        &twin.flows_v6
+    }
+}
+
+/// A packet as a slice.
+#[derive(Clone, Copy, Debug)]
+struct Slice<'p>(&'p [u8]);
+
+// === impl Twin ===
+
+impl<T> Twin<T> {
+    /// Empty tables, with room for so many flows of each family.
+    pub fn new(tables: T, flows: usize) -> Self {
+        Self {
+            tables,
+            words: BTreeMap::new(),
+            own: BTreeSet::new(),
+            jiffies: 1,
+            now: 1,
+            flows_v4: Flows::new(flows),
+            flows_v6: Flows::new(flows),
+            denials: RefCell::default(),
+            counters: RefCell::default(),
+            events: RefCell::default(),
+        }
+    }
+
+    pub fn flows_v4(&self) -> BTreeMap<FlowKey<[u8; 4]>, FlowState> {
+        self.flows_v4.all()
+    }
+
+    pub fn flows_v6(&self) -> BTreeMap<FlowKey<[u8; 16]>, FlowState> {
+        self.flows_v6.all()
+    }
+
+    pub fn denials(&self) -> BTreeMap<DenialKey, Counter> {
+        self.denials.borrow().clone()
+    }
+
+    /// Packets and bytes of an endpoint by reason.
+    pub fn counters(&self, endpoint: u16) -> BTreeMap<Reason, Counter> {
+        let counters = self.counters.borrow();
+        counters
+            .iter()
+            .filter(|((id, _), _)| *id == endpoint)
+            .map(|((_, reason), counter)| (*reason, *counter))
+            .collect()
+    }
+
+    /// Takes the events that have not been taken yet.
+    pub fn events(&mut self) -> Vec<Event> {
+        self.events.take()
+    }
+
+    pub fn flush_flows(&mut self) {
+        self.flows_v4.clear();
+        self.flows_v6.clear();
+    }
+
+    /// How an endpoint sees a packet of so many bytes from the network header on.
+    pub fn sight(
+        &self,
+        endpoint: Endpoint,
+        direction: Direction,
+        length: usize,
+        made_here: bool,
+    ) -> Sight {
+        Sight {
+            endpoint,
+            word: self.words.get(&endpoint.id).copied().unwrap_or(Word::UNSET),
+            direction,
+            length: u32::try_from(length).expect("a packet is shorter than 4 GiB"),
+            made_here,
+            ifindex: 1,
+        }
+    }
+}
+
+impl<T: Tables<[u8; 4]> + Tables<[u8; 16]>> Twin<T> {
+    /// Judges an Ethernet frame, as at an interface.
+    pub fn frame(
+        &self,
+        endpoint: Endpoint,
+        direction: Direction,
+        frame: &[u8],
+        made_here: bool,
+    ) -> Verdict {
+        let length = frame.len().saturating_sub(ETHERNET);
+        let sight = self.sight(endpoint, direction, length, made_here);
+        let packet = Slice(frame);
+        let unjudged = |reason| unreadable::<[u8; 4], _>(self, &sight, reason);
+        match network(&packet) {
+            Network::V4 => self.family::<[u8; 4]>(packet, &sight),
+            Network::V6 => self.family::<[u8; 16]>(packet, &sight),
+            Network::Arp => unjudged(Reason::Arp),
+            Network::Other => unjudged(Reason::NotIp),
+            Network::Short => unjudged(Reason::Malformed),
+        }
+    }
+
+    fn family<A: FamilyFlows>(&self, packet: Slice<'_>, sight: &Sight) -> Verdict
+    where
+        T: Tables<A>,
+    {
+        let mut headers = Headers::<A>::EMPTY;
+        match parse(&packet, ETHERNET, &mut headers) {
+            Ok(()) => judge(self, &packet, &headers, sight),
+            Err(reason) => unreadable::<A, _>(self, sight, reason),
+        }
+    }
+}
+
+impl<A: Address, T: Tables<A>> Tables<A> for Twin<T> {
+    fn identity(&self, address: &A) -> Versioned {
+        self.tables.identity(address)
+    }
+
+    fn port_table(&self, key: &PolicyKey) -> Versioned {
+        self.tables.port_table(key)
+    }
+
+    fn decision(&self, key: &PortKey) -> Decision {
+        self.tables.decision(key)
+    }
+}
+
+impl<A: FamilyFlows, T: Tables<A>> Datapath<A> for Twin<T> {
+    fn flow(&self, key: &FlowKey<A>) -> Option<&Flow> {
+        A::flows(self).get(key)
+    }
+
+    fn remember(&self, key: &FlowKey<A>, flow: &FlowState) -> bool {
+        A::flows(self).insert(key, flow)
+    }
+
+    fn forget(&self, key: &FlowKey<A>) {
+        A::flows(self).remove(key);
+    }
+
+    fn owns(&self, endpoint: Endpoint, address: &A) -> bool {
+        self.own.contains(&OwnAddress {
+            endpoint: u32::from(endpoint.id),
+            address: address.mapped(),
+        })
+    }
+
+    fn jiffies(&self) -> u64 {
+        self.jiffies
+    }
+
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn report(&self, fill: impl FnOnce(&mut Event)) {
+        let mut event = Event::EMPTY;
+        fill(&mut event);
+        self.events.borrow_mut().push(event);
+    }
+
+    fn deny(&self, kind: &DenialKey, length: u32) -> bool {
+        let mut denials = self.denials.borrow_mut();
+        let is_first = !denials.contains_key(kind);
+        add(denials.entry(*kind).or_insert(NOTHING), length);
+        is_first
+    }
+
+    fn count(&self, endpoint: Endpoint, reason: Reason, length: u32) {
+        let mut counters = self.counters.borrow_mut();
+        add(
+            counters.entry((endpoint.id, reason)).or_insert(NOTHING),
+            length,
+        );
+    }
+}
+
+impl Packet for Slice<'_> {
+    fn load<H: crate::parse::Header>(&self, offset: usize) -> Option<H> {
+        let bytes = self.0.get(offset..)?.get(..size_of::<H>())?;
+        // SAFETY: as many bytes as `H` has, read unaligned; `Header` promises that any will do.
+        Some(unsafe { bytes.as_ptr().cast::<H>().read_unaligned() })
+    }
+}
+
+const NOTHING: Counter = Counter {
+    packets: 0,
+    bytes: 0,
+};
+
+fn add(counter: &mut Counter, length: u32) {
+    counter.packets += 1;
+    counter.bytes += u64::from(length);
+}

@@ -1,0 +1,44 @@
+//! From a packet of one family to its verdict.
+
+use agent_common::{
+    judge::{Sight, judge, unreadable},
+    parse::{Class, Extent, Family, Headers},
+    verdict::Verdict,
+};
+
+use crate::{
+    datapath::{FamilyMaps, Maps},
+    packet::Buffer,
+    verifier::forgotten,
+};
+
+/// Judges the packet whose network header begins at `offset`.
+#[inline(always)]
+pub(crate) fn judge_family<A: FamilyMaps + Family>(
+    packet: &Buffer,
+    offset: usize,
+    sight: &Sight,
+) -> Verdict {
+    let mut headers = Headers::<A>::EMPTY;
+    if !A::plain(packet, offset, &mut headers) {
+        let mut read = Headers::<A>::EMPTY;
+        if let Err(reason) = A::whole(packet, offset, &mut read, Extent::Whole) {
+            return unreadable::<A, _>(&Maps, sight, reason);
+        }
+        headers = read;
+    }
+    let Headers {
+        protocol,
+        tcp_flags,
+        class,
+        ..
+    } = headers;
+    let facts = u32::from_le_bytes([protocol, tcp_flags, class as u8, 0]);
+    let facts = forgotten(u64::from(facts), u64::from(sight.length)) as u32;
+    let [protocol, tcp_flags, class, _] = facts.to_le_bytes();
+    headers.protocol = protocol;
+    headers.tcp_flags = tcp_flags;
+    // SAFETY: the number of a `Class`, as before.
+    headers.class = unsafe { core::mem::transmute::<u8, Class>(class) };
+    judge(&Maps, packet, &headers, sight)
+}

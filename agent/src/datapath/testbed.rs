@@ -1,0 +1,339 @@
+//! Programs and tables without interfaces: packets are handed to the kernel one by one.
+//!
+//! For the tests that hold the kernel to the host's answers, and for the benchmark. The programs
+//! are the ones that ship and the tables are written as the daemon writes them; what is missing is
+//! the network: `BPF_PROG_TEST_RUN` makes a socket buffer of the given bytes and runs a program on
+//! it. Every packet is seen at interface 1, the loopback of any namespace, so that an endpoint is
+//! put there before its packets are judged.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use agent_common::{
+    event::{DenialKey, Event},
+    flow::{FlowKey, FlowState},
+    table::{Counter, Direction, Endpoint, Word},
+    verdict::Reason,
+};
+use agent_policy::{
+    compiled::Compiled,
+    model::ObjectName,
+    plan::{Capacity, Plan},
+};
+use anyhow::Context as _;
+use aya::{
+    maps::{MapData, RingBuf},
+    programs::{CgroupSkb, SchedClassifier, TestRun, TestRunOptions, TestRunResult},
+};
+
+use crate::datapath::{
+    bpffs::BpfDir,
+    maps::{self, FlowMaps, Interfaces, PolicyMaps},
+    object::{self, CgroupPrograms, Cost, Programs, Sizes},
+    raw::{self, Raw},
+    sync::Sync,
+};
+
+/// The interface that every packet is seen at.
+const LOOPBACK: u32 = 1;
+
+/// Programs and tables in a folder of their own, which leaves with this value.
+pub struct Testbed {
+    folder: BpfDir,
+    sizes: Sizes,
+    programs: Programs,
+    cgroups: BTreeMap<u16, CgroupPrograms>,
+    interfaces: Interfaces,
+    sync: Sync,
+    flows: FlowMaps,
+    events: RingBuf<MapData>,
+}
+
+/// Where a packet is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// At the interface of the endpoint that is there, see [`Testbed::place`].
+    Interface(Direction),
+    /// In the cgroup of an endpoint.
+    Cgroup(u16, Direction),
+    /// At no hook of ours: what any program costs.
+    Null,
+    /// A program of the benchmark's object that changes the packet before the hook sees it.
+    Rotated,
+}
+
+/// What the kernel said of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ran {
+    pub passes: bool,
+    /// Mean of all repetitions, in whole nanoseconds.
+    pub each: Duration,
+}
+
+impl std::fmt::Debug for Testbed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Testbed")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Testbed {
+    /// Loads the programs and makes empty tables below `path`, on a bpf filesystem.
+    pub fn new(path: &Path, sizes: Sizes) -> anyhow::Result<Self> {
+        let folder = BpfDir::prepare(path)?;
+        let pins = folder.maps();
+        let made = (|| {
+            let programs = Programs::load(&pins, &sizes)?;
+            let capacity = Capacity {
+                endpoints: usize::try_from(sizes.endpoints)?,
+                prefixes: usize::try_from(sizes.prefixes)?,
+                policy: usize::try_from(sizes.policy)?,
+                ports: usize::try_from(sizes.ports)?,
+                own_addresses: usize::try_from(sizes.own_addresses)?,
+            };
+            anyhow::Ok(Self {
+                programs,
+                cgroups: BTreeMap::new(),
+                interfaces: maps::interfaces(&pins)?,
+                sync: Sync::adopt(PolicyMaps::open(&pins)?, capacity)?,
+                flows: FlowMaps::open(&pins)?,
+                events: maps::events(&pins)?,
+                folder: folder.clone(),
+                sizes,
+            })
+        })();
+        made.inspect_err(|_| remove(folder))
+    }
+
+    /// What each program costs to load, one after another.
+    pub fn costs(path: &Path) -> anyhow::Result<Vec<Cost>> {
+        let folder = BpfDir::prepare(path)?;
+        let costs = object::costs(&folder.maps(), &Sizes::default());
+        remove(folder);
+        costs
+    }
+
+    /// Makes `compiled` the policy in force, as the daemon does.
+    pub fn apply(
+        &mut self,
+        compiled: &Compiled,
+        endpoints: &BTreeMap<u16, ObjectName>,
+    ) -> anyhow::Result<()> {
+        let plan = Plan::new(self.sync.programmed(), compiled, endpoints);
+        self.sync.apply(&plan)?;
+        Ok(())
+    }
+
+    /// The state that an endpoint is judged by.
+    pub fn word(&self, endpoint: u16) -> Word {
+        let words = &self.sync.programmed().words;
+        words.get(&endpoint).copied().unwrap_or(Word::UNSET)
+    }
+
+    /// Puts an endpoint behind the interface.
+    pub fn place(&mut self, endpoint: Endpoint) -> anyhow::Result<()> {
+        let key = Raw(LOOPBACK);
+        Ok(self.interfaces.insert(key, Raw(endpoint), 0)?)
+    }
+
+    /// Loads the programs of an endpoint in a cgroup.
+    pub fn place_in_cgroup(&mut self, endpoint: u16) -> anyhow::Result<()> {
+        let programs = CgroupPrograms::load(&self.folder.maps(), &self.sizes, endpoint)?;
+        self.cgroups.insert(endpoint, programs);
+        Ok(())
+    }
+
+    /// Runs a program on an Ethernet frame.
+    ///
+    /// The kernel wants at least the Ethernet header. `made_here` says that this node's own stack
+    /// made the packet.
+    pub fn run(
+        &mut self,
+        hook: Hook,
+        frame: &[u8],
+        made_here: bool,
+        repeat: u32,
+    ) -> anyhow::Result<Ran> {
+        let context = context(made_here);
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat,
+            ..TestRunOptions::new()
+        };
+        let TestRunResult {
+            return_value,
+            duration,
+            ..
+        } = match hook {
+            Hook::Interface(direction) => self.interface(direction)?.test_run(options)?,
+            Hook::Cgroup(endpoint, direction) => {
+                self.cgroup(endpoint, direction)?.test_run(options)?
+            }
+            Hook::Null => self.programs.loaded("null")?.test_run(options)?,
+            Hook::Rotated => self.programs.loaded("rotate")?.test_run(options)?,
+        };
+        let passes = match hook {
+            Hook::Cgroup(..) => object::passes_cgroup(return_value)?,
+            Hook::Interface(_) | Hook::Null | Hook::Rotated => {
+                object::passes_interface(return_value)?
+            }
+        };
+        Ok(Ran {
+            passes,
+            each: duration,
+        })
+    }
+
+    /// What the rotating program does from now on, and where it leads to.
+    pub fn rotate(&mut self, rotation: &Rotation, onward: Hook) -> anyhow::Result<()> {
+        let Rotation {
+            seed,
+            peers,
+            ports,
+            host_bits,
+        } = *rotation;
+        let name = match onward {
+            Hook::Interface(Direction::Egress) => "from_endpoint",
+            Hook::Null => "null",
+            Hook::Interface(Direction::Ingress) | Hook::Cgroup(..) | Hook::Rotated => {
+                anyhow::bail!("{onward:?} is not what packets are rotated for")
+            }
+        };
+        self.programs.rotate(
+            [
+                seed,
+                u64::from(peers),
+                u64::from(ports),
+                u64::from(host_bits),
+            ],
+            name,
+        )
+    }
+
+    /// Forgets every flow.
+    pub fn flush_flows(&mut self) -> anyhow::Result<()> {
+        let keys: Vec<_> = self.flows.v4.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            self.flows.v4.remove(&key)?;
+        }
+        let keys: Vec<_> = self.flows.v6.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            self.flows.v6.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets every denial.
+    pub fn flush_denials(&mut self) -> anyhow::Result<()> {
+        let keys: Vec<_> = self.flows.denials.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            self.flows.denials.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    pub fn flows_v4(&self) -> anyhow::Result<BTreeMap<FlowKey<[u8; 4]>, FlowState>> {
+        let entries = self.flows.v4.iter();
+        entries
+            .map(|entry| {
+                entry
+                    .map(|(Raw(key), Raw(flow))| (key, flow))
+                    .map_err(Into::into)
+            })
+            .collect()
+    }
+
+    pub fn flows_v6(&self) -> anyhow::Result<BTreeMap<FlowKey<[u8; 16]>, FlowState>> {
+        let entries = self.flows.v6.iter();
+        entries
+            .map(|entry| {
+                entry
+                    .map(|(Raw(key), Raw(flow))| (key, flow))
+                    .map_err(Into::into)
+            })
+            .collect()
+    }
+
+    pub fn denials(&self) -> anyhow::Result<BTreeMap<DenialKey, Counter>> {
+        let entries = self.flows.denials.iter();
+        entries
+            .map(|entry| {
+                entry
+                    .map(|(Raw(key), Raw(count))| (key, count))
+                    .map_err(Into::into)
+            })
+            .collect()
+    }
+
+    /// Packets and bytes by reason since the tables were made.
+    pub fn counters(&self, endpoint: u16) -> anyhow::Result<BTreeMap<Reason, Counter>> {
+        self.flows.counters_of(endpoint)
+    }
+
+    /// Takes the events that have not been taken yet.
+    pub fn events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(record) = self.events.next() {
+            events.extend(raw::read::<Event>(&record));
+        }
+        events
+    }
+
+    pub fn events_lost(&self) -> anyhow::Result<u64> {
+        self.flows.events_lost()
+    }
+
+    fn interface(&mut self, direction: Direction) -> anyhow::Result<&mut SchedClassifier> {
+        match direction {
+            Direction::Ingress => self.programs.loaded("to_endpoint"),
+            Direction::Egress => self.programs.loaded("from_endpoint"),
+        }
+    }
+
+    fn cgroup(&mut self, endpoint: u16, direction: Direction) -> anyhow::Result<&mut CgroupSkb> {
+        let programs = self.cgroups.get_mut(&endpoint);
+        let programs = programs.with_context(|| format!("endpoint {endpoint} has no cgroup"))?;
+        match direction {
+            Direction::Ingress => programs.program("cgroup_ingress"),
+            Direction::Egress => programs.program("cgroup_egress"),
+        }
+    }
+}
+
+impl Drop for Testbed {
+    fn drop(&mut self) {
+        remove(self.folder.clone());
+    }
+}
+
+/// How the rotating program changes a packet each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    pub seed: u64,
+    /// The peer is an address in one of so many networks, at random; 0 leaves it alone.
+    pub peers: u32,
+    /// So many source ports in turn; 0 leaves it alone.
+    pub ports: u32,
+    /// Bits of an address below a network.
+    pub host_bits: u32,
+}
+
+/// As far as the kernel lets a context be given (`struct __sk_buff`, linux/bpf.h): only the two
+/// interfaces are set.
+fn context(made_here: bool) -> [u8; 44] {
+    const INGRESS_IFINDEX: usize = 36;
+    const IFINDEX: usize = 40;
+    let mut context = [0; 44];
+    let arrived_at = if made_here { 0 } else { LOOPBACK };
+    context[INGRESS_IFINDEX..IFINDEX].copy_from_slice(&arrived_at.to_ne_bytes());
+    context[IFINDEX..].copy_from_slice(&LOOPBACK.to_ne_bytes());
+    context
+}
+
+/// A folder that stays harms nobody but the next look into bpffs.
+fn remove(folder: BpfDir) {
+    if let Err(error) = folder.remove_all() {
+        tracing::warn!(error = format!("{error:#}"), "the testbed's folder stays");
+    }
+}

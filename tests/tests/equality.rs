@@ -1,0 +1,285 @@
+//! The kernel answers as the host does: random policies, random packets, in sequences.
+//!
+//! Both run the same `judge`; what is compared is everything around it: the compiler and the
+//! verifier, the maps against plain collections, the reading of a socket buffer against a slice.
+
+#[path = "equality/traffic.rs"]
+mod traffic;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use agent_common::{
+    event::Event,
+    flow::FlowState,
+    protocol::Address as _,
+    table::{Counter, Endpoint, OwnAddress},
+    testing::Twin,
+    verdict::Reason,
+};
+use agent_policy::{
+    compile::{Scope, compile},
+    compiled::Compiled,
+    model::{ObjectName, World},
+    strategies,
+};
+use proptest::{
+    strategy::{Strategy, ValueTree as _},
+    test_runner::TestRunner,
+};
+use ringfence::datapath::{
+    object::Sizes,
+    testbed::{Hook, Testbed},
+};
+
+use crate::traffic::{Sent, Traffic};
+
+const WORLDS: usize = 60;
+/// Packets under a world's first policy, and as many under its second.
+const PACKETS: usize = 120;
+
+#[test]
+fn the_kernel_judges_as_the_host_does() {
+    let mut runner = TestRunner::deterministic();
+    let mut bed = testbed("equality");
+    let (mut packets, mut passed, mut reasons) = (0, 0, BTreeSet::new());
+    for number in 0..WORLDS {
+        let mut node = Node::new(&mut bed, any(&mut runner, strategies::world()));
+        for _ in 0..2 {
+            let traffic = Traffic::of(&node.world, &node.compiled, &node.endpoints);
+            for _ in 0..PACKETS {
+                let Some(sent) = traffic.packet(&mut runner) else {
+                    break;
+                };
+                let passes = node.judge_alike(number, &sent);
+                packets += 1;
+                passed += usize::from(passes);
+            }
+            node.compare(number);
+            reasons.extend(node.reasons());
+            let policies = any(&mut runner, strategies::world()).policies;
+            node.change_policies(policies);
+        }
+        node.flush();
+    }
+    eprintln!("{packets} packets, {passed} passed, reasons {reasons:?}");
+    assert!(packets >= 10_000, "only {packets} packets were judged");
+    assert!(
+        passed * 5 > packets && passed * 5 < packets * 4,
+        "{passed} of {packets} passed: a test of one answer"
+    );
+    let missing: Vec<_> = REASONS
+        .iter()
+        .filter(|reason| !reasons.contains(reason))
+        .collect();
+    assert!(missing.is_empty(), "never seen: {missing:?}");
+}
+
+/// What the traffic has to bring about to be worth something.
+const REASONS: &[Reason] = &[
+    Reason::Rule,
+    Reason::NotIsolated,
+    Reason::OwnAddress,
+    Reason::OwnNode,
+    Reason::Related,
+    Reason::NeighbourDiscovery,
+    Reason::Arp,
+    Reason::DefaultDeny,
+    Reason::SpoofedSource,
+    Reason::NoState,
+    Reason::Malformed,
+    Reason::Fragment,
+    Reason::ExtensionHeader,
+    Reason::NotIp,
+    Reason::RogueRouter,
+    Reason::Revoked,
+];
+
+/// A node in the kernel and its twin on the host.
+struct Node<'b> {
+    bed: &'b mut Testbed,
+    twin: Twin<Compiled>,
+    world: World,
+    compiled: Compiled,
+    endpoints: BTreeMap<u16, ObjectName>,
+    /// The kernel counts from the start of all worlds.
+    counted: BTreeMap<u16, BTreeMap<Reason, Counter>>,
+}
+
+impl<'b> Node<'b> {
+    fn new(bed: &'b mut Testbed, world: World) -> Self {
+        let endpoints: BTreeMap<u16, ObjectName> =
+            (1..).zip(world.workloads.keys().cloned()).collect();
+        let counted = endpoints
+            .keys()
+            .map(|id| (*id, bed.counters(*id).unwrap()))
+            .collect();
+        let mut node = Self {
+            bed,
+            twin: Twin::new(Compiled::default(), 100_000),
+            compiled: Compiled::default(),
+            world,
+            endpoints,
+            counted,
+        };
+        node.program();
+        node
+    }
+
+    fn change_policies(
+        &mut self,
+        policies: BTreeMap<ObjectName, agent_policy::model::NetworkPolicy>,
+    ) {
+        self.world.policies = policies;
+        self.program();
+    }
+
+    /// Puts the world in force, there and here.
+    fn program(&mut self) {
+        let scope = Scope {
+            subjects: self.world.workloads.keys().cloned().collect(),
+            this_node: self.world.nodes["one"].addresses.clone(),
+        };
+        self.compiled = compile(&self.world, &scope, Some(&self.compiled));
+        self.bed.apply(&self.compiled, &self.endpoints).unwrap();
+        self.twin.tables = self.compiled.clone();
+        self.twin.words = self
+            .endpoints
+            .keys()
+            .map(|id| (*id, self.bed.word(*id)))
+            .collect();
+        self.twin.own = self
+            .endpoints
+            .iter()
+            .filter_map(|(id, name)| Some((*id, self.compiled.subjects.get(name)?)))
+            .flat_map(|(id, subject)| subject.addresses.iter().map(move |ip| (id, *ip)))
+            .map(|(id, ip)| OwnAddress {
+                endpoint: u32::from(id),
+                address: match ip {
+                    std::net::IpAddr::V4(ip) => ip.octets().mapped(),
+                    std::net::IpAddr::V6(ip) => ip.octets(),
+                },
+            })
+            .collect();
+    }
+
+    fn judge_alike(&mut self, number: usize, sent: &Sent) -> bool {
+        let Sent {
+            id,
+            direction,
+            made_here,
+            packet,
+        } = sent;
+        let flags = self.compiled.subjects[&self.endpoints[id]].flags;
+        let endpoint = Endpoint { id: *id, flags };
+        let frame = packet.frame();
+        let verdict = self.twin.frame(endpoint, *direction, &frame, *made_here);
+        self.bed.place(endpoint).unwrap();
+        let ran = self
+            .bed
+            .run(Hook::Interface(*direction), &frame, *made_here, 1)
+            .unwrap();
+        assert_eq!(
+            ran.passes,
+            verdict.allows(),
+            "world {number}, {endpoint:?}, {sent:?}: the host says {verdict:?}; {:#?}",
+            self.world
+        );
+        verdict.allows()
+    }
+
+    /// Everything that the packets have left behind is the same.
+    fn compare(&mut self, number: usize) {
+        for id in self.endpoints.keys() {
+            let counters = since(&self.counted[id], &self.bed.counters(*id).unwrap());
+            assert_eq!(
+                counters,
+                self.twin.counters(*id),
+                "counters of {id}, world {number}"
+            );
+        }
+        assert_eq!(
+            timeless(self.bed.flows_v4().unwrap()),
+            timeless(self.twin.flows_v4()),
+            "IPv4 flows, world {number}"
+        );
+        assert_eq!(
+            timeless(self.bed.flows_v6().unwrap()),
+            timeless(self.twin.flows_v6()),
+            "IPv6 flows, world {number}"
+        );
+        assert_eq!(
+            self.bed.denials().unwrap(),
+            self.twin.denials(),
+            "denials, world {number}"
+        );
+        let seen: Vec<Event> = self.bed.events().into_iter().map(undated).collect();
+        let expected: Vec<Event> = self.twin.events().into_iter().map(undated).collect();
+        assert_eq!(seen, expected, "events, world {number}");
+        assert_eq!(self.bed.events_lost().unwrap(), 0);
+    }
+
+    fn reasons(&self) -> Vec<Reason> {
+        let ids = self.endpoints.keys();
+        ids.flat_map(|id| self.twin.counters(*id).into_keys())
+            .collect()
+    }
+
+    fn flush(&mut self) {
+        self.bed.flush_flows().unwrap();
+        self.bed.flush_denials().unwrap();
+    }
+}
+
+fn testbed(name: &str) -> Testbed {
+    let path = format!("/sys/fs/bpf/ringfence-test-{}-{name}", std::process::id());
+    Testbed::new(&PathBuf::from(path), Sizes::default()).unwrap()
+}
+
+fn any<S: Strategy>(runner: &mut TestRunner, strategy: S) -> S::Value {
+    strategy.new_tree(runner).unwrap().current()
+}
+
+fn since(
+    before: &BTreeMap<Reason, Counter>,
+    after: &BTreeMap<Reason, Counter>,
+) -> BTreeMap<Reason, Counter> {
+    after
+        .iter()
+        .map(|(reason, counter)| {
+            let (packets, bytes) = before
+                .get(reason)
+                .map_or((0, 0), |before| (before.packets, before.bytes));
+            let counter = Counter {
+                packets: counter.packets - packets,
+                bytes: counter.bytes - bytes,
+            };
+            (*reason, counter)
+        })
+        .filter(|(_, counter)| counter.packets > 0)
+        .collect()
+}
+
+fn timeless<K: Ord>(flows: BTreeMap<K, FlowState>) -> BTreeMap<K, FlowState> {
+    flows
+        .into_iter()
+        .map(|(key, flow)| {
+            let flow = FlowState {
+                opened: 0,
+                last_seen: 0,
+                ..flow
+            };
+            (key, flow)
+        })
+        .collect()
+}
+
+fn undated(event: Event) -> Event {
+    Event {
+        time: 0,
+        opened: 0,
+        ..event
+    }
+}
