@@ -351,3 +351,6 @@ fn refuse<A: Family, D: Datapath<A>>(
     }
     verdict
 }
+
+#[cfg(test)]
+mod tests;
