@@ -359,3 +359,6 @@ fn refuse<A: Family, D: Datapath<A>>(
     }
     verdict
 }
+
+#[cfg(test)]
+mod tests;

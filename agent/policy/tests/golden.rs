@@ -12,9 +12,14 @@ use std::{
 use agent_policy::load::{InputFile, Loaded, load};
 
 fn samples(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests")
-        .join(folder);
+    inputs(
+        &Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests")
+            .join(folder),
+    )
+}
+
+fn inputs(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|e| e.unwrap().path())
@@ -71,4 +76,35 @@ fn good_inputs_have_no_diagnostic() {
         assert_eq!(render(&loaded), "", "{}", path.display());
         assert!(!loaded.world.namespaces.is_empty(), "{}", path.display());
     }
+}
+
+/// What `ringfence policy check --strict` says of everything in `policies/`: each sample by
+/// itself, the demo as a whole, because its files speak about one another.
+#[test]
+fn samples_and_demo_have_no_diagnostic() {
+    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies");
+    for path in inputs(&policies.join("samples")) {
+        let loaded = load_file(&path);
+        assert_eq!(render(&loaded), "", "{}", path.display());
+        assert!(!loaded.world.policies.is_empty(), "{}", path.display());
+    }
+    let demo = inputs(&policies.join("demo"));
+    let loaded = load(demo.iter().map(|path| InputFile {
+        name: path.to_string_lossy().into(),
+        bytes: fs::read(path).unwrap(),
+    }));
+    assert_eq!(render(&loaded), "");
+    let homeless: Vec<_> = loaded
+        .world
+        .workloads
+        .values()
+        .filter(|workload| {
+            workload
+                .node
+                .as_ref()
+                .is_none_or(|node| !loaded.world.nodes.contains_key(node))
+        })
+        .map(|workload| workload.name.to_string())
+        .collect();
+    assert!(homeless.is_empty(), "no node is declared for {homeless:?}");
 }

@@ -14,7 +14,7 @@ pub(super) struct Tool {
 }
 
 /// What the build and the tests call. A test that needs another program adds its row.
-pub(super) const TOOLS: [Tool; 3] = [
+pub(super) const TOOLS: [Tool; 4] = [
     Tool {
         program: "cc",
         package: "gcc",
@@ -29,6 +29,11 @@ pub(super) const TOOLS: [Tool; 3] = [
         program: "ip",
         package: "iproute2",
         why: "the tests and the demo make namespaces, links and addresses with it",
+    },
+    Tool {
+        program: "python3",
+        package: "python3",
+        why: "the tour of README.md serves a page with it",
     },
 ];
 

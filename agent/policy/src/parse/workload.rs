@@ -26,6 +26,9 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     let mut marks = WorkloadMarks::default();
     let addresses = addresses(&mut spec, &mut marks);
     let ports = ports(&mut spec);
+    let node = spec
+        .get("node")
+        .and_then(|field| names::SUBDOMAIN.read(&field));
     let place = spec.get("endpoint");
     let endpoint = place.as_ref().and_then(endpoint);
     marks.endpoint = place.as_ref().map(Field::at);
@@ -38,7 +41,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
         labels: metadata.labels,
         addresses,
         ports,
-        node: None,
+        node,
         host_network: false,
         endpoint,
         source,
