@@ -247,8 +247,8 @@ fn a_full_table_still_judges() {
     let unremembered = EventKind::Unremembered as u8;
     assert_eq!(
         case.kinds()
-            .iter()
-            .filter(|kind| **kind == unremembered)
+            .into_iter()
+            .filter(|kind| *kind == unremembered)
             .count(),
         2
     );
