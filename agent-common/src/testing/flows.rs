@@ -44,6 +44,7 @@ impl<A: Copy + Ord> Flows<A> {
         places.insert(*key, place);
         self.cell(place).set(flow(state)).is_ok()
     }
+
     pub(super) fn clear(&mut self) {
         *self = Self::new(self.capacity);
     }
