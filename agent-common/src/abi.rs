@@ -9,7 +9,7 @@ pub const ABI_VERSION: u32 = 1;
 ///
 /// # Safety
 ///
-/// Implemented by [`abi!`] alone, which proves all three at compile time except the last; a type
+/// Implemented by the macro `abi!` alone, which proves all three at compile time except the last; a type
 /// that has an enum, a `bool` or a reference for a field must not implement it.
 pub unsafe trait Abi: Copy + 'static {
     /// One line per field: `OFFSET SIZE NAME`, for the checked-in listing.

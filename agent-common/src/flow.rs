@@ -184,6 +184,9 @@ impl<A: Address> FlowKey<A> {
 // === impl Flow ===
 
 impl Flow {
+    /// No word has this generation: a flow that has it is judged again with every packet.
+    pub const NEVER: u32 = 0;
+
     /// The endpoint is the responder.
     pub const INITIATED_BY_PEER: u8 = 1;
     /// The first packet was made by this node's own stack.

@@ -20,8 +20,6 @@ pub trait Datapath<A>: Tables<A> {
     /// Remembers a new flow, in place of one with the same key; false if there is no room.
     fn remember(&self, key: &FlowKey<A>, flow: &FlowState) -> bool;
 
-    fn forget(&self, key: &FlowKey<A>);
-
     /// Whether the endpoint may send from this address.
     fn owns(&self, endpoint: Endpoint, address: &A) -> bool;
 
@@ -166,17 +164,27 @@ fn continued<A: Family, D: Datapath<A>>(
     if flow.generation.get() != sight.word.generation() {
         let verdict = answer(datapath, key, sight, flow.origin);
         if !verdict.allows() {
+            // The entry stays: without it, whatever the responder still sends would be taken for
+            // a flow of its own making, and the initiator's packets for the replies to it.
             flow.reason.set(Reason::Revoked as u8);
-            report(datapath, EventKind::Close, key, sight, flow);
-            datapath.forget(key);
+            flow.generation.set(Flow::NEVER);
+            flow.last_seen.set(datapath.jiffies());
+            if flow.closed.get() == 0 {
+                flow.closed.set(1);
+                report(datapath, EventKind::Close, key, sight, flow);
+            }
             return refuse(datapath, key, sight, facts, Reason::Revoked);
         }
+        let resumed = flow.reason.get() == Reason::Revoked as u8;
         let rule = verdict.rule().0;
         let changed = flow.rule.get() != rule;
         flow.rule.set(rule);
         flow.reason.set(verdict.reason() as u8);
         flow.generation.set(sight.word.generation());
-        if changed {
+        if resumed {
+            flow.closed.set(0);
+            report(datapath, EventKind::Open, key, sight, flow);
+        } else if changed {
             report(datapath, EventKind::Change, key, sight, flow);
         }
     }
@@ -351,3 +359,6 @@ fn refuse<A: Family, D: Datapath<A>>(
     }
     verdict
 }
+
+#[cfg(test)]
+mod tests;

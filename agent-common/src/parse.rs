@@ -491,3 +491,6 @@ fn icmp<A>(start: &IcmpStart, offset: usize, headers: &mut Headers<A>, class: Ic
         Icmp::Notice => headers.destination_port = own,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,6 +102,7 @@ pub enum Direction {
 }
 
 impl Direction {
+    #[must_use]
     #[inline(always)]
     pub const fn opposite(self) -> Self {
         match self {
@@ -110,6 +111,9 @@ impl Direction {
         }
     }
 }
+
+/// The bits of a generation that a [`Versioned`] has room for.
+pub const GENERATION_KEPT: u32 = 0xffff;
 
 impl Word {
     pub const UNSET: Self = Self(0);
@@ -142,8 +146,15 @@ impl Versioned {
         Self(
             (before as u64 & mask) << 40
                 | (after as u64 & mask) << 16
-                | (generation as u64 & 0xffff),
+                | (generation & GENERATION_KEPT) as u64,
         )
+    }
+
+    /// The plan's generation, as much of it as is kept: [`GENERATION_KEPT`].
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "masked to 16 bits")]
+    pub const fn generation(self) -> u32 {
+        self.0 as u32 & GENERATION_KEPT
     }
 
     /// The same answer, whatever the generation.
@@ -158,7 +169,7 @@ impl Versioned {
     /// one, and its lower 16 bits tell which: a plan skips numbers whose lower bits a live word has.
     #[inline(always)]
     pub const fn at(self, word: Word) -> u32 {
-        if word.0 as u16 == self.0 as u16 {
+        if word.generation() & GENERATION_KEPT == self.generation() {
             self.after()
         } else {
             self.before()
@@ -166,7 +177,6 @@ impl Versioned {
     }
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "24 bits")]
     pub const fn before(self) -> u32 {
         (self.0 >> 40) as u32
     }
@@ -218,6 +228,10 @@ impl Decision {
 }
 
 impl Endpoint {
+    /// Stands for an endpoint that is not known: it has no word, so everything is denied, and
+    /// counters of its own.
+    pub const NOBODY: Self = Self { id: 0, flags: 0 };
+
     /// Drop what the endpoint sends from an address that is not its own.
     pub const CHECK_SOURCE: u16 = 1;
     /// The endpoint owns its addresses: its node may always reach it, and it may reach itself.

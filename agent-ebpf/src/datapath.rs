@@ -107,12 +107,6 @@ impl<A: FamilyMaps> Datapath<A> for Maps {
     }
 
     #[inline(always)]
-    fn forget(&self, key: &FlowKey<A>) {
-        // An entry that is already gone is as forgotten as can be.
-        A::flows().remove(key).unwrap_or(());
-    }
-
-    #[inline(always)]
     fn owns(&self, endpoint: Endpoint, address: &A) -> bool {
         let key = OwnAddress {
             endpoint: u32::from(endpoint.id),

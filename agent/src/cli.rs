@@ -46,14 +46,14 @@ enum Command {
 pub fn run() -> ExitCode {
     let Cli { command } = Cli::parse();
     let result = match command {
-        Command::Run(args) => args.run().map(Answer::into),
-        Command::Status(args) => status::run(&args).map(Answer::into),
-        Command::Flows(args) => flows::run(args).map(Answer::into),
+        Command::Run(args) => args.run(),
+        Command::Status(args) => status::run(&args),
+        Command::Flows(args) => flows::run(args),
         Command::Policy(command) => command.run(),
-        Command::Detach(args) => args.run().map(Answer::into),
+        Command::Detach(args) => args.run(),
     };
     match result {
-        Ok(code) => code,
+        Ok(answer) => answer.into(),
         // Whoever reads has seen enough, as in `ringfence flows | head`.
         Err(error) if is_broken_pipe(&error) => Answer::Yes.into(),
         Err(error) => {

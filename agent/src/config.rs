@@ -12,9 +12,8 @@ use agent_common::table::THIS_NODE;
 use serde::Serialize;
 
 pub(crate) use self::raw::{RawCapacities, RawConfig};
-use crate::{flow::sink::Target, log::LogFormat};
+use crate::{datapath::bpffs::DEFAULT_FOLDER, flow::sink::Target, log::LogFormat};
 
-pub(crate) const DEFAULT_BPFFS: &str = "/sys/fs/bpf/ringfence";
 pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/ringfence";
 pub(crate) const DEFAULT_SOCKET: &str = "/run/ringfence/ringfence.sock";
 
@@ -122,7 +121,7 @@ impl Config {
         Ok(Self {
             policies: policies.unwrap_or_default(),
             node,
-            bpffs: absolute("bpffs", bpffs, DEFAULT_BPFFS)?,
+            bpffs: absolute("bpffs", bpffs, DEFAULT_FOLDER)?,
             state_dir: absolute("state_dir", state_dir, DEFAULT_STATE_DIR)?,
             socket,
             flows: flows.as_deref().map(Target::parse),

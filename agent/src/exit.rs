@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 /// All is well; for questions about policy: permitted, or no finding.
-pub(crate) const OK: u8 = 0;
+const OK: u8 = 0;
 
 /// The answer is no: denied, or warnings with `--strict`.
-pub(crate) const NO: u8 = 1;
+const NO: u8 = 1;
 
 /// Something is wrong with the input, the machine or the command line (which is clap's code too).
 pub(crate) const ERROR: u8 = 2;
@@ -16,6 +16,8 @@ pub(crate) const ERROR: u8 = 2;
 pub(crate) enum Answer {
     Yes,
     No,
+    /// The input has errors, and the command was to print them.
+    Broken,
 }
 
 impl From<Answer> for ExitCode {
@@ -23,6 +25,7 @@ impl From<Answer> for ExitCode {
         Self::from(match answer {
             Answer::Yes => OK,
             Answer::No => NO,
+            Answer::Broken => ERROR,
         })
     }
 }

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 pub use bpffs::Bpffs;
 pub(crate) use bpffs::unmount_below;
 pub use names::unique;
-pub use netns::{FOLDER, Netns};
+pub use netns::{FOLDER, Netns, enter_anonymous};
 pub use wiring::Wiring;
 
 use crate::probe::Outcome;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ impl Counts {
 #[derive(Debug)]
 pub struct Prober {
     counts: Arc<Counts>,
-    stop: Option<Sender<()>>,
+    stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -56,7 +56,7 @@ impl Netns {
     pub fn prober(&self, protocol: Protocol, to: SocketAddr) -> Prober {
         let counts = Arc::new(Counts::default());
         let counted = Arc::clone(&counts);
-        let (stop, stopped) = mpsc::channel();
+        let (stop, stopped) = mpsc::sync_channel(1);
         let thread = self.start(move || {
             let begin = Instant::now();
             let mut pending = VecDeque::new();

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::mem::{self, MaybeUninit};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Stream {
     progress: Arc<Mutex<Progress>>,
-    stop: Option<Sender<()>>,
+    stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -59,7 +59,7 @@ impl Netns {
             .context("cannot set a time-out")?;
         let progress = Arc::new(Mutex::new(Progress::default()));
         let seen = Arc::clone(&progress);
-        let (stop, stopped) = mpsc::channel();
+        let (stop, stopped) = mpsc::sync_channel(1);
         let thread = self.start(move || {
             while stopped.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout) {
                 let result = exchange(&connection);

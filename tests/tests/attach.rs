@@ -33,14 +33,13 @@ use ringfence::datapath::{
     features,
     link::{self, LinkError},
 };
+use ringfence_lab::lab::enter_anonymous;
 
 // === The ground that tests stand on ===
 
 /// Enters a network namespace that nobody else is in, for good: call it on the test's own thread.
 fn enter_new_netns() {
-    // SAFETY: changes the namespace of this thread alone; no memory is involved.
-    let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    enter_anonymous();
     run("ip link set lo up");
 }
 
@@ -85,18 +84,16 @@ impl Drop for Folder {
 /// A peer namespace, alive as long as this value.
 struct Peer {
     path: PathBuf,
-    _end: mpsc::Sender<()>,
+    _end: mpsc::SyncSender<()>,
 }
 
 impl Peer {
     fn new() -> Self {
-        let (tell, told) = mpsc::channel();
-        let (end, ended) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::sync_channel(1);
+        let (end, ended) = mpsc::sync_channel::<()>(1);
         thread::spawn(move || {
             enter_new_netns();
-            // SAFETY: takes nothing and returns a number.
-            let tid = unsafe { libc::gettid() };
-            tell.send(tid).unwrap();
+            tell.send(thread_id()).unwrap();
             assert!(ended.recv().is_err(), "nothing is ever sent");
         });
         let path = PathBuf::from(format!("/proc/{}/ns/net", told.recv().unwrap()));
@@ -422,7 +419,7 @@ fn no_packet_passes_while_programs_are_replaced() {
     let attached = attach_interface(&folder.0, 1, index, TcHook::Tcx, programs[0]).unwrap();
     assert!(attached.stands(&folder.0).unwrap());
     let before = received();
-    let (end, ended) = mpsc::channel::<()>();
+    let (end, ended) = mpsc::sync_channel::<()>(1);
     let flood = thread::spawn(move || {
         let mut sent = 0u64;
         while ended.try_recv() == Err(mpsc::TryRecvError::Empty) {
@@ -566,7 +563,7 @@ fn an_attached_cgroup_drops_and_a_detached_one_does_not() {
     assert!(passes());
 }
 
-fn rustix_tid() -> i32 {
+fn thread_id() -> i32 {
     rustix::thread::gettid().as_raw_pid()
 }
 
@@ -632,7 +629,7 @@ fn the_host_side_is_found_from_the_namespace() {
 fn what_is_no_endpoint_is_refused_by_name() {
     enter_new_netns();
     let error = |spec: EndpointSpec| link::resolve(&spec).unwrap().unwrap_err();
-    let own = format!("/proc/{}/ns/net", rustix_tid());
+    let own = format!("/proc/{}/ns/net", thread_id());
     assert!(matches!(
         error(EndpointSpec::Netns(own)),
         LinkError::OwnNamespace(_)

@@ -53,9 +53,9 @@ fn the_kernel_judges_as_the_host_does() {
                 let Some(sent) = traffic.packet(&mut runner) else {
                     break;
                 };
-                let passes = node.judge_alike(number, &sent);
+                let arrives = node.judge_alike(number, &sent);
                 packets += 1;
-                passed += usize::from(passes);
+                passed += usize::from(arrives);
             }
             node.compare(number);
             reasons.extend(node.reasons());
@@ -142,7 +142,7 @@ impl<'b> Node<'b> {
             subjects: self.world.workloads.keys().cloned().collect(),
             this_node: self.world.nodes["one"].addresses.clone(),
         };
-        self.compiled = compile(&self.world, &scope, Some(&self.compiled));
+        self.compiled = compile(&self.world, &scope, &self.compiled.port_tables);
         self.bed.apply(&self.compiled, &self.endpoints).unwrap();
         self.twin.tables = self.compiled.clone();
         self.twin.words = self

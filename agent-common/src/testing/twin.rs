@@ -192,10 +192,6 @@ impl<A: FamilyFlows, T: Tables<A>> Datapath<A> for Twin<T> {
         A::flows(self).insert(key, flow)
     }
 
-    fn forget(&self, key: &FlowKey<A>) {
-        A::flows(self).remove(key);
-    }
-
     fn owns(&self, endpoint: Endpoint, address: &A) -> bool {
         self.own.contains(&OwnAddress {
             endpoint: u32::from(endpoint.id),

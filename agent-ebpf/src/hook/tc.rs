@@ -3,7 +3,7 @@
 use agent_common::{
     judge::{Sight, unreadable},
     parse::{Network, network},
-    table::Direction,
+    table::{Direction, Endpoint, Word},
     verdict::{Reason, Verdict},
 };
 use aya_ebpf::{
@@ -60,16 +60,14 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         )
     };
     // SAFETY: entries are only read; one that is being replaced leads to the same endpoint.
-    let Some(&endpoint) = (unsafe { INTERFACES.get(ifindex) }) else {
+    let endpoint = match unsafe { INTERFACES.get(ifindex) } {
+        Some(endpoint) => *endpoint,
         // The agent registers an interface before it attaches: this one was taken from us.
-        return TC_ACT_SHOT;
-    };
-    let Some(word) = word(endpoint) else {
-        return TC_ACT_SHOT;
+        None => Endpoint::NOBODY,
     };
     let sight = Sight {
         endpoint,
-        word,
+        word: word(endpoint).unwrap_or(Word::UNSET),
         direction,
         length: length.saturating_sub(EthHdr::LEN as u32),
         made_here: ingress_ifindex == 0,
@@ -83,12 +81,19 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         Network::Other => unjudged(&sight, Reason::NotIp),
         Network::Short => unjudged(&sight, Reason::Malformed),
     };
-    // Unspecified: programs behind this one still run.
     if verdict.allows() {
-        TC_ACT_UNSPEC
-    } else {
-        TC_ACT_SHOT
+        // Unspecified: programs behind this one still run.
+        return TC_ACT_UNSPEC;
     }
+    #[cfg(feature = "trace")]
+    aya_log_ebpf::debug!(
+        TcContext::new(context),
+        "endpoint {} direction {} dropped: {}",
+        endpoint.id,
+        direction as u8,
+        verdict.reason().name()
+    );
+    TC_ACT_SHOT
 }
 
 /// Frames that are not judged by policy.

@@ -149,7 +149,7 @@ impl Compiled {
         Versioned::settled(self.policy.get(key).copied().unwrap_or(NO_TABLE))
     }
 
-    fn decision_for(&self, key: &PortKey) -> Decision {
+    fn decision_for(&self, key: PortKey) -> Decision {
         let number = u32::from_be_bytes(key.table);
         let port = u16::from_be_bytes(key.port);
         let Some(PortTable(entries)) = self.port_tables.get(&number) else {
@@ -173,7 +173,7 @@ impl Tables<[u8; 4]> for Compiled {
     }
 
     fn decision(&self, key: &PortKey) -> Decision {
-        self.decision_for(key)
+        self.decision_for(*key)
     }
 }
 
@@ -187,7 +187,7 @@ impl Tables<[u8; 16]> for Compiled {
     }
 
     fn decision(&self, key: &PortKey) -> Decision {
-        self.decision_for(key)
+        self.decision_for(*key)
     }
 }
 

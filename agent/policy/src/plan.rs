@@ -16,7 +16,7 @@ use std::{
     net::IpAddr,
 };
 
-use agent_common::table::{NO_TABLE, PolicyKey, THIS_NODE, WORLD, Word};
+use agent_common::table::{GENERATION_KEPT, NO_TABLE, PolicyKey, THIS_NODE, WORLD, Word};
 use ipnet::IpNet;
 
 use crate::compiled::{Compiled, PortTable};
@@ -278,10 +278,10 @@ fn next_generation(old: &Programmed) -> u32 {
     let live: BTreeSet<u32> = old
         .words
         .values()
-        .map(|word| word.generation() & 0xffff)
+        .map(|word| word.generation() & GENERATION_KEPT)
         .collect();
     let mut generation = old.generation.wrapping_add(1);
-    while live.contains(&(generation & 0xffff)) || generation & 0xffff == 0 {
+    while live.contains(&(generation & GENERATION_KEPT)) || generation & GENERATION_KEPT == 0 {
         generation = generation.wrapping_add(1);
     }
     generation

@@ -12,9 +12,7 @@
 
 use std::{
     fmt::{self, Write as _},
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
+    io::Write,
 };
 
 use agent_policy::{
@@ -23,33 +21,24 @@ use agent_policy::{
 };
 use serde::Serialize;
 
-use crate::source::files;
-
-/// No error; warnings do not count without `--strict`.
-pub(crate) const EXIT_CLEAN: u8 = 0;
-/// Warnings, and `--strict`.
-pub(crate) const EXIT_WARNINGS: u8 = 1;
-/// An error, also one of writing the report.
-pub(crate) const EXIT_ERRORS: u8 = 2;
+use crate::{
+    cli::{
+        output::{self, Format},
+        policy::Input,
+    },
+    exit::Answer,
+};
 
 /// Check policies and inventory without putting them into force.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
-    /// A file, a folder (*.yaml, *.yml, *.json, recursively) or `-`; repeatable
-    #[arg(short = 'f', long = "file", value_name = "PATH", required = true)]
-    files: Vec<PathBuf>,
-    #[arg(short = 'o', long = "output", value_enum, default_value_t)]
-    output: Output,
+    #[command(flatten)]
+    input: Input,
+    #[arg(short, long, value_name = "FORMAT", default_value_t, value_enum)]
+    output: Format,
     /// Exit with 1 if there are warnings
     #[arg(long)]
     strict: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Output {
-    #[default]
-    Human,
-    Json,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,28 +49,22 @@ struct Report {
     diagnostics: Vec<Diagnostic>,
 }
 
-pub(crate) fn run(args: &CheckArgs) -> ExitCode {
+pub(crate) fn run(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<Answer> {
     let CheckArgs {
-        files,
+        input,
         output,
         strict,
     } = args;
-    let report = Report::new(files::parse(files));
-    let text = match output {
-        Output::Human => report.to_string(),
-        Output::Json => match serde_json::to_string(&report) {
-            Ok(json) => json + "\n",
-            Err(_) => return ExitCode::from(EXIT_ERRORS),
-        },
-    };
-    if io::stdout().lock().write_all(text.as_bytes()).is_err() {
-        return ExitCode::from(EXIT_ERRORS);
-    }
-    ExitCode::from(match (report.errors, report.warnings) {
-        (0, 0) => EXIT_CLEAN,
-        (0, _) if *strict => EXIT_WARNINGS,
-        (0, _) => EXIT_CLEAN,
-        _ => EXIT_ERRORS,
+    let report = Report::new(input.parse());
+    output::unless_closed(match output {
+        Format::Human => write!(out, "{report}"),
+        Format::Json => output::json(&report, out),
+    })?;
+    Ok(match (report.errors, report.warnings) {
+        (0, 0) => Answer::Yes,
+        (0, _) if *strict => Answer::No,
+        (0, _) => Answer::Yes,
+        _ => Answer::Broken,
     })
 }
 
@@ -132,62 +115,56 @@ impl fmt::Display for Report {
 
 #[cfg(test)]
 mod tests {
+    use clap::{Args as _, FromArgMatches as _};
+
     use super::*;
 
-    fn checked(text: &str, strict: bool) -> (Report, ExitCode) {
+    /// The answer and what was printed, of one file.
+    fn checked(text: &str, flags: &[&str]) -> (Answer, String) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
         std::fs::write(&file, text).unwrap();
-        let files = vec![file];
-        let report = Report::new(files::parse(&files));
-        (
-            report,
-            run(&CheckArgs {
-                files,
-                output: Output::Json,
-                strict,
-            }),
-        )
+        let command = CheckArgs::augment_args(clap::Command::new("check"));
+        let line = [&["check", "-f", file.to_str().unwrap()], flags].concat();
+        let args =
+            CheckArgs::from_arg_matches(&command.try_get_matches_from(line).unwrap()).unwrap();
+        let mut out = Vec::new();
+        let answer = run(&args, &mut out).unwrap();
+        (answer, String::from_utf8(out).unwrap())
     }
 
     #[test]
-    fn the_exit_code_tells_errors_from_warnings() {
+    fn the_answer_tells_errors_from_warnings() {
         let policy = |spec: &str| {
             format!(
                 "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p}}\n\
                  spec: {spec}\n"
             )
         };
-        for (spec, strict, code) in [
-            ("{podSelector: {}}", true, EXIT_CLEAN),
-            ("{podSelector: {}, ingress: [{}]}", false, EXIT_CLEAN),
-            ("{podSelector: {}, ingress: [{}]}", true, EXIT_WARNINGS),
-            ("{podSelector: {}, ingres: [{}]}", false, EXIT_ERRORS),
+        for (spec, flags, answer) in [
+            ("{podSelector: {}}", &["--strict"][..], Answer::Yes),
+            ("{podSelector: {}, ingress: [{}]}", &[], Answer::Yes),
+            (
+                "{podSelector: {}, ingress: [{}]}",
+                &["--strict"],
+                Answer::No,
+            ),
+            ("{podSelector: {}, ingres: [{}]}", &[], Answer::Broken),
         ] {
-            assert_eq!(
-                checked(&policy(spec), strict).1,
-                ExitCode::from(code),
-                "{spec}"
-            );
+            assert_eq!(checked(&policy(spec), flags).0, answer, "{spec}");
         }
     }
 
     #[test]
     fn both_forms_show_the_same_problems() {
-        let (report, _) = checked("kind: Pod\n", false);
+        let (_, human) = checked("kind: Pod\n", &[]);
+        assert!(human.ends_with("1 file: 1 error, 0 warnings\n"), "{human}");
         assert!(
-            report
-                .to_string()
-                .ends_with("1 file: 1 error, 0 warnings\n"),
-            "{report}"
+            human.contains("a.yaml:1:1: error[missing-field]"),
+            "{human}"
         );
-        assert!(
-            report
-                .to_string()
-                .contains("a.yaml:1:1: error[missing-field]"),
-            "{report}"
-        );
-        let json = serde_json::to_value(&report).unwrap();
+        let (_, json) = checked("kind: Pod\n", &["-o", "json"]);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["errors"], 1);
         assert_eq!(json["diagnostics"][0]["path"], "apiVersion");
         assert_eq!(json["diagnostics"][0]["severity"], "error");

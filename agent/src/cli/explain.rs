@@ -2,35 +2,31 @@
 //!
 //! Takes a world that somebody else has loaded; the verdict is the given evaluator's.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::io::Write;
 
 use agent_policy::{
-    connection::{ConnectionError, End, Port, Verdict},
+    connection::{End, Port, Verdict},
     explain::explain,
     model::World,
     question::Evaluator,
 };
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-/// The connection is permitted.
-pub(crate) const ALLOWED: u8 = 0;
-/// The connection is denied.
-pub(crate) const DENIED: u8 = 1;
-/// The question could not be answered.
-pub(crate) const FAILED: u8 = 2;
+use crate::{
+    cli::{
+        output::{self, Format},
+        policy::Input,
+    },
+    exit::Answer,
+};
 
 /// Say whether a connection passes, and which rule of which file decides.
 ///
 /// Exit code: 0 allowed, 1 denied, 2 error.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// File or folder with policies and workloads; `-` is standard input
-    #[arg(short = 'f', long = "file", value_name = "PATH", required = true)]
-    pub(crate) paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) input: Input,
     /// Source: NAMESPACE/NAME, node/NAME or an address
     #[arg(long, value_name = "END")]
     from: String,
@@ -40,42 +36,23 @@ pub(crate) struct ExplainArgs {
     /// Destination port: TCP/8080, UDP/53, SCTP/1, ICMP, ICMPv6/TYPE/CODE or a protocol number
     #[arg(long, value_name = "PORT")]
     port: Port,
-    /// Form of the output
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Output {
-    #[default]
-    Human,
-    Json,
-}
-
-/// Why a question about policy got no answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ExplainError {
-    #[error(transparent)]
-    Connection(#[from] ConnectionError),
-    #[error("failed to write the answer")]
-    Write(#[from] io::Error),
-    #[error("failed to write the answer as JSON")]
-    Json(#[from] serde_json::Error),
+    #[arg(short, long, value_name = "FORMAT", default_value_t, value_enum)]
+    output: Format,
 }
 
 /// Answers on `out`.
 ///
 /// # Errors
 ///
-/// If an end is unknown, the ends have no common address family, or `out` fails: [`FAILED`].
+/// If an end is unknown, the ends have no common address family, or `out` fails.
 pub(crate) fn run(
     args: &ExplainArgs,
     world: &World,
     evaluator: &impl Evaluator,
     out: &mut impl Write,
-) -> Result<ExitCode, ExplainError> {
+) -> anyhow::Result<Answer> {
     let ExplainArgs {
-        paths: _,
+        input: _,
         from,
         to,
         port,
@@ -83,21 +60,20 @@ pub(crate) fn run(
     } = args;
     let (from, to) = (End::parse(world, from)?, End::parse(world, to)?);
     let explanation = explain(world, evaluator, &from, &to, *port)?;
-    match output {
-        Output::Human => explanation.render(out)?,
-        Output::Json => {
-            serde_json::to_writer_pretty(&mut *out, &explanation)?;
-            writeln!(out)?;
-        }
-    }
-    Ok(ExitCode::from(match explanation.verdict {
-        Verdict::Allow => ALLOWED,
-        Verdict::Deny => DENIED,
-    }))
+    output::unless_closed(match output {
+        Format::Human => explanation.render(out),
+        Format::Json => output::json(&explanation, out),
+    })?;
+    Ok(match explanation.verdict {
+        Verdict::Allow => Answer::Yes,
+        Verdict::Deny => Answer::No,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use agent_policy::reference::Reference;
     use clap::{Args as _, FromArgMatches as _};
 
@@ -127,11 +103,35 @@ mod tests {
     #[test]
     fn an_open_world_permits_and_says_so_in_json() {
         let (world, mut out) = (World::default(), Vec::new());
-        let code = run(&args(&LINE), &world, &Reference(&world), &mut out).unwrap();
-        assert_eq!(code, ExitCode::from(ALLOWED));
+        let answer = run(&args(&LINE), &world, &Reference(&world), &mut out).unwrap();
+        assert_eq!(answer, Answer::Yes);
         let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(json["verdict"], "allow");
         assert_eq!(json["egress"]["reason"], "no-subject");
+    }
+
+    /// A pipe whose reader has gone.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_does_not_change_the_answer() {
+        let world = World::default();
+        for form in ["human", "json"] {
+            let mut line = LINE;
+            line[9] = form;
+            let answer = run(&args(&line), &world, &Reference(&world), &mut Closed).unwrap();
+            assert_eq!(answer, Answer::Yes, "{form}");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) struct FlowsArgs {
     /// Only flows from or to this workload.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     workload: Option<WorkloadName>,
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    #[arg(short, long, value_name = "FORMAT", default_value_t, value_enum)]
     output: Format,
     /// Control socket of the agent.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
@@ -60,7 +60,7 @@ pub(crate) fn run(args: FlowsArgs) -> anyhow::Result<Answer> {
                 writeln!(out, "{}", line?)?;
             }
         }
-        Format::Table => {
+        Format::Human => {
             let mut table = FlowTable::new(Paint::of_stdout());
             table.write_header(&mut out)?;
             for line in lines {

@@ -2,45 +2,31 @@
 //!
 //! Takes a world that somebody else has loaded; the verdicts are the given evaluator's.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::io::Write;
 
 use agent_policy::{connection::Port, matrix::Matrix, model::World, question::Evaluator};
-use clap::{Args, ValueEnum};
+use clap::Args;
+
+use crate::{
+    cli::{
+        output::{self, Format},
+        policy::Input,
+    },
+    exit::Answer,
+};
 
 /// Show who reaches whom: one row for each source, one column for each destination.
 ///
 /// Exit code: 0, or 2 on an error.
 #[derive(Debug, Args)]
 pub(crate) struct MatrixArgs {
-    /// File or folder with policies and workloads; `-` is standard input
-    #[arg(short = 'f', long = "file", value_name = "PATH", required = true)]
-    pub(crate) paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) input: Input,
     /// Destination port, as for explain; repeat it for several
     #[arg(long = "port", value_name = "PORT", required = true)]
     ports: Vec<Port>,
-    /// Form of the output
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Output {
-    #[default]
-    Human,
-    Json,
-}
-
-/// Why the table could not be shown.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum MatrixError {
-    #[error("failed to write the table")]
-    Write(#[from] io::Error),
-    #[error("failed to write the table as JSON")]
-    Json(#[from] serde_json::Error),
+    #[arg(short, long, value_name = "FORMAT", default_value_t, value_enum)]
+    output: Format,
 }
 
 /// Writes the table to `out`.
@@ -53,19 +39,16 @@ pub(crate) fn run(
     world: &World,
     evaluator: &impl Evaluator,
     out: &mut impl Write,
-) -> Result<ExitCode, MatrixError> {
+) -> anyhow::Result<Answer> {
     let MatrixArgs {
-        paths: _,
+        input: _,
         ports,
         output,
     } = args;
     let matrix = Matrix::new(world, evaluator, ports);
-    match output {
-        Output::Human => matrix.render(out)?,
-        Output::Json => {
-            serde_json::to_writer(&mut *out, &matrix)?;
-            writeln!(out)?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    output::unless_closed(match output {
+        Format::Human => matrix.render(out),
+        Format::Json => output::json(&matrix, out),
+    })?;
+    Ok(Answer::Yes)
 }

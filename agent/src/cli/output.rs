@@ -2,19 +2,37 @@
 
 use std::{
     env,
-    io::{self, IsTerminal, Write},
+    io::{self, BufWriter, ErrorKind, IsTerminal, Write},
 };
 
 use clap::ValueEnum;
+use serde::Serialize;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For people.
     #[default]
-    #[value(alias = "human")]
-    Table,
+    #[value(alias = "table")]
+    Human,
     /// For machines.
     Json,
+}
+
+/// Writes a value in its form for machines.
+pub(crate) fn json(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
+    let mut out = BufWriter::new(out);
+    // The conversion keeps the writer's own error.
+    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
+    writeln!(out)?;
+    out.flush()
+}
+
+/// An answer stands even if whoever reads it has seen enough, as in `… | head -1`.
+pub(crate) fn unless_closed(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 /// Whether colours are understood.

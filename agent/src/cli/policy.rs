@@ -1,12 +1,17 @@
 //! `ringfence policy …`: questions about policy files. Needs no agent and no privileges.
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf};
 
-use agent_policy::{compiled::Everywhere, load::assemble, model::World};
-use clap::Subcommand;
+use agent_policy::{
+    compiled::Everywhere,
+    load::{ParsedFile, assemble},
+    model::World,
+};
+use clap::{Args, Subcommand};
 
 use crate::{
     cli::{check, explain, matrix},
+    exit::Answer,
     source::files,
 };
 
@@ -24,30 +29,44 @@ struct BrokenInput {
     count: String,
 }
 
+/// What a question is about.
+#[derive(Debug, Args)]
+pub(crate) struct Input {
+    /// Policy and inventory: a file, a folder, or - for standard input. May be repeated.
+    #[arg(short = 'f', long = "file", value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+}
+
 impl PolicyCommand {
-    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<Answer> {
         let mut out = io::stdout().lock();
-        Ok(match self {
-            Self::Check(args) => {
-                drop(out);
-                check::run(&args)
-            }
+        match self {
+            Self::Check(args) => check::run(&args, &mut out),
             Self::Explain(args) => {
-                let world = load(&args.paths)?;
-                explain::run(&args, &world, &Everywhere::new(&world), &mut out)?
+                let world = args.input.world()?;
+                explain::run(&args, &world, &Everywhere::new(&world), &mut out)
             }
             Self::Matrix(args) => {
-                let world = load(&args.paths)?;
-                matrix::run(&args, &world, &Everywhere::new(&world), &mut out)?
+                let world = args.input.world()?;
+                matrix::run(&args, &world, &Everywhere::new(&world), &mut out)
             }
-        })
+        }
     }
 }
 
-/// The world of `paths`; what is wrong with it goes to standard error.
-fn load(paths: &[PathBuf]) -> anyhow::Result<World> {
-    let files = files::parse(paths);
-    let (world, between) = assemble(&files);
+impl Input {
+    pub(crate) fn parse(&self) -> Vec<ParsedFile> {
+        files::parse(&self.paths)
+    }
+
+    /// The world that the input describes; what is wrong with it goes to standard error.
+    fn world(&self) -> anyhow::Result<World> {
+        without_errors(&self.parse())
+    }
+}
+
+fn without_errors(files: &[ParsedFile]) -> anyhow::Result<World> {
+    let (world, between) = assemble(files);
     let errors: Vec<_> = files
         .iter()
         .flat_map(|file| &file.diagnostics)

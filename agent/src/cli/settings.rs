@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use super::output::Format;
+use super::output::{self, Format};
 use crate::{
     config::{Config, RawConfig},
     daemon,
@@ -136,8 +136,8 @@ impl AgentArgs {
 
 fn print(config: &Config, format: Format, out: &mut impl Write) -> anyhow::Result<()> {
     match format {
-        Format::Table => out.write_all(serde_saphyr::to_string(config)?.as_bytes())?,
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(config)?)?,
+        Format::Human => out.write_all(serde_saphyr::to_string(config)?.as_bytes())?,
+        Format::Json => output::json(config, out)?,
     }
     Ok(())
 }

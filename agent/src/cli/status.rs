@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 
-use super::output::{Colour, Columns, Format, Paint};
+use super::output::{self, Colour, Columns, Format, Paint};
 use crate::{
     config::DEFAULT_SOCKET,
     control::{
@@ -20,7 +20,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    #[arg(short, long, value_name = "FORMAT", default_value_t, value_enum)]
     output: Format,
     /// Control socket of the agent.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
@@ -31,8 +31,8 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<Answer> {
     let status = client::status(&args.socket)?;
     let mut out = io::stdout().lock();
     match args.output {
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&status)?)?,
-        Format::Table => render(&status, Paint::of_stdout(), &mut out)?,
+        Format::Json => output::json(&status, &mut out)?,
+        Format::Human => render(&status, Paint::of_stdout(), &mut out)?,
     }
     Ok(Answer::Yes)
 }

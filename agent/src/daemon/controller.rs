@@ -3,10 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,7 +23,7 @@ use crate::{
         endpoints::Registry,
         inputs::{Inputs, Reload},
         status::{Enforcement, Shared},
-        watch::Trigger,
+        watch::{Trigger, Triggered},
     },
     datapath::{
         attach::{Target, TcHook},
@@ -103,18 +100,11 @@ impl Controller {
     }
 
     /// Follows changes until told to stop. Whatever fails is shown in `status` and tried again.
-    pub(crate) fn run(&mut self, triggers: &Receiver<Trigger>) {
+    pub(crate) fn run(&mut self, triggers: &Triggered) {
         let mut looked = Instant::now();
         loop {
-            let trigger = match triggers.recv_timeout(FILES) {
-                Ok(trigger) => Some(trigger),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            // One look answers all announcements that have come so far.
-            if trigger == Some(Trigger::Stop)
-                || triggers.try_iter().any(|more| more == Trigger::Stop)
-            {
+            let trigger = triggers.wait(FILES);
+            if trigger == Some(Trigger::Stop) {
                 return;
             }
             let reload = self.inputs.reload();

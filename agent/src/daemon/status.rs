@@ -10,7 +10,10 @@ use std::{
     time::Instant,
 };
 
-use agent_common::verdict::{Action, Reason};
+use agent_common::{
+    table::Endpoint,
+    verdict::{Action, Reason},
+};
 
 use crate::{
     config::Config,
@@ -166,7 +169,10 @@ impl StatusSource for Shared {
             .as_ref()
             .map(|maps| {
                 (
-                    drops(maps, endpoints.keys().copied()),
+                    drops(
+                        maps,
+                        std::iter::once(Endpoint::NOBODY.id).chain(endpoints.keys().copied()),
+                    ),
                     maps.events_lost().unwrap_or(0),
                 )
             })

@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     daemon::status::Shared,
     datapath::{
-        engine::Engine,
+        engine::{Engine, lock},
         traffic::{Events, Listing, Tables},
     },
     flow::{
@@ -71,7 +71,7 @@ impl Traffic {
         let mut sinks = Vec::new();
         let mut writers = Vec::new();
         let mut counts = Vec::new();
-        for target in &config.flows {
+        if let Some(target) = &config.flows {
             let (sink, writer) = Sink::start(target.clone(), Arc::clone(node), DEFAULT_QUEUE)
                 .with_context(|| format!("cannot write flow records to {target}"))?;
             counts.push((target.to_string(), sink.counts()));
@@ -80,6 +80,11 @@ impl Traffic {
         }
         shared.show_records(Arc::clone(&stage), counts);
         let seen = shared.show_traffic(&folder)?;
+
+        let mut readers = Vec::new();
+        if let Some(messages) = lock(&engine.programs()).messages()? {
+            readers.push(tokio::spawn(messages));
+        }
 
         let flows = usize::try_from(config.capacities.flows)?;
         let pipeline = Pipeline {
@@ -95,12 +100,12 @@ impl Traffic {
             stage,
             removals,
         };
+        readers.push(tokio::spawn(read_events(events, input.clone(), seen)));
+        let sweeps = sweep(tables, input.clone(), removed, Arc::clone(shared));
+        readers.push(tokio::spawn(sweeps));
         Ok(Self {
             inventory,
-            readers: vec![
-                tokio::spawn(read_events(events, input.clone(), seen)),
-                tokio::spawn(sweep(tables, input.clone(), removed, Arc::clone(shared))),
-            ],
+            readers,
             pipeline: tokio::spawn(pipeline.run(inputs)),
             writers,
             input,
@@ -151,46 +156,30 @@ async fn read_events(mut events: Events, input: mpsc::Sender<PipelineInput>, see
 }
 
 async fn sweep(
-    tables: Tables,
+    mut tables: Tables,
     input: mpsc::Sender<PipelineInput>,
     mut removals: mpsc::Receiver<Vec<Removal>>,
     shared: Arc<Shared>,
 ) {
-    let mut tables = Some(tables);
     let mut ticks = tokio::time::interval(SWEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // Both walk tables by system calls: not on a thread that others wait for.
-        let work: Box<dyn FnOnce(&mut Tables) -> Option<(BootTime, Listing)> + Send> = tokio::select! {
-            _ = ticks.tick() => Box::new(|tables| {
-                let listed_at = BootTime::now();
-                match tables.list() {
-                    Ok(listing) => Some((listed_at, listing)),
-                    Err(error) => {
-                        tracing::error!(error = format!("{error:#}"), "cannot list the flows");
-                        None
-                    }
-                }
-            }),
-            removal = removals.recv() => {
-                let Some(removal) = removal else { return };
-                Box::new(|tables| {
-                    remove(tables, removal);
-                    None
-                })
-            }
+        let work = tokio::select! {
+            _ = ticks.tick() => Work::List,
+            removals = removals.recv() => match removals {
+                Some(removals) => Work::Remove(removals),
+                None => return,
+            },
         };
-        let Some(mut held) = tables.take() else {
-            return;
-        };
+        // It walks tables by system calls: not on a thread that others wait for.
         let done = tokio::task::spawn_blocking(move || {
-            let listed = work(&mut held);
-            (held, listed)
+            let listed = work.run(&mut tables);
+            (tables, listed)
         });
         let Ok((held, listed)) = done.await else {
             return;
         };
-        tables = Some(held);
+        tables = held;
         let Some((listed_at, listing)) = listed else {
             continue;
         };
@@ -218,16 +207,42 @@ async fn sweep(
     }
 }
 
-fn remove(tables: &mut Tables, removals: Vec<Removal>) {
-    for Removal {
+/// What is to be done with the flow tables.
+#[derive(Debug)]
+enum Work {
+    List,
+    Remove(Vec<Removal>),
+}
+
+impl Work {
+    /// Returns a listing and when it was begun, if one was asked for and made.
+    fn run(self, tables: &mut Tables) -> Option<(BootTime, Listing)> {
+        match self {
+            Self::List => {
+                let listed_at = BootTime::now();
+                let listing = tables.list().inspect_err(|error| {
+                    tracing::error!(error = format!("{error:#}"), "cannot list the flows");
+                });
+                Some((listed_at, listing.ok()?))
+            }
+            Self::Remove(removals) => {
+                for removal in removals {
+                    remove(tables, removal);
+                }
+                None
+            }
+        }
+    }
+}
+
+fn remove(tables: &mut Tables, removal: Removal) {
+    let Removal {
         key,
         opened,
         last_seen,
-    } in removals
-    {
-        match key {
-            Key::V4(key) => tables.remove_v4(key, opened, last_seen),
-            Key::V6(key) => tables.remove_v6(key, opened, last_seen),
-        }
+    } = removal;
+    match key {
+        Key::V4(key) => tables.remove_v4(key, opened, last_seen),
+        Key::V6(key) => tables.remove_v6(key, opened, last_seen),
     }
 }

@@ -1,6 +1,13 @@
 //! Announcements of the kernel, turned into triggers for the controller.
 
-use std::sync::mpsc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
+    },
+    time::Duration,
+};
 
 use agent_policy::model::EndpointSpec;
 use anyhow::Context as _;
@@ -16,27 +23,56 @@ use crate::datapath::{
 pub(crate) enum Trigger {
     /// Interfaces, addresses or cgroups have come or gone.
     Kernel,
+    /// The agent ends.
     Stop,
 }
 
-/// Wakes the controller.
+/// Wakes the controller. One look answers all announcements that came before it, so they are not
+/// counted: a wake that is under way stands for those that follow.
 #[derive(Clone, Debug)]
-pub(crate) struct Triggers(mpsc::Sender<Trigger>);
+pub(crate) struct Triggers {
+    wake: SyncSender<()>,
+    stopping: Arc<AtomicBool>,
+}
+
+/// The controller's side of [`Triggers`].
+#[derive(Debug)]
+pub(crate) struct Triggered {
+    woken: Receiver<()>,
+    stopping: Arc<AtomicBool>,
+}
+
+pub(crate) fn channel() -> (Triggers, Triggered) {
+    let (wake, woken) = mpsc::sync_channel(1);
+    let stopping = Arc::new(AtomicBool::new(false));
+    let triggers = Triggers {
+        wake,
+        stopping: Arc::clone(&stopping),
+    };
+    (triggers, Triggered { woken, stopping })
+}
 
 impl Triggers {
     pub(crate) fn stop(&self) {
-        self.send(Trigger::Stop);
+        self.stopping.store(true, SeqCst);
+        self.wake();
     }
 
-    fn send(&self, trigger: Trigger) {
-        // A controller that has ended needs no waking.
-        self.0.send(trigger).unwrap_or(());
+    fn wake(&self) {
+        // Full: it will look. Disconnected: a controller that has ended needs no waking.
+        self.wake.try_send(()).unwrap_or(());
     }
 }
 
-pub(crate) fn channel() -> (Triggers, mpsc::Receiver<Trigger>) {
-    let (sender, receiver) = mpsc::channel();
-    (Triggers(sender), receiver)
+impl Triggered {
+    /// Waits for a trigger, but not longer than `patience`.
+    pub(crate) fn wait(&self, patience: Duration) -> Option<Trigger> {
+        let woken = self.woken.recv_timeout(patience);
+        if self.stopping.load(SeqCst) || woken == Err(RecvTimeoutError::Disconnected) {
+            return Some(Trigger::Stop);
+        }
+        woken.ok().map(|()| Trigger::Kernel)
+    }
 }
 
 /// The tasks that listen.
@@ -74,7 +110,7 @@ impl Watching {
 async fn follow_links(mut links: link::Watch, triggers: Triggers) {
     loop {
         match links.changed().await {
-            Ok(_) => triggers.send(Trigger::Kernel),
+            Ok(_) => triggers.wake(),
             Err(error) => {
                 // The controller looks by itself now and then: slower, but it finds everything.
                 tracing::error!(%error, "no announcements of interfaces any more");
@@ -98,7 +134,37 @@ async fn follow_cgroups(
                 let specs = names.borrow_and_update().clone();
                 watch.set(specs.iter().filter_map(|spec| CgroupName::of(spec)?.ok()));
             }
-            _ = watch.changed() => triggers.send(Trigger::Kernel),
+            _ = watch.changed() => triggers.wake(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_announcements_are_one_look() {
+        let (triggers, triggered) = channel();
+        for _ in 0..3 {
+            triggers.wake();
+        }
+        assert_eq!(triggered.wait(Duration::MAX), Some(Trigger::Kernel));
+        assert_eq!(triggered.wait(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_stop_is_not_lost_behind_announcements() {
+        let (triggers, triggered) = channel();
+        triggers.wake();
+        triggers.stop();
+        assert_eq!(triggered.wait(Duration::MAX), Some(Trigger::Stop));
+    }
+
+    #[test]
+    fn nobody_left_to_wake_it_is_a_stop() {
+        let (triggers, triggered) = channel();
+        drop(triggers);
+        assert_eq!(triggered.wait(Duration::MAX), Some(Trigger::Stop));
     }
 }

@@ -16,6 +16,9 @@ use rustix::{
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
 
+/// An agent's folder, unless it is given another.
+pub(crate) const DEFAULT_FOLDER: &str = "/sys/fs/bpf/ringfence";
+
 /// Where distributions mount it.
 const STANDARD: &str = "/sys/fs/bpf";
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    os::fd::AsFd as _,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };

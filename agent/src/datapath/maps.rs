@@ -168,12 +168,12 @@ impl Ipcache {
     /// Every prefix with its slot.
     pub(crate) fn read(&self) -> anyhow::Result<BTreeMap<IpNet, u32>> {
         let mut all = BTreeMap::new();
-        for entry in self.v4.iter() {
+        for entry in &self.v4 {
             let (key, Raw(slot)) = entry?;
             let bits = u8::try_from(key.prefix_len())?;
             all.insert(IpNet::new(IpAddr::from(key.data()), bits)?, slot);
         }
-        for entry in self.v6.iter() {
+        for entry in &self.v6 {
             let (key, Raw(slot)) = entry?;
             let bits = u8::try_from(key.prefix_len())?;
             all.insert(IpNet::new(IpAddr::from(key.data()), bits)?, slot);

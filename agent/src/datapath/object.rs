@@ -1,6 +1,7 @@
 //! The programs, and how they are loaded.
 
 use std::{
+    io,
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
     time::{Duration, Instant},
@@ -13,6 +14,9 @@ use aya::{
     maps::{Array, ProgramArray},
     programs::{CgroupSkb, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions},
 };
+
+use aya_log::EbpfLogger;
+use tokio::io::unix::AsyncFd;
 
 use crate::datapath::{attach, maps, raw::Raw};
 
@@ -112,6 +116,25 @@ impl Programs {
             map.set(index, value, 0)?;
         }
         Ok(())
+    }
+
+    /// Passes the messages of a debug object's programs on to the agent's own log; a release
+    /// object has none. Needs a tokio runtime.
+    pub(crate) fn messages(
+        &mut self,
+    ) -> anyhow::Result<Option<impl Future<Output = ()> + Send + use<>>> {
+        if self.object.map("AYA_LOGS").is_none() {
+            return Ok(None);
+        }
+        let logger = EbpfLogger::init(&mut self.object)?;
+        // SAFETY: the logger keeps its descriptor open, and the same, for as long as it lives.
+        let mut messages = unsafe { AsyncFd::register(logger) }.map_err(io::Error::from)?;
+        Ok(Some(async move {
+            while let Ok(mut ready) = messages.readable_mut().await {
+                ready.get_inner_mut().flush();
+                ready.clear_ready();
+            }
+        }))
     }
 
     /// The kernel's jiffies now.

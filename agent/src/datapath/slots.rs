@@ -47,8 +47,4 @@ impl<K: Ord + Copy> Slots<K> {
     pub(crate) fn recycle(&mut self) {
         self.free.append(&mut self.freed);
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.used.len()
-    }
 }

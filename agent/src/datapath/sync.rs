@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use agent_common::{
     protocol::Address as _,
-    table::{OwnAddress, PolicyKey, PortKey, Versioned, Word},
+    table::{GENERATION_KEPT, OwnAddress, PolicyKey, PortKey, Versioned, Word},
 };
 use agent_policy::{
     compiled::{PortEntry, PortTable},
@@ -46,7 +46,7 @@ impl Sync {
     pub(crate) fn adopt(mut maps: PolicyMaps, capacity: Capacity) -> anyhow::Result<Self> {
         let prefixes = maps.ipcache.read()?;
         let mut policy = BTreeMap::new();
-        for entry in maps.policy.iter() {
+        for entry in &maps.policy {
             let (Raw(key), Raw(slot)) = entry?;
             policy.insert(key, slot);
         }
@@ -74,7 +74,7 @@ impl Sync {
             true
         });
         programmed.port_tables = read_port_tables(&maps)?;
-        for entry in maps.addresses.iter() {
+        for entry in &maps.addresses {
             let (Raw(OwnAddress { endpoint, address }), _) = entry?;
             programmed
                 .own
@@ -287,15 +287,15 @@ fn finish_interrupted<'a>(
     let Some((words, slot)) = open.first() else {
         return;
     };
-    let low = u32::from(words.load(*slot) as u16);
+    let kept = Versioned(words.load(*slot)).generation();
     for index in 0..maps.words.len() {
         let word = Word(maps.words.load(index));
-        if word == Word::UNSET || word.generation() & 0xffff == low {
+        if word == Word::UNSET || word.generation() & GENERATION_KEPT == kept {
             continue;
         }
-        let mut generation = (word.generation() & !0xffff) | low;
+        let mut generation = (word.generation() & !GENERATION_KEPT) | kept;
         if generation < word.generation() {
-            generation = generation.wrapping_add(0x1_0000);
+            generation = generation.wrapping_add(GENERATION_KEPT + 1);
         }
         maps.words.store(index, Word::new(word.set(), generation).0);
     }
@@ -309,7 +309,7 @@ fn finish_interrupted<'a>(
 
 fn read_port_tables(maps: &PolicyMaps) -> anyhow::Result<BTreeMap<u32, PortTable>> {
     let mut tables: BTreeMap<u32, PortTable> = BTreeMap::new();
-    for entry in maps.ports.iter() {
+    for entry in &maps.ports {
         let (key, Raw(decision)) = entry?;
         let Raw(PortKey {
             table,

@@ -1,6 +1,7 @@
 //! What the programs tell of traffic: events, the flow tables, counters.
 
 use std::{
+    io,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -31,8 +32,11 @@ pub(crate) struct Events {
 impl Events {
     /// Needs a tokio runtime.
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        // SAFETY: the map's descriptor is open and the same for as long as the ring, which the
+        // result owns.
+        let ring = unsafe { AsyncFd::register(maps::events(folder)?) };
         Ok(Self {
-            ring: AsyncFd::new(maps::events(folder)?)?,
+            ring: ring.map_err(io::Error::from)?,
         })
     }
 

@@ -47,8 +47,10 @@ impl Words {
 
     fn word(&self, index: u32) -> &AtomicU64 {
         assert!(index < self.len, "word {index} of {}", self.len);
+        #[expect(clippy::cast_ptr_alignment, reason = "a mapping is page-aligned")]
+        let words = self.memory.as_mut_ptr().cast::<u64>();
         // SAFETY: within the mapping, which is page-aligned and lives as long as `self`; everyone
         // accesses it word by word.
-        unsafe { AtomicU64::from_ptr(self.memory.as_mut_ptr().cast::<u64>().add(index as usize)) }
+        unsafe { AtomicU64::from_ptr(words.add(index as usize)) }
     }
 }

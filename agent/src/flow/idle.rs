@@ -5,18 +5,25 @@ use std::time::Duration;
 use agent_common::{
     flow::{FlowState, tcp},
     protocol,
+    verdict::Reason,
 };
 
 /// How long a TCP flow is kept that is half-open or closing, and any that has been reported closed.
 pub(crate) const CLOSED: Duration = Duration::from_secs(30);
 /// Pooled connections stay idle for hours; two hours are what hosts keep alive by default.
 pub(crate) const ESTABLISHED: Duration = Duration::from_mins(135);
+/// A flow that was revoked: longer than hosts try to send what nobody acknowledges (RFC 1122,
+/// 4.2.3.5, and the 15 tries of Linux), so that none of it is taken for a new flow.
+pub(crate) const REVOKED: Duration = Duration::from_mins(35);
 pub(crate) const UDP: Duration = Duration::from_mins(1);
 pub(crate) const ICMP: Duration = Duration::from_secs(10);
 pub(crate) const OTHER: Duration = Duration::from_mins(1);
 
 /// The limit of a flow, by its protocol and the TCP flags of both sides.
 pub(crate) fn limit(protocol: u8, state: &FlowState) -> Duration {
+    if protocol == protocol::TCP && state.reason == Reason::Revoked as u8 {
+        return REVOKED;
+    }
     if state.closed != 0 {
         return CLOSED;
     }

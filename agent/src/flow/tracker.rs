@@ -89,6 +89,7 @@ impl Tracker {
     }
 
     /// Flows that are remembered, ended ones included.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.flows.len()
     }

@@ -31,7 +31,7 @@ pub(crate) struct Sent {
 }
 
 /// Who talks to whom.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Conversation {
     id: u16,
     local: IpAddr,
@@ -86,7 +86,7 @@ impl Traffic {
         } else {
             Direction::Ingress
         };
-        let packet = draw(runner, shaped(talk.clone(), egress));
+        let packet = draw(runner, shaped(talk, egress));
         Some(Sent {
             id: talk.id,
             direction,
@@ -137,7 +137,7 @@ fn between(source: IpAddr, destination: IpAddr) -> PacketBuilder {
 /// The conversation's next packet in one direction, in one of the forms that a packet can have.
 fn shaped(talk: Conversation, egress: bool) -> impl Strategy<Value = PacketBuilder> {
     let is_v4 = talk.local.is_ipv4();
-    let plain = transported(talk.clone(), egress).boxed();
+    let plain = transported(talk, egress).boxed();
     let odd = (plain.clone(), 0..4_u8, 0..4_usize, any::<bool>()).prop_map(
         move |(packet, offset, words, more)| {
             let packet = packet.options(words);
@@ -176,7 +176,7 @@ fn shaped(talk: Conversation, egress: bool) -> impl Strategy<Value = PacketBuild
     } else {
         vec![1, 2, 3, 4]
     };
-    let about = transported(talk.clone(), !egress);
+    let about = transported(talk, !egress);
     let (from, to) = ends(&talk, egress);
     let error =
         (about, sample::select(kinds), 20..80_usize).prop_map(move |(about, kind, quoted)| {

@@ -1,0 +1,292 @@
+//! The rules of judging, one test each, over plain collections.
+
+use std::vec::Vec;
+
+use super::*;
+use crate::{
+    flow::tcp::{ACK, FIN, RST, SYN},
+    table::{Decision, PolicyKey, PortKey, THIS_NODE, Versioned, WORLD},
+    testing::{PacketBuilder, Twin},
+    verdict::Action,
+};
+
+const LOCAL: [u8; 4] = [10, 0, 0, 1];
+const PEER: [u8; 4] = [10, 0, 0, 2];
+const NODE: [u8; 4] = [10, 0, 0, 254];
+const LOCAL_V6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+const PEER_V6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+const ENDPOINT: Endpoint = Endpoint {
+    id: 3,
+    flags: Endpoint::OWNS_ADDRESSES | Endpoint::CHECK_SOURCE,
+};
+
+/// Ports that the endpoint may reach and be reached at, by anybody: one list for each direction.
+#[derive(Debug, Default)]
+struct Ports {
+    ingress: Vec<(u8, u16)>,
+    egress: Vec<(u8, u16)>,
+}
+
+impl<A: crate::protocol::Address> Tables<A> for Ports {
+    fn identity(&self, address: &A) -> Versioned {
+        let is_node = address.mapped() == crate::protocol::Address::mapped(NODE);
+        Versioned::settled(if is_node { THIS_NODE } else { WORLD })
+    }
+
+    fn port_table(&self, key: &PolicyKey) -> Versioned {
+        Versioned::settled(key.direction + 1)
+    }
+
+    fn decision(&self, key: &PortKey) -> Decision {
+        let ports = if key.table == 1_u32.to_be_bytes() {
+            &self.ingress
+        } else {
+            &self.egress
+        };
+        if ports.contains(&(key.protocol, u16::from_be_bytes(key.port))) {
+            Decision::new(Action::Allow, RuleId(9))
+        } else {
+            Decision::NO_MATCH
+        }
+    }
+}
+
+struct Case(Twin<Ports>);
+
+impl Case {
+    fn new(ingress: &[(u8, u16)], egress: &[(u8, u16)]) -> Self {
+        let ports = Ports {
+            ingress: ingress.to_vec(),
+            egress: egress.to_vec(),
+        };
+        let mut twin = Twin::new(ports, 4);
+        twin.words.insert(ENDPOINT.id, Word::new(1, 1));
+        twin.own.extend([
+            crate::table::OwnAddress {
+                endpoint: u32::from(ENDPOINT.id),
+                address: crate::protocol::Address::mapped(LOCAL),
+            },
+            crate::table::OwnAddress {
+                endpoint: u32::from(ENDPOINT.id),
+                address: LOCAL_V6,
+            },
+        ]);
+        Self(twin)
+    }
+
+    fn sends(&self, packet: &PacketBuilder) -> Reason {
+        let verdict = self
+            .0
+            .frame(ENDPOINT, Direction::Egress, &packet.frame(), false);
+        verdict.reason()
+    }
+
+    fn gets(&self, packet: &PacketBuilder) -> Reason {
+        let verdict = self
+            .0
+            .frame(ENDPOINT, Direction::Ingress, &packet.frame(), false);
+        verdict.reason()
+    }
+
+    fn kinds(&mut self) -> Vec<u8> {
+        self.0.events().iter().map(|event| event.kind).collect()
+    }
+}
+
+fn out() -> PacketBuilder {
+    PacketBuilder::v4(LOCAL, PEER)
+}
+
+fn back() -> PacketBuilder {
+    PacketBuilder::v4(PEER, LOCAL)
+}
+
+const HTTPS: (u8, u16) = (protocol::TCP, 443);
+const ECHO: (u8, u16) = (protocol::ICMP, 8 << 8);
+
+#[test]
+fn a_reply_passes_without_a_rule_of_its_own() {
+    let case = Case::new(&[], &[HTTPS]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    assert_eq!(case.gets(&back().tcp(443, 4000, SYN | ACK)), Reason::Rule);
+}
+
+#[test]
+fn a_syn_is_never_a_reply() {
+    let case = Case::new(&[], &[HTTPS]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    assert_eq!(case.gets(&back().tcp(443, 4000, SYN)), Reason::DefaultDeny);
+    // And the flow that it named lives on.
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Rule);
+}
+
+#[test]
+fn a_port_that_is_used_again_is_another_flow() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    let fin = FIN | ACK;
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    assert_eq!(case.sends(&out().tcp(4000, 443, fin)), Reason::Rule);
+    assert_eq!(case.gets(&back().tcp(443, 4000, fin)), Reason::Rule);
+    assert_eq!(case.sends(&out().tcp(4000, 443, ACK)), Reason::Rule);
+    let (open, close) = (EventKind::Open as u8, EventKind::Close as u8);
+    assert_eq!(case.kinds(), [open, close]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    assert_eq!(case.kinds(), [open]);
+    let flows = case.0.flows_v4();
+    assert_eq!(
+        flows.values().map(|flow| flow.packets).collect::<Vec<_>>(),
+        [[1, 0]]
+    );
+}
+
+#[test]
+fn a_flow_that_is_cut_short_closes_once() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    assert_eq!(case.gets(&back().tcp(443, 4000, RST)), Reason::Rule);
+    assert_eq!(case.gets(&back().tcp(443, 4000, RST)), Reason::Rule);
+    assert_eq!(
+        case.kinds(),
+        [EventKind::Open as u8, EventKind::Close as u8]
+    );
+}
+
+#[test]
+fn a_connection_is_adopted_only_if_policy_permits_its_sender() {
+    let case = Case::new(&[HTTPS], &[]);
+    // From an open port of its own to anybody: not as a reply that nobody asked for.
+    assert_eq!(case.sends(&out().tcp(443, 4000, ACK)), Reason::DefaultDeny);
+    assert_eq!(case.gets(&back().tcp(4000, 443, ACK)), Reason::Rule);
+    let flows = case.0.flows_v4();
+    assert!(flows.values().all(|flow| flow.origin & Flow::ADOPTED != 0));
+    assert_eq!(case.sends(&out().tcp(443, 4000, ACK)), Reason::Rule);
+}
+
+#[test]
+fn an_echo_reply_needs_a_request() {
+    let case = Case::new(&[], &[ECHO]);
+    assert_eq!(case.gets(&back().icmp(0, 0, 7)), Reason::NoState);
+    assert_eq!(case.sends(&out().icmp(8, 0, 7)), Reason::Rule);
+    assert_eq!(case.gets(&back().icmp(0, 0, 7)), Reason::Rule);
+    assert_eq!(case.gets(&back().icmp(0, 0, 8)), Reason::NoState);
+}
+
+#[test]
+fn an_error_passes_if_it_speaks_about_a_live_flow() {
+    let case = Case::new(&[], &[HTTPS]);
+    let (asked, other) = (out().tcp(4000, 443, SYN), out().tcp(4001, 443, SYN));
+    assert_eq!(case.sends(&asked), Reason::Rule);
+    let router = || PacketBuilder::v4(NODE, LOCAL);
+    // No more than RFC 792 demands is quoted.
+    assert_eq!(
+        case.gets(&router().icmp_error(3, 4, &asked, 28)),
+        Reason::Related
+    );
+    assert_eq!(
+        case.gets(&router().icmp_error(3, 4, &other, 28)),
+        Reason::DefaultDeny
+    );
+    assert_eq!(
+        case.gets(&router().icmp_error(3, 4, &asked, 20)),
+        Reason::DefaultDeny
+    );
+    // It travels against what it quotes.
+    assert_eq!(
+        case.sends(&out().icmp_error(3, 3, &asked, 28)),
+        Reason::DefaultDeny
+    );
+}
+
+#[test]
+fn an_endpoint_speaks_only_for_itself() {
+    let case = Case::new(&[], &[HTTPS]);
+    let spoofed = PacketBuilder::v4([10, 0, 0, 77], PEER).tcp(4000, 443, SYN);
+    assert_eq!(case.sends(&spoofed), Reason::SpoofedSource);
+    let link_local = PacketBuilder::v4([169, 254, 1, 1], PEER).tcp(4000, 443, SYN);
+    assert_eq!(case.sends(&link_local), Reason::Rule);
+}
+
+#[test]
+fn a_revoked_flow_is_dropped_and_reported() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    case.0.tables.egress.clear();
+    case.0.words.insert(ENDPOINT.id, Word::new(1, 2));
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
+    assert!(case.0.flows_v4().is_empty());
+    let events = case.0.events();
+    let kinds: Vec<u8> = events.iter().map(|event| event.kind).collect();
+    let (open, close, deny) = (EventKind::Open, EventKind::Close, EventKind::Deny);
+    assert_eq!(kinds, [open as u8, close as u8, deny as u8]);
+    assert_eq!(events[1].reason, Reason::Revoked as u8);
+}
+
+#[test]
+fn a_flow_that_stays_permitted_is_verified_once() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    case.0.words.insert(ENDPOINT.id, Word::new(1, 2));
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Rule);
+    // Were it verified again, it would be cut: the tables changed without a new generation.
+    case.0.tables.egress.clear();
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Rule);
+}
+
+#[test]
+fn a_full_table_still_judges() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    for port in 1..=6 {
+        assert_eq!(case.sends(&out().tcp(port, 443, SYN)), Reason::Rule);
+        assert_eq!(case.sends(&out().tcp(port, 444, SYN)), Reason::DefaultDeny);
+    }
+    assert_eq!(case.0.flows_v4().len(), 4);
+    assert_eq!(
+        case.0.counters(ENDPOINT.id)[&Reason::FlowTableFull].packets,
+        2
+    );
+    let unremembered = EventKind::Unremembered as u8;
+    assert_eq!(
+        case.kinds()
+            .iter()
+            .filter(|kind| **kind == unremembered)
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn its_own_node_reaches_an_endpoint_but_nobody_in_the_nodes_name() {
+    let case = Case::new(&[], &[]);
+    let probe = PacketBuilder::v4(NODE, LOCAL).tcp(4000, 80, SYN).frame();
+    let made_here = case.0.frame(ENDPOINT, Direction::Ingress, &probe, true);
+    assert_eq!(made_here.reason(), Reason::OwnNode);
+    let probe = PacketBuilder::v4(NODE, LOCAL).tcp(4001, 80, SYN);
+    assert_eq!(case.gets(&probe), Reason::DefaultDeny);
+}
+
+#[test]
+fn an_endpoint_is_no_router() {
+    let case = Case::new(&[], &[]);
+    let advertisement = PacketBuilder::v6(LOCAL_V6, PEER_V6).icmp(134, 0, 0);
+    assert_eq!(case.sends(&advertisement), Reason::RogueRouter);
+    let advertisement = PacketBuilder::v6(PEER_V6, LOCAL_V6).icmp(134, 0, 0);
+    assert_eq!(case.gets(&advertisement), Reason::NeighbourDiscovery);
+    let solicitation = PacketBuilder::v6(LOCAL_V6, PEER_V6).icmp(135, 0, 0);
+    assert_eq!(case.sends(&solicitation), Reason::NeighbourDiscovery);
+}
+
+#[test]
+fn denied_packets_of_a_kind_are_one_event() {
+    let mut case = Case::new(&[], &[]);
+    for port in 1..=5 {
+        assert_eq!(case.sends(&out().tcp(port, 443, SYN)), Reason::DefaultDeny);
+    }
+    assert_eq!(case.kinds(), [EventKind::Deny as u8]);
+    let denials: Vec<u64> = case
+        .0
+        .denials()
+        .values()
+        .map(|count| count.packets)
+        .collect();
+    assert_eq!(denials, [5]);
+}
