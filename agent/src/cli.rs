@@ -64,16 +64,33 @@ pub fn run() -> ExitCode {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    error.chain().any(|cause| {
+        let written = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let encoded = cause
+            .downcast_ref::<serde_json::Error>()
+            .and_then(serde_json::Error::io_error_kind);
+        written.or(encoded) == Some(io::ErrorKind::BrokenPipe)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use anyhow::Context as _;
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_reader_that_went_away_is_known_through_every_layer() {
+        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let encoded = serde_json::Error::io(broken());
+        assert!(is_broken_pipe(&anyhow::Error::from(broken())));
+        assert!(is_broken_pipe(
+            &Err::<(), _>(encoded).context("the answer").unwrap_err()
+        ));
+        let other = io::Error::from(io::ErrorKind::NotFound);
+        assert!(!is_broken_pipe(&anyhow::Error::from(other)));
+    }
 
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {

@@ -222,7 +222,7 @@ impl Controller {
             };
             let reached = self.engine.reach(Endpoint { id, flags }, spec);
             if let Ok(Reached::Attached(target)) = &reached {
-                tracing::info!(endpoint = %name, ?target, "attached");
+                tracing::info!(endpoint = %name, at = ?target, "attached");
             }
             endpoints.insert(id, endpoint_status(name, spec, policies, reached));
         }

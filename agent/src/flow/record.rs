@@ -321,3 +321,47 @@ impl LossRecord {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../docs/flow-record.md");
+
+    /// The blocks of JSON on the page, without the white space that only people need.
+    fn examples() -> Vec<String> {
+        PAGE.split("```json\n")
+            .skip(1)
+            .filter_map(|rest| Some(rest.split_once("```")?.0))
+            .map(|block| block.split_whitespace().collect())
+            .collect()
+    }
+
+    #[test]
+    fn the_page_shows_records_as_they_are_written() {
+        let examples = examples();
+        assert_eq!(examples.len(), 2);
+        for example in examples {
+            let line = Line::parse(&example).unwrap();
+            assert_eq!(serde_json::to_string(&line).unwrap(), example);
+        }
+    }
+
+    #[test]
+    fn the_page_describes_every_key() {
+        for example in examples() {
+            let value: serde_json::Value = serde_json::from_str(&example).unwrap();
+            for key in value.as_object().unwrap().keys() {
+                assert!(PAGE.contains(&format!("`{key}`")), "{key}");
+            }
+        }
+        for reason in agent_common::verdict::Reason::ALL {
+            let name = reason.name();
+            let only_counted = name == "flow-table-full";
+            assert!(
+                only_counted || PAGE.contains(&format!("`{name}`")),
+                "{name}"
+            );
+        }
+    }
+}

@@ -66,7 +66,7 @@ impl Writer {
             lines.clear();
         }
         if let Some(failure) = &self.failed {
-            warn!(target = %self.target, lost = failure.count, "flow records were not written");
+            warn!(output = %self.target, lost = failure.count, "flow records were not written");
         }
     }
 
@@ -95,7 +95,7 @@ impl Writer {
         match self.output.write(batch) {
             Ok(()) => {
                 if let Some(failure) = self.failed.take() {
-                    info!(target = %self.target, lost = failure.count, "flow records flow again");
+                    info!(output = %self.target, lost = failure.count, "flow records flow again");
                 }
                 (self.shed_told, self.shed_since) = (shed, now);
                 let records = lines
@@ -106,7 +106,7 @@ impl Writer {
             }
             Err(error) => {
                 if self.failed.is_none() {
-                    warn!(target = %self.target, %error, "flow records cannot be written");
+                    warn!(output = %self.target, %error, "flow records cannot be written");
                 }
                 let failure = self.failed.get_or_insert(Failure {
                     at: Instant::now(),
