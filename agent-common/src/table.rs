@@ -228,8 +228,7 @@ impl Decision {
 }
 
 impl Endpoint {
-    /// Stands for an endpoint that is not known: it has no word, so everything is denied, and
-    /// counters of its own.
+    /// Stands for an endpoint that is not known: everything is denied, and counted here.
     pub const NOBODY: Self = Self { id: 0, flags: 0 };
 
     /// Drop what the endpoint sends from an address that is not its own.

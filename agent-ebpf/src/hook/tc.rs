@@ -78,6 +78,7 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
     };
     let packet = Buffer::new(context);
     let verdict = match network(&packet) {
+        _ if endpoint.id == Endpoint::NOBODY.id => unjudged(&sight, Reason::NotProgrammed),
         Network::V4 => judge_family::<[u8; 4]>(&packet, EthHdr::LEN, &sight),
         Network::V6 => judge_family::<[u8; 16]>(&packet, EthHdr::LEN, &sight),
         Network::Arp => unjudged(&sight, Reason::Arp),
