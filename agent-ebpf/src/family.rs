@@ -34,6 +34,7 @@ pub(crate) fn judge_family<A: FamilyMaps + Family>(
         ..
     } = headers;
     let facts = u32::from_le_bytes([protocol, tcp_flags, class as u8, 0]);
+    #[expect(clippy::cast_possible_truncation, reason = "32 bits went in")]
     let facts = forgotten(u64::from(facts), u64::from(sight.length)) as u32;
     let [protocol, tcp_flags, class, _] = facts.to_le_bytes();
     headers.protocol = protocol;

@@ -4,6 +4,10 @@
 //! tested on the host; here the maps are bound to it.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the macros of the hooks hand their context over by value"
+)]
 #![feature(asm_experimental_arch)]
 
 mod datapath;

@@ -42,7 +42,7 @@ impl Packet for Buffer {
             // Part of the header lies in a fragment of the buffer, or the packet ends.
             return None;
         }
-        if align_of::<T>() == 1 && size_of::<T>() % 4 == 0 {
+        if align_of::<T>() == 1 && size_of::<T>().is_multiple_of(4) {
             // SAFETY: within the linear part, as just checked; `T` is valid for any bytes.
             return Some(unsafe { (at as *const WordAligned<T>).read() }.0);
         }

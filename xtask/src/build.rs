@@ -22,13 +22,15 @@ pub(crate) struct Args {
     release: bool,
 }
 
-/// The two forms of the BPF object; both are optimised, because the verifier judges that code.
+/// The forms of the BPF object; all are optimised, because the verifier judges that code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Object {
     /// As it ships: no message, no trace.
     Release,
     /// With aya-log's messages.
     Debug,
+    /// As it ships, and beside it the program that turns packets for the benchmark.
+    Bench,
 }
 
 /// BPF is built in the byte order of the host, where it will run.
@@ -60,6 +62,7 @@ impl Object {
         match self {
             Self::Release => "target/bpf/ringfence.bpf.o",
             Self::Debug => "target/bpf/ringfence-debug.bpf.o",
+            Self::Bench => "target/bpf/ringfence-bench.bpf.o",
         }
     }
 
@@ -67,6 +70,7 @@ impl Object {
         match self {
             Self::Release => &[],
             Self::Debug => &["--features", "trace"],
+            Self::Bench => &["--features", "bench"],
         }
     }
 }

@@ -42,14 +42,14 @@ pub(crate) fn run(_: &Args) -> Result<()> {
     dependencies()
 }
 
-/// Both forms of the BPF object; rustc's own warnings are denied by every build.
+/// All forms of the BPF object; rustc's own warnings are denied by every build.
 fn kernel_side() -> Result<()> {
     let Toolchain { compiler, linker } = Toolchain::locate()?;
     if !compiler.has_clippy() {
         eprintln!("lint: skipped: clippy for BPF, {} has none", compiler.road);
         return Ok(());
     }
-    for object in [Object::Release, Object::Debug] {
+    for object in [Object::Release, Object::Debug, Object::Bench] {
         let mut clippy = build::cargo_for_bpf(&compiler, "clippy", &linker);
         shell::run(clippy.args(object.features()).args(["--", "-Dwarnings"]))?;
     }

@@ -4,6 +4,7 @@
 //! reproduce it. A new command is a file with `struct Args` and `fn run(&Args)`, a variant of
 //! [`Task`] and a line of [`main`].
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -27,6 +28,7 @@ enum Task {
     Lint(lint::Args),
     Ci(ci::Args),
     Demo(demo::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Task::Lint(args) => lint::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Bench(args) => bench::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -213,12 +213,42 @@ fn a_revoked_flow_is_dropped_and_reported() {
     case.0.tables.egress.clear();
     case.0.words.insert(ENDPOINT.id, Word::new(1, 2));
     assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
-    assert!(case.0.flows_v4().is_empty());
+    assert_eq!(case.sends(&out().tcp(4000, 443, ACK)), Reason::Revoked);
     let events = case.0.events();
     let kinds: Vec<u8> = events.iter().map(|event| event.kind).collect();
     let (open, close, deny) = (EventKind::Open, EventKind::Close, EventKind::Deny);
-    assert_eq!(kinds, [open as u8, close as u8, deny as u8]);
+    // Closed once; each direction of the denied packets is a kind of its own.
+    assert_eq!(kinds, [open as u8, close as u8, deny as u8, deny as u8]);
     assert_eq!(events[1].reason, Reason::Revoked as u8);
+}
+
+#[test]
+fn a_revoked_flow_is_not_taken_up_from_its_other_end() {
+    // The peer may open connections from its port 443, and the endpoint may answer those.
+    let mut case = Case::new(&[(protocol::TCP, 4000)], &[HTTPS]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    case.0.tables.egress.clear();
+    case.0.words.insert(ENDPOINT.id, Word::new(1, 2));
+    for _ in 0..3 {
+        assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
+        assert_eq!(case.sends(&out().tcp(4000, 443, ACK)), Reason::Revoked);
+    }
+    // A connection of the peer's own making is another flow.
+    assert_eq!(case.gets(&back().tcp(443, 4000, SYN)), Reason::Rule);
+}
+
+#[test]
+fn a_revoked_flow_goes_on_when_it_is_permitted_again() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    let permitted = std::mem::take(&mut case.0.tables.egress);
+    case.0.words.insert(ENDPOINT.id, Word::new(1, 2));
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
+    case.0.tables.egress = permitted;
+    case.0.words.insert(ENDPOINT.id, Word::new(1, 3));
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Rule);
+    let kinds: Vec<u8> = case.0.events().iter().map(|event| event.kind).collect();
+    assert_eq!(kinds.last(), Some(&(EventKind::Open as u8)));
 }
 
 #[test]
@@ -247,8 +277,8 @@ fn a_full_table_still_judges() {
     let unremembered = EventKind::Unremembered as u8;
     assert_eq!(
         case.kinds()
-            .iter()
-            .filter(|kind| **kind == unremembered)
+            .into_iter()
+            .filter(|kind| *kind == unremembered)
             .count(),
         2
     );

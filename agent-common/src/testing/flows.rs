@@ -45,10 +45,6 @@ impl<A: Copy + Ord> Flows<A> {
         self.cell(place).set(flow(state)).is_ok()
     }
 
-    pub(super) fn remove(&self, key: &FlowKey<A>) {
-        self.places.borrow_mut().remove(key);
-    }
-
     pub(super) fn clear(&mut self) {
         *self = Self::new(self.capacity);
     }

@@ -19,7 +19,10 @@ use crate::{
 /// A program runs for the cgroup that it is attached to and for all below; a constant says which
 /// one that is at no cost, where a look-up by the socket's own cgroup would have to climb.
 #[unsafe(no_mangle)]
-static ENDPOINT: u32 = 0;
+static ENDPOINT: u16 = 0;
+
+const IPV4: u32 = EtherType::Ipv4 as u16 as u32;
+const IPV6: u32 = EtherType::Ipv6 as u16 as u32;
 
 const PASS: i32 = 1;
 const DROP: i32 = 0;
@@ -40,10 +43,7 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
     let id = unsafe { (&raw const ENDPOINT).read_volatile() };
     // SAFETY: the kernel passes a valid context to the program.
     let (length, protocol) = unsafe { ((*context).len, (*context).protocol) };
-    let endpoint = Endpoint {
-        id: id as u16,
-        flags: 0,
-    };
+    let endpoint = Endpoint { id, flags: 0 };
     let Some(word) = word(endpoint) else {
         return DROP;
     };
@@ -56,8 +56,6 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         ifindex: 0,
     };
     let packet = Buffer::new(context);
-    const IPV4: u32 = EtherType::Ipv4 as u16 as u32;
-    const IPV6: u32 = EtherType::Ipv6 as u16 as u32;
     let allows = match protocol {
         IPV4 => judge_family::<[u8; 4]>(&packet, 0, &sight).allows(),
         IPV6 => judge_family::<[u8; 16]>(&packet, 0, &sight).allows(),

@@ -21,6 +21,9 @@ use crate::{
     packet::Buffer,
 };
 
+#[expect(clippy::cast_possible_truncation, reason = "14 bytes")]
+const ETHERNET: u32 = EthHdr::LEN as u32;
+
 /// What the endpoint sends arrives here.
 #[classifier]
 pub(crate) fn from_endpoint(context: TcContext) -> i32 {
@@ -69,7 +72,7 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         endpoint,
         word: word(endpoint).unwrap_or(Word::UNSET),
         direction,
-        length: length.saturating_sub(EthHdr::LEN as u32),
+        length: length.saturating_sub(ETHERNET),
         made_here: ingress_ifindex == 0,
         ifindex,
     };

@@ -155,15 +155,11 @@ impl Programs {
         const CHOICES: [u64; 4] = [100, 250, 300, 1000];
         let (start, from) = (std::time::Instant::now(), self.jiffies(maps)?);
         std::thread::sleep(Duration::from_millis(100));
-        let ticks = self.jiffies(maps)?.saturating_sub(from) as f64;
-        let seen = ticks / start.elapsed().as_secs_f64();
+        let ticks = u128::from(self.jiffies(maps)?.saturating_sub(from));
+        let seen = u64::try_from(ticks * 1_000_000 / start.elapsed().as_micros().max(1))?;
         CHOICES
             .into_iter()
-            .min_by(|a, b| {
-                (*a as f64 - seen)
-                    .abs()
-                    .total_cmp(&(*b as f64 - seen).abs())
-            })
+            .min_by_key(|choice| choice.abs_diff(seen))
             .context("no choice")
     }
 }
@@ -259,7 +255,6 @@ fn load(folder: &Path, sizes: &Sizes, endpoint: u16) -> anyhow::Result<Ebpf> {
         denials,
         events,
     } = *sizes;
-    let endpoint = u32::from(endpoint);
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("INTERFACES", endpoints)

@@ -187,12 +187,7 @@ impl Testbed {
 
     /// What the rotating program does from now on, and where it leads to.
     pub fn rotate(&mut self, rotation: &Rotation, onward: Hook) -> anyhow::Result<()> {
-        let Rotation {
-            seed,
-            peers,
-            ports,
-            host_bits,
-        } = *rotation;
+        let Rotation { seed, peers, ports } = *rotation;
         let name = match onward {
             Hook::Interface(Direction::Egress) => "from_endpoint",
             Hook::Null => "null",
@@ -205,7 +200,7 @@ impl Testbed {
                 seed,
                 u64::from(peers),
                 u64::from(ports),
-                u64::from(host_bits),
+                u64::from(HOST_BITS),
             ],
             name,
         )
@@ -307,6 +302,9 @@ impl Drop for Testbed {
     }
 }
 
+/// Bits of an address below a peer's network.
+pub const HOST_BITS: u32 = 4;
+
 /// How the rotating program changes a packet each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
@@ -315,8 +313,6 @@ pub struct Rotation {
     pub peers: u32,
     /// So many source ports in turn; 0 leaves it alone.
     pub ports: u32,
-    /// Bits of an address below a network.
-    pub host_bits: u32,
 }
 
 /// As far as the kernel lets a context be given (`struct __sk_buff`, linux/bpf.h): only the two
