@@ -281,8 +281,8 @@ proptest! {
     ) {
         let names: BTreeSet<&ObjectName> = old.workloads.keys().chain(new.workloads.keys()).collect();
         let endpoints: BTreeMap<u16, ObjectName> = (1..).zip(names.into_iter().cloned()).collect();
-        let first = compile(&old, &scope(&old), None);
-        let second = compile(&new, &scope(&new), Some(&first));
+        let first = compile(&old, &scope(&old), &BTreeMap::new());
+        let second = compile(&new, &scope(&new), &first.port_tables);
         let questions: Vec<Question> = old_questions.into_iter().chain(new_questions).collect();
 
         let mut kernel = fresh(&first, &endpoints);
