@@ -2,7 +2,9 @@
 //!
 //! After each single store, packets are judged by every word that a program may still hold. An
 //! endpoint that has not switched answers as before, one that has answers as after, and none by a
-//! mix. This kernel knows nothing of slots, nor of room that is used again: the privileged tests do.
+//! mix. Beside `plan.rs`, which asks whoever begins now, this asks programs that are under way with
+//! the word of before, and moves labels and addresses where policy stays. This kernel knows nothing
+//! of slots, nor of room that is used again: the privileged tests do.
 
 #![cfg(feature = "strategies")]
 
