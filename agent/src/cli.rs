@@ -15,7 +15,10 @@ use std::{io, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::exit::{self, Answer};
+use crate::{
+    control::client::ClientError,
+    exit::{self, Answer},
+};
 
 /// Host microsegmentation by eBPF: allow-lists become drops in the kernel, traffic becomes records.
 #[derive(Debug, Parser)]
@@ -63,7 +66,11 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Whether whoever reads our output has gone; a socket to an agent that has gone is another matter.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    if error.chain().any(|cause| cause.is::<ClientError>()) {
+        return false;
+    }
     error.chain().any(|cause| {
         let written = cause.downcast_ref::<io::Error>().map(io::Error::kind);
         let encoded = cause

@@ -8,7 +8,6 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use agent_common::table::THIS_NODE;
 use serde::Serialize;
 
 pub(crate) use self::raw::{RawCapacities, RawConfig};
@@ -47,7 +46,6 @@ pub(crate) struct Capacities {
     pub(crate) endpoints: u32,
     /// Address prefixes, of each family.
     pub(crate) prefixes: u32,
-    pub(crate) identities: u32,
     /// Addresses that endpoints may send from.
     pub(crate) addresses: u32,
     pub(crate) policy_entries: u32,
@@ -146,7 +144,6 @@ impl Capacities {
         let RawCapacities {
             endpoints,
             prefixes,
-            identities,
             addresses,
             policy_entries,
             port_entries,
@@ -159,7 +156,6 @@ impl Capacities {
             // Numbers of endpoints have 16 bits, and 0 is none.
             endpoints: within("capacities.endpoints", endpoints, 1024, u16::MAX.into())?,
             prefixes: within("capacities.prefixes", prefixes, 200_000, large)?,
-            identities: within("capacities.identities", identities, 131_072, THIS_NODE)?,
             addresses: within("capacities.addresses", addresses, 16_384, large)?,
             policy_entries: within("capacities.policy_entries", policy_entries, 262_144, large)?,
             port_entries: within("capacities.port_entries", port_entries, 65_536, large)?,

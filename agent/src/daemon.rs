@@ -46,6 +46,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let inputs = inputs::Inputs::read(config.policies.clone())?;
     let dir = BpfDir::prepare(&config.bpffs)?;
     let engine = Engine::start(dir, sizes(&config))?;
+    let fresh = engine.programmed().words.is_empty();
+    for other in engine.sizes_in_force() {
+        tracing::warn!("{other}; `ringfence detach` first to change it");
+    }
     let traffic = Traffic::start(&config, &node, &engine, &ring, &shared)?;
     let (triggers, triggered) = watch::channel();
     let watching = watch::Watching::start(&triggers)?;
@@ -55,11 +59,18 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         endpoints::Registry::open(&config.state_dir, engine.programmed())?,
         engine,
         Arc::clone(&shared),
+        config.node.clone(),
         traffic.inventory(),
         watching.cgroups(),
     );
     let serving = tokio::spawn(server.run());
-    controller.start()?;
+    if let Err(error) = controller.start() {
+        if fresh {
+            // Nothing was in force, so nothing stays: not even tables of a size that may be wrong.
+            detach(&config)?;
+        }
+        return Err(error);
+    }
     announce(&shared)?;
 
     let (stopped, mut ended) = oneshot::channel();

@@ -7,6 +7,7 @@ pub mod bpffs;
 pub mod cgroup;
 pub(crate) mod engine;
 pub mod features;
+pub(crate) mod grace;
 pub mod link;
 pub(crate) mod maps;
 mod mountinfo;

@@ -61,7 +61,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     interrupt.check()?;
 
     let policies = policies()?;
-    let mut agent = Agent::prepare(&stage.lab, "agent", &[&policies])?.with(&["--detach-on-exit"]);
+    let mut agent = Agent::prepare(&stage.lab, "agent", &[&policies])?.with(&[
+        "--node",
+        "demo-node",
+        "--detach-on-exit",
+    ]);
     println!("starting the agent: {}", shown(&agent.run_command()));
     agent.start()?;
     interrupt.check()?;

@@ -30,7 +30,6 @@ pub(crate) struct RawConfig {
 pub(crate) struct RawCapacities {
     pub(crate) endpoints: Option<u32>,
     pub(crate) prefixes: Option<u32>,
-    pub(crate) identities: Option<u32>,
     pub(crate) addresses: Option<u32>,
     pub(crate) policy_entries: Option<u32>,
     pub(crate) port_entries: Option<u32>,

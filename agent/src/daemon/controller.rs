@@ -50,6 +50,8 @@ pub(crate) struct Controller {
     registry: Registry,
     engine: Engine,
     shared: Arc<Shared>,
+    /// The name of this node: endpoints of others are none of ours.
+    node: String,
     inventory: watch::Sender<Arc<Inventory>>,
     cgroups: watch::Sender<Vec<EndpointSpec>>,
     desired: Desired,
@@ -72,6 +74,7 @@ impl Controller {
         registry: Registry,
         engine: Engine,
         shared: Arc<Shared>,
+        node: String,
         inventory: watch::Sender<Arc<Inventory>>,
         cgroups: watch::Sender<Vec<EndpointSpec>>,
     ) -> Self {
@@ -81,6 +84,7 @@ impl Controller {
             registry,
             engine,
             shared,
+            node,
             inventory,
             cgroups,
             desired,
@@ -168,14 +172,15 @@ impl Controller {
     ///
     /// What was in force still is.
     fn enforce(&mut self, world: Arc<World>, this_node: BTreeSet<IpAddr>) -> anyhow::Result<()> {
-        let local = world
-            .workloads
-            .values()
-            .filter(|workload| workload.endpoint.is_some());
-        let endpoints = self.registry.assign(
+        let local = world.workloads.values().filter(|workload| {
+            let here = workload.node.as_ref().is_none_or(|node| *node == self.node);
+            workload.endpoint.is_some() && here
+        });
+        let assignment = self.registry.assign(
             local.map(|workload| &workload.name),
             self.engine.capacity().endpoints,
         )?;
+        let endpoints = assignment.endpoints().clone();
         let scope = Scope {
             subjects: endpoints.values().cloned().collect(),
             this_node: this_node.clone(),
@@ -186,7 +191,9 @@ impl Controller {
         plan.check(self.engine.programmed(), self.engine.capacity())
             .map_err(crate::datapath::sync::ApplyError::Overflow)
             .context("the policy does not fit, and nothing has been changed")?;
+        self.registry.keep(assignment)?;
         // An endpoint that ends must lose its programs before its word, or it would be closed.
+        // Should the kernel then refuse the plan, the next look attaches it again, at once.
         for id in &plan.remove_words {
             self.engine.release(*id)?;
         }

@@ -31,6 +31,19 @@ struct Kept {
     last: u16,
 }
 
+/// Numbers for a set of endpoints, not yet kept.
+#[derive(Debug)]
+pub(crate) struct Assignment {
+    endpoints: BTreeMap<u16, ObjectName>,
+    next: Kept,
+}
+
+impl Assignment {
+    pub(crate) fn endpoints(&self) -> &BTreeMap<u16, ObjectName> {
+        &self.endpoints
+    }
+}
+
 /// More endpoints than numbers, or than the tables have room for.
 #[derive(Debug, thiserror::Error)]
 #[error("no number is left for endpoint {name}: the tables have room for {capacity} endpoints")]
@@ -68,16 +81,16 @@ impl Registry {
         })
     }
 
-    /// Gives each of `names` a number and forgets all others.
+    /// A number for each of `names`, and for nobody else. Nothing changes before [`Registry::keep`].
     ///
     /// # Errors
     ///
-    /// If there are too many, or the file cannot be written; the numbers are then as before.
+    /// If there are too many.
     pub(crate) fn assign<'n>(
-        &mut self,
+        &self,
         names: impl Iterator<Item = &'n ObjectName>,
         capacity: usize,
-    ) -> anyhow::Result<BTreeMap<u16, ObjectName>> {
+    ) -> Result<Assignment, NoNumber> {
         let mut next = Kept {
             endpoints: BTreeMap::new(),
             last: self.kept.last,
@@ -103,12 +116,25 @@ impl Registry {
             next.endpoints.insert(name.to_string(), id);
             assigned.insert(id, name.clone());
         }
+        Ok(Assignment {
+            endpoints: assigned,
+            next,
+        })
+    }
+
+    /// Keeps an assignment, for the next agent too. Comes before anything is attached by it.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written; the numbers are then as before.
+    pub(crate) fn keep(&mut self, assignment: Assignment) -> anyhow::Result<()> {
+        let Assignment { endpoints: _, next } = assignment;
         if next.endpoints != self.kept.endpoints {
             write(&self.path, &next)
                 .with_context(|| format!("cannot write {}", self.path.display()))?;
             self.kept = next;
         }
-        Ok(assigned)
+        Ok(())
     }
 
     fn free(
@@ -152,6 +178,14 @@ mod tests {
             .collect()
     }
 
+    /// Assigns and keeps.
+    fn give(registry: &mut Registry, to: &[&str]) -> BTreeMap<u16, ObjectName> {
+        let assignment = registry.assign(names(to).iter(), 16).unwrap();
+        let endpoints = assignment.endpoints().clone();
+        registry.keep(assignment).unwrap();
+        endpoints
+    }
+
     fn open(folder: &Path) -> Registry {
         Registry::open(folder, &Programmed::default()).unwrap()
     }
@@ -159,12 +193,8 @@ mod tests {
     #[test]
     fn an_endpoint_keeps_its_number_across_agents() {
         let folder = tempfile::tempdir().unwrap();
-        let first = open(folder.path())
-            .assign(names(&["b", "a"]).iter(), 16)
-            .unwrap();
-        let second = open(folder.path())
-            .assign(names(&["0", "a", "b"]).iter(), 16)
-            .unwrap();
+        let first = give(&mut open(folder.path()), &["b", "a"]);
+        let second = give(&mut open(folder.path()), &["0", "a", "b"]);
         for (id, name) in first {
             assert_eq!(second[&id], name);
         }
@@ -174,9 +204,9 @@ mod tests {
     fn a_number_is_not_used_again_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let mut registry = open(folder.path());
-        let first = registry.assign(names(&["a"]).iter(), 16).unwrap();
-        let second = registry.assign(names(&["b"]).iter(), 16).unwrap();
-        let third = registry.assign(names(&["c"]).iter(), 16).unwrap();
+        let first = give(&mut registry, &["a"]);
+        let second = give(&mut registry, &["b"]);
+        let third = give(&mut registry, &["c"]);
         let ids: Vec<_> = [first, second, third]
             .iter()
             .flat_map(|map| map.keys().copied())
@@ -188,7 +218,7 @@ mod tests {
     fn too_many_endpoints_are_refused_and_nothing_changes() {
         let folder = tempfile::tempdir().unwrap();
         let mut registry = open(folder.path());
-        registry.assign(names(&["a"]).iter(), 3).unwrap();
+        give(&mut registry, &["a"]);
         let error = registry
             .assign(names(&["a", "b", "c"]).iter(), 3)
             .unwrap_err();
@@ -203,12 +233,6 @@ mod tests {
     fn a_broken_file_is_survived() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("endpoints.json"), "{").unwrap();
-        assert_eq!(
-            open(folder.path())
-                .assign(names(&["a"]).iter(), 16)
-                .unwrap()
-                .len(),
-            1
-        );
+        assert_eq!(give(&mut open(folder.path()), &["a"]).len(), 1);
     }
 }

@@ -74,6 +74,32 @@ impl Engine {
         })
     }
 
+    /// Each table that was pinned with another size than is configured now.
+    pub(crate) fn sizes_in_force(&self) -> Vec<String> {
+        let held = self.sync.capacity();
+        let Sizes {
+            endpoints,
+            prefixes,
+            policy,
+            ports,
+            own_addresses,
+            ..
+        } = self.sizes;
+        [
+            ("endpoints", held.endpoints, endpoints),
+            ("prefixes", held.prefixes, prefixes),
+            ("policy", held.policy, policy),
+            ("ports", held.ports, ports),
+            ("addresses", held.own_addresses, own_addresses),
+        ]
+        .into_iter()
+        .filter(|(_, held, wanted)| u32::try_from(*held) != Ok(*wanted))
+        .map(|(table, held, wanted)| {
+            format!("table `{table}` keeps its {held} entries, not the {wanted} of the settings")
+        })
+        .collect()
+    }
+
     /// Where the maps are pinned.
     pub(crate) fn folder(&self) -> PathBuf {
         self.dir.maps()
@@ -118,7 +144,7 @@ impl Engine {
             Some(Ok(link)) => link,
             Some(Err(error)) => {
                 if error.may_pass() {
-                    self.forget_interface(endpoint.id);
+                    self.forget_interfaces(endpoint.id, None);
                 }
                 return Err(Unreached {
                     waiting: error.may_pass(),
@@ -134,11 +160,12 @@ impl Engine {
         if self.stands(endpoint.id, target) {
             return Ok(Reached::Standing(target));
         }
-        self.forget_interface(endpoint.id);
-        // Before the programs, which drop what comes from an interface that they do not know.
+        // Before the programs, which drop what comes from an interface that they do not know; and
+        // before an earlier interface is forgotten, which may be this one.
         self.interfaces
             .insert(Raw(link.index), Raw(endpoint), 0)
             .map_err(|error| Unreached::failed(&error))?;
+        self.forget_interfaces(endpoint.id, Some(link.index));
         let programs = lock(&self.programs);
         let fds = programs.fds().map_err(|error| Unreached::failed(&error))?;
         let attached = attach::attach_interface(&self.dir, endpoint.id, link.index, self.hook, fds)
@@ -170,7 +197,7 @@ impl Engine {
     /// Takes the endpoint's programs off.
     pub(crate) fn release(&mut self, endpoint: u16) -> anyhow::Result<()> {
         attach::detach(&self.dir, endpoint)?;
-        self.forget_interface(endpoint);
+        self.forget_interfaces(endpoint, None);
         self.attached.remove(&endpoint);
         Ok(())
     }
@@ -197,13 +224,14 @@ impl Engine {
         })
     }
 
-    /// The number of an interface that is gone may be given to another.
-    fn forget_interface(&mut self, endpoint: u16) {
+    /// Takes the endpoint's interfaces out, all but one: the number of an interface that is gone
+    /// may be given to another.
+    fn forget_interfaces(&mut self, endpoint: u16, keep: Option<u32>) {
         let known: Vec<u32> = self
             .interfaces
             .iter()
             .filter_map(Result::ok)
-            .filter(|(_, Raw(known))| known.id == endpoint)
+            .filter(|(Raw(index), Raw(known))| known.id == endpoint && Some(*index) != keep)
             .map(|(Raw(index), _)| index)
             .collect();
         for index in known {

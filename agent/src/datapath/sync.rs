@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use aya::maps::lpm_trie::Key as Prefix;
 use ipnet::IpNet;
 
-use crate::datapath::{maps::PolicyMaps, raw::Raw, slots::Slots, words::Words};
+use crate::datapath::{grace::GracePeriod, maps::PolicyMaps, raw::Raw, slots::Slots, words::Words};
 
 /// The kernel's tables and what we know to be in them.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub(crate) struct Sync {
     prefix_slots: Slots<IpNet>,
     policy_slots: Slots<PolicyKey>,
     capacity: Capacity,
+    grace: GracePeriod,
     /// Something was taken out since the last grace period: nothing may be put in before another.
     unsettled: bool,
 }
@@ -41,8 +42,7 @@ pub(crate) enum ApplyError {
 impl Sync {
     /// Takes over what the kernel holds, from this agent or one before it.
     ///
-    /// A predecessor may have died between the steps of a plan. Its plan is then carried to the
-    /// end: what it meant to change answers as it would have.
+    /// A predecessor may have died between the steps of a plan, see [`finish_interrupted`].
     pub(crate) fn adopt(mut maps: PolicyMaps, capacity: Capacity) -> anyhow::Result<Self> {
         let prefixes = maps.ipcache.read()?;
         let mut policy = BTreeMap::new();
@@ -86,6 +86,7 @@ impl Sync {
             maps,
             programmed,
             capacity,
+            grace: GracePeriod::new()?,
             unsettled: true,
         })
     }
@@ -110,7 +111,9 @@ impl Sync {
         plan.check(&self.programmed, &self.capacity)
             .map_err(ApplyError::Overflow)?;
         if self.unsettled {
-            wait_grace_period().map_err(ApplyError::Refused)?;
+            self.grace
+                .wait()
+                .map_err(|error| ApplyError::Refused(error.into()))?;
             self.unsettled = false;
         }
         self.prefix_slots.recycle();
@@ -125,9 +128,9 @@ impl Sync {
         for endpoint in &plan.remove_words {
             self.maps.words.store(u32::from(*endpoint), Word::UNSET.0);
         }
-        if let Err(error) = wait_grace_period() {
+        if let Err(error) = self.grace.wait() {
             // Settling now is right for all packets but those in flight.
-            tracing::warn!(error = format!("{error:#}"), "no grace period");
+            tracing::warn!(%error, "no grace period");
         }
         self.settle(plan);
         plan.finish(&mut self.programmed);
@@ -270,7 +273,10 @@ fn prepare_slot<K: Ord + Copy>(
     insert(slot).inspect_err(|_| slots.release(key))
 }
 
-/// Moves every endpoint to the far side of a plan that was cut short, and settles its slots.
+/// Settles a plan that was cut short: undone if no endpoint had switched, else carried to its end.
+///
+/// Cut short between the switch of one endpoint and of the next, an endpoint that was to get
+/// another policy set keeps the old one, without entries: closed, until the next plan.
 fn finish_interrupted<'a>(
     maps: &PolicyMaps,
     prefixes: impl Iterator<Item = &'a u32>,
@@ -288,22 +294,30 @@ fn finish_interrupted<'a>(
         return;
     };
     let kept = Versioned(words.load(*slot)).generation();
-    for index in 0..maps.words.len() {
-        let word = Word(maps.words.load(index));
-        if word == Word::UNSET || word.generation() & GENERATION_KEPT == kept {
-            continue;
+    let live: Vec<(u32, Word)> = (0..maps.words.len())
+        .map(|index| (index, Word(maps.words.load(index))))
+        .filter(|(_, word)| *word != Word::UNSET)
+        .collect();
+    let switched = |word: &Word| word.generation() & GENERATION_KEPT == kept;
+    let begun = live.iter().any(|(_, word)| switched(word));
+    if begun {
+        for (index, word) in live.iter().filter(|(_, word)| !switched(word)) {
+            let mut generation = (word.generation() & !GENERATION_KEPT) | kept;
+            if generation < word.generation() {
+                generation = generation.wrapping_add(GENERATION_KEPT + 1);
+            }
+            maps.words
+                .store(*index, Word::new(word.set(), generation).0);
         }
-        let mut generation = (word.generation() & !GENERATION_KEPT) | kept;
-        if generation < word.generation() {
-            generation = generation.wrapping_add(GENERATION_KEPT + 1);
-        }
-        maps.words.store(index, Word::new(word.set(), generation).0);
     }
     for (words, slot) in open {
-        words.store(
-            slot,
-            Versioned::settled(Versioned(words.load(slot)).after()).0,
-        );
+        let answer = Versioned(words.load(slot));
+        let answer = if begun {
+            answer.after()
+        } else {
+            answer.before()
+        };
+        words.store(slot, Versioned::settled(answer).0);
     }
 }
 
@@ -355,18 +369,4 @@ fn ignore_missing<E: std::fmt::Display>(result: Result<(), E>) {
     if let Err(error) = result {
         tracing::debug!(%error, "was already gone");
     }
-}
-
-/// Returns once no program runs that was running when this was called.
-///
-/// The global barrier (4.3) waits for an RCU grace period, and programs run inside RCU read-side
-/// sections. It is refused where processors run without a tick (`nohz_full`).
-fn wait_grace_period() -> anyhow::Result<()> {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: a system call without pointers.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result == 0 {
-        return Ok(());
-    }
-    Err(std::io::Error::last_os_error()).context("membarrier")
 }

@@ -13,6 +13,8 @@ use std::{
     path::Path,
 };
 
+const MAP_CREATE: libc::c_long = 0;
+const MAP_UPDATE_ELEM: libc::c_long = 2;
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -46,6 +48,27 @@ pub(crate) enum LinkTarget {
 pub(crate) struct LinkInfo {
     pub(crate) program: u32,
     pub(crate) target: LinkTarget,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MapCreateAttr {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MapElemAttr {
+    map_fd: u32,
+    zero: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 #[repr(C)]
@@ -243,6 +266,37 @@ fn first_half(eight: u64) -> u32 {
 }
 
 /// Gives an object a name on a bpf filesystem.
+/// Makes an array of one 32-bit value, or of one map like `inner`.
+pub(crate) fn array_of_one(inner: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    const ARRAY: u32 = 2;
+    const ARRAY_OF_MAPS: u32 = 12;
+    let mut attr = MapCreateAttr {
+        map_type: inner.map_or(ARRAY, |_| ARRAY_OF_MAPS),
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        map_flags: 0,
+        inner_map_fd: inner.map_or(0, number),
+    };
+    // SAFETY: the attributes are those of this command.
+    let fd = unsafe { bpf(MAP_CREATE, &mut attr) }?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts `inner` into an array of maps.
+pub(crate) fn put_inner(outer: BorrowedFd<'_>, inner: BorrowedFd<'_>) -> io::Result<()> {
+    let (key, value) = (0_u32, number(inner));
+    let mut attr = MapElemAttr {
+        map_fd: number(outer),
+        key: address(&raw const key),
+        value: address(&raw const value),
+        ..MapElemAttr::default()
+    };
+    // SAFETY: the attributes are those of this command; key and value live until it returns.
+    unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }.map(drop)
+}
+
 pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let name = c_path(path)?;
     let mut attr = ObjAttr {

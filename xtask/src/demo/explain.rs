@@ -90,6 +90,9 @@ fn denies(side: &Value) -> bool {
 
 /// Policy and rule of one direction; nothing if it allows because no policy selects that end.
 fn rule(side: &Value) -> Option<String> {
+    if side.get("reason").and_then(Value::as_str) == Some("own-node") {
+        return Some("its own node".to_owned());
+    }
     let field = |name| side.get(name).and_then(text);
     match (field("policy"), field("rule")) {
         (Some(policy), Some(rule)) => Some(format!("{policy} rule {rule}")),
