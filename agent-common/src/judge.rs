@@ -109,7 +109,7 @@ pub fn judge<A: Family, D: Datapath<A>>(
             };
         }
         Class::Error => {
-            if is_related(datapath, packet, headers.related, sight) {
+            if is_related(datapath, packet, headers.related, &key, sight) {
                 return pass(datapath, sight, Reason::Related);
             }
         }
@@ -207,11 +207,8 @@ fn opened<A: Family, D: Datapath<A>>(
 ) -> Verdict {
     let endpoint = sight.endpoint;
     // What an endpoint sends comes from its own side of the key.
-    if matches!(sight.direction, Direction::Egress)
-        && endpoint.has(Endpoint::CHECK_SOURCE)
-        && !key.local.is_local_scope()
-        && !datapath.owns(endpoint, &key.local)
-    {
+    let is_foreign = is_foreign(datapath, key, sight);
+    if is_foreign && matches!(sight.direction, Direction::Egress) {
         return refuse(datapath, key, sight, facts, Reason::SpoofedSource);
     }
     if facts.is_reply() {
@@ -239,11 +236,15 @@ fn opened<A: Family, D: Datapath<A>>(
 }
 
 /// Whether an ICMP error speaks, `at` so many bytes, about a flow that is live and still permitted.
+///
+/// It must go to the sender of the packet that it quotes, and come from an address that the endpoint
+/// may use: otherwise any permitted flow would let its endpoint send to anybody.
 #[inline(never)]
 fn is_related<A: Family, D: Datapath<A>>(
     datapath: &D,
     packet: &impl Packet,
     at: u16,
+    error: &FlowKey<A>,
     sight: &Sight,
 ) -> bool {
     let mut quoted = Headers::<A>::EMPTY;
@@ -252,11 +253,26 @@ fn is_related<A: Family, D: Datapath<A>>(
     }
     // The error travels against the packet that it quotes.
     let key = FlowKey::new(sight.endpoint.id, &quoted, sight.direction.opposite());
+    let is_astray = match sight.direction {
+        Direction::Egress => error.remote != key.remote || is_foreign(datapath, error, sight),
+        Direction::Ingress => error.local != key.local,
+    };
+    if is_astray {
+        return false;
+    }
     let Some(flow) = datapath.flow(&key) else {
         return false;
     };
     flow.generation.get() == sight.word.generation()
         || answer(datapath, &key, sight, flow.origin).allows()
+}
+
+/// Whether the endpoint's side of the key is an address that it may not send from.
+#[inline(always)]
+fn is_foreign<A: Family, D: Datapath<A>>(datapath: &D, key: &FlowKey<A>, sight: &Sight) -> bool {
+    sight.endpoint.has(Endpoint::CHECK_SOURCE)
+        && !key.local.is_local_scope()
+        && !datapath.owns(sight.endpoint, &key.local)
 }
 
 /// What policy says of a flow with this origin.

@@ -198,6 +198,24 @@ fn an_error_passes_if_it_speaks_about_a_live_flow() {
 }
 
 #[test]
+fn an_error_goes_only_to_the_sender_of_what_it_quotes() {
+    const STRANGER: [u8; 4] = [192, 0, 2, 1];
+    let case = Case::new(&[HTTPS], &[]);
+    let asked = back().tcp(4000, 443, SYN);
+    assert_eq!(case.gets(&asked), Reason::Rule);
+    let error = |packet: PacketBuilder| packet.icmp_error(3, 1, &asked, 28);
+    assert_eq!(case.sends(&error(out())), Reason::Related);
+    assert_eq!(
+        case.sends(&error(PacketBuilder::v4(LOCAL, STRANGER))),
+        Reason::DefaultDeny
+    );
+    assert_eq!(
+        case.sends(&error(PacketBuilder::v4(STRANGER, PEER))),
+        Reason::SpoofedSource
+    );
+}
+
+#[test]
 fn an_endpoint_speaks_only_for_itself() {
     let case = Case::new(&[], &[HTTPS]);
     let spoofed = PacketBuilder::v4([10, 0, 0, 77], PEER).tcp(4000, 443, SYN);
