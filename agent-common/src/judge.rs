@@ -224,6 +224,11 @@ fn opened<A: Family, D: Datapath<A>>(
     {
         report(datapath, EventKind::Close, key, sight, old);
     }
+    if is_foreign {
+        // Flooded or lured here, or to a group. An entry would let the endpoint answer in that name.
+        datapath.count(endpoint, verdict.reason(), sight.length);
+        return verdict;
+    }
     let flow = first_state(datapath, sight, facts, verdict, origin);
     let (kind, reason) = if datapath.remember(key, &flow) {
         (EventKind::Open, verdict.reason())

@@ -216,6 +216,16 @@ fn an_error_goes_only_to_the_sender_of_what_it_quotes() {
 }
 
 #[test]
+fn a_flow_to_a_foreign_address_is_not_remembered() {
+    const ANOTHER: [u8; 4] = [10, 0, 0, 3];
+    let case = Case::new(&[HTTPS], &[HTTPS]);
+    let lured = PacketBuilder::v4(PEER, ANOTHER).tcp(4000, 443, SYN);
+    assert_eq!(case.gets(&lured), Reason::Rule);
+    let answer = PacketBuilder::v4(ANOTHER, PEER).tcp(443, 4000, SYN | ACK);
+    assert_eq!(case.sends(&answer), Reason::SpoofedSource);
+}
+
+#[test]
 fn an_endpoint_speaks_only_for_itself() {
     let case = Case::new(&[], &[HTTPS]);
     let spoofed = PacketBuilder::v4([10, 0, 0, 77], PEER).tcp(4000, 443, SYN);
