@@ -128,9 +128,22 @@ pub fn resolve(spec: &EndpointSpec) -> Option<Result<Link, LinkError>> {
 }
 
 fn named(name: &str) -> Result<Link, LinkError> {
-    links()?
-        .into_iter()
-        .find(|link| link.name == name)
+    // One question, not a list: this is asked for every endpoint, every second.
+    let mut request = LinkMessage::default();
+    request
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    let found = match netlink::get(RouteNetlinkMessage::GetLink(request)) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Vec::new(),
+        found => found.map_err(failed(format!("find interface {name}")))?,
+    };
+    found
+        .iter()
+        .find_map(|object| match object {
+            Ok(RouteNetlinkMessage::NewLink(message)) => Some(link(message)),
+            Ok(_) | Err(_) => None,
+        })
+        .filter(|link| link.name == name)
         .ok_or_else(|| LinkError::NoInterface(name.to_owned()))
         .and_then(ethernet)
 }
