@@ -206,9 +206,16 @@ fn opened<A: Family, D: Datapath<A>>(
     old: Option<&Flow>,
 ) -> Verdict {
     let endpoint = sight.endpoint;
-    // What an endpoint sends comes from its own side of the key.
+    // What an endpoint sends comes from its own side of the key. What it sends to itself stays inside
+    // and never gets here: from outside, its own address is forged.
     let is_foreign = is_foreign(datapath, key, sight);
-    if is_foreign && matches!(sight.direction, Direction::Egress) {
+    let is_forged = match sight.direction {
+        Direction::Egress => is_foreign,
+        Direction::Ingress => {
+            endpoint.has(Endpoint::OWNS_ADDRESSES) && key.local == key.remote && !sight.made_here
+        }
+    };
+    if is_forged {
         return refuse(datapath, key, sight, facts, Reason::SpoofedSource);
     }
     if facts.is_reply() {

@@ -226,6 +226,13 @@ fn a_flow_to_a_foreign_address_is_not_remembered() {
 }
 
 #[test]
+fn nobody_reaches_an_endpoint_in_its_own_name() {
+    let case = Case::new(&[HTTPS], &[]);
+    let forged = PacketBuilder::v6(LOCAL_V6, LOCAL_V6).udp(5, 9999);
+    assert_eq!(case.gets(&forged), Reason::SpoofedSource);
+}
+
+#[test]
 fn an_endpoint_speaks_only_for_itself() {
     let case = Case::new(&[], &[HTTPS]);
     let spoofed = PacketBuilder::v4([10, 0, 0, 77], PEER).tcp(4000, 443, SYN);
