@@ -138,6 +138,10 @@ pub fn attach_interface(
         TcHook::Tcx => attach_tcx(dir, endpoint, index, programs),
         TcHook::Clsact => attach_clsact(dir, endpoint, index, programs),
     }?;
+    // An endpoint that was a cgroup before is one no longer.
+    for pin in cgroup_pins(dir, endpoint) {
+        pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
+    }
     Ok(Attached {
         endpoint,
         target: Target::Interface { index, hook },
@@ -236,6 +240,11 @@ pub fn attach_cgroup(
         ))?;
         outcome = outcome.and(held);
     }
+    // An endpoint that was an interface before is one no longer.
+    for pin in tcx_pins(dir, endpoint) {
+        pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
+    }
+    release_filters(dir, endpoint, None)?;
     Ok(Attached {
         endpoint,
         target: Target::Cgroup { id: cgroup.id() },
