@@ -68,7 +68,10 @@ pub fn run() -> ExitCode {
 
 /// Whether whoever reads our output has gone; a socket to an agent that has gone is another matter.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    if error.chain().any(|cause| cause.is::<ClientError>()) {
+    if error
+        .chain()
+        .any(<dyn std::error::Error>::is::<ClientError>)
+    {
         return false;
     }
     error.chain().any(|cause| {

@@ -29,7 +29,7 @@ pub(crate) fn rotate(context: TcContext) -> i32 {
         return TC_ACT_SHOT;
     }
     // SAFETY: the map holds programs of this type alone; it returns only if there is none.
-    let _missing = unsafe { NEXT.tail_call(&context, 0) };
+    unsafe { NEXT.tail_call(&context, 0) };
     TC_ACT_SHOT
 }
 
@@ -63,6 +63,10 @@ fn turn(context: &TcContext) -> Option<()> {
         let number = (random * peers) >> 32;
         let below = random & ((1 << (host_bits & 31)) - 1);
         let address = (scattered(number) << (host_bits & 31)) | below;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the lower bits are what is wanted"
+        )]
         let bytes = ((address as u32) & ((1 << PEER_BITS) - 1) | (10 << PEER_BITS)).to_be();
         // SAFETY: as above.
         unsafe { ((network + peer) as *mut u32).write_unaligned(bytes) };

@@ -96,7 +96,7 @@ impl Kernel {
         self.policy.get(key).copied().unwrap_or(none)
     }
 
-    fn decision_of(&self, key: &PortKey) -> Decision {
+    fn decision_of(&self, key: PortKey) -> Decision {
         let only = Compiled {
             port_tables: self
                 .ports
@@ -106,7 +106,7 @@ impl Kernel {
                 .collect(),
             ..Compiled::default()
         };
-        Tables::<[u8; 4]>::decision(&only, key)
+        Tables::<[u8; 4]>::decision(&only, &key)
     }
 
     fn answers(&self, watch: &Watch) -> Vec<Verdict> {
@@ -159,7 +159,7 @@ impl Tables<[u8; 4]> for Kernel {
     }
 
     fn decision(&self, key: &PortKey) -> Decision {
-        self.decision_of(key)
+        self.decision_of(*key)
     }
 }
 
@@ -173,7 +173,7 @@ impl Tables<[u8; 16]> for Kernel {
     }
 
     fn decision(&self, key: &PortKey) -> Decision {
-        self.decision_of(key)
+        self.decision_of(*key)
     }
 }
 

@@ -190,7 +190,7 @@ impl Engine {
         let fds = programs.fds().map_err(|error| Unreached::failed(&error))?;
         let attached = attach::attach_cgroup(&self.dir, endpoint, &cgroup, fds)
             .map_err(Unreached::of_attach)?;
-        self.forget_interface(endpoint);
+        self.forget_interfaces(endpoint, None);
         self.attached.insert(endpoint, attached);
         Ok(Reached::Attached(target))
     }
