@@ -13,6 +13,9 @@ use crate::{
     verdict::{Reason, RuleId, Verdict},
 };
 
+/// Bytes of an IPv6 packet with a neighbour message and the options that hosts send in one.
+const NEIGHBOUR_LENGTH: u32 = 160;
+
 /// The state that judging needs, and where it reports.
 pub trait Datapath<A>: Tables<A> {
     fn flow(&self, key: &FlowKey<A>) -> Option<&Flow>;
@@ -95,7 +98,22 @@ pub fn judge<A: Family, D: Datapath<A>>(
     let key = FlowKey::new(sight.endpoint.id, headers, sight.direction);
     match headers.class {
         Class::Ordinary | Class::Reply => {}
-        Class::Neighbour => return pass(datapath, sight, Reason::NeighbourDiscovery),
+        Class::Neighbour => {
+            let sends = matches!(sight.direction, Direction::Egress);
+            if sends && is_foreign(datapath, &key, sight) {
+                return refuse(
+                    datapath,
+                    &key,
+                    sight,
+                    Facts::of(headers),
+                    Reason::SpoofedSource,
+                );
+            }
+            // A long one may carry anything: policy decides, as of any ICMP.
+            if sight.length <= NEIGHBOUR_LENGTH {
+                return pass(datapath, sight, Reason::NeighbourDiscovery);
+            }
+        }
         Class::Router => {
             return match sight.direction {
                 Direction::Ingress => pass(datapath, sight, Reason::NeighbourDiscovery),

@@ -264,7 +264,28 @@ impl Family for [u8; 16] {
         headers: &mut Headers<Self>,
         extent: Extent,
     ) -> Result<(), Reason> {
-        ipv6(packet, offset, headers, extent)
+        ipv6(packet, offset, headers, extent)?;
+        if matches!(headers.class, Class::Neighbour | Class::Router) {
+            let hops: u8 = packet
+                .load(offset + offset_of!(Ipv6Hdr, hop_limit))
+                .ok_or(Reason::Malformed)?;
+            if hops != on_link_hops(headers.destination_port) {
+                headers.class = Class::Ordinary;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The hop limit of a message that never leaves its link; `port` is its type and code. One that
+/// could have come from, or could go, further is no such message.
+///
+/// RFC 4861, 11.2: 255. RFC 2710 and RFC 3810, multicast listeners: 1.
+#[inline(always)]
+fn on_link_hops(port: u16) -> u8 {
+    match port.to_be_bytes()[0] {
+        130..=132 | 143 => 1,
+        _ => 255,
     }
 }
 

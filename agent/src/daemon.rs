@@ -45,6 +45,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     // Read before the kernel is touched: input with errors changes nothing there.
     let inputs = inputs::Inputs::read(config.policies.clone())?;
     let dir = BpfDir::prepare(&config.bpffs)?;
+    let held = lock_bpffs(&dir)?;
     let engine = Engine::start(dir, sizes(&config))?;
     let fresh = engine.programmed().words.is_empty();
     for other in engine.sizes_in_force() {
@@ -67,7 +68,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     if let Err(error) = controller.start() {
         if fresh {
             // Nothing was in force, so nothing stays: not even tables of a size that may be wrong.
-            detach(&config)?;
+            drop(held);
+            remove(&config)?;
         }
         return Err(error);
     }
@@ -95,15 +97,26 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     watching.stop();
     traffic.stop().await;
     serving.abort();
+    // A folder that is held cannot be unmounted.
+    drop(held);
     if config.detach_on_exit {
-        detach(&config)?;
+        remove(&config)?;
     }
     Ok(())
 }
 
-/// Removes every trace from the kernel.
+/// Removes every trace from the kernel, unless an agent is at work there: it would go on in the
+/// belief that it enforces.
 pub(crate) fn detach(config: &Config) -> anyhow::Result<()> {
     features::privileges()?;
+    if let Some(dir) = BpfDir::existing(&config.bpffs)? {
+        // Given up at once: a folder that is held cannot be unmounted.
+        drop(lock_bpffs(&dir)?);
+    }
+    remove(config)
+}
+
+fn remove(config: &Config) -> anyhow::Result<()> {
     let Some(dir) = BpfDir::existing(&config.bpffs)? else {
         tracing::info!(path = %config.bpffs.display(), "nothing is attached");
         return Ok(());
@@ -112,6 +125,15 @@ pub(crate) fn detach(config: &Config) -> anyhow::Result<()> {
     dir.remove_all()?;
     tracing::info!(path = %config.bpffs.display(), "detached");
     Ok(())
+}
+
+/// One agent to a folder of programs and tables.
+fn lock_bpffs(dir: &BpfDir) -> anyhow::Result<File> {
+    let path = dir.path();
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .with_context(|| format!("an agent is at work on {}; stop it first", path.display()))?;
+    Ok(file)
 }
 
 /// One agent to a state folder: two would give their endpoints the same numbers.

@@ -86,6 +86,45 @@ fn a_withdrawn_permission_ends_within_a_second_and_spares_the_others() -> Result
     Ok(())
 }
 
+/// Another name is another endpoint for the agent: the old one ends, and the new one begins.
+#[test]
+fn a_workload_that_is_renamed_is_never_open() -> Result<()> {
+    const SERVER: &str = "\"name\": \"server\"";
+    let scene = Scene::with(FRIEND_ONLY)?;
+    let agent = scene.enforced()?;
+    let inventory = scene.policies().join("inventory.yaml");
+    let text = fs::read_to_string(&inventory).context("the scene has an inventory")?;
+    ensure!(text.contains(SERVER), "no server in:\n{text}");
+    let prober = scene.stranger.prober(Protocol::Udp, scene.server.v4(PORT));
+    for round in 0..10 {
+        let renamed = text.replace(SERVER, &format!("\"name\": \"server-{round}\""));
+        scene.lab.write("policies/inventory.yaml", &renamed)?;
+        let name = format!("shop/server-{round}");
+        let known = agent.status_eventually(TOLD, |status| status.to_string().contains(&name));
+        ensure!(known, "{name} is not known: {:?}", agent.status());
+        prober.makes(5)?;
+    }
+    prober.finish_denied().with_context(|| agent.log())?;
+    scene.friend.reaches(Protocol::Tcp, scene.server.v4(PORT))
+}
+
+/// Without its numbers an agent takes every endpoint for a new one.
+#[test]
+fn an_agent_that_has_lost_its_numbers_opens_nothing() -> Result<()> {
+    let scene = Scene::with(FRIEND_ONLY)?;
+    let mut agent = scene.enforced()?;
+    let prober = scene.stranger.prober(Protocol::Udp, scene.server.v4(PORT));
+    prober.makes(20)?;
+    agent.kill()?;
+    let numbers = scene.lab.folder().join("agent/state/endpoints.json");
+    ensure!(numbers.is_file(), "no {}", numbers.display());
+    fs::write(&numbers, "{").context("cannot break the numbers")?;
+    agent.start()?;
+    prober.makes(20)?;
+    prober.finish_denied().with_context(|| agent.log())?;
+    scene.friend.reaches(Protocol::Tcp, scene.server.v4(PORT))
+}
+
 /// The stranger is never let in and the friend's stream never suffers while `accident` happens;
 /// then `status` tells of `name`.
 fn changes_nothing(

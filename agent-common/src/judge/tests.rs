@@ -341,6 +341,18 @@ fn an_endpoint_is_no_router() {
 }
 
 #[test]
+fn a_neighbour_message_is_the_endpoints_own_short_and_of_its_link() {
+    let case = Case::new(&[], &[]);
+    let other = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
+    let spoofed = PacketBuilder::v6(other, PEER_V6).icmp(136, 0, 0);
+    assert_eq!(case.sends(&spoofed), Reason::SpoofedSource);
+    let own = PacketBuilder::v6(LOCAL_V6, PEER_V6).icmp(136, 0, 0);
+    assert_eq!(case.sends(&own), Reason::NeighbourDiscovery);
+    assert_eq!(case.sends(&own.clone().with_hops(64)), Reason::DefaultDeny);
+    assert_eq!(case.sends(&own.payload(200)), Reason::DefaultDeny);
+}
+
+#[test]
 fn denied_packets_of_a_kind_are_one_event() {
     let mut case = Case::new(&[], &[]);
     for port in 1..=5 {

@@ -22,6 +22,8 @@ pub struct PacketBuilder {
     network: Network,
     protocol: u8,
     transport: Vec<u8>,
+    /// Hop limit or time to live, if not what a host would set.
+    hops: Option<u8>,
     /// Bytes of the frame that are left in the end.
     cut: Option<usize>,
 }
@@ -78,6 +80,7 @@ impl PacketBuilder {
             network,
             protocol: 59,
             transport: vec![0; 8],
+            hops: None,
             cut: None,
         }
     }
@@ -185,6 +188,23 @@ impl PacketBuilder {
         self
     }
 
+    /// Another hop limit or time to live than a host would set.
+    #[must_use]
+    pub fn with_hops(mut self, hops: u8) -> Self {
+        self.hops = Some(hops);
+        self
+    }
+
+    /// Neighbour and router messages go no further than their link, and say so.
+    fn hops(&self) -> u8 {
+        self.hops
+            .unwrap_or(match (self.protocol, self.transport.first()) {
+                (58, Some(130..=132 | 143)) => 1,
+                (58, Some(133..=137)) => 255,
+                _ => 64,
+            })
+    }
+
     /// So many bytes behind the transport header.
     #[must_use]
     pub fn payload(mut self, bytes: usize) -> Self {
@@ -230,7 +250,7 @@ impl PacketBuilder {
                 header.extend(length(words * 4 + self.transport.len()));
                 header.extend([0, 1]);
                 header.extend(fragment.to_be_bytes());
-                header.extend([64, self.protocol, 0, 0]);
+                header.extend([self.hops(), self.protocol, 0, 0]);
                 header.extend(source);
                 header.extend(destination);
                 header.extend(options);
@@ -254,7 +274,7 @@ impl PacketBuilder {
                 body.extend(&self.transport);
                 let mut header = vec![version << 4, 0, 0, 0];
                 header.extend(length(body.len()));
-                header.extend([first, 64]);
+                header.extend([first, self.hops()]);
                 header.extend(source);
                 header.extend(destination);
                 header.extend(body);

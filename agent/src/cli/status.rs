@@ -50,6 +50,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
         tables,
         events,
         drops,
+        unremembered,
         records,
         features,
     } = status;
@@ -74,6 +75,12 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
     writeln!(out, "RECORDS  {}", counts(&records.stream))?;
     for (target, sink) in &records.sinks {
         writeln!(out, "  to {target}: {}", counts(sink))?;
+    }
+    if *unremembered > 0 {
+        writeln!(
+            out,
+            "FLOWS    {unremembered} permitted packets found the flow table full: their replies may be dropped"
+        )?;
     }
     let drops: Vec<_> = drops.iter().filter(|(_, packets)| **packets > 0).collect();
     if drops.is_empty() {

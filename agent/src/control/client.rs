@@ -4,6 +4,7 @@ use std::{
     io::{self, BufRead, BufReader, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{FlowsRequest, Refusal, Request, status::Status};
@@ -28,6 +29,9 @@ struct Conversation {
     path: PathBuf,
     lines: io::Lines<BufReader<UnixStream>>,
 }
+
+/// An agent that has not said how it is by then is not well.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
     let mut conversation = Conversation::begin(socket, &Request::Status {})?;
@@ -64,6 +68,15 @@ impl Conversation {
                 });
             }
         };
+        if matches!(request, Request::Status {}) {
+            // An agent that is stopped or stuck keeps its socket, and would be waited for in vain.
+            stream
+                .set_read_timeout(Some(PATIENCE))
+                .map_err(|source| ClientError::Io {
+                    path: path.clone(),
+                    source,
+                })?;
+        }
         let mut line =
             serde_json::to_vec(request).map_err(|source| ClientError::Answer { source })?;
         line.push(b'\n');

@@ -23,6 +23,10 @@ pub(crate) struct Status {
     pub(crate) events: EventCounts,
     /// Dropped packets by reason.
     pub(crate) drops: BTreeMap<String, u64>,
+    /// Permitted packets for whose flows the table had no room: their replies had to be permitted
+    /// by a rule of their own.
+    #[serde(default)]
+    pub(crate) unremembered: u64,
     pub(crate) records: RecordCounts,
     pub(crate) features: Vec<Feature>,
 }

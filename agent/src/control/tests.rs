@@ -36,6 +36,7 @@ impl StatusSource for Fixed {
             tables: Vec::new(),
             events: EventCounts::default(),
             drops: BTreeMap::new(),
+            unremembered: 0,
             records: RecordCounts::default(),
             features: Vec::new(),
         }

@@ -55,6 +55,8 @@ pub(crate) struct Controller {
     inventory: watch::Sender<Arc<Inventory>>,
     cgroups: watch::Sender<Vec<EndpointSpec>>,
     desired: Desired,
+    /// Endpoints that are no more, and whose programs are still to be taken off.
+    ended: BTreeSet<u16>,
     /// When the last change was tried that did not come into force.
     refused: Option<Instant>,
 }
@@ -88,6 +90,7 @@ impl Controller {
             inventory,
             cgroups,
             desired,
+            ended: BTreeSet::new(),
             refused: None,
         }
     }
@@ -97,9 +100,9 @@ impl Controller {
         let this_node = link::addresses()?;
         self.enforce(self.inputs.world(), this_node)?;
         self.shared.loaded(Vec::new());
+        self.reach();
         self.engine
             .release_others(&self.desired.endpoints.keys().copied().collect())?;
-        self.reach();
         Ok(())
     }
 
@@ -192,12 +195,9 @@ impl Controller {
             .map_err(crate::datapath::sync::ApplyError::Overflow)
             .context("the policy does not fit, and nothing has been changed")?;
         self.registry.keep(assignment)?;
-        // An endpoint that ends must lose its programs before its word, or it would be closed.
-        // Should the kernel then refuse the plan, the next look attaches it again, at once.
-        for id in &plan.remove_words {
-            self.engine.release(*id)?;
-        }
         self.engine.apply(&plan)?;
+        // Closed, until whoever is there now has been attached: never open in between.
+        self.ended.extend(&plan.remove_words);
         if !plan.is_empty() {
             tracing::info!(
                 generation = plan.generation,
@@ -233,11 +233,24 @@ impl Controller {
             }
             endpoints.insert(id, endpoint_status(name, spec, policies, reached));
         }
+        self.release_ended();
         self.shared.enforces(Enforcement {
             generation: self.engine.programmed().generation,
             policies: self.desired.world.policies.len(),
             endpoints,
             tables: self.tables(),
+        });
+    }
+
+    /// Takes off the programs of endpoints that are no more; tries again at the next look.
+    fn release_ended(&mut self) {
+        let engine = &mut self.engine;
+        self.ended.retain(|id| match engine.release(*id) {
+            Ok(()) => false,
+            Err(error) => {
+                tracing::error!(endpoint = id, error = format!("{error:#}"), "cannot detach");
+                true
+            }
         });
     }
 

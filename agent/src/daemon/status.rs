@@ -24,7 +24,10 @@ use crate::{
             TableFill,
         },
     },
-    datapath::{features, maps::FlowMaps},
+    datapath::{
+        features,
+        maps::{self, FlowMaps},
+    },
     flow::{clock::WallTime, sink::SinkCounts, stage::Stage},
 };
 
@@ -33,8 +36,6 @@ pub(crate) struct Shared {
     node: String,
     started: Instant,
     features: Vec<Feature>,
-    flow_capacity: u64,
-    denial_capacity: u64,
     events_seen: Arc<AtomicU64>,
     told: Mutex<Told>,
 }
@@ -45,6 +46,8 @@ struct Told {
     enforcement: Enforcement,
     load: Option<Load>,
     flows: [u64; 3],
+    /// As the tables were made, whatever the settings say now.
+    flow_capacities: [u64; 3],
     maps: Option<FlowMaps>,
     stage: Option<Arc<Stage>>,
     sinks: Vec<(String, SinkCounts)>,
@@ -75,8 +78,6 @@ impl Shared {
             node: config.node.clone(),
             started: Instant::now(),
             features,
-            flow_capacity: config.capacities.flows.into(),
-            denial_capacity: config.capacities.denials.into(),
             events_seen: Arc::default(),
             told: Mutex::default(),
         }
@@ -90,7 +91,17 @@ impl Shared {
 
     /// Gives the counter of events that have been read.
     pub(crate) fn show_traffic(&self, folder: &Path) -> anyhow::Result<Arc<AtomicU64>> {
-        self.lock().maps = Some(FlowMaps::open(folder)?);
+        let mut capacities = [0; 3];
+        for (capacity, name) in capacities
+            .iter_mut()
+            .zip(["FLOWS_V4", "FLOWS_V6", "DENIALS"])
+        {
+            *capacity = u64::try_from(maps::capacity(folder, name)?)?;
+        }
+        let mut told = self.lock();
+        told.maps = Some(FlowMaps::open(folder)?);
+        told.flow_capacities = capacities;
+        drop(told);
         Ok(Arc::clone(&self.events_seen))
     }
 
@@ -152,38 +163,42 @@ impl StatusSource for Shared {
             policies: _,
         } = &told.enforcement;
         let mut tables = tables.clone();
-        let [v4, v6, denials] = told.flows;
-        for (name, used, capacity) in [
-            ("flows_v4", v4, self.flow_capacity),
-            ("flows_v6", v6, self.flow_capacity),
-            ("denials", denials, self.denial_capacity),
-        ] {
+        let names = ["flows_v4", "flows_v6", "denials"];
+        for ((name, used), capacity) in names.iter().zip(told.flows).zip(told.flow_capacities) {
             tables.push(TableFill {
-                name: name.to_owned(),
+                name: (*name).to_owned(),
                 used,
                 capacity,
             });
         }
-        let (drops, lost) = told
+        let counted = told
             .maps
             .as_ref()
             .map(|maps| {
-                (
-                    drops(
-                        maps,
-                        std::iter::once(Endpoint::NOBODY.id).chain(endpoints.keys().copied()),
-                    ),
-                    maps.events_lost().unwrap_or(0),
-                )
+                let known = std::iter::once(Endpoint::NOBODY.id).chain(endpoints.keys().copied());
+                counted(maps, known)
             })
             .unwrap_or_default();
+        let lost = told
+            .maps
+            .as_ref()
+            .map_or(0, |maps| maps.events_lost().unwrap_or(0));
+        let unremembered = counted.get(&Reason::FlowTableFull).copied().unwrap_or(0);
+        let drops = counted
+            .into_iter()
+            .filter(|(reason, _)| reason.action() == Action::Deny)
+            .map(|(reason, packets)| (reason.name().to_owned(), packets))
+            .collect();
         Status {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
             node: self.node.clone(),
             generation: *generation,
-            enforcing: *generation > 0,
+            enforcing: *generation > 0
+                && endpoints
+                    .values()
+                    .all(|endpoint| endpoint.state != EndpointState::Failed),
             last_load: told.load.clone(),
             endpoints: endpoints.values().cloned().collect(),
             tables,
@@ -192,6 +207,7 @@ impl StatusSource for Shared {
                 lost,
             },
             drops,
+            unremembered,
             records: RecordCounts {
                 stream: told
                     .stage
@@ -209,25 +225,24 @@ impl StatusSource for Shared {
     }
 }
 
-fn drops(maps: &FlowMaps, endpoints: impl Iterator<Item = u16>) -> BTreeMap<String, u64> {
-    let mut drops = BTreeMap::new();
+/// Packets by reason, of all these endpoints.
+fn counted(maps: &FlowMaps, endpoints: impl Iterator<Item = u16>) -> BTreeMap<Reason, u64> {
+    let mut sums = BTreeMap::new();
     for endpoint in endpoints {
-        let counters = match maps.counters_of(endpoint) {
-            Ok(counters) => counters,
+        match maps.counters_of(endpoint) {
+            Ok(counters) => {
+                for (reason, counter) in counters {
+                    *sums.entry(reason).or_default() += counter.packets;
+                }
+            }
             Err(error) => {
                 tracing::warn!(
                     endpoint,
                     error = format!("{error:#}"),
                     "cannot read counters"
                 );
-                continue;
-            }
-        };
-        for (reason, counter) in counters {
-            if reason.action() == Action::Deny {
-                *drops.entry(Reason::name(reason).to_owned()).or_default() += counter.packets;
             }
         }
     }
-    drops
+    sums
 }

@@ -270,6 +270,25 @@ impl Attached {
     }
 }
 
+/// Makes the links on `from`'s interface those of `to`, which has none yet; they stay attached.
+///
+/// Filters on a clsact need no such thing: they are the interface's, not the endpoint's.
+pub fn hand_over(dir: &BpfDir, from: EndpointId, to: EndpointId) -> Result<(), AttachError> {
+    for (old, new) in tcx_pins(dir, from).iter().zip(tcx_pins(dir, to)) {
+        if new.exists() {
+            continue;
+        }
+        match std::fs::rename(old, &new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("hand over", shown(old))(error));
+            }
+            // Without a link of the other there is nothing to hand over.
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
 /// Detaches whatever is attached for this endpoint, by whichever agent.
 pub fn detach(dir: &BpfDir, endpoint: EndpointId) -> Result<(), AttachError> {
     for pin in tcx_pins(dir, endpoint)

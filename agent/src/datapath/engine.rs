@@ -160,12 +160,21 @@ impl Engine {
         if self.stands(endpoint.id, target) {
             return Ok(Reached::Standing(target));
         }
+        let holder = self.interfaces.get(&Raw(link.index), 0);
         // Before the programs, which drop what comes from an interface that they do not know; and
         // before an earlier interface is forgotten, which may be this one.
         self.interfaces
             .insert(Raw(link.index), Raw(endpoint), 0)
             .map_err(|error| Unreached::failed(&error))?;
         self.forget_interfaces(endpoint.id, Some(link.index));
+        if let Ok(Raw(holder)) = holder
+            && holder.id != endpoint.id
+        {
+            // The same interface under another number: its programs stay where they are. They
+            // could not be attached a second time, and must not be taken off in between.
+            attach::hand_over(&self.dir, holder.id, endpoint.id).map_err(Unreached::of_attach)?;
+            self.attached.remove(&holder.id);
+        }
         let programs = lock(&self.programs);
         let fds = programs.fds().map_err(|error| Unreached::failed(&error))?;
         let attached = attach::attach_interface(&self.dir, endpoint.id, link.index, self.hook, fds)
@@ -260,11 +269,10 @@ impl Unreached {
         }
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
     fn of_attach(error: attach::AttachError) -> Self {
         Self {
             waiting: error.target_vanished(),
-            message: error.to_string(),
+            message: format!("{:#}", anyhow::Error::from(error)),
         }
     }
 }

@@ -63,6 +63,7 @@ fn status() -> Status {
         ],
         events: EventCounts { seen: 14, lost: 0 },
         drops: BTreeMap::from([("default-deny".to_owned(), 4), ("fragment".to_owned(), 0)]),
+        unremembered: 0,
         records: RecordCounts {
             stream: StageCounts {
                 seen: 12,
