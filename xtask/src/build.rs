@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    shell,
+    setup, shell,
     toolchain::{Compiler, Toolchain},
 };
 
@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct Args {
     /// Optimised, and without the BPF programs' log messages.
     #[arg(long)]
-    release: bool,
+    pub(crate) release: bool,
 }
 
 /// The forms of the BPF object; all are optimised, because the verifier judges that code.
@@ -43,6 +43,7 @@ const TARGET: &str = if cfg!(target_endian = "big") {
 const TARGET_DIR: &str = "target/bpf-build";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::ensure()?;
     let mut host = shell::command("cargo");
     host.args(["build", "--package", "agent"]);
     if args.release {

@@ -2,14 +2,15 @@
 
 use anyhow::Result;
 
-use crate::{lint, setup, test};
+use crate::{demo, lint, setup, test};
 
-/// Set up, lint, then exactly `cargo xtask test`.
+/// Set up, lint, then both commands of the README: `cargo xtask demo` and `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args) -> Result<()> {
     setup::ensure()?;
     lint::run(&lint::Args {})?;
+    demo::run(&demo::Args::default())?;
     test::run(&test::Args::default())
 }

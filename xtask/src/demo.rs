@@ -18,6 +18,7 @@ use ringfence_lab::agent::{Agent, binary};
 use ringfence_lab::interrupt::Interrupt;
 use ringfence_lab::probe::Outcome;
 
+use crate::build;
 use explain::Explanation;
 use script::SCRIPT;
 use stage::Stage;
@@ -27,7 +28,7 @@ use table::{Paint, Row};
 const FLOWS: usize = 12;
 
 /// Enforce the example policy on real connections and compare (needs root).
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct Args {
     /// Leave the lab and the agent up until Ctrl-C, and say what to try
     #[arg(long)]
@@ -105,13 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Builds the agent, unless one is named by `RINGFENCE_BIN`.
 fn build(release: bool) -> Result<()> {
     if std::env::var_os("RINGFENCE_BIN").is_none() {
-        let mut command = Command::new("cargo");
-        command
-            .args(["xtask", "build"])
-            .args(release.then_some("--release"));
-        println!("$ {}", shown(&command));
-        let status = command.status().context("cannot run cargo")?;
-        ensure!(status.success(), "the build failed: {status}");
+        build::run(&build::Args { release })?;
     }
     binary().map(|_| ())
 }
