@@ -93,9 +93,9 @@ impl<A: FamilyMaps> Tables<A> for Maps {
 impl<A: FamilyMaps> Datapath<A> for Maps {
     #[inline(always)]
     fn flow(&self, key: &FlowKey<A>) -> Option<&Flow> {
-        // SAFETY: fields that change stand alone. An element that is taken out and used for another
-        // flow meanwhile can miscount one packet; it cannot change this packet's verdict to one
-        // that its endpoint's generation does not hold, because generations are per plan.
+        // SAFETY: fields that change stand alone. The agent takes out idle flows only, but the element
+        // may then be used for another flow while a packet of the old one is being judged: that
+        // packet is miscounted, and passes as the other flow does if its own needed a new look.
         unsafe { A::flows().get(key) }
     }
 

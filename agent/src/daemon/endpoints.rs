@@ -55,7 +55,7 @@ pub(crate) struct NoNumber {
 impl Registry {
     /// Reads the numbers of an earlier agent.
     ///
-    /// A file that cannot be understood is put aside: endpoints then get new numbers.
+    /// A file that cannot be understood is as good as none, and is overwritten with the new numbers.
     pub(crate) fn open(state_dir: &Path, programmed: &Programmed) -> anyhow::Result<Self> {
         let path = state_dir.join("endpoints.json");
         let kept: Kept = match fs::read(&path) {
