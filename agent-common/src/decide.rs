@@ -9,7 +9,7 @@ use crate::{
         Decision, Direction, Endpoint, NO_TABLE, PolicyKey, PortKey, THIS_NODE, Versioned, WORLD,
         Word,
     },
-    verdict::{Reason, RuleId, Verdict},
+    verdict::{Action, Reason, RuleId, Verdict},
 };
 
 /// Where the answers stand.
@@ -22,6 +22,9 @@ pub trait Tables<A> {
 
     /// The decision of the longest prefix that covers `key`; [`Decision::NO_MATCH`] if none does.
     fn decision(&self, key: &PortKey) -> Decision;
+
+    /// Nanoseconds of the boot clock. Asked only where an answer depends on it.
+    fn now(&self) -> u64;
 }
 
 /// A new flow, as policy sees it.
@@ -44,7 +47,8 @@ pub struct Question<A> {
 /// The verdict for a new flow.
 ///
 /// Order of precedence: an endpoint that owns its addresses may reach itself; its node may reach
-/// it; then the answer for the peer's identity; then the default of the policy set.
+/// it, unless the policy set has an answer to that; then the answer for the peer's identity; then
+/// the default of the policy set.
 #[inline(always)]
 pub fn decide<A: Address>(tables: &impl Tables<A>, question: &Question<A>) -> Verdict {
     let Question {
@@ -61,20 +65,25 @@ pub fn decide<A: Address>(tables: &impl Tables<A>, question: &Question<A>) -> Ve
         return Verdict::because(Reason::OwnAddress);
     }
     let identity = tables.identity(&peer).at(word);
-    if endpoint.has(Endpoint::OWNS_ADDRESSES)
+    let is_own_node = endpoint.has(Endpoint::OWNS_ADDRESSES)
         && made_here
         && identity & THIS_NODE != 0
-        && matches!(direction, Direction::Ingress)
-    {
-        return Verdict::because(Reason::OwnNode);
-    }
+        && matches!(direction, Direction::Ingress);
 
     let mut key = PolicyKey {
         set: word.set(),
         direction: direction as u32,
-        identity: identity & !THIS_NODE,
+        // Without the identity beside it: the node as such.
+        identity: if is_own_node {
+            THIS_NODE
+        } else {
+            identity & !THIS_NODE
+        },
     };
     let mut table = tables.port_table(&key).at(word);
+    if table == NO_TABLE && is_own_node {
+        return Verdict::because(Reason::OwnNode);
+    }
     if table == NO_TABLE {
         key.identity = WORLD;
         table = tables.port_table(&key).at(word);
@@ -84,9 +93,39 @@ pub fn decide<A: Address>(tables: &impl Tables<A>, question: &Question<A>) -> Ve
     }
 
     let decision = tables.decision(&PortKey::new(table, protocol, port));
-    match (decision.allows(), RuleId(decision.rule)) {
-        (true, RuleId::NONE) => Verdict::because(Reason::NotIsolated),
-        (true, rule) => Verdict::by_rule(rule),
-        (false, _) => Verdict::because(Reason::DefaultDeny),
-    }
+    let unruled = if is_own_node {
+        Reason::OwnNode
+    } else {
+        Reason::NotIsolated
+    };
+    outcome(&decision, tables, unruled)
+}
+
+/// What a decision comes to now; `unruled` is why what no rule speaks about is permitted.
+#[inline(always)]
+fn outcome<A>(decision: &Decision, tables: &impl Tables<A>, unruled: Reason) -> Verdict {
+    let Decision {
+        rule,
+        action,
+        until,
+        after_rule,
+        after_action,
+    } = *decision;
+    let timed = until != Decision::FOREVER;
+    let (rule, action) = if timed && tables.now() >= until {
+        (RuleId(after_rule), after_action)
+    } else {
+        (RuleId(rule), action)
+    };
+    let is_allowed = action == Action::Allow as u32;
+    let reason = match (is_allowed, rule) {
+        (true, RuleId::NONE) => unruled,
+        (true, _) => Reason::Rule,
+        (false, _) if action == Action::Stale as u32 => Reason::StaleSchedule,
+        (false, RuleId::NONE) => Reason::DefaultDeny,
+        (false, _) => Reason::DenyRule,
+    };
+    Verdict::new(reason, rule)
+        .rejecting(action == Action::Reject as u32)
+        .timed(timed)
 }

@@ -28,9 +28,6 @@ pub trait Datapath<A>: Tables<A> {
 
     fn jiffies(&self) -> u64;
 
-    /// Nanoseconds of the boot clock.
-    fn now(&self) -> u64;
-
     /// Makes an event where there is room for it; `fill` sets every field.
     fn report(&self, fill: impl FnOnce(&mut Event));
 
@@ -198,7 +195,7 @@ fn continued<A: Family, D: Datapath<A>>(
         let changed = flow.rule.get() != rule;
         flow.rule.set(rule);
         flow.reason.set(verdict.reason() as u8);
-        flow.generation.set(sight.word.generation());
+        flow.generation.set(generation(sight, verdict));
         if resumed {
             flow.closed.set(0);
             report(datapath, EventKind::Open, key, sight, flow);
@@ -327,6 +324,16 @@ fn answer<A: Family, D: Datapath<A>>(
     decide(datapath, &question)
 }
 
+/// Until when a verdict may be taken from the flow: never, where time alone may change it.
+#[inline(always)]
+fn generation(sight: &Sight, verdict: Verdict) -> u32 {
+    if verdict.is_timed() {
+        Flow::NEVER
+    } else {
+        sight.word.generation()
+    }
+}
+
 /// How a flow starts whose first packet this is.
 #[inline(always)]
 fn origin<A>(key: &FlowKey<A>, sight: &Sight, facts: Facts) -> u8 {
@@ -353,7 +360,7 @@ fn first_state<A, D: Datapath<A>>(
     origin: u8,
 ) -> FlowState {
     FlowState {
-        generation: sight.word.generation(),
+        generation: generation(sight, verdict),
         rule: verdict.rule().0,
         reason: verdict.reason() as u8,
         origin,

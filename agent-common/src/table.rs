@@ -61,11 +61,15 @@ abi! {
         pub zero: u8,
     }
 
-    /// The final answer for a port of a table.
-    pub struct Decision: 8 {
+    /// The final answer for a port of a table, and the one that follows by itself.
+    pub struct Decision: 24 {
         pub rule: u32,
         /// [`Action`] as a number.
         pub action: u32,
+        /// Nanoseconds of the boot clock, or [`Decision::FOREVER`]: from then on, the other holds.
+        pub until: u64,
+        pub after_rule: u32,
+        pub after_action: u32,
     }
 
     /// Value of the interfaces map: which endpoint an interface leads to.
@@ -209,21 +213,36 @@ impl PortKey {
 
 impl Decision {
     /// No entry: what no rule permits is denied.
-    pub const NO_MATCH: Self = Self {
-        rule: RuleId::NONE.0,
-        action: Action::Deny as u32,
-    };
+    pub const NO_MATCH: Self = Self::new(Action::Deny, RuleId::NONE);
+
+    /// An `until` that never comes.
+    pub const FOREVER: u64 = u64::MAX;
 
     pub const fn new(action: Action, rule: RuleId) -> Self {
         Self {
             rule: rule.0,
             action: action as u32,
+            until: Self::FOREVER,
+            after_rule: RuleId::NONE.0,
+            after_action: Action::Deny as u32,
         }
     }
 
+    /// The same until this moment, then another.
+    #[must_use]
+    pub const fn until(self, until: u64, action: Action, rule: RuleId) -> Self {
+        Self {
+            until,
+            after_rule: rule.0,
+            after_action: action as u32,
+            ..self
+        }
+    }
+
+    /// Whether the answer may change without anybody's doing.
     #[inline(always)]
-    pub const fn allows(self) -> bool {
-        self.action == Action::Allow as u32
+    pub const fn is_timed(self) -> bool {
+        self.until != Self::FOREVER
     }
 }
 

@@ -14,6 +14,10 @@ impl RuleId {
 pub enum Action {
     Deny = 0,
     Allow = 1,
+    /// As [`Action::Deny`], and the sender is told.
+    Reject = 2,
+    /// Denied, because time has moved on beyond what the tables know.
+    Stale = 3,
 }
 
 macro_rules! reasons {
@@ -81,6 +85,10 @@ reasons! {
     RogueRouter = 24, Deny, "rogue-router";
     /// A flow that policy no longer permits.
     Revoked = 25, Deny, "revoked";
+    /// A policy rule denies it.
+    DenyRule = 26, Deny, "deny-rule";
+    /// A schedule goes on, and no agent has said how.
+    StaleSchedule = 27, Deny, "stale-schedule";
 }
 
 impl Reason {
@@ -94,23 +102,39 @@ impl Reason {
 pub struct Verdict {
     reason: Reason,
     rule: RuleId,
+    rejects: bool,
+    timed: bool,
 }
 
 impl Verdict {
     #[inline(always)]
     pub(crate) const fn by_rule(rule: RuleId) -> Self {
-        Self {
-            reason: Reason::Rule,
-            rule,
-        }
+        Self::new(Reason::Rule, rule)
     }
 
     #[inline(always)]
     pub(crate) const fn because(reason: Reason) -> Self {
+        Self::new(reason, RuleId::NONE)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn new(reason: Reason, rule: RuleId) -> Self {
         Self {
             reason,
-            rule: RuleId::NONE,
+            rule,
+            rejects: false,
+            timed: false,
         }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn rejecting(self, rejects: bool) -> Self {
+        Self { rejects, ..self }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn timed(self, timed: bool) -> Self {
+        Self { timed, ..self }
     }
 
     #[inline(always)]
@@ -126,6 +150,18 @@ impl Verdict {
     #[inline(always)]
     pub const fn rule(self) -> RuleId {
         self.rule
+    }
+
+    /// Denied, and the sender is to be told.
+    #[inline(always)]
+    pub const fn rejects(self) -> bool {
+        self.rejects
+    }
+
+    /// May change without anybody's doing: to be asked again with every packet.
+    #[inline(always)]
+    pub const fn is_timed(self) -> bool {
+        self.timed
     }
 }
 

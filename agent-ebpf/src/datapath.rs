@@ -88,6 +88,12 @@ impl<A: FamilyMaps> Tables<A> for Maps {
             None => Decision::NO_MATCH,
         }
     }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_boot_ns() }
+    }
 }
 
 impl<A: FamilyMaps> Datapath<A> for Maps {
@@ -119,12 +125,6 @@ impl<A: FamilyMaps> Datapath<A> for Maps {
     fn jiffies(&self) -> u64 {
         // SAFETY: a helper without arguments.
         unsafe { bpf_jiffies64() }
-    }
-
-    #[inline(always)]
-    fn now(&self) -> u64 {
-        // SAFETY: a helper without arguments.
-        unsafe { bpf_ktime_get_boot_ns() }
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use std::vec::Vec;
 use super::*;
 use crate::{
     flow::tcp::{ACK, FIN, RST, SYN},
-    table::{Decision, PolicyKey, PortKey, THIS_NODE, Versioned, WORLD},
+    table::{Decision, NO_TABLE, PolicyKey, PortKey, THIS_NODE, Versioned, WORLD},
     testing::{PacketBuilder, Twin},
     verdict::Action,
 };
@@ -34,6 +34,9 @@ impl<A: crate::protocol::Address> Tables<A> for Ports {
     }
 
     fn port_table(&self, key: &PolicyKey) -> Versioned {
+        if key.identity == THIS_NODE {
+            return Versioned::settled(NO_TABLE);
+        }
         Versioned::settled(key.direction + 1)
     }
 
@@ -48,6 +51,10 @@ impl<A: crate::protocol::Address> Tables<A> for Ports {
         } else {
             Decision::NO_MATCH
         }
+    }
+
+    fn now(&self) -> u64 {
+        0
     }
 }
 

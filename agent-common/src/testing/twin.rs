@@ -181,6 +181,10 @@ impl<A: Address, T: Tables<A>> Tables<A> for Twin<T> {
     fn decision(&self, key: &PortKey) -> Decision {
         self.tables.decision(key)
     }
+
+    fn now(&self) -> u64 {
+        self.now
+    }
 }
 
 impl<A: FamilyFlows, T: Tables<A>> Datapath<A> for Twin<T> {
@@ -201,10 +205,6 @@ impl<A: FamilyFlows, T: Tables<A>> Datapath<A> for Twin<T> {
 
     fn jiffies(&self) -> u64 {
         self.jiffies
-    }
-
-    fn now(&self) -> u64 {
-        self.now
     }
 
     fn report(&self, fill: impl FnOnce(&mut Event)) {

@@ -27,15 +27,19 @@ use crate::{
         ports::{NamedPorts, RankedRule, ResolvedPorts, port_table},
         select::matches,
     },
-    compiled::{Compiled, PortTable, RuleOrigin, Subject, host_prefix},
-    model::{Direction, NetworkPolicy, ObjectName, Peers, PortSpec, Ports, Rule, Workload, World},
+    compiled::{Clock, Compiled, PortTable, Rank, RuleOrigin, Subject, host_prefix},
+    model::{
+        Direction, NetworkPolicy, ObjectName, Peers, PolicyId, PortMatch, PortSpec, Ports, Rule,
+        SubjectName, Workload, World,
+    },
+    question::RuleId,
 };
 
 /// What is compiled: which workloads are judged, and from where.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
     /// The workloads whose traffic this node judges.
-    pub subjects: BTreeSet<ObjectName>,
+    pub subjects: BTreeSet<SubjectName>,
     /// Every address of this node itself.
     pub this_node: BTreeSet<IpAddr>,
 }
@@ -44,10 +48,16 @@ pub struct Scope {
 ///
 /// `held` is what the kernel holds now: a port table number that has other content there is not
 /// used again at once.
-pub fn compile(world: &World, scope: &Scope, held: &BTreeMap<u32, PortTable>) -> Compiled {
+pub fn compile(
+    world: &World,
+    scope: &Scope,
+    held: &BTreeMap<u32, PortTable>,
+    _clock: Clock,
+) -> Compiled {
     let selections: BTreeMap<&ObjectName, Selection<'_>> = scope
         .subjects
         .iter()
+        .filter_map(SubjectName::workload)
         .filter_map(|name| world.workloads.get(name))
         .map(|workload| (&workload.name, Selection::of(world, workload)))
         .collect();
@@ -84,7 +94,7 @@ pub fn compile(world: &World, scope: &Scope, held: &BTreeMap<u32, PortTable>) ->
         if let Some(selection) = selections.get(name) {
             compiled
                 .subjects
-                .insert(name.clone(), selection.subject(set));
+                .insert(name.clone().into(), selection.subject(set));
         }
     }
     compiled.rules = rules
@@ -126,8 +136,9 @@ impl<'w> Selection<'w> {
     fn of(world: &'w World, workload: &'w Workload) -> Self {
         // A host-network pod is not selected: its traffic is its node's.
         let policies = world
-            .policies
+            .network_policies
             .values()
+            .map(AsRef::as_ref)
             .filter(|policy| {
                 !workload.host_network
                     && policy.name.namespace == workload.name.namespace
@@ -183,6 +194,8 @@ impl<'w> Selection<'w> {
         let owns = self.workload.owns_its_addresses();
         Subject {
             set,
+            audit: None,
+            staged: None,
             flags: if owns {
                 Endpoint::OWNS_ADDRESSES | Endpoint::CHECK_SOURCE
             } else {
@@ -192,7 +205,7 @@ impl<'w> Selection<'w> {
             policies: self
                 .policies
                 .iter()
-                .map(|policy| policy.name.clone())
+                .map(|policy| PolicyId::network_policy(&policy.name))
                 .collect(),
         }
     }
@@ -207,11 +220,17 @@ impl RuleKey<'_> {
             direction,
             index,
         } = self;
-        let rule = world.policies.get(policy)?.rules(direction)?.get(index)?;
+        let policy = world.network_policies.get(policy)?;
+        let rule = policy.rules(direction)?.get(index)?;
         Some(RuleOrigin {
-            policy: policy.clone(),
-            direction,
-            index: u32::try_from(index).ok()?,
+            id: RuleId {
+                policy: PolicyId::network_policy(&policy.name),
+                direction,
+                index: u32::try_from(index).ok()?,
+            },
+            rank: Rank::NetworkPolicy,
+            name: None,
+            terms: policy.terms.clone(),
             source: rule.source.clone(),
         })
     }
@@ -379,9 +398,12 @@ fn port_names(rule: &Rule) -> impl Iterator<Item = &str> {
         Ports::Every => &[][..],
         Ports::Listed(ports) => ports,
     };
-    ports.iter().filter_map(|port| match &port.port {
-        PortSpec::Name(name) => Some(name.as_str()),
-        PortSpec::Every | PortSpec::Range { .. } => None,
+    ports.iter().filter_map(|port| match port {
+        PortMatch::Transport {
+            port: PortSpec::Name(name),
+            ..
+        } => Some(name.as_str()),
+        _ => None,
     })
 }
 

@@ -10,15 +10,19 @@ use std::{
     net::IpAddr,
 };
 
+pub use self::everywhere::Everywhere;
 use agent_common::{
     decide::{Question as PacketQuestion, Tables, decide},
     table::{self, Decision, Endpoint, NO_TABLE, PolicyKey, PortKey, Versioned, WORLD, Word},
-    verdict::{Action, RuleId, Verdict},
+    verdict::{self, Action, Verdict},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::Serialize;
 
-pub use self::everywhere::Everywhere;
-use crate::model::{Direction, ObjectName, Source};
+use crate::{
+    model::{Direction, PolicyId, Source, SubjectName, Terms, Time},
+    question::{RuleId, View},
+};
 
 /// The compiled state of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,19 +33,43 @@ pub struct Compiled {
     pub policy: BTreeMap<PolicyKey, u32>,
     /// Immutable: a number never leads to other content.
     pub port_tables: BTreeMap<u32, PortTable>,
-    pub subjects: BTreeMap<ObjectName, Subject>,
+    pub subjects: BTreeMap<SubjectName, Subject>,
     pub rules: BTreeMap<u32, RuleOrigin>,
+    /// When some answer changes by itself: the tables know the next one, but not those after it.
+    pub next_change: Option<Time>,
 }
 
-/// A workload that policies judge.
+/// Whom policies judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
+    /// The policy set that decides.
     pub set: u32,
+    /// The set with the policies in audit too, if there are any.
+    pub audit: Option<u32>,
+    /// The set with the staged policies too, if there are any.
+    pub staged: Option<u32>,
     /// Flags of [`Endpoint`].
     pub flags: u16,
     pub addresses: BTreeSet<IpAddr>,
-    /// The policies that select it, in order.
-    pub policies: Vec<ObjectName>,
+    /// The policies that select it, in order of rank.
+    pub policies: Vec<PolicyId>,
+}
+
+/// What time it is, and how the kernel tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clock {
+    pub now: Time,
+    /// When the boot clock stood at zero. Kept until the wall clock is set: what the tables hold
+    /// hangs on it.
+    pub boot: Time,
+}
+
+/// Tables at a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'c> {
+    pub compiled: &'c Compiled,
+    /// Nanoseconds of the boot clock.
+    pub boot_nanos: u64,
 }
 
 /// Disjoint ranges of ports, as prefixes.
@@ -57,44 +85,104 @@ pub struct PortEntry {
     pub decision: Decision,
 }
 
-/// Where a rule was written.
+/// Where a rule was written, and what was said with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleOrigin {
-    pub policy: ObjectName,
-    pub direction: Direction,
-    pub index: u32,
+    pub id: RuleId,
+    pub rank: Rank,
+    /// What its author calls it.
+    pub name: Option<String>,
+    pub terms: Terms,
     pub source: Source,
 }
 
+/// What decides before what: failsafe first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Rank {
+    Failsafe,
+    Quarantine,
+    Admin,
+    NetworkPolicy,
+    Baseline,
+}
+
 impl Compiled {
-    /// The verdict for a new flow of `subject`; `None` if it is not a subject here.
+    /// The identity of the longest prefix that covers `address`.
+    pub fn identity_of(&self, address: IpAddr) -> u32 {
+        let widest = match address {
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => 128,
+        };
+        (0..=widest)
+            .rev()
+            .filter_map(|bits| IpNet::new(address, bits).ok())
+            .find_map(|prefix| self.prefixes.get(&prefix.trunc()).copied())
+            .unwrap_or(WORLD)
+    }
+
+    fn table_for(&self, key: &PolicyKey) -> Versioned {
+        Versioned::settled(self.policy.get(key).copied().unwrap_or(NO_TABLE))
+    }
+
+    fn decision_for(&self, key: PortKey) -> Decision {
+        let number = u32::from_be_bytes(key.table);
+        let port = u16::from_be_bytes(key.port);
+        let Some(PortTable(entries)) = self.port_tables.get(&number) else {
+            return Decision::NO_MATCH;
+        };
+        entries
+            .iter()
+            .filter(|entry| entry.covers(key.protocol, port))
+            .max_by_key(|entry| entry.bits)
+            .map_or(Decision::NO_MATCH, |entry| entry.decision)
+    }
+}
+
+impl Subject {
+    /// The policy set of a view; without policies of its own, a view is the live one.
+    pub fn set_of(&self, view: View) -> u32 {
+        match view {
+            View::Live => self.set,
+            View::Audit => self.audit.unwrap_or(self.set),
+            View::Staged => self.staged.unwrap_or(self.set),
+        }
+    }
+}
+
+impl Clock {
+    /// Nanoseconds of the boot clock at a moment; 0 for one before it began.
+    pub fn boot_nanos(&self, time: Time) -> u64 {
+        let seconds = time.unix().saturating_sub(self.boot.unix());
+        u64::try_from(seconds)
+            .unwrap_or_default()
+            .saturating_mul(1_000_000_000)
+    }
+}
+
+impl At<'_> {
+    /// The verdict for a new flow of `subject`.
     pub fn decide(
         &self,
-        subject: &ObjectName,
+        subject: &Subject,
+        view: View,
         direction: Direction,
         peer: IpAddr,
         protocol: u8,
         port: u16,
         made_here: bool,
-    ) -> Option<Verdict> {
-        let Subject {
-            set,
-            flags,
-            addresses,
-            ..
-        } = self.subjects.get(subject)?;
+    ) -> Verdict {
         let endpoint = Endpoint {
             id: 1,
-            flags: *flags,
+            flags: subject.flags,
         };
-        let word = Word::new(*set, 1);
+        let word = Word::new(subject.set_of(view), 1);
         let direction = match direction {
             Direction::Ingress => table::Direction::Ingress,
             Direction::Egress => table::Direction::Egress,
         };
         // Which of its addresses the subject uses matters only where the peer is that address.
-        let is_own = addresses.contains(&peer);
-        Some(match peer {
+        let is_own = subject.addresses.contains(&peer);
+        match peer {
             IpAddr::V4(peer) => {
                 let peer = peer.octets();
                 let local = if is_own { peer } else { peer.map(|byte| !byte) };
@@ -129,65 +217,43 @@ impl Compiled {
                     },
                 )
             }
-        })
-    }
-
-    /// The identity of the longest prefix that covers `address`.
-    pub fn identity_of(&self, address: IpAddr) -> u32 {
-        let widest = match address {
-            IpAddr::V4(_) => 32,
-            IpAddr::V6(_) => 128,
-        };
-        (0..=widest)
-            .rev()
-            .filter_map(|bits| IpNet::new(address, bits).ok())
-            .find_map(|prefix| self.prefixes.get(&prefix.trunc()).copied())
-            .unwrap_or(WORLD)
-    }
-
-    fn table_for(&self, key: &PolicyKey) -> Versioned {
-        Versioned::settled(self.policy.get(key).copied().unwrap_or(NO_TABLE))
-    }
-
-    fn decision_for(&self, key: PortKey) -> Decision {
-        let number = u32::from_be_bytes(key.table);
-        let port = u16::from_be_bytes(key.port);
-        let Some(PortTable(entries)) = self.port_tables.get(&number) else {
-            return Decision::NO_MATCH;
-        };
-        entries
-            .iter()
-            .filter(|entry| entry.covers(key.protocol, port))
-            .max_by_key(|entry| entry.bits)
-            .map_or(Decision::NO_MATCH, |entry| entry.decision)
+        }
     }
 }
 
-impl Tables<[u8; 4]> for Compiled {
+impl Tables<[u8; 4]> for At<'_> {
     fn identity(&self, address: &[u8; 4]) -> Versioned {
-        Versioned::settled(self.identity_of(IpAddr::from(*address)))
+        Versioned::settled(self.compiled.identity_of(IpAddr::from(*address)))
     }
 
     fn port_table(&self, key: &PolicyKey) -> Versioned {
-        self.table_for(key)
+        self.compiled.table_for(key)
     }
 
     fn decision(&self, key: &PortKey) -> Decision {
-        self.decision_for(*key)
+        self.compiled.decision_for(*key)
+    }
+
+    fn now(&self) -> u64 {
+        self.boot_nanos
     }
 }
 
-impl Tables<[u8; 16]> for Compiled {
+impl Tables<[u8; 16]> for At<'_> {
     fn identity(&self, address: &[u8; 16]) -> Versioned {
-        Versioned::settled(self.identity_of(IpAddr::from(*address)))
+        Versioned::settled(self.compiled.identity_of(IpAddr::from(*address)))
     }
 
     fn port_table(&self, key: &PolicyKey) -> Versioned {
-        self.table_for(key)
+        self.compiled.table_for(key)
     }
 
     fn decision(&self, key: &PortKey) -> Decision {
-        self.decision_for(*key)
+        self.compiled.decision_for(*key)
+    }
+
+    fn now(&self) -> u64 {
+        self.boot_nanos
     }
 }
 
@@ -198,7 +264,7 @@ impl PortTable {
             bits: PortKey::TABLE_BITS,
             protocol: 0,
             port: 0,
-            decision: Decision::new(Action::Allow, RuleId::NONE),
+            decision: Decision::new(Action::Allow, verdict::RuleId::NONE),
         }])
     }
 }

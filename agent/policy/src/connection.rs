@@ -13,8 +13,8 @@ use serde::Serialize;
 
 pub use self::{ends::End, error::ConnectionError, port::Port};
 use crate::{
-    model::{Direction, ObjectName, Source, World},
-    question::{Answer, Evaluator, Origin, Question, Why},
+    model::{Direction, ObjectName, PolicyKind, Source, Time, World},
+    question::{Answer, Evaluator, Origin, Question, RuleId, View, Why},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -55,6 +55,7 @@ pub enum Reason {
     OwnAddress,
     OwnNode,
     UnknownSubject,
+    Stale,
     /// The end is a node or an address outside: it has no policies of its own.
     NoSubject,
     /// Both ends are the same workload.
@@ -81,7 +82,13 @@ impl Connection {
     /// # Errors
     ///
     /// If an end has no address, or the two have none of the same family.
-    pub fn new(world: &World, from: &End, to: &End, port: Port) -> Result<Self, ConnectionError> {
+    pub fn new(
+        world: &World,
+        from: &End,
+        to: &End,
+        port: Port,
+        at: Time,
+    ) -> Result<Self, ConnectionError> {
         let from = from.clone().resolved(world);
         let to = to.clone().resolved(world);
         let (source, destination) = ends::common_family(world, &from, &to, port)?;
@@ -92,12 +99,14 @@ impl Connection {
         let Port { protocol, number } = port;
         let ask = |end: &End, direction, peer, origin| {
             end.workload().map(|subject| Question {
-                subject: subject.clone(),
+                subject: subject.clone().into(),
                 direction,
                 peer,
                 protocol,
                 port: number,
                 origin,
+                view: View::Live,
+                at,
             })
         };
         Ok(Self {
@@ -113,7 +122,9 @@ impl Connection {
     /// Whether the connection passes. Cheaper than [`Self::judge`]: a matrix asks a million times.
     pub fn verdict(&self, evaluator: &impl Evaluator) -> Verdict {
         let permitted = |question: &Option<Question>| {
-            question.as_ref().is_none_or(|q| evaluator.answer(q).allow)
+            question
+                .as_ref()
+                .is_none_or(|q| evaluator.answer(q).allows())
         };
         if self.same_workload || (permitted(&self.egress) && permitted(&self.ingress)) {
             Verdict::Allow
@@ -161,21 +172,17 @@ impl std::fmt::Display for Verdict {
 
 impl Side {
     fn new(world: &World, answer: &Answer) -> Self {
-        let verdict = if answer.allow {
+        let verdict = if answer.allows() {
             Verdict::Allow
         } else {
             Verdict::Deny
         };
         match &answer.why {
-            Why::Rule {
-                policy,
-                direction,
-                index,
-            } => {
-                let source = rule_source(world, policy, *direction, *index);
+            Why::Rule(rule) => {
+                let source = rule_source(world, rule);
                 Self {
-                    policy: Some(policy.to_string()),
-                    rule: Some(rule_name(*direction, *index)),
+                    policy: Some(rule.policy.to_string()),
+                    rule: Some(rule_name(rule.direction, rule.index)),
                     file: source.map(|source| source.file.to_string()),
                     line: source.map(|source| source.line),
                     ..Self::without_rule(verdict, Reason::Rule)
@@ -186,6 +193,7 @@ impl Side {
             Why::ItsOwnAddress => Self::without_rule(verdict, Reason::OwnAddress),
             Why::OwnNode => Self::without_rule(verdict, Reason::OwnNode),
             Why::UnknownSubject => Self::without_rule(verdict, Reason::UnknownSubject),
+            Why::Stale => Self::without_rule(verdict, Reason::Stale),
         }
     }
 
@@ -208,16 +216,29 @@ pub(crate) fn rule_name(direction: Direction, index: u32) -> String {
     }
 }
 
-fn rule_source<'a>(
-    world: &'a World,
-    policy: &ObjectName,
-    direction: Direction,
-    index: u32,
-) -> Option<&'a Source> {
-    let rules = world.policies.get(policy)?.rules(direction)?;
-    rules
-        .get(usize::try_from(index).ok()?)
-        .map(|rule| &rule.source)
+/// Where a rule is written.
+fn rule_source<'a>(world: &'a World, rule: &RuleId) -> Option<&'a Source> {
+    let RuleId {
+        policy,
+        direction,
+        index,
+    } = rule;
+    let index = usize::try_from(*index).ok()?;
+    match policy.kind {
+        PolicyKind::Failsafe => {
+            let found = world.failsafe.iter().find(|one| one.name == policy.name)?;
+            Some(&found.source)
+        }
+        PolicyKind::NetworkPolicy => {
+            let name = ObjectName::new(policy.namespace.clone()?, policy.name.clone());
+            let rules = world.network_policies.get(&name)?.rules(*direction)?;
+            rules.get(index).map(|rule| &rule.source)
+        }
+        PolicyKind::ClusterNetworkPolicy | PolicyKind::RingfencePolicy => {
+            let rules = world.tier_policies.get(policy)?.rules(*direction);
+            rules.get(index).map(|rule| &rule.source)
+        }
+    }
 }
 
 // === impl Reason ===
@@ -232,6 +253,7 @@ impl Reason {
             Self::OwnAddress => "its own address",
             Self::OwnNode => "from its own node",
             Self::UnknownSubject => "nothing is known about it",
+            Self::Stale => "a schedule goes on, and what it says now is not compiled",
             Self::NoSubject => "not subject to policy",
             Self::Itself => "a workload always reaches itself",
         }

@@ -1,8 +1,10 @@
 //! A small world for the tests of this crate.
 
+use std::sync::Arc;
+
 use crate::model::{
     NamedPort, NamespaceScope, NetworkPolicy, Node, ObjectName, Peer, Peers, PortMatch, PortSpec,
-    Ports, Protocol, Requirement, Rule, Selector, Source, Workload, WorkloadKind, World,
+    Ports, Protocol, Requirement, Rule, Selector, Source, Terms, Workload, WorkloadKind, World,
 };
 
 pub(crate) fn source(line: u32) -> Source {
@@ -28,6 +30,7 @@ pub(crate) fn workload(namespace: &str, name: &str, addresses: &[&str]) -> Workl
         }],
         node: Some("one".to_owned()),
         host_network: false,
+        ready: true,
         endpoint: None,
         source: source(1),
     }
@@ -59,13 +62,14 @@ pub(crate) fn world() -> World {
                 namespaces: NamespaceScope::Named("shop".to_owned()),
                 workloads: is("web"),
             }]),
-            ports: Ports::Listed(vec![PortMatch {
+            ports: Ports::Listed(vec![PortMatch::Transport {
                 protocol: Protocol::Tcp,
                 port: PortSpec::Name("http".to_owned()),
             }]),
             source: source(12),
         }]),
         egress: None,
+        terms: Terms::default(),
         source: source(10),
     };
     let node = |name: &str, address: &str| Node {
@@ -76,7 +80,7 @@ pub(crate) fn world() -> World {
     };
     let nodes = [node("one", "10.0.0.1"), node("two", "10.0.0.2")];
     World {
-        namespaces: [("shop".to_owned(), [].into())].into(),
+        namespaces: [("shop".to_owned(), Arc::default())].into(),
         addresses: workloads
             .iter()
             .filter(|workload| workload.owns_its_addresses())
@@ -87,12 +91,15 @@ pub(crate) fn world() -> World {
                     .map(|ip| (*ip, workload.name.clone()))
             })
             .collect(),
-        workloads: workloads.into_iter().map(|w| (w.name.clone(), w)).collect(),
+        workloads: workloads
+            .into_iter()
+            .map(|w| (w.name.clone(), Arc::new(w)))
+            .collect(),
         nodes: nodes
             .into_iter()
-            .map(|node| (node.name.clone(), node))
+            .map(|node| (node.name.clone(), Arc::new(node)))
             .collect(),
-        policies: [(policy.name.clone(), policy)].into(),
+        network_policies: [(policy.name.clone(), Arc::new(policy))].into(),
         ..World::default()
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     connection::{Connection, ConnectionError, End, Port, Side, Verdict, rule_name},
-    model::{Rule, World},
+    model::{Rule, Time, World},
     question::{Evaluator, Question},
     reference::{isolating, matching},
 };
@@ -78,8 +78,9 @@ pub fn explain(
     from: &End,
     to: &End,
     port: Port,
+    at: Time,
 ) -> Result<Explanation, ConnectionError> {
-    let connection = Connection::new(world, from, to, port)?;
+    let connection = Connection::new(world, from, to, port, at)?;
     let outcome = connection.judge(world, evaluator);
     let side = |decision, question: &Option<Question>| SideExplanation {
         decision,
@@ -105,7 +106,8 @@ pub fn explain(
 }
 
 fn considered(world: &World, question: &Question) -> Vec<ConsideredPolicy> {
-    let Some(subject) = world.workloads.get(&question.subject) else {
+    let workload = question.subject.workload();
+    let Some(subject) = workload.and_then(|name| world.workloads.get(name)) else {
         return Vec::new();
     };
     let judged = |(index, rule): (u32, &Rule)| ConsideredRule {

@@ -12,7 +12,7 @@ pub use crate::parse::{ParsedFile, parse_file};
 use crate::{
     diagnostic::{Diagnostic, Position, Severity},
     lint,
-    model::{EndpointSpec, Labels, ObjectName, Workload, World},
+    model::{EndpointSpec, ObjectName, Workload, World},
     parse::{Declared, WorkloadMarks},
 };
 
@@ -94,18 +94,17 @@ impl Assembly {
         match declared {
             Declared::Namespace { name, labels } => {
                 if self.is_first("namespace", "namespace", name, &place) {
-                    self.world
-                        .namespaces
-                        .entry(name.clone())
-                        .or_default()
-                        .extend(labels.clone());
+                    let known = self.world.namespaces.entry(name.clone()).or_default();
+                    Arc::make_mut(known).extend(labels.clone());
                     self.namespace(name);
                 }
             }
             Declared::Workload { workload, marks } => self.add_workload(workload, marks, &place),
             Declared::Node(node) => {
                 if self.is_first("node", "node", &node.name, &place) {
-                    self.world.nodes.insert(node.name.clone(), node.clone());
+                    self.world
+                        .nodes
+                        .insert(node.name.clone(), Arc::new(node.clone()));
                 }
             }
             Declared::Service(service) => {
@@ -113,15 +112,15 @@ impl Assembly {
                 if self.is_first("service", "service", &service.name, &place) {
                     self.world
                         .services
-                        .insert(service.name.clone(), service.clone());
+                        .insert(service.name.clone(), Arc::new(service.clone()));
                 }
             }
             Declared::Policy { policy, uses: _ } => {
                 self.namespace(&policy.name.namespace);
                 if self.is_first("policy", "NetworkPolicy", &policy.name, &place) {
                     self.world
-                        .policies
-                        .insert(policy.name.clone(), policy.clone());
+                        .network_policies
+                        .insert(policy.name.clone(), Arc::new(policy.clone()));
                 }
             }
         }
@@ -148,14 +147,14 @@ impl Assembly {
         }
         self.world
             .workloads
-            .insert(workload.name.clone(), workload.clone());
+            .insert(workload.name.clone(), Arc::new(workload.clone()));
     }
 
     /// Makes sure that a namespace is there and carries its name as a label.
     fn namespace(&mut self, name: &str) {
-        let labels: &mut Labels = self.world.namespaces.entry(name.to_owned()).or_default();
+        let labels = self.world.namespaces.entry(name.to_owned()).or_default();
         // Not what an object says: the API server overwrites it too.
-        labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.to_owned());
+        Arc::make_mut(labels).insert(NAMESPACE_NAME_LABEL.to_owned(), name.to_owned());
     }
 
     fn is_first(

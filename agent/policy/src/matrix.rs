@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
     connection::{Connection, End, Port, Verdict},
-    model::{ObjectName, World},
+    model::{ObjectName, Time, World},
     question::Evaluator,
 };
 
@@ -50,12 +50,12 @@ pub struct Pair<'a> {
 // === impl Matrix ===
 
 impl Matrix {
-    pub fn new(world: &World, evaluator: &impl Evaluator, ports: &[Port]) -> Self {
+    pub fn new(world: &World, evaluator: &impl Evaluator, ports: &[Port], at: Time) -> Self {
         let workloads: Vec<_> = world.workloads.keys().cloned().collect();
         let ends: Vec<_> = workloads.iter().cloned().map(End::Workload).collect();
         let row = |from: &End, port| {
             ends.iter()
-                .map(|to| cell(world, evaluator, from, to, port))
+                .map(|to| cell(world, evaluator, from, to, port, at))
                 .collect()
         };
         let grid = |&port: &Port| Grid {
@@ -90,11 +90,18 @@ impl Matrix {
     }
 }
 
-fn cell(world: &World, evaluator: &impl Evaluator, from: &End, to: &End, port: Port) -> Cell {
+fn cell(
+    world: &World,
+    evaluator: &impl Evaluator,
+    from: &End,
+    to: &End,
+    port: Port,
+    at: Time,
+) -> Cell {
     if from == to {
         return Cell::Itself;
     }
-    match Connection::new(world, from, to, port) {
+    match Connection::new(world, from, to, port, at) {
         Ok(connection) => match connection.verdict(evaluator) {
             Verdict::Allow => Cell::Allow,
             Verdict::Deny => Cell::Deny,

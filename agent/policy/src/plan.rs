@@ -93,7 +93,7 @@ impl Plan {
     pub fn new(
         old: &Programmed,
         compiled: &Compiled,
-        endpoints: &BTreeMap<u16, crate::model::ObjectName>,
+        endpoints: &BTreeMap<u16, crate::model::SubjectName>,
     ) -> Self {
         let mut plan = Self {
             generation: next_generation(old),

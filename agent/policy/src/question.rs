@@ -7,21 +7,24 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::model::{Direction, ObjectName};
+use crate::model::{Denied, Direction, PolicyId, SubjectName, Time};
 
 /// One new connection, seen from one of its ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Question {
-    /// The workload whose policies decide: the destination for ingress, the source for egress.
-    pub subject: ObjectName,
+    /// Whose policies decide: the destination for ingress, the source for egress.
+    pub subject: SubjectName,
     pub direction: Direction,
-    /// The address of the other end.
+    /// The address of the other end, as the packet carries it at the subject: where a Service is
+    /// asked for, its own.
     pub peer: IpAddr,
     /// The number that IANA assigned.
     pub protocol: u8,
     /// The destination port; of ICMP `type << 8 | code`; 0 for protocols that have no ports.
     pub port: u16,
     pub origin: Origin,
+    pub view: View,
+    pub at: Time,
 }
 
 /// Where a packet entered the subject's node.
@@ -34,10 +37,31 @@ pub enum Origin {
     Forwarded,
 }
 
+/// Which policies have a say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum View {
+    /// Those that are enforced: this is what happens.
+    #[default]
+    Live,
+    /// And those in audit: what it denies and the live view does not, is a would-be denial.
+    Audit,
+    /// The enforced ones and those that are staged.
+    Staged,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Answer {
-    pub allow: bool,
+    pub action: Action,
     pub why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Allow,
+    Drop,
+    Reject,
 }
 
 /// What decided. Where several reasons hold, the first one in the order of this list.
@@ -50,16 +74,24 @@ pub enum Why {
     ItsOwnAddress,
     /// The subject's own node is the peer, and made the packet itself.
     OwnNode,
-    /// No policy selects the subject in this direction.
+    /// No rule of any tier decides, and no `NetworkPolicy` isolates the subject in this direction.
     NotIsolated,
-    /// The first rule that permits: by namespace and name of its policy, then by its index.
-    Rule {
-        policy: ObjectName,
-        direction: Direction,
-        index: u32,
-    },
-    /// Some policy selects the subject in this direction, and no rule of any permits.
+    /// The first rule that decides, in the order of tiers.
+    Rule(RuleId),
+    /// Some `NetworkPolicy` isolates the subject in this direction, and no rule of any permits.
     DefaultDeny,
+    /// A schedule goes on, and nobody has compiled what it says now. Only tables that are older
+    /// than the question answer so.
+    Stale,
+}
+
+/// A rule by its place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct RuleId {
+    pub policy: PolicyId,
+    pub direction: Direction,
+    /// From 0, in its direction.
+    pub index: u32,
 }
 
 /// An implementation of the semantics. Tests and commands are generic over it.
@@ -67,14 +99,42 @@ pub trait Evaluator {
     fn answer(&self, question: &Question) -> Answer;
 }
 
+// === impl View ===
+
+impl View {
+    pub const ALL: [Self; 3] = [Self::Live, Self::Audit, Self::Staged];
+}
+
 // === impl Answer ===
 
 impl Answer {
-    /// The verdict follows from the reason, so the two cannot contradict each other.
-    #[must_use]
-    pub fn because(why: Why) -> Self {
-        let allow = !matches!(why, Why::DefaultDeny | Why::UnknownSubject);
-        Self { allow, why }
+    pub fn allow(why: Why) -> Self {
+        Self {
+            action: Action::Allow,
+            why,
+        }
+    }
+
+    pub fn deny(why: Why, denied: Denied) -> Self {
+        Self {
+            action: denied.into(),
+            why,
+        }
+    }
+
+    pub fn allows(&self) -> bool {
+        self.action == Action::Allow
+    }
+}
+
+// === impl Action ===
+
+impl From<Denied> for Action {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Drop => Self::Drop,
+            Denied::Reject => Self::Reject,
+        }
     }
 }
 

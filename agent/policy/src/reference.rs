@@ -7,8 +7,8 @@
 pub(crate) mod matching;
 
 use crate::{
-    model::{Direction, NetworkPolicy, Rule, Workload, World},
-    question::{Answer, Evaluator, Origin, Question, Why},
+    model::{Denied, Direction, NetworkPolicy, PolicyId, Rule, SubjectName, Workload, World},
+    question::{Answer, Evaluator, Origin, Question, RuleId, Why},
 };
 
 /// Answers by reading every policy for every question.
@@ -19,19 +19,23 @@ pub struct Reference<'a>(pub &'a World);
 
 impl Evaluator for Reference<'_> {
     fn answer(&self, question: &Question) -> Answer {
-        Answer::because(why(self.0, question))
+        answer(self.0, question)
     }
 }
 
-fn why(world: &World, question: &Question) -> Why {
-    let Some(subject) = world.workloads.get(&question.subject) else {
-        return Why::UnknownSubject;
+fn answer(world: &World, question: &Question) -> Answer {
+    let unknown = Answer::deny(Why::UnknownSubject, Denied::Drop);
+    let SubjectName::Workload(name) = &question.subject else {
+        return unknown;
+    };
+    let Some(subject) = world.workloads.get(name) else {
+        return unknown;
     };
     if is_itself(subject, question) {
-        return Why::ItsOwnAddress;
+        return Answer::allow(Why::ItsOwnAddress);
     }
     if is_own_node(world, subject, question) {
-        return Why::OwnNode;
+        return Answer::allow(Why::OwnNode);
     }
     let mut isolated = false;
     // §1.2: policies add up, so the first rule that permits settles it; the map's order makes
@@ -40,19 +44,18 @@ fn why(world: &World, question: &Question) -> Why {
         isolated = true;
         for (index, rule) in (0u32..).zip(rules) {
             if matching::fit(world, subject, question, rule).permits() {
-                let policy = policy.name.clone();
-                return Why::Rule {
-                    policy,
+                return Answer::allow(Why::Rule(RuleId {
+                    policy: PolicyId::network_policy(&policy.name),
                     direction: question.direction,
                     index,
-                };
+                }));
             }
         }
     }
     if isolated {
-        Why::DefaultDeny
+        Answer::deny(Why::DefaultDeny, Denied::Drop)
     } else {
-        Why::NotIsolated
+        Answer::allow(Why::NotIsolated)
     }
 }
 
@@ -80,8 +83,9 @@ pub(crate) fn isolating<'a>(
     direction: Direction,
 ) -> impl Iterator<Item = (&'a NetworkPolicy, &'a [Rule])> {
     world
-        .policies
+        .network_policies
         .values()
+        .map(AsRef::as_ref)
         // §1.3: a host-network pod is nobody's subject.
         .filter(|_| !subject.host_network)
         .filter(|policy| policy.name.namespace == subject.name.namespace)

@@ -5,6 +5,7 @@
 
 use agent_policy::{
     compiled::Everywhere,
+    model::Time,
     reference::Reference,
     strategies::{check_agreement, world_and_questions},
 };
@@ -17,6 +18,6 @@ proptest! {
     fn the_compiled_tables_answer_as_the_reference_does(
         (world, questions) in world_and_questions(),
     ) {
-        check_agreement(&Reference(&world), &Everywhere::new(&world), &questions)?;
+        check_agreement(&Reference(&world), &Everywhere::new(&world, Time::default()), &questions)?;
     }
 }

@@ -12,7 +12,7 @@ mod vectors;
 use agent_policy::{
     compiled::Everywhere,
     connection::{Connection, End, Port, Verdict},
-    model::World,
+    model::{Time, World},
     question::Evaluator,
     reference::Reference,
 };
@@ -55,7 +55,7 @@ fn the_reference_agrees_with_the_recipes() {
 
 #[test]
 fn the_compiled_tables_agree_with_cyclonus() {
-    let tally = compare_tables(|world| Box::new(Everywhere::new(world)));
+    let tally = compare_tables(|world| Box::new(Everywhere::new(world, Time::default())));
     assert_eq!(
         tally,
         Tally {
@@ -67,7 +67,7 @@ fn the_compiled_tables_agree_with_cyclonus() {
 
 #[test]
 fn the_compiled_tables_agree_with_the_recipes() {
-    let tally = compare_probes(|world| Box::new(Everywhere::new(world)));
+    let tally = compare_probes(|world| Box::new(Everywhere::new(world, Time::default())));
     assert_eq!(
         tally,
         Tally {
@@ -90,7 +90,7 @@ fn compare_tables(make: Make) -> Tally {
                     let answer = |question: &Option<_>| {
                         evaluator
                             .answer(question.as_ref().expect("a pod is a subject"))
-                            .allow
+                            .allows()
                     };
                     diff.note(&Cell {
                         from,
@@ -170,5 +170,5 @@ fn connect(world: &World, from: &str, to: &str, port: &str) -> Connection {
         None => End::parse(world, text).unwrap(),
     };
     let port: Port = port.parse().unwrap();
-    Connection::new(world, &end(from), &end(to), port).unwrap()
+    Connection::new(world, &end(from), &end(to), port, Time::default()).unwrap()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use agent_policy::{
     load::{InputFile, Loaded, assemble, load, parse_file},
-    model::{EndpointSpec, NamedPort, ObjectName, PortName, Protocol, WorkloadKind},
+    model::{EndpointSpec, NamedPort, NetworkPolicy, ObjectName, PortName, Protocol, WorkloadKind},
 };
 
 fn load_text(text: &str) -> Loaded {
@@ -14,12 +14,12 @@ fn load_text(text: &str) -> Loaded {
     }])
 }
 
-fn policy(spec: &str) -> agent_policy::model::NetworkPolicy {
+fn policy(spec: &str) -> NetworkPolicy {
     let loaded = load_text(&format!(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p}}\nspec: {spec}\n"
     ));
     assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
-    loaded.world.policies[&ObjectName::new("default", "p")].clone()
+    NetworkPolicy::clone(&loaded.world.network_policies[&ObjectName::new("default", "p")])
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_cluster_as_kubectl_prints_it() {
         assert_eq!(service.ports[1].target, PortName::Number(9090));
         assert!(
             world.services[&ObjectName::new("shop", "headless")]
-                .cluster_ips
+                .addresses
                 .is_empty()
         );
     }
@@ -124,7 +124,7 @@ fn workloads_without_kubernetes() {
     );
     assert_eq!(world.addresses[&"fd77::2".parse().unwrap()], api);
     assert_eq!(
-        world.policies[&ObjectName::new("shop", "api")]
+        world.network_policies[&ObjectName::new("shop", "api")]
             .ingress
             .as_ref()
             .unwrap()

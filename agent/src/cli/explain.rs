@@ -7,7 +7,7 @@ use std::io::Write;
 use agent_policy::{
     connection::{End, Port, Verdict},
     explain::explain,
-    model::World,
+    model::{Time, World},
     question::Evaluator,
 };
 use clap::Args;
@@ -49,6 +49,7 @@ pub(crate) fn run(
     args: &ExplainArgs,
     world: &World,
     evaluator: &impl Evaluator,
+    at: Time,
     out: &mut impl Write,
 ) -> anyhow::Result<Answer> {
     let ExplainArgs {
@@ -59,7 +60,7 @@ pub(crate) fn run(
         output,
     } = args;
     let (from, to) = (End::parse(world, from)?, End::parse(world, to)?);
-    let explanation = explain(world, evaluator, &from, &to, *port)?;
+    let explanation = explain(world, evaluator, &from, &to, *port, at)?;
     output::unless_closed(match output {
         Format::Human => explanation.render(out),
         Format::Json => output::json(&explanation, out),
@@ -103,7 +104,14 @@ mod tests {
     #[test]
     fn an_open_world_permits_and_says_so_in_json() {
         let (world, mut out) = (World::default(), Vec::new());
-        let answer = run(&args(&LINE), &world, &Reference(&world), &mut out).unwrap();
+        let answer = run(
+            &args(&LINE),
+            &world,
+            &Reference(&world),
+            Time::default(),
+            &mut out,
+        )
+        .unwrap();
         assert_eq!(answer, Answer::Yes);
         let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(json["verdict"], "allow");
@@ -129,7 +137,14 @@ mod tests {
         for form in ["human", "json"] {
             let mut line = LINE;
             line[9] = form;
-            let answer = run(&args(&line), &world, &Reference(&world), &mut Closed).unwrap();
+            let answer = run(
+                &args(&line),
+                &world,
+                &Reference(&world),
+                Time::default(),
+                &mut Closed,
+            )
+            .unwrap();
             assert_eq!(answer, Answer::Yes, "{form}");
         }
     }
@@ -138,7 +153,14 @@ mod tests {
     fn an_unknown_end_is_an_error() {
         let (world, mut line) = (World::default(), LINE);
         line[3] = "shop/web";
-        let error = run(&args(&line), &world, &Reference(&world), &mut Vec::new()).unwrap_err();
+        let error = run(
+            &args(&line),
+            &world,
+            &Reference(&world),
+            Time::default(),
+            &mut Vec::new(),
+        )
+        .unwrap_err();
         assert_eq!(error.to_string(), "no pod or workload is called `shop/web`");
     }
 }

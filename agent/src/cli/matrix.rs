@@ -4,7 +4,12 @@
 
 use std::io::Write;
 
-use agent_policy::{connection::Port, matrix::Matrix, model::World, question::Evaluator};
+use agent_policy::{
+    connection::Port,
+    matrix::Matrix,
+    model::{Time, World},
+    question::Evaluator,
+};
 use clap::Args;
 
 use crate::{
@@ -38,6 +43,7 @@ pub(crate) fn run(
     args: &MatrixArgs,
     world: &World,
     evaluator: &impl Evaluator,
+    at: Time,
     out: &mut impl Write,
 ) -> anyhow::Result<Answer> {
     let MatrixArgs {
@@ -45,7 +51,7 @@ pub(crate) fn run(
         ports,
         output,
     } = args;
-    let matrix = Matrix::new(world, evaluator, ports);
+    let matrix = Matrix::new(world, evaluator, ports, at);
     output::unless_closed(match output {
         Format::Human => matrix.render(out),
         Format::Json => output::json(&matrix, out),

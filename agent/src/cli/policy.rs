@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use crate::{
     cli::{check, explain, matrix},
     exit::Answer,
+    flow::clock::WallTime,
     source::files,
 };
 
@@ -44,11 +45,13 @@ impl PolicyCommand {
             Self::Check(args) => check::run(&args, &mut out),
             Self::Explain(args) => {
                 let world = args.input.world()?;
-                explain::run(&args, &world, &Everywhere::new(&world), &mut out)
+                let now = WallTime::now().whole_seconds();
+                explain::run(&args, &world, &Everywhere::new(&world, now), now, &mut out)
             }
             Self::Matrix(args) => {
                 let world = args.input.world()?;
-                matrix::run(&args, &world, &Everywhere::new(&world), &mut out)
+                let now = WallTime::now().whole_seconds();
+                matrix::run(&args, &world, &Everywhere::new(&world, now), now, &mut out)
             }
         }
     }

@@ -10,8 +10,8 @@ use std::{
 use agent_common::table::Endpoint;
 use agent_policy::{
     compile::{Scope, compile},
-    compiled::Compiled,
-    model::{EndpointSpec, ObjectName, World},
+    compiled::{Clock, Compiled},
+    model::{EndpointSpec, ObjectName, SubjectName, Time, World},
     plan::Plan,
 };
 use anyhow::Context as _;
@@ -31,6 +31,7 @@ use crate::{
         link,
     },
     flow::{
+        clock::WallTime,
         enrich::Inventory,
         record::{RuleRef, WorkloadRef},
     },
@@ -66,7 +67,7 @@ pub(crate) struct Controller {
 struct Desired {
     world: Arc<World>,
     compiled: Compiled,
-    endpoints: BTreeMap<u16, ObjectName>,
+    endpoints: BTreeMap<u16, SubjectName>,
     this_node: BTreeSet<IpAddr>,
 }
 
@@ -183,12 +184,20 @@ impl Controller {
             local.map(|workload| &workload.name),
             self.engine.capacity().endpoints,
         )?;
-        let endpoints = assignment.endpoints().clone();
+        let endpoints: BTreeMap<u16, SubjectName> = assignment
+            .endpoints()
+            .iter()
+            .map(|(id, name)| (*id, name.clone().into()))
+            .collect();
         let scope = Scope {
             subjects: endpoints.values().cloned().collect(),
             this_node: this_node.clone(),
         };
-        let compiled = compile(&world, &scope, &self.engine.programmed().port_tables);
+        let clock = Clock {
+            now: WallTime::now().whole_seconds(),
+            boot: Time::default(),
+        };
+        let compiled = compile(&world, &scope, &self.engine.programmed().port_tables, clock);
         let plan = Plan::new(self.engine.programmed(), &compiled, &endpoints);
 
         plan.check(self.engine.programmed(), self.engine.capacity())
@@ -236,7 +245,7 @@ impl Controller {
         self.release_ended();
         self.shared.enforces(Enforcement {
             generation: self.engine.programmed().generation,
-            policies: self.desired.world.policies.len(),
+            policies: self.desired.world.network_policies.len(),
             endpoints,
             tables: self.tables(),
         });
@@ -292,8 +301,13 @@ impl Desired {
     }
 
     /// How an endpoint is found, its flags, and how many policies select it.
-    fn declaration(&self, name: &ObjectName) -> Option<(&EndpointSpec, u16, usize)> {
-        let spec = self.world.workloads.get(name)?.endpoint.as_ref()?;
+    fn declaration(&self, name: &SubjectName) -> Option<(&EndpointSpec, u16, usize)> {
+        let spec = self
+            .world
+            .workloads
+            .get(name.workload()?)?
+            .endpoint
+            .as_ref()?;
         let subject = self.compiled.subjects.get(name)?;
         Some((spec, subject.flags, subject.policies.len()))
     }
@@ -328,22 +342,18 @@ impl Desired {
             endpoints: self
                 .endpoints
                 .iter()
-                .filter_map(|(id, name)| Some((*id, reference(name)?)))
+                .filter_map(|(id, name)| Some((*id, reference(name.workload()?)?)))
                 .collect(),
             rules: self
                 .compiled
                 .rules
                 .iter()
                 .map(|(&rule_id, origin)| {
-                    let direction = match origin.direction {
-                        agent_policy::model::Direction::Ingress => "ingress",
-                        agent_policy::model::Direction::Egress => "egress",
-                    };
                     let rule = RuleRef {
-                        kind: "NetworkPolicy".into(),
-                        namespace: Some(origin.policy.namespace.clone()),
-                        name: origin.policy.name.clone(),
-                        rule: format!("{direction}[{}]", origin.index),
+                        kind: origin.id.policy.kind.name().into(),
+                        namespace: origin.id.policy.namespace.clone(),
+                        name: origin.id.policy.name.clone(),
+                        rule: format!("{}[{}]", origin.id.direction, origin.id.index),
                         rule_id,
                     };
                     (rule_id, Arc::new(rule))
@@ -354,7 +364,7 @@ impl Desired {
 }
 
 fn endpoint_status(
-    name: &ObjectName,
+    name: &SubjectName,
     spec: &EndpointSpec,
     policies: usize,
     reached: Result<Reached, Unreached>,

@@ -191,7 +191,7 @@ mod tests {
 
     fn names(world: &World) -> Vec<&str> {
         world
-            .policies
+            .network_policies
             .keys()
             .map(|name| name.name.as_str())
             .collect()

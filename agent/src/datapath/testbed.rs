@@ -16,7 +16,7 @@ use agent_common::{
 };
 use agent_policy::{
     compiled::Compiled,
-    model::ObjectName,
+    model::SubjectName,
     plan::{Capacity, Plan},
 };
 use anyhow::Context as _;
@@ -117,7 +117,7 @@ impl Testbed {
     pub fn apply(
         &mut self,
         compiled: &Compiled,
-        endpoints: &BTreeMap<u16, ObjectName>,
+        endpoints: &BTreeMap<u16, SubjectName>,
     ) -> anyhow::Result<()> {
         let plan = Plan::new(self.sync.programmed(), compiled, endpoints);
         self.sync.apply(&plan)?;

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use agent_policy::model::Time;
 use jiff::Timestamp;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -55,6 +56,11 @@ impl Clock {
 impl WallTime {
     pub(crate) fn now() -> Self {
         Self(nanoseconds(clock_gettime(ClockId::Realtime)))
+    }
+
+    /// As policies tell the time.
+    pub(crate) fn whole_seconds(self) -> Time {
+        Time::from_unix(self.0.div_euclid(1_000_000_000))
     }
 
     fn timestamp(self) -> Timestamp {

@@ -64,7 +64,7 @@ pub(super) fn classify(
         let ObjectName { namespace, .. } = name;
         // Replicas have the same labels: ask once for all of them.
         let admitted = by_labels
-            .entry((namespace, &workload.labels))
+            .entry((namespace.as_str(), &workload.labels))
             .or_insert_with(|| {
                 lists
                     .0

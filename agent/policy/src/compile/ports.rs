@@ -9,7 +9,7 @@ use agent_common::{
 
 use crate::{
     compiled::{PortEntry, PortTable},
-    model::{NamedPort, PortSpec, Ports, Workload},
+    model::{NamedPort, PortMatch, PortSpec, Ports, Workload},
 };
 
 /// A workload's ports under the names that rules use. Part of an identity and of a policy set.
@@ -61,8 +61,15 @@ impl ResolvedPorts {
         };
         let mut ranges = Vec::new();
         for port in listed {
-            let protocol = port.protocol.number();
-            match &port.port {
+            let PortMatch::Transport {
+                protocol: named_protocol,
+                port,
+            } = port
+            else {
+                continue;
+            };
+            let protocol = named_protocol.number();
+            match port {
                 PortSpec::Every => ranges.push(Range {
                     protocol,
                     first: 0,
@@ -76,7 +83,7 @@ impl ResolvedPorts {
                 PortSpec::Name(name) => ranges.extend(
                     named
                         .iter()
-                        .filter(|known| known.name == *name && known.protocol == port.protocol)
+                        .filter(|known| known.name == *name && known.protocol == *named_protocol)
                         .map(|known| Range {
                             protocol,
                             first: known.port,

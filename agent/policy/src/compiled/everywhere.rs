@@ -1,4 +1,4 @@
-//! The compiled answer for every workload of a world, each judged by the node that it runs on.
+//! The compiled answer for every subject of a world, each judged by the node that it runs on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,9 +6,9 @@ use agent_common::verdict::{Reason, Verdict};
 
 use crate::{
     compile::{Scope, compile},
-    compiled::Compiled,
-    model::World,
-    question::{Answer, Evaluator, Origin, Question, Why},
+    compiled::{At, Clock, Compiled},
+    model::{Denied, SubjectName, Time, World},
+    question::{Action, Answer, Evaluator, Origin, Question, Why},
 };
 
 /// One compiled state a node; workloads that name no node share one that has no addresses.
@@ -18,66 +18,100 @@ pub struct Everywhere<'w> {
     nodes: BTreeMap<Option<&'w str>, Compiled>,
 }
 
+/// As if every node had been started in 1970: any moment of today can be told from it.
+const BOOT: Time = Time::from_unix(0);
+
 impl<'w> Everywhere<'w> {
-    pub fn new(world: &'w World) -> Self {
+    /// Compiled at a moment; right until an answer has changed by itself twice.
+    pub fn new(world: &'w World, now: Time) -> Self {
         let mut scopes: BTreeMap<Option<&str>, Scope> = BTreeMap::new();
         for workload in world.workloads.values() {
             let scope = scopes.entry(workload.node.as_deref()).or_default();
-            scope.subjects.insert(workload.name.clone());
+            scope.subjects.insert(workload.name.clone().into());
         }
+        for name in world.nodes.keys() {
+            let scope = scopes.entry(Some(name)).or_default();
+            scope.subjects.insert(SubjectName::Node(name.clone()));
+        }
+        let clock = Clock { now, boot: BOOT };
         let nodes = scopes
             .into_iter()
             .map(|(node, mut scope)| {
                 scope.this_node = node
                     .and_then(|name| world.nodes.get(name))
                     .map_or_else(BTreeSet::new, |node| node.addresses.clone());
-                (node, compile(world, &scope, &BTreeMap::new()))
+                (node, compile(world, &scope, &BTreeMap::new(), clock))
             })
             .collect();
         Self { world, nodes }
+    }
+
+    fn node_of<'s>(&'s self, subject: &'s SubjectName) -> Option<Option<&'s str>> {
+        match subject {
+            SubjectName::Workload(name) => Some(self.world.workloads.get(name)?.node.as_deref()),
+            SubjectName::Node(name) => Some(Some(name)),
+        }
     }
 }
 
 impl Evaluator for Everywhere<'_> {
     fn answer(&self, question: &Question) -> Answer {
-        let Question {
-            subject,
-            direction,
-            peer,
-            protocol,
-            port,
-            origin,
-        } = question;
-        let made_here = *origin == Origin::ThisNode;
-        let why = self
-            .world
-            .workloads
-            .get(subject)
-            .and_then(|workload| self.nodes.get(&workload.node.as_deref()))
-            .and_then(|compiled| {
-                let verdict =
-                    compiled.decide(subject, *direction, *peer, *protocol, *port, made_here)?;
-                why(compiled, verdict)
-            });
-        Answer::because(why.unwrap_or(Why::UnknownSubject))
+        let unknown = || Answer::deny(Why::UnknownSubject, Denied::Drop);
+        let Some(compiled) = self
+            .node_of(&question.subject)
+            .and_then(|node| self.nodes.get(&node))
+        else {
+            return unknown();
+        };
+        let clock = Clock {
+            now: question.at,
+            boot: BOOT,
+        };
+        answer(compiled, clock, question).unwrap_or_else(unknown)
     }
+}
+
+/// What compiled tables answer; `None` if the subject is none of theirs.
+pub(crate) fn answer(compiled: &Compiled, clock: Clock, question: &Question) -> Option<Answer> {
+    let Question {
+        subject,
+        direction,
+        peer,
+        protocol,
+        port,
+        origin,
+        view,
+        at,
+    } = question;
+    let tables = At {
+        compiled,
+        boot_nanos: clock.boot_nanos(*at),
+    };
+    let made_here = *origin == Origin::ThisNode;
+    let subject = compiled.subjects.get(subject)?;
+    let verdict = tables.decide(
+        subject, *view, *direction, *peer, *protocol, *port, made_here,
+    );
+    let action = match (verdict.allows(), verdict.rejects()) {
+        (true, _) => Action::Allow,
+        (false, false) => Action::Drop,
+        (false, true) => Action::Reject,
+    };
+    let why = why(compiled, verdict)?;
+    Some(Answer { action, why })
 }
 
 /// The reason behind a verdict of `decide`; `None` for one that only a packet can have.
 fn why(compiled: &Compiled, verdict: Verdict) -> Option<Why> {
     Some(match verdict.reason() {
-        Reason::Rule => {
-            let origin = compiled.rules.get(&verdict.rule().0)?;
-            Why::Rule {
-                policy: origin.policy.clone(),
-                direction: origin.direction,
-                index: origin.index,
-            }
+        Reason::Rule | Reason::DenyRule => {
+            Why::Rule(compiled.rules.get(&verdict.rule().0)?.id.clone())
         }
         Reason::NotIsolated => Why::NotIsolated,
         Reason::OwnAddress => Why::ItsOwnAddress,
         Reason::OwnNode => Why::OwnNode,
         Reason::DefaultDeny => Why::DefaultDeny,
+        Reason::StaleSchedule => Why::Stale,
         _ => return None,
     })
 }

@@ -8,7 +8,14 @@ fn end(text: &str) -> Result<End, ConnectionError> {
 fn outcome(from: &str, to: &str, port: &str) -> Outcome {
     let world = example::world();
     let port = port.parse().unwrap();
-    let connection = Connection::new(&world, &end(from).unwrap(), &end(to).unwrap(), port).unwrap();
+    let connection = Connection::new(
+        &world,
+        &end(from).unwrap(),
+        &end(to).unwrap(),
+        port,
+        Time::default(),
+    )
+    .unwrap();
     let outcome = connection.judge(&world, &Reference(&world));
     assert_eq!(
         outcome.verdict,
@@ -62,7 +69,8 @@ fn the_first_common_family_is_used() {
     let world = example::world();
     let addresses = |from: &str, port: &str| {
         let (from, to) = (End::parse(&world, from)?, End::parse(&world, "shop/api")?);
-        Connection::new(&world, &from, &to, port.parse()?).map(|made| made.from.to_string())
+        Connection::new(&world, &from, &to, port.parse()?, Time::default())
+            .map(|made| made.from.to_string())
     };
     assert_eq!(addresses("shop/web", "TCP/1").unwrap(), "10.1.0.2");
     assert_eq!(addresses("shop/web", "ICMPv6").unwrap(), "fd00::2");

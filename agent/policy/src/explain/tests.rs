@@ -12,6 +12,7 @@ fn ask(from: &str, to: &str, port: &str) -> Explanation {
         &end(from),
         &end(to),
         port.parse().unwrap(),
+        Time::default(),
     )
     .unwrap()
 }
@@ -73,7 +74,7 @@ proptest! {
                 .any(|rule| rule.result == RuleResult::Matches);
             match decided {
                 Why::Rule { .. } => prop_assert!(matches),
-                Why::DefaultDeny => prop_assert!(!matches && !rules.is_empty()),
+                Why::DefaultDeny | Why::Stale => prop_assert!(!matches && !rules.is_empty()),
                 Why::NotIsolated | Why::UnknownSubject => prop_assert!(rules.is_empty()),
                 Why::ItsOwnAddress | Why::OwnNode => {}
             }

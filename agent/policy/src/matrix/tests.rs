@@ -4,7 +4,7 @@ use crate::{example, reference::Reference};
 fn matrix() -> Matrix {
     let world = example::world();
     let ports = ["TCP/8080", "ICMP"].map(|port| port.parse().unwrap());
-    Matrix::new(&world, &Reference(&world), &ports)
+    Matrix::new(&world, &Reference(&world), &ports, Time::default())
 }
 
 #[test]

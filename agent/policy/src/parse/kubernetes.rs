@@ -86,6 +86,7 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
         ports,
         node,
         host_network,
+        ready: true,
         endpoint: None,
         source,
     };
@@ -179,7 +180,7 @@ pub(super) fn service(mut object: Object<'_>) -> Option<Parsed> {
     let source = source(&object);
     let metadata = metadata::read(&mut object, names::LABEL, Unknown::Tolerate);
     let mut selector = None;
-    let mut cluster_ips = BTreeSet::new();
+    let mut addresses = BTreeSet::new();
     let mut ports = Vec::new();
     if let Some(mut spec) = object.require("spec").and_then(|field| field.object()) {
         // An empty selector is no selector: the endpoints are made by hand.
@@ -187,9 +188,9 @@ pub(super) fn service(mut object: Object<'_>) -> Option<Parsed> {
             .get("selector")
             .map(|field| metadata::labels(&field))
             .filter(|labels| !labels.is_empty());
-        cluster_ips.extend(spec.get("clusterIP").and_then(|field| cluster_ip(&field)));
+        addresses.extend(spec.get("clusterIP").and_then(|field| cluster_ip(&field)));
         for item in spec.items("clusterIPs") {
-            cluster_ips.extend(cluster_ip(&item));
+            addresses.extend(cluster_ip(&item));
         }
         ports = spec
             .items("ports")
@@ -204,8 +205,10 @@ pub(super) fn service(mut object: Object<'_>) -> Option<Parsed> {
     let service = Service {
         name,
         selector,
-        cluster_ips,
+        addresses,
         ports,
+        publish_not_ready: false,
+        last: BTreeSet::new(),
         source,
     };
     Some(Parsed {
@@ -244,6 +247,7 @@ fn service_port(field: &Field<'_>) -> Option<ServicePort> {
         protocol: protocol?,
         port,
         target: target?,
+        node_port: None,
     })
 }
 

@@ -7,7 +7,10 @@ use super::{
     selector,
 };
 use crate::{
-    model::{NamespaceScope, NetworkPolicy, Peer, Peers, PortSpec, Ports, Rule, Selector, Source},
+    model::{
+        NamespaceScope, NetworkPolicy, Peer, Peers, PortMatch, PortSpec, Ports, Rule, Selector,
+        Source, Terms,
+    },
     yaml::quote,
 };
 
@@ -45,6 +48,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
                 subject,
                 ingress,
                 egress,
+                terms: Terms::default(),
                 source,
             },
             uses,
@@ -184,8 +188,12 @@ fn read_ports(field: &Field<'_>, policy: &mut Policy<'_>) -> Option<Ports> {
         let Some(port) = port::port_match(&item) else {
             continue;
         };
-        if let PortSpec::Name(name) = &port.port {
-            let (name, protocol) = (name.clone(), port.protocol);
+        if let PortMatch::Transport {
+            protocol,
+            port: PortSpec::Name(name),
+        } = &port
+        {
+            let (name, protocol) = (name.clone(), *protocol);
             policy.uses.push(PortUse {
                 at: item.at(),
                 path: item.path().to_owned(),

@@ -104,7 +104,7 @@ pub(super) fn port_match(field: &Field<'_>) -> Option<PortMatch> {
             }),
         },
     };
-    Some(PortMatch {
+    Some(PortMatch::Transport {
         protocol: protocol?,
         port: spec?,
     })

@@ -43,6 +43,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
         ports,
         node,
         host_network: false,
+        ready: true,
         endpoint,
         source,
     };

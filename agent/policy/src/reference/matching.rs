@@ -33,7 +33,8 @@ pub(crate) fn fit(world: &World, subject: &Workload, question: &Question, rule: 
     let peer = world
         .addresses
         .get(&question.peer)
-        .and_then(|name| world.workloads.get(name));
+        .and_then(|name| world.workloads.get(name))
+        .map(AsRef::as_ref);
     let destination = match question.direction {
         Direction::Ingress => Some(subject),
         Direction::Egress => peer,
@@ -57,6 +58,7 @@ fn peers_include(world: &World, peers: &Peers, address: IpAddr, owner: Option<&W
                     && selects(workloads, &owner.labels)
             }),
             Peer::Block { cidr, except } => in_block(cidr, except, address),
+            Peer::Nodes(_) | Peer::OwnNode | Peer::Domain(_) => false,
         }),
     }
 }
@@ -122,16 +124,19 @@ fn ports_include(ports: &Ports, question: &Question, destination: Option<&Worklo
 }
 
 fn port_includes(listed: &PortMatch, question: &Question, destination: Option<&Workload>) -> bool {
+    let PortMatch::Transport { protocol, port } = listed else {
+        return false;
+    };
     // §1.9: ICMP is none of the listed protocols, so a rule with ports never permits it.
-    listed.protocol.number() == question.protocol
-        && match &listed.port {
+    protocol.number() == question.protocol
+        && match port {
             PortSpec::Every => true,
             PortSpec::Range { first, last } => (*first..=*last).contains(&question.port),
             // §1.8: a name that the destination does not have matches nothing.
             PortSpec::Name(name) => destination.is_some_and(|destination| {
                 destination.ports.iter().any(|named| {
                     named.name == *name
-                        && named.protocol == listed.protocol
+                        && named.protocol == *protocol
                         && named.port == question.port
                 })
             }),

@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use proptest::{prelude::*, sample};
 
 use crate::{
-    model::{Direction, ObjectName, Peer, Peers, PortSpec, Ports, World},
-    question::{Origin, Question},
+    model::{Direction, ObjectName, Peer, Peers, PortMatch, PortSpec, Ports, Time, World},
+    question::{Origin, Question, View},
 };
 
 /// TCP, UDP, SCTP, ICMP, `ICMPv6`, and two that policies can not name.
@@ -45,7 +45,7 @@ impl Borders {
             .values()
             .flat_map(|workload| &workload.ports);
         ports.extend(named.flat_map(|named| around(named.port, named.port)));
-        let rules = world.policies.values().flat_map(|policy| {
+        let rules = world.network_policies.values().flat_map(|policy| {
             [&policy.ingress, &policy.egress]
                 .into_iter()
                 .flatten()
@@ -56,9 +56,12 @@ impl Borders {
                 peers.extend(listed.iter().flat_map(edges_of_peer));
             }
             if let Ports::Listed(listed) = &rule.ports {
-                ports.extend(listed.iter().flat_map(|listed| match listed.port {
-                    PortSpec::Range { first, last } => around(first, last).to_vec(),
-                    PortSpec::Every | PortSpec::Name(_) => Vec::new(),
+                ports.extend(listed.iter().flat_map(|listed| match listed {
+                    PortMatch::Transport {
+                        port: PortSpec::Range { first, last },
+                        ..
+                    } => around(*first, *last).to_vec(),
+                    _ => Vec::new(),
                 }));
             }
         }
@@ -94,12 +97,14 @@ impl Borders {
         )
             .prop_map(
                 |(subject, direction, peer, protocol, port, origin)| Question {
-                    subject,
+                    subject: subject.into(),
                     direction,
                     peer,
                     protocol,
                     port,
                     origin,
+                    view: View::Live,
+                    at: Time::default(),
                 },
             )
     }
@@ -115,7 +120,7 @@ fn edges_of_peer(peer: &Peer) -> Vec<IpAddr> {
             .chain(except)
             .flat_map(edges_of_block)
             .collect(),
-        Peer::Workloads { .. } => Vec::new(),
+        _ => Vec::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use proptest::{collection::vec, option, prelude::*, sample};
 use super::worlds::{NAMESPACES, SLOTS, source, v4, v6};
 use crate::model::{
     Labels, NamedPort, NamespaceScope, NetworkPolicy, ObjectName, Peer, Peers, PortMatch, PortSpec,
-    Ports, Protocol, Requirement, Rule, Selector,
+    Ports, Protocol, Requirement, Rule, Selector, Terms,
 };
 
 const KEYS: [&str; 3] = ["app", "team", "env"];
@@ -36,6 +36,7 @@ pub fn policy(namespaces: usize) -> impl Strategy<Value = NetworkPolicy> {
                 subject: subject.clone(),
                 ingress,
                 egress,
+                terms: Terms::default(),
                 source: source(),
             })
         },
@@ -121,7 +122,7 @@ fn port_match() -> impl Strategy<Value = PortMatch> {
     });
     let name = sample::select(&PORT_NAMES[..]).prop_map(|name| PortSpec::Name(name.to_owned()));
     let spec = prop_oneof![1 => Just(PortSpec::Every), 2 => range, 2 => single, 2 => name];
-    (protocol(), spec).prop_map(|(protocol, port)| PortMatch { protocol, port })
+    (protocol(), spec).prop_map(|(protocol, port)| PortMatch::Transport { protocol, port })
 }
 
 pub(super) fn named_port() -> impl Strategy<Value = NamedPort> {

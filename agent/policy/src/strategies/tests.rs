@@ -2,14 +2,14 @@
 
 mod mistakes;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
 
 use super::*;
 use crate::{
-    model::{Direction, NetworkPolicy, ObjectName, Peer, Peers, Rule},
-    question::{Answer, Origin, Why},
+    model::{Direction, NetworkPolicy, ObjectName, Peer, Peers, Rule, Workload},
+    question::{Origin, RuleId, Why},
     reference::{Reference, isolating, matching},
 };
 
@@ -17,13 +17,17 @@ use crate::{
 fn passes(world: &World, questions: &[Question]) -> Vec<bool> {
     questions
         .iter()
-        .map(|question| Reference(world).answer(question).allow)
+        .map(|question| Reference(world).answer(question).allows())
         .collect()
 }
 
 fn with_each_policy(world: &World, change: impl Fn(&mut NetworkPolicy)) -> World {
     let mut world = world.clone();
-    world.policies.values_mut().for_each(change);
+    world
+        .network_policies
+        .values_mut()
+        .map(Arc::make_mut)
+        .for_each(change);
     world
 }
 
@@ -70,19 +74,26 @@ fn blocks_in_halves(rules: &mut Vec<Rule>) {
     }
 }
 
+fn subject<'w>(world: &'w World, question: &Question) -> &'w Workload {
+    &world.workloads[question.subject.workload().unwrap()]
+}
+
 /// Renames the policies so that their order is reversed.
 fn policies_reversed(world: &World) -> World {
     let mut world = world.clone();
-    let policies: Vec<_> = std::mem::take(&mut world.policies).into_values().collect();
+    let policies: Vec<_> = std::mem::take(&mut world.network_policies)
+        .into_values()
+        .collect();
     let renamed = policies
         .into_iter()
         .rev()
         .enumerate()
         .map(|(index, mut policy)| {
-            policy.name = ObjectName::new(policy.name.namespace, format!("r{index}"));
+            let namespace = policy.name.namespace.clone();
+            Arc::make_mut(&mut policy).name = ObjectName::new(namespace, format!("r{index}"));
             (policy.name.clone(), policy)
         });
-    world.policies = renamed.collect::<BTreeMap<_, _>>();
+    world.network_policies = renamed.collect::<BTreeMap<_, _>>();
     world
 }
 
@@ -98,10 +109,10 @@ proptest! {
     fn a_verdict_is_what_its_reason_says((world, questions) in world_and_questions()) {
         for question in &questions {
             let answer = Reference(&world).answer(question);
-            prop_assert_eq!(&answer, &Answer::because(answer.why.clone()));
-            if let Why::Rule { policy, direction, index } = answer.why {
-                let subject = &world.workloads[&question.subject];
-                let rule = &world.policies[&policy].rules(direction).unwrap()[index as usize];
+            if let Why::Rule(RuleId { policy, direction, index }) = answer.why {
+                let subject = subject(&world, question);
+                let name = ObjectName::new(policy.namespace.unwrap(), policy.name);
+                let rule = &world.network_policies[&name].rules(direction).unwrap()[index as usize];
                 prop_assert!(matching::fit(&world, subject, question, rule).permits());
             }
         }
@@ -114,16 +125,16 @@ proptest! {
     ) {
         added.name.name = "zz".to_owned();
         let mut more = world.clone();
-        more.policies.insert(added.name.clone(), added.clone());
+        more.network_policies.insert(added.name.clone(), Arc::new(added.clone()));
         for question in &questions {
             let (before, after) = (Reference(&world).answer(question), Reference(&more).answer(question));
-            let subject = &world.workloads[&question.subject];
+            let subject = subject(&world, question);
             let selected = isolating(&more, subject, question.direction)
                 .any(|(policy, _)| policy.name == added.name);
             if !selected {
                 prop_assert_eq!(before, after);
             } else if before.why != Why::NotIsolated {
-                prop_assert!(after.allow || !before.allow, "policies only add: {:?}", question);
+                prop_assert!(after.allows() || !before.allows(), "policies only add: {:?}", question);
             }
         }
     }
@@ -152,11 +163,11 @@ proptest! {
     #[test]
     fn nothing_isolates_a_workload_from_itself_nor_from_its_node((world, questions) in world_and_questions()) {
         for mut question in questions {
-            let subject = &world.workloads[&question.subject];
+            let subject = subject(&world, &question);
             if !subject.owns_its_addresses() { continue }
             if let Some(own) = subject.addresses.first() {
                 question.peer = *own;
-                prop_assert!(Reference(&world).answer(&question).allow);
+                prop_assert!(Reference(&world).answer(&question).allows());
             }
             if let Some(node) = subject.node.as_ref().map(|name| &world.nodes[name]) {
                 question.peer = *node.addresses.first().unwrap();

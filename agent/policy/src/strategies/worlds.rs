@@ -1,6 +1,9 @@
 //! Namespaces, nodes and workloads that are worth asking about.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use proptest::{collection::vec, option, prelude::*, sample};
 
@@ -55,10 +58,10 @@ pub fn world() -> impl Strategy<Value = World> {
         let world = populated(&namespaces, &drafts, &slots);
         let policies = vec(policies::policy(namespaces.len()), 0..=5);
         (Just(world), policies).prop_map(|(mut world, policies)| {
-            world.policies.extend(
+            world.network_policies.extend(
                 policies
                     .into_iter()
-                    .map(|policy| (policy.name.clone(), policy)),
+                    .map(|policy| (policy.name.clone(), Arc::new(policy))),
             );
             world
         })
@@ -100,7 +103,9 @@ fn populated(namespaces: &[Labels], drafts: &[Draft], slots: &[u8]) -> World {
     for (name, labels) in NAMESPACES.iter().zip(namespaces) {
         let mut labels = labels.clone();
         labels.insert("kubernetes.io/metadata.name".to_owned(), (*name).to_owned());
-        world.namespaces.insert((*name).to_owned(), labels);
+        world
+            .namespaces
+            .insert((*name).to_owned(), Arc::new(labels));
     }
     for (number, name) in (1..).zip(NODES) {
         let addresses = [
@@ -114,7 +119,7 @@ fn populated(namespaces: &[Labels], drafts: &[Draft], slots: &[u8]) -> World {
             addresses,
             source: source(),
         };
-        world.nodes.insert(name.to_owned(), node);
+        world.nodes.insert(name.to_owned(), Arc::new(node));
     }
     for (draft, slot) in drafts.iter().zip(slots) {
         let workload = workload(&world, draft, *slot, namespaces.len());
@@ -125,7 +130,9 @@ fn populated(namespaces: &[Labels], drafts: &[Draft], slots: &[u8]) -> World {
                 .map(|ip| (*ip, workload.name.clone()));
             world.addresses.extend(owned);
         }
-        world.workloads.insert(workload.name.clone(), workload);
+        world
+            .workloads
+            .insert(workload.name.clone(), Arc::new(workload));
     }
     world
 }
@@ -171,6 +178,7 @@ fn workload(world: &World, draft: &Draft, slot: u8, namespaces: usize) -> Worklo
         ports,
         node: node.map(str::to_owned),
         host_network: matches!(shape, Shape::HostNetwork),
+        ready: true,
         endpoint: match shape {
             Shape::Cgroup => Some(EndpointSpec::Cgroup(format!("w{slot}.service"))),
             Shape::Pod => Some(EndpointSpec::Interface(format!("veth{slot}"))),

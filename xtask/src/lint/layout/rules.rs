@@ -16,9 +16,10 @@ pub(super) const ALL: [Rule; 6] = [
 
 /// What the policy core may depend on: no file, clock, network or thread in any of them. What is
 /// optional is for tests, and no binary of ours asks for it.
-const CORE_DEPENDENCIES: [&str; 6] = [
+const CORE_DEPENDENCIES: [&str; 7] = [
     "agent-common",
     "ipnet",
+    "jiff",
     "saphyr-parser",
     "serde",
     "serde_json",

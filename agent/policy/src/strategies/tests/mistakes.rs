@@ -1,6 +1,6 @@
 //! The strategies are only worth something if they find mistakes: here some are made.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::{
     strategy::{Strategy, ValueTree},
@@ -37,6 +37,7 @@ fn every_reason_occurs() {
                 Why::NotIsolated => "not isolated",
                 Why::Rule { .. } => "rule",
                 Why::DefaultDeny => "default deny",
+                Why::Stale => "stale",
             };
             *seen.entry(reason).or_default() += 1;
         }
@@ -78,7 +79,7 @@ fn the_questions_find_an_evaluator_that_errs() {
                         .iter()
                         .filter_map(|peer| match peer {
                             Peer::Block { except, .. } => Some(except.clone()),
-                            Peer::Workloads { .. } => None,
+                            _ => None,
                         })
                         .flatten()
                         .collect();
@@ -93,7 +94,10 @@ fn the_questions_find_an_evaluator_that_errs() {
         ("ranges end one too early", |world| {
             with_each_rule_list(world, |rules| {
                 for_each_port(rules, |port| {
-                    if let PortSpec::Range { first, last } = &mut port.port
+                    if let PortMatch::Transport {
+                        port: PortSpec::Range { first, last },
+                        ..
+                    } = port
                         && first < last
                     {
                         *last -= 1;
@@ -104,8 +108,10 @@ fn the_questions_find_an_evaluator_that_errs() {
         ("UDP is taken for SCTP", |world| {
             with_each_rule_list(world, |rules| {
                 for_each_port(rules, |port| {
-                    if port.protocol == Protocol::Udp {
-                        port.protocol = Protocol::Sctp;
+                    if let PortMatch::Transport { protocol, .. } = port
+                        && *protocol == Protocol::Udp
+                    {
+                        *protocol = Protocol::Sctp;
                     }
                 });
             })
@@ -115,7 +121,7 @@ fn the_questions_find_an_evaluator_that_errs() {
             world
                 .workloads
                 .values_mut()
-                .for_each(|workload| workload.ports.clear());
+                .for_each(|workload| Arc::make_mut(workload).ports.clear());
             world
         }),
         ("a selector of namespaces means all of them", |world| {
@@ -132,7 +138,7 @@ fn the_questions_find_an_evaluator_that_errs() {
             world
                 .workloads
                 .values_mut()
-                .for_each(|workload| workload.host_network = false);
+                .for_each(|workload| Arc::make_mut(workload).host_network = false);
             world
         }),
     ];
