@@ -25,11 +25,11 @@ pub fn check(world: &World, seed: u32, questions: usize) {
     let questions = draw(&vec(Borders::of(world).question(), questions), seed);
     let compiled = Everywhere::new(world, Time::default());
     for question in questions {
-        let (right, seen) = (
-            Reference(world).answer(&question),
+        let (said, meant) = (
             compiled.answer(&question),
+            Reference(world).answer(&question),
         );
-        assert_eq!(right, seen, "about {question:#?} in {world:#?}");
+        assert_eq!(said, meant, "about {question:#?} in {world:#?}");
     }
 }
 

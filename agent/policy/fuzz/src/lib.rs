@@ -51,7 +51,9 @@ mod tests {
         for Target { name, run, seeds } in TARGETS {
             let seeds = seeds();
             assert!(seeds.len() > 5, "{name}");
-            seeds.iter().for_each(|seed| run(seed));
+            for seed in seeds {
+                run(&seed);
+            }
         }
     }
 

@@ -7,7 +7,8 @@ use agent_common::{
     parse::{Extent, Family, Headers, Network, network},
     protocol::Address,
     table::{
-        Decision, Endpoint, OwnAddress, PolicyKey, PortKey, THIS_NODE, Versioned, WORLD, Word,
+        Decision, Direction, Endpoint, OwnAddress, PolicyKey, PortKey, THIS_NODE, Versioned, WORLD,
+        Word,
     },
     testing::{Slice, Twin},
     verdict::{Action, RuleId},
@@ -20,22 +21,16 @@ const ENDPOINT: u16 = 3;
 /// Addresses of the endpoint.
 pub(crate) const OWN_V4: [u8; 4] = [10, 0, 0, 1];
 pub(crate) const OWN_V6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-/// The seventh of a generation's clock ticks, so that some flows end by themselves.
+/// Jiffies after which a flow may have ended by itself.
 const LONG: u64 = 1 << 20;
 
 /// Policy without a policy: even ports are open, and addresses that end in 254 are the node's.
 #[derive(Clone, Copy, Debug)]
 struct EvenPorts;
 
-/// How a frame is seen.
+/// How a frame is seen, as bits.
 #[derive(Clone, Copy, Debug)]
-struct Sighting {
-    direction: agent_common::table::Direction,
-    made_here: bool,
-    owns_addresses: bool,
-    new_generation: bool,
-    long_after: bool,
-}
+pub(crate) struct Sighting(u8);
 
 pub fn run(mut bytes: &[u8]) {
     let mut twin = Twin::new(EvenPorts, FLOWS);
@@ -47,30 +42,33 @@ pub fn run(mut bytes: &[u8]) {
     while let [how, length, rest @ ..] = bytes {
         let (frame, rest) = rest.split_at(usize::from(*length).min(rest.len()));
         bytes = rest;
-        let sighting = Sighting::read(*how);
-        generation += u32::from(sighting.new_generation);
+        let sighting = Sighting(*how);
+        generation += u32::from(sighting.has(Sighting::NEW_POLICY));
         twin.words.insert(ENDPOINT, Word::new(1, generation));
-        twin.jiffies += if sighting.long_after { LONG } else { 1 };
+        twin.jiffies += if sighting.has(Sighting::LONG_AFTER) {
+            LONG
+        } else {
+            1
+        };
         see(&twin, sighting, frame);
     }
 }
 
 fn see(twin: &Twin<EvenPorts>, sighting: Sighting, frame: &[u8]) {
-    let Sighting {
-        direction,
-        made_here,
-        owns_addresses,
-        new_generation: _,
-        long_after: _,
-    } = sighting;
     let endpoint = Endpoint {
         id: ENDPOINT,
-        flags: if owns_addresses {
-            Endpoint::OWNS_ADDRESSES | Endpoint::CHECK_SOURCE
-        } else {
+        flags: if sighting.has(Sighting::SHARES_ADDRESSES) {
             0
+        } else {
+            Endpoint::OWNS_ADDRESSES | Endpoint::CHECK_SOURCE
         },
     };
+    let direction = if sighting.has(Sighting::EGRESS) {
+        Direction::Egress
+    } else {
+        Direction::Ingress
+    };
+    let made_here = sighting.has(Sighting::MADE_HERE);
     let verdict = twin.frame(endpoint, direction, frame, made_here);
     let packet = Slice(frame);
     let is_readable = match network(&packet) {
@@ -124,18 +122,14 @@ impl<A: Address> Tables<A> for EvenPorts {
 // === impl Sighting ===
 
 impl Sighting {
-    fn read(how: u8) -> Self {
-        let has = |bit: u32| how >> bit & 1 == 1;
-        Self {
-            direction: if has(0) {
-                agent_common::table::Direction::Egress
-            } else {
-                agent_common::table::Direction::Ingress
-            },
-            made_here: has(1),
-            owns_addresses: !has(2),
-            new_generation: has(3),
-            long_after: has(4),
-        }
+    pub(crate) const INGRESS: u8 = 0;
+    pub(crate) const EGRESS: u8 = 1;
+    const MADE_HERE: u8 = 1 << 1;
+    const SHARES_ADDRESSES: u8 = 1 << 2;
+    const NEW_POLICY: u8 = 1 << 3;
+    const LONG_AFTER: u8 = 1 << 4;
+
+    fn has(self, bit: u8) -> bool {
+        self.0 & bit != 0
     }
 }

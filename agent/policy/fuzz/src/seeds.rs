@@ -9,7 +9,7 @@ use agent_common::{
 };
 
 use crate::{
-    packet::{OWN_V4, OWN_V6},
+    packet::{OWN_V4, OWN_V6, Sighting},
     parse::{INVENTORY, KINDS},
 };
 
@@ -55,8 +55,8 @@ pub fn yaml() -> Vec<Vec<u8>> {
 
 /// Short conversations, each frame behind how it is seen and its length.
 pub fn packet() -> Vec<Vec<u8>> {
-    const IN: u8 = 0;
-    const OUT: u8 = 1;
+    const IN: u8 = Sighting::INGRESS;
+    const OUT: u8 = Sighting::EGRESS;
     let (to, from) = (
         || PacketBuilder::v4(PEER_V4, OWN_V4),
         || PacketBuilder::v4(OWN_V4, PEER_V4),
