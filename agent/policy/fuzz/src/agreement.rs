@@ -1,14 +1,12 @@
 //! Two answers to questions about one world: the semantics' and the compiled tables'.
 
 use agent_policy::{
-    compiled::Everywhere,
-    model::{Time, World},
-    question::Evaluator as _,
-    reference::Reference,
+    compiled::Everywhere, model::World, question::Evaluator as _, reference::Reference,
     strategies::Borders,
 };
 use proptest::{
     collection::vec,
+    sample,
     strategy::{Strategy, ValueTree as _},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
@@ -22,8 +20,10 @@ pub fn check(world: &World, seed: u32, questions: usize) {
     if world.workloads.is_empty() {
         return;
     }
-    let questions = draw(&vec(Borders::of(world).question(), questions), seed);
-    let compiled = Everywhere::new(world, Time::default());
+    let borders = Borders::of(world);
+    let now = draw(&sample::select(borders.moments.clone()), seed);
+    let questions = draw(&vec(borders.question(vec![now]), questions), seed);
+    let compiled = Everywhere::new(world, now);
     for question in questions {
         let (said, meant) = (
             compiled.answer(&question),
