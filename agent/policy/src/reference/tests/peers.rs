@@ -102,14 +102,14 @@ fn a_star_is_one_label_or_more_and_never_the_apex() {
             let addresses = [address(index).parse().unwrap()].into();
             world.names.insert(name.to_owned(), Arc::new(addresses));
         }
-        let named: Vec<_> = (0..names.len())
+        let fitting: Vec<_> = (0..names.len())
             .filter(|index| {
                 let question = question("shop/web", Direction::Egress, &address(*index), 1);
                 matches(&world, &question)
             })
             .map(|index| names[index])
             .collect();
-        assert_eq!(named, expected, "{pattern}");
+        assert_eq!(fitting, expected, "{pattern}");
     }
 }
 
