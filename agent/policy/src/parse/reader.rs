@@ -26,7 +26,7 @@ pub(crate) struct Report {
 
 /// Problems of one file that come with a near miss. Finding one costs, and a file can hold a
 /// hundred thousand.
-const MAX_SUGGESTIONS: usize = 1_000;
+const MAX_SUGGESTIONS: usize = 100;
 
 /// A value and the way to it.
 #[derive(Clone, Debug)]
