@@ -15,12 +15,12 @@ use crate::{cli::output, exit::Answer};
 #[derive(Debug, Args)]
 pub(crate) struct SchemaArgs {
     #[arg(value_enum, ignore_case = true, value_name = "KIND")]
-    kind: Option<Name>,
+    kind: Option<Spelled>,
 }
 
 /// A kind as it is typed; documents spell it so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Name {
+enum Spelled {
     #[value(name = "Workload")]
     Workload,
     #[value(name = "RingfencePolicy")]
@@ -44,12 +44,12 @@ pub(crate) fn run(args: &SchemaArgs, out: &mut impl Write) -> anyhow::Result<Ans
     Ok(Answer::Yes)
 }
 
-impl From<Name> for Kind {
-    fn from(name: Name) -> Self {
+impl From<Spelled> for Kind {
+    fn from(name: Spelled) -> Self {
         match name {
-            Name::Workload => Self::Workload,
-            Name::RingfencePolicy => Self::RingfencePolicy,
-            Name::NameTable => Self::NameTable,
+            Spelled::Workload => Self::Workload,
+            Spelled::RingfencePolicy => Self::RingfencePolicy,
+            Spelled::NameTable => Self::NameTable,
         }
     }
 }
