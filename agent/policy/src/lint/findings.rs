@@ -24,10 +24,12 @@ impl<'p> Findings<'p> {
             Declared::Policy { policy, uses: _ } => {
                 Some((PolicyId::network_policy(&policy.name), object.at))
             }
+            Declared::TierPolicy { policy, uses: _ } => Some((policy.id.clone(), object.at)),
             Declared::Namespace { .. }
             | Declared::Workload { .. }
             | Declared::Node(_)
-            | Declared::Service(_) => None,
+            | Declared::Service(_)
+            | Declared::NameTable { .. } => None,
         });
         Self {
             names: names.collect(),

@@ -23,8 +23,15 @@ pub(super) fn run(world: &World, files: &[ParsedFile], findings: &mut Findings<'
         .collect();
     for file in files {
         for object in &file.objects {
-            let Declared::Policy { policy: _, uses } = &object.declared else {
-                continue;
+            let uses = match &object.declared {
+                Declared::Policy { policy: _, uses } | Declared::TierPolicy { policy: _, uses } => {
+                    uses
+                }
+                Declared::Namespace { .. }
+                | Declared::Workload { .. }
+                | Declared::Node(_)
+                | Declared::Service(_)
+                | Declared::NameTable { .. } => continue,
             };
             for used in uses {
                 unknown(&known, used, file, findings);
@@ -40,8 +47,14 @@ fn unknown(known: &Known<'_>, used: &PortUse, file: &ParsedFile, findings: &mut 
         name,
         protocol,
     } = used;
-    if !known.contains(&(name.as_str(), *protocol)) {
-        let message = format!("no workload has a {protocol} port named `{name}`");
+    let any = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    let protocols = protocol.as_ref().map_or(&any[..], std::slice::from_ref);
+    let is_known = |protocol: &Protocol| known.contains(&(name.as_str(), *protocol));
+    if !protocols.iter().any(is_known) {
+        let message = match protocol {
+            Some(protocol) => format!("no workload has a {protocol} port named `{name}`"),
+            None => format!("no workload has a port named `{name}`"),
+        };
         let (severity, code) = (Severity::Warning, "unknown-port-name");
         findings.push(
             Diagnostic::new(severity, &file.name, *at, code, message)

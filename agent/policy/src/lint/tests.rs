@@ -163,7 +163,7 @@ fn a_rule_that_is_called_shadowed_decides_nothing() {
     let worlds = world_and_questions();
     let mut found = 0;
     for case in 0..CASES {
-        let (mut world, questions) = worlds.new_tree(&mut runner).unwrap().current();
+        let (mut world, _, questions) = worlds.new_tree(&mut runner).unwrap().current();
         edit(&mut world, &mut Narrower(case));
         edit(&mut world, &mut Number(0));
         let lines = shadowed(&world);
