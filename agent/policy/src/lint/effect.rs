@@ -1,4 +1,4 @@
-//! `only-isolates`, `no-effect`, `never-in-force`: policies that do less than they look like.
+//! `only-isolates`, `never-in-force`: policies that do less than they look like.
 
 use super::{
     findings::Findings,
@@ -14,10 +14,7 @@ pub(super) fn run(world: &World, findings: &mut Findings<'_>) {
     for policy in policy::all(world) {
         match policy {
             Policy::Network(network) => only_isolates(network, findings),
-            Policy::Tier(tier) => {
-                no_effect(tier, findings);
-                never_in_force(tier, findings);
-            }
+            Policy::Tier(tier) => never_in_force(tier, findings),
         }
     }
 }
@@ -41,21 +38,6 @@ fn only_isolates(policy: &NetworkPolicy, findings: &mut Findings<'_>) {
     let found = findings.about(Policy::Network(policy), Severity::Note, code, message);
     let hint = "fine if that is meant; others may permit what its subjects need";
     findings.push(found.at_path("spec").with_hint(hint));
-}
-
-/// A policy of a tier isolates nobody, so that without a rule it is not there.
-fn no_effect(policy: &TierPolicy, findings: &mut Findings<'_>) {
-    if policy.ingress.is_empty() && policy.egress.is_empty() {
-        let message = format!("policy `{}` has no rule, and so no effect", policy.id);
-        let found = findings.about(
-            Policy::Tier(policy),
-            Severity::Warning,
-            "no-effect",
-            message,
-        );
-        let hint = "unlike a NetworkPolicy it isolates nobody; write a rule that denies";
-        findings.push(found.at_path("spec").with_hint(hint));
-    }
 }
 
 /// That a time is past is not known here; that there is none is.

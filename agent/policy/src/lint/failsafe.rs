@@ -1,9 +1,10 @@
 //! `denies-failsafe`: rules that deny what stays permitted all the same.
 //!
 //! Failsafe ranks above every policy, for subjects that share their node's addresses. A rule that
-//! denies everything to everybody means "all the rest", and gets a note; one that names a peer or a
-//! port and meets a failsafe means something that does not happen, and gets a warning. Once for
-//! each policy. A quarantine is exempt: that it leaves the failsafe is what it is for.
+//! names ports of a failsafe, or peers where the failsafe names them too, means something that does
+//! not happen, and gets a warning. One that is only wide enough to meet it (all ports of a block, and
+//! DHCP from anywhere) means "all the rest", and gets a note. Once for each policy. A quarantine is
+//! exempt: that it leaves the failsafe is what it is for.
 
 use ipnet::IpNet;
 
@@ -31,10 +32,10 @@ pub(super) fn run(inventory: &Inventory<'_>, findings: &mut Findings<'_>) {
         let rules = Policy::Tier(policy).all_rules();
         let meeting = rules
             .filter(|rule| rule.action == TierAction::Deny)
-            .filter_map(|rule| {
-                let mut failsafe = world.failsafe.iter();
-                let met = failsafe.find(|failsafe| meets(inventory, &rule, failsafe))?;
-                Some(found(policy, &rule, met))
+            .flat_map(|rule| {
+                let met = world.failsafe.iter();
+                met.filter(move |failsafe| meets(inventory, &rule, failsafe))
+                    .map(move |failsafe| found(policy, &rule, failsafe))
             });
         // The graver first: which rule of several it is matters less.
         if let Some(found) = meeting.min_by_key(|found| found.severity) {
@@ -44,11 +45,11 @@ pub(super) fn run(inventory: &Inventory<'_>, findings: &mut Findings<'_>) {
 }
 
 fn found(policy: &TierPolicy, rule: &RuleAt<'_>, failsafe: &Failsafe) -> Diagnostic {
-    let everything = *rule.peers == Peers::Every && *rule.ports == Ports::Every;
-    let severity = if everything {
-        Severity::Note
-    } else {
+    let names_peers = *rule.peers != Peers::Every && failsafe.peers != Peers::Every;
+    let severity = if names_peers || *rule.ports != Ports::Every {
         Severity::Warning
+    } else {
+        Severity::Note
     };
     let message = format!(
         "{} of `{}` denies what the failsafe `{}` still permits",
