@@ -5,7 +5,10 @@
 //! same: the order then decides only which of them is named as the reason, until somebody adds a
 //! rule. Said once for each policy, of the first that it ties with.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use super::{
     findings::Findings,
@@ -17,7 +20,7 @@ use super::{
 };
 use crate::{
     diagnostic::Severity,
-    model::{Denied, Direction, Tier, TierAction, TierPolicy},
+    model::{Denied, Direction, Subjects, Tier, TierAction, TierPolicy},
 };
 
 /// Every quarantine has the same priority unless told otherwise, and denies the same.
@@ -27,11 +30,16 @@ struct Tied<'a> {
     policy: &'a TierPolicy,
     subjects: SubjectSet<'a>,
     /// `None` where nobody told who is there.
-    selected: Option<Selected>,
+    selected: Option<Rc<Selected>>,
     span: Span<'a>,
+    ends: [Ends; 2],
 }
 
+/// What the rules of a direction can end in.
+type Ends = BTreeSet<(TierAction, Denied)>;
+
 pub(super) fn run(inventory: &Inventory<'_>, findings: &mut Findings<'_>) {
+    let mut selected = HashMap::new();
     for tier in TIERS {
         let mut by_priority: BTreeMap<u16, Vec<&TierPolicy>> = BTreeMap::new();
         for policy in in_order(inventory.world, tier) {
@@ -40,16 +48,14 @@ pub(super) fn run(inventory: &Inventory<'_>, findings: &mut Findings<'_>) {
         for policies in by_priority.into_values().filter(|tied| tied.len() > 1) {
             let tied: Vec<_> = policies
                 .into_iter()
-                .map(|policy| Tied::of(inventory, policy))
+                .map(|policy| Tied::of(inventory, policy, &mut selected))
                 .collect();
             for (later, one) in tied.iter().enumerate() {
-                let earlier = tied.iter().take(later);
-                let overlapping = earlier
-                    .filter(|other| other.overlaps(one))
-                    .map(|other| (other, severity(other.policy, one.policy)));
-                // The graver first, and of two as grave the one that decides before.
-                if let Some((other, severity)) = overlapping.min_by_key(|(_, severity)| *severity) {
-                    report(other.policy, one.policy, severity, findings);
+                let earlier = || tied.iter().take(later).filter(|other| other.overlaps(one));
+                if let Some(other) = earlier().find(|other| other.differs(one)) {
+                    report(other.policy, one.policy, Severity::Warning, findings);
+                } else if let Some(other) = earlier().next() {
+                    report(other.policy, one.policy, Severity::Note, findings);
                 }
             }
         }
@@ -74,25 +80,7 @@ fn report(
     findings.push(found.at_path("spec.priority").with_hint(hint));
 }
 
-fn severity(a: &TierPolicy, b: &TierPolicy) -> Severity {
-    let differ = Direction::BOTH
-        .into_iter()
-        .any(|direction| outcomes(a, direction) != outcomes(b, direction) && meet(a, b, direction));
-    let mixed = Direction::BOTH
-        .into_iter()
-        .any(|direction| meet(a, b, direction) && outcomes(a, direction).len() > 1);
-    if differ || mixed {
-        Severity::Warning
-    } else {
-        Severity::Note
-    }
-}
-
-/// What the rules of a direction can end in.
-fn outcomes(
-    policy: &TierPolicy,
-    direction: Direction,
-) -> std::collections::BTreeSet<(TierAction, Denied)> {
+fn ends(policy: &TierPolicy, direction: Direction) -> Ends {
     let rules = policy.rules(direction).iter();
     rules
         .map(|rule| match rule.action {
@@ -102,21 +90,36 @@ fn outcomes(
         .collect()
 }
 
-fn meet(a: &TierPolicy, b: &TierPolicy, direction: Direction) -> bool {
-    !a.rules(direction).is_empty() && !b.rules(direction).is_empty()
-}
-
 // === impl Tied ===
 
 impl<'a> Tied<'a> {
-    fn of(inventory: &Inventory<'a>, policy: &'a TierPolicy) -> Self {
-        let known = inventory.knows(&policy.subjects);
+    fn of(
+        inventory: &Inventory<'a>,
+        policy: &'a TierPolicy,
+        selected: &mut HashMap<&'a Subjects, Rc<Selected>>,
+    ) -> Self {
+        let subjects = &policy.subjects;
+        let found = || Rc::new(inventory.selected(subjects));
+        let known = inventory.knows(subjects);
         Self {
             policy,
-            subjects: SubjectSet::of(&policy.subjects),
-            selected: known.then(|| inventory.selected(&policy.subjects)),
+            subjects: SubjectSet::of(subjects),
+            selected: known.then(|| Rc::clone(selected.entry(subjects).or_insert_with(found))),
             span: Span::of([&policy.when]),
+            ends: Direction::BOTH.map(|direction| ends(policy, direction)),
         }
+    }
+
+    /// Both have a say about a direction, for each such direction.
+    fn meetings<'b>(&'b self, other: &'b Self) -> impl Iterator<Item = (&'b Ends, &'b Ends)> {
+        let both = self.ends.iter().zip(&other.ends);
+        both.filter(|(own, theirs)| !own.is_empty() && !theirs.is_empty())
+    }
+
+    /// Whether it matters which of them is first: whether there are two ends to choose from.
+    fn differs(&self, other: &Self) -> bool {
+        self.meetings(other)
+            .any(|(own, theirs)| own.len() > 1 || own != theirs)
     }
 
     fn overlaps(&self, other: &Self) -> bool {
@@ -127,9 +130,7 @@ impl<'a> Tied<'a> {
         };
         someone
             && (is_seen_with(mode, other_mode) || is_seen_with(other_mode, mode))
-            && Direction::BOTH
-                .into_iter()
-                .any(|direction| meet(self.policy, other.policy, direction))
+            && self.meetings(other).next().is_some()
             && !self.span.is_apart(&other.span)
     }
 }

@@ -144,6 +144,22 @@ impl<'a> Inventory<'a> {
         found
     }
 
+    /// Whether a policy is about anybody.
+    pub(super) fn selects(&self, subjects: &'a Subjects) -> bool {
+        match subjects {
+            Subjects::Workloads {
+                namespaces,
+                workloads,
+                host_network,
+            } => self
+                .in_namespaces(namespaces, workloads)
+                .any(|(_, group)| *host_network || !group.host_network),
+            Subjects::Nodes(selector) => self.node(selector).is_some(),
+            // As many as are named.
+            Subjects::Units(_) | Subjects::Cgroups(_) => !self.selected(subjects).is_empty(),
+        }
+    }
+
     /// Everybody whom a policy is about.
     pub(super) fn selected(&self, subjects: &'a Subjects) -> Selected {
         let mut selected = Selected::default();

@@ -54,7 +54,7 @@ fn subject_of_network_policy(
     findings.push(found.at_path("spec.podSelector").with_hint(hint));
 }
 
-fn subjects_of_tier(inventory: &Inventory<'_>, policy: &TierPolicy, findings: &mut Findings<'_>) {
+fn subjects_of_tier<'a>(inventory: &Inventory<'a>, policy: &'a TierPolicy, findings: &mut Findings<'_>) {
     let TierPolicy { id, subjects, .. } = policy;
     let mut say = |message: String, hint: &str| {
         let found = findings.about(Policy::Tier(policy), Severity::Warning, CODE, message);
@@ -68,7 +68,7 @@ fn subjects_of_tier(inventory: &Inventory<'_>, policy: &TierPolicy, findings: &m
         say(format!("policy `{id}` selects no {whom}"), UNSATISFIABLE);
     } else if !inventory.knows(subjects) {
         // Whoever it is about, they are declared elsewhere.
-    } else if inventory.selected(subjects).is_empty() {
+    } else if !inventory.selects(subjects) {
         let hint = match subjects {
             Subjects::Workloads {
                 host_network: false,
