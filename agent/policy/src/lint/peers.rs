@@ -156,21 +156,27 @@ impl<'a> PeerSet<'a> {
     }
 
     fn covers_block(&self, cidr: IpNet, except: &[IpNet], budget: &mut Budget) -> bool {
-        if self.blocks.is_empty() {
-            return false;
-        }
-        (0..=cidr.prefix_len()).any(|length| {
-            let Ok(wider) = IpNet::new(cidr.network(), length) else {
-                return false;
-            };
-            let times = self.blocks.get(&wider.trunc());
-            times.into_iter().flatten().any(|holes| {
-                budget.spend(holes.len() * except.len().max(1))
+        let mut covers = |times: &Vec<&[IpNet]>| {
+            times.iter().any(|holes| {
+                budget.spend(1 + holes.len() * except.len().max(1))
                     && holes.iter().all(|hole| {
                         let apart = !hole.contains(&cidr) && !cidr.contains(hole);
                         apart || except.iter().any(|wider| wider.contains(hole))
                     })
             })
+        };
+        // Few blocks are looked at, many are looked up, length by length.
+        if self.blocks.len() <= usize::from(cidr.prefix_len()) {
+            let mut wider = self
+                .blocks
+                .iter()
+                .filter(|(wider, _)| wider.contains(&cidr));
+            return wider.any(|(_, times)| covers(times));
+        }
+        (0..=cidr.prefix_len()).any(|length| {
+            let wider = IpNet::new(cidr.network(), length).map(|wider| wider.trunc());
+            let times = wider.ok().and_then(|wider| self.blocks.get(&wider));
+            times.is_some_and(&mut covers)
         })
     }
 }

@@ -54,7 +54,11 @@ fn subject_of_network_policy(
     findings.push(found.at_path("spec.podSelector").with_hint(hint));
 }
 
-fn subjects_of_tier<'a>(inventory: &Inventory<'a>, policy: &'a TierPolicy, findings: &mut Findings<'_>) {
+fn subjects_of_tier<'a>(
+    inventory: &Inventory<'a>,
+    policy: &'a TierPolicy,
+    findings: &mut Findings<'_>,
+) {
     let TierPolicy { id, subjects, .. } = policy;
     let mut say = |message: String, hint: &str| {
         let found = findings.about(Policy::Tier(policy), Severity::Warning, CODE, message);

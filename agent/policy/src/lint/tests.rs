@@ -161,7 +161,7 @@ fn decide_nothing(
 fn a_rule_that_is_called_shadowed_decides_nothing() {
     let mut runner = TestRunner::deterministic();
     let worlds = world_and_questions();
-    let mut found = 0;
+    let (mut found, mut ranked) = (0, 0);
     for case in 0..CASES {
         let (mut world, _, questions) = worlds.new_tree(&mut runner).unwrap().current();
         edit(&mut world, &mut Narrower(case));
@@ -172,7 +172,10 @@ fn a_rule_that_is_called_shadowed_decides_nothing() {
         }
         decide_nothing(&world, &lines, &questions).unwrap();
         found += lines.len();
+        world.network_policies.clear();
+        ranked += shadowed(&world).len();
     }
+    assert!(ranked > CASES / 2, "only {ranked} of them in tiers");
     assert!(
         found > CASES,
         "only {found} shadowed rules in {CASES} worlds"
