@@ -1,4 +1,4 @@
-//! §1.7 to §1.9 and §6.5: whether a rule's ports include the one that is asked for.
+//! §1.7 to §1.9 and §6.3: whether a rule's ports include the one that is asked for.
 
 use crate::{
     model::{IcmpVersion, NamedPort, PortMatch, PortSpec, Ports, Protocol},
