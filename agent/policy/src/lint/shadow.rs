@@ -10,8 +10,6 @@ mod ranked;
 
 pub(super) use self::ranked::in_order;
 
-use std::fmt::Write as _;
-
 use super::{
     budget::Budget,
     findings::Findings,
@@ -65,19 +63,14 @@ fn stopped(id: &PolicyId, rule: &RuleAt<'_>) -> Diagnostic {
     Findings::at(Severity::Note, rule.source, "too-many-rules", message).at_path(rule.path())
 }
 
-/// `spec.ingress[0]` of `a`, and 3 more.
+/// The first few, and how many more.
 fn listed(rules: &[String]) -> String {
-    let mut text = String::new();
-    for (number, rule) in (0..).zip(rules.iter().take(3)) {
-        let separator = if number == 0 { "" } else { ", " };
-        text.push_str(separator);
-        text.push_str(rule);
+    let few: Vec<&str> = rules.iter().take(3).map(String::as_str).collect();
+    let few = few.join(", ");
+    match rules.len().checked_sub(3) {
+        Some(more @ 1..) => format!("{few} and {more} more"),
+        Some(0) | None => few,
     }
-    if let Some(more @ 1..) = rules.len().checked_sub(3) {
-        // Writing to a string does not fail.
-        let _ = write!(text, " and {more} more");
-    }
-    text
 }
 
 // === impl Sets ===
