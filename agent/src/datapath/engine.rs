@@ -129,7 +129,7 @@ impl Engine {
         spec: &EndpointSpec,
     ) -> Result<Reached, Unreached> {
         match CgroupName::of(spec) {
-            Some(Ok(name)) => self.reach_cgroup(endpoint.id, &name),
+            Some(Ok(name)) => self.reach_cgroup(endpoint, &name),
             Some(Err(error)) => Err(Unreached::failed(&error)),
             None => self.reach_interface(endpoint, spec),
         }

@@ -137,6 +137,7 @@ fn summed_up_denials_fold_the_source_port() {
         direction: table::Direction::Egress as u8,
         reason: Reason::DefaultDeny as u8,
         family: 4,
+        rule: 0,
         remote: agent_common::protocol::Address::mapped([10, 0, 0, 9]),
     };
     let delta = Count {
