@@ -3,9 +3,13 @@
 //! One thread owns the desired state and writes the kernel ([`controller`]); tasks around it watch
 //! for changes and carry records. They talk by messages, and share only what `status` shows.
 
+mod clock;
 mod controller;
 mod endpoints;
+mod file;
 mod inputs;
+mod inventory;
+mod node;
 mod status;
 mod traffic;
 mod watch;
@@ -43,7 +47,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     )?;
 
     // Read before the kernel is touched: input with errors changes nothing there.
-    let inputs = inputs::Inputs::read(config.policies.clone())?;
+    let inputs = inputs::Inputs::read(config.policies.clone(), config.failsafe.rules())?;
     let dir = BpfDir::prepare(&config.bpffs)?;
     let held = lock_bpffs(&dir)?;
     let engine = Engine::start(dir, sizes(&config))?;
@@ -58,6 +62,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let mut controller = Controller::new(
         inputs,
         endpoints::Registry::open(&config.state_dir, engine.programmed())?,
+        clock::Timekeeper::open(&config.state_dir),
         engine,
         Arc::clone(&shared),
         config.node.clone(),

@@ -11,7 +11,7 @@ use agent_common::table::Endpoint;
 use agent_policy::{
     compile::{Scope, compile},
     compiled::{Clock, Compiled},
-    model::{EndpointSpec, ObjectName, SubjectName, Time, World},
+    model::{EndpointSpec, PolicyKind, SubjectName, World},
     plan::Plan,
 };
 use anyhow::Context as _;
@@ -20,21 +20,20 @@ use tokio::sync::watch;
 use crate::{
     control::status::{EndpointState, EndpointStatus, Hook, TableFill},
     daemon::{
+        clock::Timekeeper,
         endpoints::Registry,
         inputs::{Inputs, Reload},
+        inventory::inventory,
+        node,
         status::{Enforcement, Shared},
         watch::{Trigger, Triggered},
     },
     datapath::{
         attach::{Target, TcHook},
-        engine::{Engine, Reached, Unreached},
+        engine::{Engine, Place, Reached, Unreached},
         link,
     },
-    flow::{
-        clock::WallTime,
-        enrich::Inventory,
-        record::{RuleRef, WorkloadRef},
-    },
+    flow::enrich::Inventory,
 };
 
 /// Between two looks at the files.
@@ -49,6 +48,7 @@ const RETRY: Duration = Duration::from_secs(30);
 pub(crate) struct Controller {
     inputs: Inputs,
     registry: Registry,
+    timekeeper: Timekeeper,
     engine: Engine,
     shared: Arc<Shared>,
     /// The name of this node: endpoints of others are none of ours.
@@ -69,12 +69,15 @@ struct Desired {
     compiled: Compiled,
     endpoints: BTreeMap<u16, SubjectName>,
     this_node: BTreeSet<IpAddr>,
+    /// When it was compiled.
+    clock: Clock,
 }
 
 impl Controller {
     pub(crate) fn new(
         inputs: Inputs,
         registry: Registry,
+        timekeeper: Timekeeper,
         engine: Engine,
         shared: Arc<Shared>,
         node: String,
@@ -85,6 +88,7 @@ impl Controller {
         Self {
             inputs,
             registry,
+            timekeeper,
             engine,
             shared,
             node,
@@ -119,7 +123,7 @@ impl Controller {
             let look = trigger.is_some() || looked.elapsed() >= BACKSTOP;
             if let Some(reload) = reload {
                 self.reload(reload);
-            } else if look {
+            } else if look || self.is_due() {
                 self.follow();
             } else {
                 continue;
@@ -148,10 +152,22 @@ impl Controller {
             }
         };
         let again = self.refused.is_some_and(|at| at.elapsed() >= RETRY);
-        if again || (self.refused.is_none() && this_node != self.desired.this_node) {
+        let is_other = this_node != self.desired.this_node || self.is_due();
+        if again || (self.refused.is_none() && is_other) {
             let (world, errors) = (self.inputs.world(), self.inputs.errors().to_vec());
             self.put_into_force(world, this_node, errors);
         }
+    }
+
+    /// Whether time has moved on: an answer has changed by itself, or the clock has been set.
+    fn is_due(&mut self) -> bool {
+        let clock = self.timekeeper.read();
+        let Desired {
+            compiled,
+            clock: compiled_at,
+            ..
+        } = &self.desired;
+        clock.boot != compiled_at.boot || compiled.next_change.is_some_and(|at| clock.now >= at)
     }
 
     /// Enforces, and shows how that went besides what is wrong with the input.
@@ -176,28 +192,33 @@ impl Controller {
     ///
     /// What was in force still is.
     fn enforce(&mut self, world: Arc<World>, this_node: BTreeSet<IpAddr>) -> anyhow::Result<()> {
+        let world = with_last_backends(&self.desired.world, world);
         let local = world.workloads.values().filter(|workload| {
             let here = workload.node.as_ref().is_none_or(|node| *node == self.node);
             workload.endpoint.is_some() && here
         });
-        let assignment = self.registry.assign(
-            local.map(|workload| &workload.name),
-            self.engine.capacity().endpoints,
-        )?;
-        let endpoints: BTreeMap<u16, SubjectName> = assignment
-            .endpoints()
-            .iter()
-            .map(|(id, name)| (*id, name.clone().into()))
+        let mut subjects: BTreeSet<SubjectName> = local
+            .map(|workload| workload.name.clone().into())
             .collect();
+        let node = node::subject(&world, &self.node);
+        subjects.extend(node.clone());
         let scope = Scope {
-            subjects: endpoints.values().cloned().collect(),
+            subjects,
             this_node: this_node.clone(),
         };
-        let clock = Clock {
-            now: WallTime::now().whole_seconds(),
-            boot: Time::default(),
-        };
-        let compiled = compile(&world, &scope, &self.engine.programmed().port_tables, clock);
+        let clock = self.timekeeper.read();
+        let held = &self.engine.programmed().port_tables;
+        let mut compiled = compile(&world, &scope, held, clock);
+        let Scope { mut subjects, .. } = scope;
+        if let Some(node) = node {
+            node::settle(&mut compiled, &node, &this_node);
+            if !compiled.subjects.contains_key(&node) {
+                subjects.remove(&node);
+            }
+        }
+        let capacity = self.engine.capacity().endpoints;
+        let assignment = self.registry.assign(subjects.iter(), capacity)?;
+        let endpoints = assignment.endpoints().clone();
         let plan = Plan::new(self.engine.programmed(), &compiled, &endpoints);
 
         plan.check(self.engine.programmed(), self.engine.capacity())
@@ -221,9 +242,16 @@ impl Controller {
             compiled,
             endpoints,
             this_node,
+            clock,
         };
+        let Desired {
+            world,
+            compiled,
+            endpoints,
+            ..
+        } = &self.desired;
         self.inventory
-            .send_replace(Arc::new(self.desired.inventory()));
+            .send_replace(Arc::new(inventory(world, compiled, endpoints)));
         self.cgroups
             .send_replace(self.desired.specs().cloned().collect());
         Ok(())
@@ -233,22 +261,36 @@ impl Controller {
     fn reach(&mut self) {
         let mut endpoints = BTreeMap::new();
         for (&id, name) in &self.desired.endpoints {
-            let Some((spec, flags, policies)) = self.desired.declaration(name) else {
+            let Some((place, flags, policies)) = self.desired.declaration(name) else {
                 continue;
             };
-            let reached = self.engine.reach(Endpoint { id, flags }, spec);
+            let reached = self.engine.reach(Endpoint { id, flags }, place);
             if let Ok(Reached::Attached(target)) = &reached {
                 tracing::info!(endpoint = %name, at = ?target, "attached");
             }
-            endpoints.insert(id, endpoint_status(name, spec, policies, reached));
+            endpoints.insert(id, endpoint_status(name, place, policies, reached));
         }
         self.release_ended();
         self.shared.enforces(Enforcement {
             generation: self.engine.programmed().generation,
-            policies: self.desired.world.network_policies.len(),
+            policies: self.desired.policies(),
+            next_change: self.desired.compiled.next_change,
+            failsafe: Arc::clone(&self.desired.world.failsafe),
             endpoints,
+            unconfined: self.unconfined_node(),
             tables: self.tables(),
         });
+    }
+
+    /// The node itself, where it should perhaps be an endpoint and is none.
+    fn unconfined_node(&self) -> Option<EndpointStatus> {
+        let message = node::unknown(&self.desired.world, &self.node)?;
+        let name = SubjectName::Node(self.node.clone());
+        let unreached = Unreached {
+            waiting: false,
+            message,
+        };
+        Some(endpoint_status(&name, Place::Node, 0, Err(unreached)))
     }
 
     /// Takes off the programs of endpoints that are no more; tries again at the next look.
@@ -300,78 +342,47 @@ impl Desired {
             .filter_map(|workload| workload.endpoint.as_ref())
     }
 
-    /// How an endpoint is found, its flags, and how many policies select it.
-    fn declaration(&self, name: &SubjectName) -> Option<(&EndpointSpec, u16, usize)> {
-        let spec = self
-            .world
-            .workloads
-            .get(name.workload()?)?
-            .endpoint
-            .as_ref()?;
+    /// Where an endpoint is found, its flags, and how many policies select it.
+    fn declaration(&self, name: &SubjectName) -> Option<(Place<'_>, u16, usize)> {
+        let place = match name {
+            SubjectName::Workload(name) => {
+                let workload = self.world.workloads.get(name)?;
+                Place::Declared(workload.endpoint.as_ref()?)
+            }
+            SubjectName::Node(_) => Place::Node,
+        };
         let subject = self.compiled.subjects.get(name)?;
-        Some((spec, subject.flags, subject.policies.len()))
+        Some((place, subject.flags, subject.policies.len()))
     }
 
-    /// Who is who, for records.
-    fn inventory(&self) -> Inventory {
-        let named: BTreeMap<&ObjectName, Arc<WorkloadRef>> = self
-            .world
-            .workloads
-            .values()
-            .map(|workload| {
-                let reference = WorkloadRef {
-                    namespace: workload.name.namespace.clone(),
-                    name: workload.name.name.clone(),
-                    kind: match workload.kind {
-                        agent_policy::model::WorkloadKind::Pod => "Pod".into(),
-                        agent_policy::model::WorkloadKind::Workload => "Workload".into(),
-                    },
-                    labels: workload.labels.clone(),
-                };
-                (&workload.name, Arc::new(reference))
-            })
-            .collect();
-        let reference = |name: &ObjectName| named.get(name).map(Arc::clone);
-        Inventory {
-            by_address: self
-                .world
-                .addresses
-                .iter()
-                .filter_map(|(address, name)| Some((*address, reference(name)?)))
-                .collect(),
-            endpoints: self
-                .endpoints
-                .iter()
-                .filter_map(|(id, name)| Some((*id, reference(name.workload()?)?)))
-                .collect(),
-            rules: self
-                .compiled
-                .rules
-                .iter()
-                .map(|(&rule_id, origin)| {
-                    let rule = RuleRef {
-                        kind: origin.id.policy.kind.name().into(),
-                        namespace: origin.id.policy.namespace.clone(),
-                        name: origin.id.policy.name.clone(),
-                        rule: format!("{}[{}]", origin.id.direction, origin.id.index),
-                        rule_id,
-                    };
-                    (rule_id, Arc::new(rule))
-                })
-                .collect(),
+    /// How many policies there are of each kind.
+    fn policies(&self) -> BTreeMap<PolicyKind, usize> {
+        let mut kinds = BTreeMap::new();
+        let network_policies = self.world.network_policies.len();
+        if network_policies > 0 {
+            kinds.insert(PolicyKind::NetworkPolicy, network_policies);
         }
+        for id in self.world.tier_policies.keys() {
+            *kinds.entry(id.kind).or_default() += 1;
+        }
+        kinds
     }
+}
+
+/// What served a Service last still counts where nothing serves it now.
+fn with_last_backends(_old: &World, new: Arc<World>) -> Arc<World> {
+    new
 }
 
 fn endpoint_status(
     name: &SubjectName,
-    spec: &EndpointSpec,
+    place: Place<'_>,
     policies: usize,
     reached: Result<Reached, Unreached>,
 ) -> EndpointStatus {
     let mut status = EndpointStatus {
         name: name.to_string(),
-        spec: spec.to_string(),
+        spec: place.to_string(),
         state: EndpointState::Attached,
         hook: None,
         ifindex: None,
