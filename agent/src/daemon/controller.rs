@@ -9,9 +9,9 @@ use std::{
 
 use agent_common::table::Endpoint;
 use agent_policy::{
-    compile::{Scope, compile},
+    compile::{Compiler, Scope, carry_backends},
     compiled::{Clock, Compiled},
-    model::{EndpointSpec, PolicyKind, SubjectName, World},
+    model::{EndpointSpec, PolicyKind, SubjectName, Time, World},
     plan::Plan,
 };
 use anyhow::Context as _;
@@ -55,6 +55,8 @@ pub(crate) struct Controller {
     node: String,
     inventory: watch::Sender<Arc<Inventory>>,
     cgroups: watch::Sender<Vec<EndpointSpec>>,
+    /// Follows the inputs; `None` before the first time, and after one that did not come into force.
+    compiler: Option<Compiler>,
     desired: Desired,
     /// Endpoints that are no more, and whose programs are still to be taken off.
     ended: BTreeSet<u16>,
@@ -66,11 +68,20 @@ pub(crate) struct Controller {
 #[derive(Debug, Default)]
 struct Desired {
     world: Arc<World>,
-    compiled: Compiled,
-    endpoints: BTreeMap<u16, SubjectName>,
+    endpoints: BTreeMap<u16, Declared>,
     this_node: BTreeSet<IpAddr>,
-    /// When it was compiled.
+    /// When it was compiled, and when it has to be once more.
     clock: Clock,
+    next_change: Option<Time>,
+}
+
+/// An endpoint of this node.
+#[derive(Debug)]
+struct Declared {
+    name: SubjectName,
+    flags: u16,
+    /// How many policies select it.
+    policies: usize,
 }
 
 impl Controller {
@@ -94,6 +105,7 @@ impl Controller {
             node,
             inventory,
             cgroups,
+            compiler: None,
             desired,
             ended: BTreeSet::new(),
             refused: None,
@@ -163,11 +175,11 @@ impl Controller {
     fn is_due(&mut self) -> bool {
         let clock = self.timekeeper.read();
         let Desired {
-            compiled,
             clock: compiled_at,
+            next_change,
             ..
         } = &self.desired;
-        clock.boot != compiled_at.boot || compiled.next_change.is_some_and(|at| clock.now >= at)
+        clock.boot != compiled_at.boot || next_change.is_some_and(|at| clock.now >= at)
     }
 
     /// Enforces, and shows how that went besides what is wrong with the input.
@@ -192,34 +204,30 @@ impl Controller {
     ///
     /// What was in force still is.
     fn enforce(&mut self, world: Arc<World>, this_node: BTreeSet<IpAddr>) -> anyhow::Result<()> {
+        // It has gone ahead of what is in force, should anything fail from here on.
+        let compiler = self.compiler.take();
         let world = with_last_backends(&self.desired.world, world);
-        let local = world.workloads.values().filter(|workload| {
-            let here = workload.node.as_ref().is_none_or(|node| *node == self.node);
-            workload.endpoint.is_some() && here
-        });
-        let mut subjects: BTreeSet<SubjectName> = local
-            .map(|workload| workload.name.clone().into())
-            .collect();
-        let node = node::subject(&world, &self.node);
-        subjects.extend(node.clone());
         let scope = Scope {
-            subjects,
+            subjects: self.subjects(&world),
             this_node: this_node.clone(),
         };
         let clock = self.timekeeper.read();
         let held = &self.engine.programmed().port_tables;
-        let mut compiled = compile(&world, &scope, held, clock);
-        let Scope { mut subjects, .. } = scope;
-        if let Some(node) = node {
-            node::settle(&mut compiled, &node, &this_node);
-            if !compiled.subjects.contains_key(&node) {
-                subjects.remove(&node);
+        let compiler = match compiler {
+            Some(mut compiler) => {
+                compiler.apply(&world.changes_from(compiler.world()), held);
+                compiler.set_scope(scope, held);
+                compiler.set_clock(clock, held);
+                compiler
             }
-        }
+            None => Compiler::new(World::clone(&world), scope, held, clock),
+        };
+        let compiled = compiler.compiled();
+        let local = local(compiled);
         let capacity = self.engine.capacity().endpoints;
-        let assignment = self.registry.assign(subjects.iter(), capacity)?;
+        let assignment = self.registry.assign(local.into_iter(), capacity)?;
         let endpoints = assignment.endpoints().clone();
-        let plan = Plan::new(self.engine.programmed(), &compiled, &endpoints);
+        let plan = Plan::new(self.engine.programmed(), compiled, &endpoints);
 
         plan.check(self.engine.programmed(), self.engine.capacity())
             .map_err(crate::datapath::sync::ApplyError::Overflow)
@@ -237,44 +245,57 @@ impl Controller {
                 "policy is in force"
             );
         }
+        self.inventory
+            .send_replace(Arc::new(inventory(&world, compiled, &endpoints)));
         self.desired = Desired {
+            endpoints: declared(compiled, endpoints),
+            next_change: compiled.next_change,
             world,
-            compiled,
-            endpoints,
             this_node,
             clock,
         };
-        let Desired {
-            world,
-            compiled,
-            endpoints,
-            ..
-        } = &self.desired;
-        self.inventory
-            .send_replace(Arc::new(inventory(world, compiled, endpoints)));
+        self.compiler = Some(compiler);
         self.cgroups
             .send_replace(self.desired.specs().cloned().collect());
         Ok(())
     }
 
+    /// Whose traffic this node may have to judge.
+    fn subjects(&self, world: &World) -> BTreeSet<SubjectName> {
+        let local = world.workloads.values().filter(|workload| {
+            let here = workload.node.as_ref().is_none_or(|node| *node == self.node);
+            workload.endpoint.is_some() && here
+        });
+        local
+            .map(|workload| workload.name.clone().into())
+            .chain(node::subject(world, &self.node))
+            .collect()
+    }
+
     /// Attaches what is not attached and can be.
     fn reach(&mut self) {
         let mut endpoints = BTreeMap::new();
-        for (&id, name) in &self.desired.endpoints {
-            let Some((place, flags, policies)) = self.desired.declaration(name) else {
+        for (&id, declared) in &self.desired.endpoints {
+            let Declared {
+                name,
+                flags,
+                policies,
+            } = declared;
+            let Some(place) = self.desired.place(name) else {
                 continue;
             };
-            let reached = self.engine.reach(Endpoint { id, flags }, place);
+            let endpoint = Endpoint { id, flags: *flags };
+            let reached = self.engine.reach(endpoint, place);
             if let Ok(Reached::Attached(target)) = &reached {
                 tracing::info!(endpoint = %name, at = ?target, "attached");
             }
-            endpoints.insert(id, endpoint_status(name, place, policies, reached));
+            endpoints.insert(id, endpoint_status(name, place, *policies, reached));
         }
         self.release_ended();
         self.shared.enforces(Enforcement {
             generation: self.engine.programmed().generation,
             policies: self.desired.policies(),
-            next_change: self.desired.compiled.next_change,
+            next_change: self.desired.next_change,
             failsafe: Arc::clone(&self.desired.world.failsafe),
             endpoints,
             unconfined: self.unconfined_node(),
@@ -342,17 +363,15 @@ impl Desired {
             .filter_map(|workload| workload.endpoint.as_ref())
     }
 
-    /// Where an endpoint is found, its flags, and how many policies select it.
-    fn declaration(&self, name: &SubjectName) -> Option<(Place<'_>, u16, usize)> {
-        let place = match name {
+    /// Where an endpoint is found.
+    fn place(&self, name: &SubjectName) -> Option<Place<'_>> {
+        match name {
             SubjectName::Workload(name) => {
                 let workload = self.world.workloads.get(name)?;
-                Place::Declared(workload.endpoint.as_ref()?)
+                workload.endpoint.as_ref().map(Place::Declared)
             }
-            SubjectName::Node(_) => Place::Node,
-        };
-        let subject = self.compiled.subjects.get(name)?;
-        Some((place, subject.flags, subject.policies.len()))
+            SubjectName::Node(_) => Some(Place::Node),
+        }
     }
 
     /// How many policies there are of each kind.
@@ -370,8 +389,38 @@ impl Desired {
 }
 
 /// What served a Service last still counts where nothing serves it now.
-fn with_last_backends(_old: &World, new: Arc<World>) -> Arc<World> {
-    new
+fn with_last_backends(old: &World, new: Arc<World>) -> Arc<World> {
+    if new.services.is_empty() {
+        return new;
+    }
+    let mut new = Arc::unwrap_or_clone(new);
+    carry_backends(old, &mut new);
+    Arc::new(new)
+}
+
+/// Those that are to have programs: a node that no policy selects is left alone.
+fn local(compiled: &Compiled) -> Vec<&SubjectName> {
+    let subjects = compiled.subjects.iter();
+    subjects
+        .filter(|(name, subject)| name.workload().is_some() || !subject.policies.is_empty())
+        .map(|(name, _)| name)
+        .collect()
+}
+
+fn declared(
+    compiled: &Compiled,
+    endpoints: BTreeMap<u16, SubjectName>,
+) -> BTreeMap<u16, Declared> {
+    let declared = endpoints.into_iter().filter_map(|(id, name)| {
+        let subject = compiled.subjects.get(&name)?;
+        let declared = Declared {
+            flags: subject.flags,
+            policies: subject.policies.len(),
+            name,
+        };
+        Some((id, declared))
+    });
+    declared.collect()
 }
 
 fn endpoint_status(

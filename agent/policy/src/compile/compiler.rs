@@ -639,9 +639,11 @@ impl Compiler {
                 set: number(live),
                 audit: other(audit),
                 staged: other(staged),
-                flags: match live.addresses {
-                    Addresses::Own => Endpoint::OWNS_ADDRESSES | Endpoint::CHECK_SOURCE,
-                    Addresses::OfNode => 0,
+                flags: match (subject, live.addresses) {
+                    // Its hooks see what pods do, too.
+                    (SubjectName::Node(_), _) => Endpoint::ONLY_OWN,
+                    (_, Addresses::Own) => Endpoint::OWNS_ADDRESSES | Endpoint::CHECK_SOURCE,
+                    (_, Addresses::OfNode) => 0,
                 },
                 addresses: self.addresses(subject),
                 policies: self.in_order(subject),
