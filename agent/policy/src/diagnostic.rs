@@ -187,6 +187,11 @@ impl Problems {
         &self.file
     }
 
+    /// Those that are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.found.len()
+    }
+
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
         if self.found.len() < MAX_DIAGNOSTICS {
             self.found.push(diagnostic);

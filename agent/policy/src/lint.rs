@@ -25,10 +25,18 @@ pub(crate) fn run(world: &World, files: &[ParsedFile], problems: &mut Vec<Diagno
         .collect();
     for file in files {
         for object in &file.objects {
-            let Declared::Policy { policy, uses } = &object.declared else {
-                continue;
+            let uses = match &object.declared {
+                Declared::Policy { policy, uses } => {
+                    selects_nothing(world, policy, object.at, &file.name, problems);
+                    uses
+                }
+                Declared::TierPolicy { policy: _, uses } => uses,
+                Declared::Namespace { .. }
+                | Declared::Workload { .. }
+                | Declared::Node(_)
+                | Declared::Service(_)
+                | Declared::NameTable { .. } => continue,
             };
-            selects_nothing(world, policy, object.at, &file.name, problems);
             for port in uses {
                 unknown_port(&ports, port, &file.name, problems);
             }
@@ -72,8 +80,15 @@ fn unknown_port(
         name,
         protocol,
     } = used;
-    if !ports.contains(&(name.as_str(), *protocol)) {
-        let message = format!("no workload has a {protocol} port named `{name}`");
+    let known = match protocol {
+        Some(protocol) => ports.contains(&(name.as_str(), *protocol)),
+        None => ports.iter().any(|(known, _)| known == name),
+    };
+    if !known {
+        let message = match protocol {
+            Some(protocol) => format!("no workload has a {protocol} port named `{name}`"),
+            None => format!("no workload has a port named `{name}`"),
+        };
         problems.push(
             Diagnostic::new(Severity::Warning, file, *at, "unknown-port-name", message)
                 .at_path(path.clone())

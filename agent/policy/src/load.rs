@@ -4,7 +4,8 @@
 //! version of each; [`assemble`] takes the versions in force and finds what is wrong between them.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -12,7 +13,7 @@ pub use crate::parse::{ParsedFile, parse_file};
 use crate::{
     diagnostic::{Diagnostic, Position, Severity},
     lint,
-    model::{EndpointSpec, ObjectName, Workload, World},
+    model::{EndpointSpec, Failsafe, ObjectName, Workload, World},
     parse::{Declared, WorkloadMarks},
 };
 
@@ -55,7 +56,13 @@ pub fn load(files: impl IntoIterator<Item = InputFile>) -> Loaded {
 ///
 /// Gives only the problems *between* objects, sorted; those of each file are in the file.
 pub fn assemble(files: &[ParsedFile]) -> (World, Vec<Diagnostic>) {
+    assemble_with(files, Vec::new())
+}
+
+/// As [`assemble`], with the failsafe, which no file of policies can speak about.
+pub fn assemble_with(files: &[ParsedFile], failsafe: Vec<Failsafe>) -> (World, Vec<Diagnostic>) {
     let mut assembly = Assembly::default();
+    assembly.world.failsafe = Arc::new(failsafe);
     for file in files {
         for object in &file.objects {
             assembly.add(&file.name, object.at, &object.declared);
@@ -84,7 +91,7 @@ struct Assembly {
     problems: Vec<Diagnostic>,
     /// First places, by kind and name.
     objects: BTreeMap<(&'static str, String), (Place, &'static str)>,
-    addresses: BTreeMap<std::net::IpAddr, Place>,
+    addresses: BTreeMap<IpAddr, Place>,
     endpoints: BTreeMap<EndpointSpec, (Place, ObjectName)>,
 }
 
@@ -123,6 +130,27 @@ impl Assembly {
                         .insert(policy.name.clone(), Arc::new(policy.clone()));
                 }
             }
+            Declared::TierPolicy { policy, uses: _ } => {
+                let kind = policy.id.kind.name();
+                if self.is_first(kind, kind, &policy.id, &place) {
+                    self.world
+                        .tier_policies
+                        .insert(policy.id.clone(), Arc::new(policy.clone()));
+                }
+            }
+            Declared::NameTable { name, names } => {
+                if self.is_first("name table", "NameTable", name, &place) {
+                    self.add_names(names);
+                }
+            }
+        }
+    }
+
+    /// Tables do not contradict one another: each says some of the addresses.
+    fn add_names(&mut self, names: &BTreeMap<String, BTreeSet<IpAddr>>) {
+        for (name, addresses) in names {
+            let known = self.world.names.entry(name.clone()).or_default();
+            Arc::make_mut(known).extend(addresses);
         }
     }
 
@@ -183,7 +211,7 @@ impl Assembly {
         }
     }
 
-    fn own_address(&mut self, address: std::net::IpAddr, owner: &ObjectName, place: Place) {
+    fn own_address(&mut self, address: IpAddr, owner: &ObjectName, place: Place) {
         match self.addresses.entry(address) {
             Entry::Vacant(entry) => {
                 entry.insert(place);

@@ -7,22 +7,37 @@
 //! Imported by `load`; imports `yaml`, `diagnostic` and `model`.
 
 mod address;
+pub(crate) mod choice;
+mod cluster_network_policy;
+mod domain;
+mod endpoint;
+mod form;
 mod kubernetes;
 mod metadata;
+mod name_table;
 mod names;
 mod nearest;
 mod network_policy;
 mod port;
 mod reader;
-mod selector;
+mod ringfence_policy;
+pub(crate) mod selector;
+mod service;
+pub(crate) mod terms;
+pub(crate) mod tier;
+mod when;
 mod workload;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use self::reader::{Field, Report};
 use crate::{
     diagnostic::{Diagnostic, Position, Problems},
-    model::{Labels, NetworkPolicy, Node, Protocol, Service, Workload},
+    model::{Labels, NetworkPolicy, Node, Protocol, Service, TierPolicy, Workload},
     yaml::{self, Value, quote},
 };
 
@@ -59,6 +74,14 @@ pub(crate) enum Declared {
         policy: NetworkPolicy,
         uses: Vec<PortUse>,
     },
+    TierPolicy {
+        policy: TierPolicy,
+        uses: Vec<PortUse>,
+    },
+    NameTable {
+        name: String,
+        names: BTreeMap<String, BTreeSet<IpAddr>>,
+    },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -73,7 +96,8 @@ pub(crate) struct PortUse {
     pub(crate) at: Position,
     pub(crate) path: String,
     pub(crate) name: String,
-    pub(crate) protocol: Protocol,
+    /// `None`: whichever the destination gives it.
+    pub(crate) protocol: Option<Protocol>,
 }
 
 impl ParsedFile {
@@ -94,17 +118,28 @@ impl ParsedFile {
 type Read = fn(reader::Object<'_>) -> Option<Object>;
 
 /// Every kind that is read: its name, its `apiVersion`, its reader.
-const KINDS: [(&str, &str, Read); 6] = [
+const KINDS: [(&str, &str, Read); 9] = [
     (
         "NetworkPolicy",
         "networking.k8s.io/v1",
         network_policy::read,
     ),
+    (
+        "ClusterNetworkPolicy",
+        "policy.networking.k8s.io/v1alpha2",
+        cluster_network_policy::read,
+    ),
+    (
+        "RingfencePolicy",
+        "ringfence.io/v1alpha1",
+        ringfence_policy::read,
+    ),
     ("Namespace", "v1", kubernetes::namespace),
     ("Pod", "v1", kubernetes::pod),
     ("Node", "v1", kubernetes::node),
-    ("Service", "v1", kubernetes::service),
+    ("Service", "v1", service::read),
     ("Workload", "ringfence.io/v1alpha1", workload::read),
+    ("NameTable", "ringfence.io/v1alpha1", name_table::read),
 ];
 
 /// Reads one file: several documents, each an object or a list of objects.

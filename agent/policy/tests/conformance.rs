@@ -29,56 +29,86 @@ struct Tally {
     checks: usize,
 }
 
+impl Tally {
+    fn new(cases: usize, checks: usize) -> Self {
+        Self { cases, checks }
+    }
+}
+
+const CYCLONUS: &str = include_str!("conformance/netpol-cyclonus.json");
+const RECIPES: &str = include_str!("conformance/recipes.json");
+const SUITE: &str = include_str!("conformance/cnp-conformance.json");
+const ASSISTANT: &str = include_str!("conformance/cnp-policy-assistant.json");
+
 #[test]
 fn the_reference_agrees_with_cyclonus() {
-    let tally = compare_tables(|world| Box::new(Reference(world)));
-    assert_eq!(
-        tally,
-        Tally {
-            cases: 276,
-            checks: 129_828
-        }
-    );
+    let tally = compare_tables(CYCLONUS, |world| Box::new(Reference(world)));
+    assert_eq!(tally, Tally::new(276, 129_828));
 }
 
 #[test]
 fn the_reference_agrees_with_the_recipes() {
-    let tally = compare_probes(|world| Box::new(Reference(world)));
-    assert_eq!(
-        tally,
-        Tally {
-            cases: 22,
-            checks: 109
-        }
-    );
+    let tally = compare_probes(RECIPES, |world| Box::new(Reference(world)));
+    assert_eq!(tally, Tally::new(22, 109));
+}
+
+#[test]
+fn the_reference_agrees_with_the_suite_of_cluster_network_policy() {
+    let tally = compare_probes(SUITE, |world| Box::new(Reference(world)));
+    assert_eq!(tally, Tally::new(24, 301));
+}
+
+#[test]
+fn the_reference_agrees_with_policy_assistant() {
+    let tally = compare_tables(ASSISTANT, |world| Box::new(Reference(world)));
+    assert_eq!(tally, Tally::new(21, 1_090));
 }
 
 #[test]
 fn the_compiled_tables_agree_with_cyclonus() {
-    let tally = compare_tables(|world| Box::new(Everywhere::new(world, Time::default())));
-    assert_eq!(
-        tally,
-        Tally {
-            cases: 276,
-            checks: 129_828
-        }
-    );
+    let tally = compare_tables(CYCLONUS, |world| Box::new(compiled(world)));
+    assert_eq!(tally, Tally::new(276, 129_828));
 }
 
 #[test]
 fn the_compiled_tables_agree_with_the_recipes() {
-    let tally = compare_probes(|world| Box::new(Everywhere::new(world, Time::default())));
-    assert_eq!(
-        tally,
-        Tally {
-            cases: 22,
-            checks: 109
-        }
-    );
+    let tally = compare_probes(RECIPES, |world| Box::new(compiled(world)));
+    assert_eq!(tally, Tally::new(22, 109));
 }
 
-fn compare_tables(make: Make) -> Tally {
-    let file = File::read(include_str!("conformance/netpol-cyclonus.json"));
+#[test]
+fn the_compiled_tables_agree_with_the_suite_of_cluster_network_policy() {
+    let tally = compare_probes(SUITE, |world| Box::new(compiled(world)));
+    assert_eq!(tally, Tally::new(24, 301));
+}
+
+#[test]
+fn the_compiled_tables_agree_with_policy_assistant() {
+    let tally = compare_tables(ASSISTANT, |world| Box::new(compiled(world)));
+    assert_eq!(tally, Tally::new(21, 1_090));
+}
+
+/// A policy that is read as nothing would agree with every vector that expects nothing of it.
+#[test]
+fn every_policy_of_the_vectors_is_read() {
+    for text in [CYCLONUS, RECIPES, SUITE, ASSISTANT] {
+        let file = File::read(text);
+        for case in file.cases() {
+            for state in case.states() {
+                let world = load::world(&state.documents());
+                let read = world.network_policies.len() + world.tier_policies.len();
+                assert_eq!(read, state.policies(), "{}: {}", case.id(), case.name());
+            }
+        }
+    }
+}
+
+fn compiled(world: &World) -> Everywhere<'_> {
+    Everywhere::new(world, Time::default())
+}
+
+fn compare_tables(vectors: &str, make: Make) -> Tally {
+    let file = File::read(vectors);
     compare(&file, make, |state, world, evaluator, diff| {
         let mut checks = 0;
         for from in state.pods.keys() {
@@ -112,8 +142,8 @@ fn compare_tables(make: Make) -> Tally {
     })
 }
 
-fn compare_probes(make: Make) -> Tally {
-    let file = File::read(include_str!("conformance/recipes.json"));
+fn compare_probes(vectors: &str, make: Make) -> Tally {
+    let file = File::read(vectors);
     compare(&file, make, |state, world, evaluator, diff| {
         for probe in state.probes() {
             let [from, to, port, verdict] = probe;
@@ -140,10 +170,7 @@ fn compare(
     make: Make,
     step: impl Fn(&State<'_>, &World, &dyn Evaluator, &mut Diff) -> usize,
 ) -> Tally {
-    let mut tally = Tally {
-        cases: 0,
-        checks: 0,
-    };
+    let mut tally = Tally::new(0, 0);
     let mut failures = Vec::new();
     for case in file.cases() {
         for (number, state) in case.states().enumerate() {

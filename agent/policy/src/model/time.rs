@@ -105,6 +105,14 @@ impl Schedule {
     pub fn time_zone(name: &str) -> Option<TimeZone> {
         jiff::tz::TimeZoneDatabase::bundled().get(name).ok()
     }
+
+    /// Every name of that database, as it is spelled there.
+    pub fn time_zones() -> Vec<String> {
+        jiff::tz::TimeZoneDatabase::bundled()
+            .available()
+            .map(|name| name.as_str().to_owned())
+            .collect()
+    }
 }
 
 // === impl Weekday ===

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::reader::Field;
-use crate::yaml::quote;
+use crate::{model::Peer, yaml::quote};
 
 pub(super) fn address(field: &Field<'_>) -> Option<IpAddr> {
     let text = field.string()?;
@@ -69,6 +69,30 @@ pub(super) fn prefix(field: &Field<'_>) -> Option<IpNet> {
         field.warn("host-bits", message, format!("write `{canonical}`"));
     }
     Some(canonical)
+}
+
+/// A prefix and what is left out of it; the name of the prefix is that of its field.
+pub(super) fn block(field: Option<Field<'_>>, items: &[Field<'_>]) -> Option<Peer> {
+    let field = field?;
+    let cidr = prefix(&field);
+    let mut except = Vec::new();
+    let mut broken = false;
+    for item in items {
+        let Some(net) = prefix(item) else {
+            broken = true;
+            continue;
+        };
+        if let Some(cidr) = cidr
+            && (!cidr.contains(&net) || cidr == net)
+        {
+            let message = format!("`except` `{net}` is not inside of `{cidr}`");
+            let hint = format!("it must be a strict subset of `{}`", field.last());
+            item.error_with_hint("except-outside", message, hint);
+        }
+        except.push(net);
+    }
+    let cidr = cidr.filter(|_| !broken)?;
+    Some(Peer::Block { cidr, except })
 }
 
 /// By the address parser of std: that of `ipnet` takes `010.0.0.0`, which others read as octal.

@@ -1,23 +1,26 @@
 //! The kinds of core/v1 that tell who lives where: read for facts, tolerant of all else.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use super::{
-    Declared, Object as Parsed, WorkloadMarks, address, metadata, names, port,
-    reader::{Field, Object, Unknown},
+    Declared, Object as Parsed, WorkloadMarks, address,
+    metadata::{self, Form},
+    names, port,
+    reader::{Field, Object},
 };
 use crate::{
-    model::{NamedPort, Node, PortName, Service, ServicePort, Source, Workload, WorkloadKind},
+    model::{NamedPort, Node, Protocol, Workload, WorkloadKind},
     yaml::Value,
 };
 
 pub(super) fn namespace(mut object: Object<'_>) -> Option<Parsed> {
-    let metadata = metadata::read(&mut object, names::LABEL, Unknown::Tolerate)?;
+    let metadata = metadata::read(&mut object, names::LABEL, Form::Inventory)?;
     let metadata::Metadata {
         at,
         name,
         namespace: _,
         labels,
+        terms: _,
     } = metadata;
     object.tolerate_unknown();
     Some(Parsed {
@@ -28,11 +31,11 @@ pub(super) fn namespace(mut object: Object<'_>) -> Option<Parsed> {
 
 /// `None` also for a pod that has ended: its address is free for the next one.
 pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
-    let source = source(&object);
-    let metadata = metadata::read(&mut object, names::SUBDOMAIN, Unknown::Tolerate);
+    let source = object.field().source();
+    let metadata = metadata::read(&mut object, names::SUBDOMAIN, Form::Inventory);
     let mut node = None;
     let mut host_network = false;
-    let mut ports = Vec::new();
+    let mut ports = Ports::default();
     if let Some(mut spec) = object.require("spec").and_then(|field| field.object()) {
         node = spec
             .get("nodeName")
@@ -52,6 +55,7 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
     let mut marks = WorkloadMarks::default();
     let mut addresses = BTreeSet::new();
     let mut ended = false;
+    let mut ready = true;
     if let Some(mut status) = object.get("status").and_then(|field| field.object()) {
         ended = status
             .get("phase")
@@ -74,6 +78,7 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
                 marks.addresses.entry(address).or_insert(field.at());
             }
         }
+        ready = is_ready(&mut status);
         status.tolerate_unknown();
     }
     object.tolerate_unknown();
@@ -83,10 +88,10 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
         kind: WorkloadKind::Pod,
         labels: metadata.labels,
         addresses,
-        ports,
+        ports: ports.listed,
         node,
         host_network,
-        ready: true,
+        ready,
         endpoint: None,
         source,
     };
@@ -96,6 +101,30 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
     })
 }
 
+/// A pod that says nothing about it is ready: whoever writes one by hand leaves it out.
+fn is_ready(status: &mut Object<'_>) -> bool {
+    let mut ready = true;
+    for item in status.items("conditions") {
+        let Some(mut item) = item.object() else {
+            continue;
+        };
+        let kind = item.require("type").and_then(|field| field.string());
+        let state = item.require("status").and_then(|field| field.string());
+        item.tolerate_unknown();
+        if kind == Some("Ready") {
+            ready = state == Some("True");
+        }
+    }
+    ready
+}
+
+/// Ports by their names; the same name again is the same port of another container.
+#[derive(Default)]
+struct Ports {
+    listed: Vec<NamedPort>,
+    seen: BTreeSet<(String, u16, Protocol)>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Container {
     Main,
@@ -103,7 +132,7 @@ enum Container {
     Init,
 }
 
-fn container_ports(field: &Field<'_>, container: Container, ports: &mut Vec<NamedPort>) {
+fn container_ports(field: &Field<'_>, container: Container, ports: &mut Ports) {
     let Some(mut object) = field.object() else {
         return;
     };
@@ -127,21 +156,20 @@ fn container_ports(field: &Field<'_>, container: Container, ports: &mut Vec<Name
         if let (Some(Some(name)), Some(port), Some(protocol)) = (name, port, protocol)
             && (container == Container::Main || always)
         {
-            let one = NamedPort {
-                name,
-                port,
-                protocol,
-            };
-            if !ports.contains(&one) {
-                ports.push(one);
+            if ports.seen.insert((name.clone(), port, protocol)) {
+                ports.listed.push(NamedPort {
+                    name,
+                    port,
+                    protocol,
+                });
             }
         }
     }
 }
 
 pub(super) fn node(mut object: Object<'_>) -> Option<Parsed> {
-    let source = source(&object);
-    let metadata = metadata::read(&mut object, names::SUBDOMAIN, Unknown::Tolerate);
+    let source = object.field().source();
+    let metadata = metadata::read(&mut object, names::SUBDOMAIN, Form::Inventory);
     let mut addresses = BTreeSet::new();
     if let Some(mut status) = object.get("status").and_then(|field| field.object()) {
         for item in status.items("addresses") {
@@ -163,6 +191,7 @@ pub(super) fn node(mut object: Object<'_>) -> Option<Parsed> {
         name,
         namespace: _,
         labels,
+        terms: _,
     } = metadata?;
     let node = Node {
         name,
@@ -176,90 +205,7 @@ pub(super) fn node(mut object: Object<'_>) -> Option<Parsed> {
     })
 }
 
-pub(super) fn service(mut object: Object<'_>) -> Option<Parsed> {
-    let source = source(&object);
-    let metadata = metadata::read(&mut object, names::LABEL, Unknown::Tolerate);
-    let mut selector = None;
-    let mut addresses = BTreeSet::new();
-    let mut ports = Vec::new();
-    if let Some(mut spec) = object.require("spec").and_then(|field| field.object()) {
-        // An empty selector is no selector: the endpoints are made by hand.
-        selector = spec
-            .get("selector")
-            .map(|field| metadata::labels(&field))
-            .filter(|labels| !labels.is_empty());
-        addresses.extend(spec.get("clusterIP").and_then(|field| cluster_ip(&field)));
-        for item in spec.items("clusterIPs") {
-            addresses.extend(cluster_ip(&item));
-        }
-        ports = spec
-            .items("ports")
-            .iter()
-            .filter_map(service_port)
-            .collect();
-        spec.tolerate_unknown();
-    }
-    object.tolerate_unknown();
-    let metadata = metadata?;
-    let name = metadata.object_name();
-    let service = Service {
-        name,
-        selector,
-        addresses,
-        ports,
-        publish_not_ready: false,
-        last: BTreeSet::new(),
-        source,
-    };
-    Some(Parsed {
-        at: metadata.at,
-        declared: Declared::Service(service),
-    })
-}
-
-fn cluster_ip(field: &Field<'_>) -> Option<IpAddr> {
-    // `None` is how the API writes that a Service is headless.
-    let headless = matches!(&field.node().value, Value::String(text) if &**text == "None");
-    if headless || is_empty(field) {
-        None
-    } else {
-        address::own_address(field)
-    }
-}
-
-fn service_port(field: &Field<'_>) -> Option<ServicePort> {
-    let mut object = field.object()?;
-    let name = object.get("name").filter(|field| !is_empty(field));
-    let name = name.and_then(|field| names::LABEL.read(&field));
-    let protocol = port::protocol(object.get("protocol"));
-    let port = object
-        .require("port")
-        .and_then(|field| port::number(&field));
-    let target = object
-        .get("targetPort")
-        .filter(|field| !is_empty(field) && field.node().value != Value::Integer(0))
-        .map(|field| port::number_or_name(&field));
-    object.tolerate_unknown();
-    let port = port?;
-    let target = target.unwrap_or(Some(PortName::Number(port)));
-    Some(ServicePort {
-        name,
-        protocol: protocol?,
-        port,
-        target: target?,
-        node_port: None,
-    })
-}
-
 /// The API writes an empty string where it means that there is none.
-fn is_empty(field: &Field<'_>) -> bool {
+pub(super) fn is_empty(field: &Field<'_>) -> bool {
     matches!(&field.node().value, Value::String(text) if text.is_empty())
-}
-
-fn source(object: &Object<'_>) -> Source {
-    let field = object.field();
-    Source {
-        file: field.report().file(),
-        line: field.at().line,
-    }
 }

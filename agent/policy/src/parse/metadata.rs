@@ -3,10 +3,11 @@
 use super::{
     names::{self, Rule},
     reader::{Field, Object, Unknown},
+    terms,
 };
 use crate::{
     diagnostic::Position,
-    model::{Labels, ObjectName},
+    model::{Labels, ObjectName, Terms},
 };
 
 #[derive(Debug)]
@@ -17,11 +18,31 @@ pub(super) struct Metadata {
     /// `default` where none is written.
     pub(super) namespace: String,
     pub(super) labels: Labels,
+    /// What the annotations say, where they are [`Annotations::Terms`].
+    pub(super) terms: Terms,
+}
+
+/// What is judged of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Of Kubernetes, read for facts.
+    Inventory,
+    Namespaced(Annotations),
+    ClusterWide(Annotations),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Annotations {
+    /// They can not change what the object means.
+    Ignored,
+    /// Those of ours say how the policy is meant.
+    Terms,
+    /// Ours have no meaning, and whoever wrote one thinks that it has.
+    OursRefused,
 }
 
 /// What the API server adds, and what nobody here reads.
-const OF_THE_SERVER: [&str; 12] = [
-    "annotations",
+const OF_THE_SERVER: [&str; 11] = [
     "creationTimestamp",
     "deletionGracePeriodSeconds",
     "deletionTimestamp",
@@ -41,20 +62,28 @@ impl Metadata {
     }
 }
 
-pub(super) fn read(object: &mut Object<'_>, rule: Rule, unknown: Unknown) -> Option<Metadata> {
+pub(super) fn read(object: &mut Object<'_>, rule: Rule, form: Form) -> Option<Metadata> {
     let mut metadata = object.require("metadata")?.object()?;
     let name = metadata.require("name");
     let at = name
         .as_ref()
         .map_or_else(|| metadata.field().at(), Field::at);
     let name = name.and_then(|field| rule.read(&field));
-    let namespace = match metadata.get("namespace") {
-        None => Some("default".to_owned()),
-        Some(field) => names::LABEL.read(&field),
-    };
+    let namespace = namespace(&mut metadata, form);
     let labels = metadata
         .get("labels")
         .map_or_else(Labels::new, |field| labels(&field));
+    let annotations = metadata.get("annotations");
+    let (read, unknown) = match form {
+        Form::Inventory => (Annotations::Ignored, Unknown::Tolerate),
+        Form::Namespaced(read) | Form::ClusterWide(read) => (read, Unknown::Deny),
+    };
+    let mut meant = Terms::default();
+    match read {
+        Annotations::Ignored => {}
+        Annotations::Terms => meant = terms::of_annotations(annotations.as_ref()),
+        Annotations::OursRefused => terms::deny_annotations(annotations.as_ref()),
+    }
     metadata.tolerate(&OF_THE_SERVER);
     metadata.close(unknown);
     Some(Metadata {
@@ -62,7 +91,28 @@ pub(super) fn read(object: &mut Object<'_>, rule: Rule, unknown: Unknown) -> Opt
         name: name?,
         namespace: namespace?,
         labels,
+        terms: meant,
     })
+}
+
+fn namespace(metadata: &mut Object<'_>, form: Form) -> Option<String> {
+    let written = match form {
+        Form::Inventory | Form::Namespaced(_) => metadata.get("namespace"),
+        Form::ClusterWide(_) => {
+            if let Some(field) = metadata.refused("namespace") {
+                field.error_with_hint(
+                    "unexpected-namespace",
+                    format!("{}: the kind belongs to no namespace", field.name()),
+                    "leave it out",
+                );
+            }
+            None
+        }
+    };
+    match written {
+        None => Some("default".to_owned()),
+        Some(field) => names::LABEL.read(&field),
+    }
 }
 
 /// A map of labels; those that are not valid are reported and left out.

@@ -2,17 +2,26 @@
 //! that closes a hole.
 
 use super::{
-    Declared, Object as Parsed, PortUse, address, metadata, names, port,
-    reader::{Field, Object, Unknown},
+    Declared, Object as Parsed, PortUse, address,
+    choice::Choice,
+    metadata::{self, Annotations, Form},
+    names, port,
+    reader::{Field, Object},
     selector,
 };
-use crate::{
-    model::{
-        NamespaceScope, NetworkPolicy, Peer, Peers, PortMatch, PortSpec, Ports, Rule, Selector,
-        Source, Terms,
-    },
-    yaml::quote,
+use crate::model::{
+    Direction, NamespaceScope, NetworkPolicy, Peer, Peers, PortMatch, PortSpec, Ports, Rule,
+    Selector,
 };
+
+const TYPES: Choice<Direction> = Choice::new(
+    "policy type",
+    "unknown-policy-type",
+    &[
+        ("Ingress", Direction::Ingress),
+        ("Egress", Direction::Egress),
+    ],
+);
 
 /// What the parts of one policy need to know of the whole.
 struct Policy<'p> {
@@ -22,9 +31,13 @@ struct Policy<'p> {
 
 pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     let document = object.field().clone();
-    let metadata = metadata::read(&mut object, names::SUBDOMAIN, Unknown::Deny);
+    let metadata = metadata::read(
+        &mut object,
+        names::SUBDOMAIN,
+        Form::Namespaced(Annotations::Terms),
+    );
     let spec = object.require("spec").and_then(|field| field.object());
-    object.tolerate(&["apiVersion", "kind", "status"]);
+    object.tolerate(&["status"]);
     object.deny_unknown();
 
     // A policy without a usable name is still read: for its other problems.
@@ -38,7 +51,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     let spec = read_spec(spec?, &mut policy);
     let uses = policy.uses;
     let (metadata, (subject, ingress, egress)) = (metadata?, spec?);
-    let source = source(&document);
+    let source = document.source();
     let name = metadata.object_name();
     Some(Parsed {
         at: metadata.at,
@@ -48,7 +61,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
                 subject,
                 ingress,
                 egress,
-                terms: Terms::default(),
+                terms: metadata.terms,
                 source,
             },
             uses,
@@ -113,17 +126,9 @@ fn types(spec: &mut Object<'_>) -> Option<(bool, bool)> {
     let mut named = (false, false);
     let mut broken = false;
     for item in items {
-        match item.string() {
-            Some("Ingress") => named.0 = true,
-            Some("Egress") => named.1 = true,
-            Some(other) => {
-                let message = format!(
-                    "unknown policy type {}: expected `Ingress` or `Egress`",
-                    quote(other)
-                );
-                item.error("unknown-policy-type", message);
-                broken = true;
-            }
+        match TYPES.read(&item) {
+            Some(Direction::Ingress) => named.0 = true,
+            Some(Direction::Egress) => named.1 = true,
             None => broken = true,
         }
     }
@@ -159,7 +164,7 @@ fn rule(field: &Field<'_>, side: &'static str, policy: &mut Policy<'_>) -> Optio
     Some(Rule {
         peers: peers?,
         ports: ports?,
-        source: source(field),
+        source: field.source(),
     })
 }
 
@@ -198,7 +203,7 @@ fn read_ports(field: &Field<'_>, policy: &mut Policy<'_>) -> Option<Ports> {
                 at: item.at(),
                 path: item.path().to_owned(),
                 name,
-                protocol,
+                protocol: Some(protocol),
             });
         }
         listed.push(port);
@@ -288,37 +293,8 @@ fn namespaces_missing(scope: &NamespaceScope) -> bool {
 
 fn ip_block(field: &Field<'_>) -> Option<Peer> {
     let mut object = field.object()?;
-    let cidr = object
-        .require("cidr")
-        .and_then(|field| address::prefix(&field));
-    let items = object.items("except");
+    let cidr = object.require("cidr");
+    let except = object.items("except");
     object.deny_unknown();
-    let mut except = Vec::new();
-    for item in items {
-        let Some(net) = address::prefix(&item) else {
-            continue;
-        };
-        if let Some(cidr) = cidr
-            && (!cidr.contains(&net) || cidr == net)
-        {
-            let message = format!("`except` `{net}` is not inside of `{cidr}`");
-            item.error_with_hint(
-                "except-outside",
-                message,
-                "it must be a strict subset of `cidr`",
-            );
-        }
-        except.push(net);
-    }
-    Some(Peer::Block {
-        cidr: cidr?,
-        except,
-    })
-}
-
-fn source(field: &Field<'_>) -> Source {
-    Source {
-        file: field.report().file(),
-        line: field.at().line,
-    }
+    address::block(cidr, &except)
 }

@@ -1,35 +1,16 @@
 //! Ports and protocols.
 
-use super::{names, nearest::nearest, reader::Field};
+use super::{choice::PROTOCOLS, names, reader::Field};
 use crate::{
     model::{PortMatch, PortName, PortSpec, Protocol},
-    yaml::{Value, quote},
+    yaml::Value,
 };
 
 pub(super) fn protocol(field: Option<Field<'_>>) -> Option<Protocol> {
     let Some(field) = field else {
         return Some(Protocol::Tcp);
     };
-    match field.string()? {
-        "TCP" => Some(Protocol::Tcp),
-        "UDP" => Some(Protocol::Udp),
-        "SCTP" => Some(Protocol::Sctp),
-        other => {
-            let message = format!(
-                "unknown protocol {}: expected `TCP`, `UDP` or `SCTP`",
-                quote(other)
-            );
-            match nearest(other, &["TCP", "UDP", "SCTP"]) {
-                Some(near) => field.error_with_hint(
-                    "unknown-protocol",
-                    message,
-                    format!("did you mean `{near}`?"),
-                ),
-                None => field.error("unknown-protocol", message),
-            }
-            None
-        }
-    }
+    PROTOCOLS.read(&field)
 }
 
 pub(super) fn number(field: &Field<'_>) -> Option<u16> {
@@ -76,11 +57,7 @@ pub(super) fn port_match(field: &Field<'_>) -> Option<PortMatch> {
     let spec = match port.as_ref().map(number_or_name) {
         None => {
             if let Some(end) = &end {
-                end.error_with_hint(
-                    "end-port-without-port",
-                    "`endPort` needs `port`, found none",
-                    "`port` is the first port of the range",
-                );
+                end_without_port(end);
             }
             Some(PortSpec::Every)
         }
@@ -92,20 +69,44 @@ pub(super) fn port_match(field: &Field<'_>) -> Option<PortMatch> {
             }
             Some(PortSpec::Name(name))
         }
-        Some(Some(PortName::Number(first))) => match (&end, last.flatten()) {
-            (Some(end), Some(last)) if last < first => {
-                let message = format!("`endPort` {last} is below `port` {first}");
-                end.error("end-port-below-port", message);
-                None
-            }
-            (_, last) => Some(PortSpec::Range {
-                first,
-                last: last.unwrap_or(first),
-            }),
-        },
+        Some(Some(PortName::Number(first))) => ordered(first, last.flatten(), end.as_ref()),
     };
     Some(PortMatch::Transport {
         protocol: protocol?,
         port: spec?,
     })
+}
+
+/// A range by numbers alone; every port where neither end is written.
+pub(super) fn range(port: Option<&Field<'_>>, end: Option<&Field<'_>>) -> Option<PortSpec> {
+    let last = end.map(number);
+    let Some(port) = port else {
+        if let Some(end) = end {
+            end_without_port(end);
+        }
+        return Some(PortSpec::Every);
+    };
+    ordered(number(port)?, last.flatten(), end)
+}
+
+fn ordered(first: u16, last: Option<u16>, end: Option<&Field<'_>>) -> Option<PortSpec> {
+    match (end, last) {
+        (Some(end), Some(last)) if last < first => {
+            let message = format!("`endPort` {last} is below `port` {first}");
+            end.error("end-port-below-port", message);
+            None
+        }
+        (_, last) => Some(PortSpec::Range {
+            first,
+            last: last.unwrap_or(first),
+        }),
+    }
+}
+
+fn end_without_port(end: &Field<'_>) {
+    end.error_with_hint(
+        "end-port-without-port",
+        "`endPort` needs `port`, found none",
+        "`port` is the first port of the range",
+    );
 }

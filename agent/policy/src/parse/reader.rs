@@ -4,17 +4,29 @@
 //! the next field. An [`Object`] remembers which fields were asked for: whatever remains when it
 //! is closed is unknown, and the fields that were asked for are the suggestions.
 
-use std::cell::RefCell;
+#[cfg(test)]
+use std::collections::{BTreeMap, BTreeSet};
+use std::{cell::RefCell, fmt};
 
 use super::nearest::nearest;
 use crate::{
     diagnostic::{Diagnostic, Position, Problems, Severity},
+    model::Source,
     yaml::{Entry, Node, Value, quote},
 };
 
 /// Where the problems of a file are collected while several readers look at its tree.
 #[derive(Debug)]
-pub(crate) struct Report(RefCell<Problems>);
+pub(crate) struct Report {
+    problems: RefCell<Problems>,
+    /// The fields that the parsers know, by the path of their object.
+    #[cfg(test)]
+    known: RefCell<BTreeMap<String, BTreeSet<&'static str>>>,
+}
+
+/// Problems of one file that come with a near miss. Finding one costs, and a file can hold a
+/// hundred thousand.
+const MAX_SUGGESTIONS: usize = 1_000;
 
 /// A value and the way to it.
 #[derive(Clone, Debug)]
@@ -30,6 +42,7 @@ pub(crate) struct Object<'n> {
     field: Field<'n>,
     entries: &'n [Entry],
     known: Vec<&'static str>,
+    refused: Vec<&'static str>,
 }
 
 /// What becomes of fields that nobody asked for.
@@ -43,15 +56,38 @@ pub(crate) enum Unknown {
 
 impl Report {
     pub(crate) fn new(problems: Problems) -> Self {
-        Self(RefCell::new(problems))
+        Self {
+            problems: RefCell::new(problems),
+            #[cfg(test)]
+            known: RefCell::default(),
+        }
     }
 
     pub(crate) fn into_problems(self) -> Problems {
-        self.0.into_inner()
+        self.problems.into_inner()
     }
 
     pub(crate) fn file(&self) -> std::sync::Arc<str> {
-        std::sync::Arc::clone(self.0.borrow().file())
+        std::sync::Arc::clone(self.problems.borrow().file())
+    }
+
+    #[cfg(test)]
+    fn note(&self, path: &str, fields: &[&'static str]) {
+        let mut known = self.known.borrow_mut();
+        known.entry(path.to_owned()).or_default().extend(fields);
+    }
+
+    /// What [`Object::deny_unknown`] would have let pass, by the path of the object.
+    #[cfg(test)]
+    pub(crate) fn known(&self) -> BTreeMap<String, BTreeSet<&'static str>> {
+        self.known.borrow().clone()
+    }
+
+    fn suggestion<S: fmt::Display>(&self, suggest: impl FnOnce() -> Option<S>) -> Option<String> {
+        if self.problems.borrow().len() >= MAX_SUGGESTIONS {
+            return None;
+        }
+        suggest().map(|near| format!("did you mean `{near}`?"))
     }
 
     fn push(
@@ -63,7 +99,7 @@ impl Report {
         message: String,
         hint: Option<String>,
     ) {
-        let mut problems = self.0.borrow_mut();
+        let mut problems = self.problems.borrow_mut();
         let mut one = Diagnostic::new(severity, problems.file(), at, code, message).at_path(path);
         one.hint = hint;
         problems.push(one);
@@ -89,12 +125,15 @@ impl<'n> Field<'n> {
         &self.path
     }
 
-    pub(crate) fn node(&self) -> &'n Node {
-        self.node
+    pub(crate) fn source(&self) -> Source {
+        Source {
+            file: self.report.file(),
+            line: self.at().line,
+        }
     }
 
-    pub(crate) fn report(&self) -> &'n Report {
-        self.report
+    pub(crate) fn node(&self) -> &'n Node {
+        self.node
     }
 
     pub(crate) fn error(&self, code: &'static str, message: impl Into<String>) {
@@ -117,6 +156,19 @@ impl<'n> Field<'n> {
         let (message, hint) = (message.into(), Some(hint.into()));
         self.report
             .push(Severity::Error, self.at(), &self.path, code, message, hint);
+    }
+
+    /// As [`Self::error`]; what was probably meant is only looked for where somebody reads it.
+    pub(crate) fn error_with_suggestion<S: fmt::Display>(
+        &self,
+        code: &'static str,
+        message: impl Into<String>,
+        suggest: impl FnOnce() -> Option<S>,
+    ) {
+        match self.report.suggestion(suggest) {
+            Some(hint) => self.error_with_hint(code, message, hint),
+            None => self.error(code, message),
+        }
     }
 
     /// As [`Self::error`], for a key of this object.
@@ -188,6 +240,7 @@ impl<'n> Field<'n> {
             field: self.clone(),
             entries,
             known: Vec::new(),
+            refused: Vec::new(),
         })
     }
 
@@ -299,6 +352,13 @@ impl<'n> Object<'n> {
         found
     }
 
+    /// A field that has no place here, for whoever says more about it than that it is unknown.
+    pub(crate) fn refused(&mut self, name: &'static str) -> Option<Field<'n>> {
+        let entry = self.entries.iter().find(|entry| &*entry.key == name)?;
+        self.refused.push(name);
+        Some(self.child(entry))
+    }
+
     /// The items of a list, none if the field is missing.
     pub(crate) fn items(&mut self, name: &'static str) -> Vec<Field<'n>> {
         self.get(name)
@@ -324,9 +384,12 @@ impl<'n> Object<'n> {
             field,
             entries,
             known,
+            refused,
         } = self;
+        #[cfg(test)]
+        field.report.note(&field.path, &known);
         for entry in entries {
-            if known.contains(&&*entry.key) {
+            if known.contains(&&*entry.key) || refused.contains(&&*entry.key) {
                 continue;
             }
             let path = join(&field.path, &entry.key);
@@ -336,7 +399,7 @@ impl<'n> Object<'n> {
                 format!(" in {}", field.name())
             };
             let message = format!("unknown field {}{place}", quote(&entry.key));
-            let hint = nearest(&entry.key, &known).map(|name| format!("did you mean `{name}`?"));
+            let hint = field.report.suggestion(|| nearest(&entry.key, &known));
             field.report.push(
                 Severity::Error,
                 entry.at,
@@ -348,12 +411,22 @@ impl<'n> Object<'n> {
         }
     }
 
+    /// The keys that nobody asked for, so far.
+    pub(crate) fn unknown(&self) -> Vec<&'n str> {
+        self.entries
+            .iter()
+            .map(|entry| &*entry.key)
+            .filter(|key| !self.known.contains(key) && !self.refused.contains(key))
+            .collect()
+    }
+
     /// For objects that are not ours to judge, where newer servers add fields.
     pub(crate) fn tolerate_unknown(self) {
         let Self {
             field: _,
             entries: _,
             known: _,
+            refused: _,
         } = self;
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
+    choice::alternatives,
     metadata::{label_value, labels},
     names,
     nearest::nearest,
@@ -13,7 +14,7 @@ use crate::{
     yaml::quote,
 };
 
-const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
+pub(crate) const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
 
 pub(super) fn read(field: &Field<'_>) -> Option<Selector> {
     let mut object = field.object()?;
@@ -88,17 +89,13 @@ fn requirement(field: &Field<'_>) -> Option<Requirement> {
         "DoesNotExist" => Some(Requirement::DoesNotExist { key }),
         _ => {
             let message = format!(
-                "unknown operator {}: expected `In`, `NotIn`, `Exists` or `DoesNotExist`",
-                quote(operator)
+                "unknown operator {}: expected {}",
+                quote(operator),
+                alternatives(&OPERATORS, "or")
             );
-            match nearest(operator, &OPERATORS) {
-                Some(near) => operator_field.error_with_hint(
-                    "unknown-operator",
-                    message,
-                    format!("did you mean `{near}`?"),
-                ),
-                None => operator_field.error("unknown-operator", message),
-            }
+            operator_field.error_with_suggestion("unknown-operator", message, || {
+                nearest(operator, &OPERATORS)
+            });
             None
         }
     }

@@ -3,23 +3,21 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Declared, Object as Parsed, WorkloadMarks, address, metadata, names, port,
-    reader::{Field, Object, Unknown},
+    Declared, Object as Parsed, WorkloadMarks, address, endpoint,
+    metadata::{self, Annotations, Form},
+    names, port,
+    reader::{Field, Object},
 };
-use crate::{
-    model::{EndpointSpec, NamedPort, Source, Workload, WorkloadKind},
-    yaml::quote,
-};
+use crate::model::{NamedPort, Workload, WorkloadKind};
 
 pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
-    let field = object.field();
-    let source = Source {
-        file: field.report().file(),
-        line: field.at().line,
-    };
-    let metadata = metadata::read(&mut object, names::SUBDOMAIN, Unknown::Deny);
+    let source = object.field().source();
+    let metadata = metadata::read(
+        &mut object,
+        names::SUBDOMAIN,
+        Form::Namespaced(Annotations::Ignored),
+    );
     let spec = object.require("spec").and_then(|field| field.object());
-    object.tolerate(&["apiVersion", "kind"]);
     object.deny_unknown();
 
     let mut spec = spec?;
@@ -30,7 +28,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
         .get("node")
         .and_then(|field| names::SUBDOMAIN.read(&field));
     let place = spec.get("endpoint");
-    let endpoint = place.as_ref().and_then(endpoint);
+    let endpoint = place.as_ref().and_then(endpoint::read);
     marks.endpoint = place.as_ref().map(Field::at);
     spec.deny_unknown();
 
@@ -71,6 +69,7 @@ fn addresses(spec: &mut Object<'_>, marks: &mut WorkloadMarks) -> BTreeSet<std::
 
 fn ports(spec: &mut Object<'_>) -> Vec<NamedPort> {
     let mut ports: Vec<NamedPort> = Vec::new();
+    let mut taken = BTreeSet::new();
     for item in spec.items("ports") {
         let Some(mut object) = item.object() else {
             continue;
@@ -86,10 +85,7 @@ fn ports(spec: &mut Object<'_>) -> Vec<NamedPort> {
         let (Some(name), Some(port), Some(protocol)) = (name, port, protocol) else {
             continue;
         };
-        if ports
-            .iter()
-            .any(|other| other.name == name && other.protocol == protocol)
-        {
+        if !taken.insert((name.clone(), protocol)) {
             let message = format!("port name `{name}` is used twice for {protocol}");
             item.error("duplicate-port-name", message);
             continue;
@@ -101,85 +97,4 @@ fn ports(spec: &mut Object<'_>) -> Vec<NamedPort> {
         });
     }
     ports
-}
-
-fn endpoint(field: &Field<'_>) -> Option<EndpointSpec> {
-    let mut object = field.object()?;
-    let forms = [
-        object
-            .get("interface")
-            .map(|field| checked(&field, interface, EndpointSpec::Interface)),
-        object
-            .get("netns")
-            .map(|field| checked(&field, netns, EndpointSpec::Netns)),
-        object
-            .get("cgroup")
-            .map(|field| checked(&field, cgroup, EndpointSpec::Cgroup)),
-        object
-            .get("systemdUnit")
-            .map(|field| checked(&field, unit, EndpointSpec::SystemdUnit)),
-    ];
-    object.deny_unknown();
-    let mut written = forms.into_iter().flatten();
-    match (written.next(), written.count()) {
-        (Some(endpoint), 0) => endpoint,
-        (first, others) => {
-            let found = others + usize::from(first.is_some());
-            let message = format!(
-                "{}: expected exactly one of `interface`, `netns`, `cgroup` and `systemdUnit`, \
-                 found {found}",
-                field.name()
-            );
-            field.error("endpoint-form", message);
-            None
-        }
-    }
-}
-
-fn checked(
-    field: &Field<'_>,
-    expected: fn(&str) -> Option<&'static str>,
-    make: fn(String) -> EndpointSpec,
-) -> Option<EndpointSpec> {
-    let text = field.string()?;
-    if let Some(expected) = expected(text) {
-        let message = format!(
-            "invalid {} {}: expected {expected}",
-            field.last(),
-            quote(text)
-        );
-        field.error("invalid-endpoint", message);
-        return None;
-    }
-    Some(make(text.to_owned()))
-}
-
-// What was expected, where the text is not it.
-
-fn interface(name: &str) -> Option<&'static str> {
-    let bad = |c: char| c == '/' || c == ':' || c.is_whitespace();
-    (!(1..=15).contains(&name.len()) || matches!(name, "." | "..") || name.contains(bad))
-        .then_some("the name of an interface: 1 to 15 bytes without `/`, `:` and white space")
-}
-
-fn netns(path: &str) -> Option<&'static str> {
-    (!path.starts_with('/') || climbs(path)).then_some("an absolute path without `..`")
-}
-
-fn cgroup(path: &str) -> Option<&'static str> {
-    (path.is_empty() || path.starts_with('/') || climbs(path))
-        .then_some("a path below the cgroup2 root, without a leading `/` and without `..`")
-}
-
-fn unit(name: &str) -> Option<&'static str> {
-    const KINDS: [&str; 4] = [".service", ".scope", ".slice", ".socket"];
-    let kind = KINDS
-        .iter()
-        .any(|kind| name.strip_suffix(kind).is_some_and(|stem| !stem.is_empty()));
-    (!kind || name.len() > 255 || name.contains('/') || name.contains(char::is_whitespace))
-        .then_some("the full name of a unit, as in `nginx.service`")
-}
-
-fn climbs(path: &str) -> bool {
-    path.split('/').any(|part| part == "..")
 }

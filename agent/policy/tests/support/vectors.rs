@@ -83,6 +83,10 @@ impl<'a> State<'a> {
         Table(&self.step[direction])
     }
 
+    pub(crate) fn policies(&self) -> usize {
+        list(self.policies).len()
+    }
+
     /// From, to, port and verdict.
     pub(crate) fn probes(&self) -> impl Iterator<Item = [&'a str; 4]> {
         list(&self.step["probes"])
@@ -107,17 +111,19 @@ impl<'a> State<'a> {
                 "status": {"addresses": addresses},
             })
         });
-        // Some of cyclonus' policies are printed without their type.
-        let policies = list(self.policies).iter().map(|policy| {
-            let mut policy = object(policy).clone();
-            policy.insert("apiVersion".to_owned(), json!("networking.k8s.io/v1"));
-            policy.insert("kind".to_owned(), json!("NetworkPolicy"));
-            Value::Object(policy)
+        let names = self.cluster.get("dns").map(|names| {
+            json!({
+                "apiVersion": "ringfence.io/v1alpha1",
+                "kind": "NameTable",
+                "metadata": {"name": "dns"},
+                "spec": {"names": names},
+            })
         });
         namespaces
             .chain(pods)
             .chain(nodes)
-            .chain(policies)
+            .chain(names)
+            .chain(list(self.policies).iter().cloned())
             .collect()
     }
 

@@ -1,0 +1,67 @@
+//! Who the policy is about, and the selectors of workloads that peers write alike.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    model::{Selector, Subjects},
+    parse::{
+        endpoint::{CGROUP, HostName, UNIT},
+        form,
+        reader::Field,
+        selector,
+    },
+};
+
+type Read = fn(&Field<'_>) -> Option<Subjects>;
+
+const FORMS: [(&str, Read); 4] = [
+    ("workloads", |field| {
+        let (namespaces, workloads) = workloads(field)?;
+        Some(Subjects::Workloads {
+            namespaces,
+            workloads,
+            host_network: true,
+        })
+    }),
+    ("units", |field| set(field, UNIT).map(Subjects::Units)),
+    ("cgroups", |field| set(field, CGROUP).map(Subjects::Cgroups)),
+    ("nodes", |field| selector::read(field).map(Subjects::Nodes)),
+];
+
+pub(super) fn read(field: &Field<'_>) -> Option<Subjects> {
+    let mut object = field.object()?;
+    let written = form::written(&mut object, &FORMS);
+    object.deny_unknown();
+    let read = written.iter().map(|(read, field)| read(field)).collect();
+    form::only(field, "subject-form", &FORMS, read)
+}
+
+/// The selectors of namespaces and of workloads in them; one that is missing selects all.
+pub(super) fn workloads(field: &Field<'_>) -> Option<(Selector, Selector)> {
+    let mut object = field.object()?;
+    let namespaces = object.get("namespaceSelector");
+    let workloads = object.get("selector");
+    object.deny_unknown();
+    let read = |field: Option<Field<'_>>| match field {
+        None => Some(Selector::default()),
+        Some(field) => selector::read(&field),
+    };
+    let (namespaces, workloads) = (read(namespaces), read(workloads));
+    Some((namespaces?, workloads?))
+}
+
+fn set(field: &Field<'_>, name: HostName) -> Option<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    let mut broken = false;
+    for item in form::items(field, None)? {
+        let Some(name) = name.read(&item) else {
+            broken = true;
+            continue;
+        };
+        if !names.insert(name) {
+            let message = format!("{} is listed twice", item.name());
+            item.error("duplicate-subject", message);
+        }
+    }
+    (!broken).then_some(names)
+}

@@ -1,0 +1,248 @@
+//! `Service` of core/v1: where it is reached, and what serves it. Read for facts, but what the API
+//! refuses is refused here: two ports that are one frontend would have two answers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{
+    Declared, Object as Parsed, address,
+    choice::Choice,
+    kubernetes::is_empty,
+    metadata::{self, Form},
+    names, port,
+    reader::{Field, Object},
+};
+use crate::{
+    model::{PortName, Protocol, Service, ServicePort},
+    yaml::Value,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Type {
+    ClusterIp,
+    NodePort,
+    LoadBalancer,
+    /// An alias in the DNS: no address, no port, no backend.
+    ExternalName,
+}
+
+const TYPES: Choice<Type> = Choice::new(
+    "type of Service",
+    "unknown-service-type",
+    &[
+        ("ClusterIP", Type::ClusterIp),
+        ("NodePort", Type::NodePort),
+        ("LoadBalancer", Type::LoadBalancer),
+        ("ExternalName", Type::ExternalName),
+    ],
+);
+
+/// What `spec` says.
+struct Spec {
+    kind: Type,
+    selector: Option<BTreeMap<String, String>>,
+    addresses: BTreeSet<IpAddr>,
+    ports: Vec<ServicePort>,
+    publish_not_ready: bool,
+}
+
+pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
+    let source = object.field().source();
+    let metadata = metadata::read(&mut object, names::LABEL, Form::Inventory);
+    let spec = object
+        .require("spec")
+        .and_then(|field| field.object())
+        .and_then(read_spec);
+    let balanced = object
+        .get("status")
+        .and_then(|field| field.object())
+        .map(balancer_addresses)
+        .unwrap_or_default();
+    object.tolerate_unknown();
+    let metadata = metadata?;
+    let Spec {
+        kind,
+        selector,
+        mut addresses,
+        ports,
+        publish_not_ready,
+    } = spec?;
+    addresses.extend(balanced);
+    let name = metadata.object_name();
+    let service = if kind == Type::ExternalName {
+        Service {
+            name,
+            selector: None,
+            addresses: BTreeSet::new(),
+            ports: Vec::new(),
+            publish_not_ready: false,
+            last: BTreeSet::new(),
+            source,
+        }
+    } else {
+        Service {
+            name,
+            selector,
+            addresses,
+            ports,
+            publish_not_ready,
+            last: BTreeSet::new(),
+            source,
+        }
+    };
+    Some(Parsed {
+        at: metadata.at,
+        declared: Declared::Service(service),
+    })
+}
+
+fn read_spec(mut spec: Object<'_>) -> Option<Spec> {
+    let kind = match spec.get("type") {
+        None => Some(Type::ClusterIp),
+        Some(field) => TYPES.read(&field),
+    };
+    // An empty selector is no selector: the endpoints are made by hand.
+    let selector = spec
+        .get("selector")
+        .map(|field| metadata::labels(&field))
+        .filter(|labels| !labels.is_empty());
+    let mut addresses = BTreeSet::new();
+    addresses.extend(spec.get("clusterIP").and_then(|field| cluster_ip(&field)));
+    for item in spec.items("clusterIPs") {
+        addresses.extend(cluster_ip(&item));
+    }
+    for item in spec.items("externalIPs") {
+        addresses.extend(address::own_address(&item));
+    }
+    let publish_not_ready = spec
+        .get("publishNotReadyAddresses")
+        .and_then(|field| field.boolean())
+        .unwrap_or_default();
+    let ports = ports(&spec.items("ports"), kind);
+    spec.tolerate_unknown();
+    Some(Spec {
+        kind: kind?,
+        selector,
+        addresses,
+        ports,
+        publish_not_ready,
+    })
+}
+
+fn cluster_ip(field: &Field<'_>) -> Option<IpAddr> {
+    // `None` is how the API writes that a Service is headless.
+    let headless = matches!(&field.node().value, Value::String(text) if &**text == "None");
+    if headless || is_empty(field) {
+        None
+    } else {
+        address::own_address(field)
+    }
+}
+
+/// Those that the nodes themselves translate.
+fn balancer_addresses(mut status: Object<'_>) -> BTreeSet<IpAddr> {
+    let mut addresses = BTreeSet::new();
+    if let Some(mut balancer) = status.get("loadBalancer").and_then(|field| field.object()) {
+        for item in balancer.items("ingress") {
+            let Some(mut item) = item.object() else {
+                continue;
+            };
+            let address = item.get("ip").filter(|field| !is_empty(field));
+            let address = address.and_then(|field| address::own_address(&field));
+            // In this mode the nodes let the packet go to the balancer, as to any other address.
+            let elsewhere = item
+                .get("ipMode")
+                .and_then(|field| field.string())
+                .is_some_and(|mode| mode == "Proxy");
+            item.tolerate_unknown();
+            addresses.extend(address.filter(|_| !elsewhere));
+        }
+        balancer.tolerate_unknown();
+    }
+    status.tolerate_unknown();
+    addresses
+}
+
+/// What the ports of one Service have taken already.
+#[derive(Default)]
+struct Taken {
+    names: BTreeSet<String>,
+    ports: BTreeSet<(u16, Protocol)>,
+    node_ports: BTreeSet<(u16, Protocol)>,
+}
+
+fn ports(items: &[Field<'_>], kind: Option<Type>) -> Vec<ServicePort> {
+    let mut taken = Taken::default();
+    items
+        .iter()
+        .filter_map(|item| service_port(item, items.len() > 1, kind, &mut taken))
+        .collect()
+}
+
+fn service_port(
+    field: &Field<'_>,
+    one_of_many: bool,
+    kind: Option<Type>,
+    taken: &mut Taken,
+) -> Option<ServicePort> {
+    let mut object = field.object()?;
+    let name_field = object.get("name").filter(|field| !is_empty(field));
+    if one_of_many && name_field.is_none() {
+        let message = format!(
+            "{} has no name: expected one, as there are several ports",
+            field.name()
+        );
+        field.error("missing-port-name", message);
+    }
+    let name = name_field
+        .as_ref()
+        .and_then(|field| names::LABEL.read(field));
+    let protocol = port::protocol(object.get("protocol"));
+    let port_field = object.require("port");
+    let port = port_field.as_ref().and_then(port::number);
+    let target = object
+        .get("targetPort")
+        .filter(|field| !is_empty(field) && field.node().value != Value::Integer(0))
+        .map(|field| port::number_or_name(&field));
+    let node_field = object
+        .get("nodePort")
+        .filter(|field| field.node().value != Value::Integer(0));
+    let node_port = node_field.as_ref().map(port::number);
+    object.tolerate_unknown();
+
+    if let (Some(field), Some(Type::ClusterIp)) = (&node_field, kind) {
+        field.error_with_hint(
+            "unexpected-node-port",
+            format!("{}: a Service of type `ClusterIP` has none", field.name()),
+            "set `type: NodePort`",
+        );
+    }
+    if let (Some(field), Some(name)) = (&name_field, &name)
+        && !taken.names.insert(name.clone())
+    {
+        let message = format!("port name `{name}` is used twice");
+        field.error("duplicate-port-name", message);
+    }
+    let (port, protocol) = (port?, protocol?);
+    if let Some(field) = &port_field
+        && !taken.ports.insert((port, protocol))
+    {
+        let message = format!("port {port} is used twice for {protocol}");
+        field.error("duplicate-port", message);
+    }
+    if let (Some(field), Some(Some(node_port))) = (&node_field, node_port)
+        && !taken.node_ports.insert((node_port, protocol))
+    {
+        let message = format!("node port {node_port} is used twice for {protocol}");
+        field.error("duplicate-port", message);
+    }
+    Some(ServicePort {
+        name,
+        protocol,
+        port,
+        target: target.unwrap_or(Some(PortName::Number(port)))?,
+        node_port: node_port.flatten(),
+    })
+}

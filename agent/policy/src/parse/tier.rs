@@ -1,0 +1,62 @@
+//! What the two kinds of ranked policies have in common.
+
+use super::{
+    PortUse, form,
+    reader::{Field, Object},
+};
+use crate::model::{Direction, TierRule};
+
+pub(crate) const MAX_PRIORITY: u16 = 1000;
+/// Of the name of a rule, in characters.
+pub(crate) const MAX_NAME: usize = 100;
+
+/// The field that lists the peers of a rule.
+pub(super) fn side(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "from",
+        Direction::Egress => "to",
+    }
+}
+
+pub(super) fn priority(field: &Field<'_>) -> Option<u16> {
+    form::number(field, "invalid-priority", "priority", (0, MAX_PRIORITY))
+}
+
+/// Every rule is read, for its problems, although the policy is broken after the first.
+pub(super) fn rules(
+    field: Option<&Field<'_>>,
+    most: usize,
+    read: impl FnMut(&Field<'_>) -> Option<TierRule>,
+) -> Option<Vec<TierRule>> {
+    let Some(field) = field else {
+        return Some(Vec::new());
+    };
+    let read: Vec<_> = form::at_most(field, most)?.iter().map(read).collect();
+    read.into_iter().collect()
+}
+
+pub(super) fn warn_without_rules(object: &Field<'_>, ingress: &[TierRule], egress: &[TierRule]) {
+    if ingress.is_empty() && egress.is_empty() {
+        object.warn(
+            "no-rules",
+            format!("{} has no rule: the policy does nothing", object.name()),
+            "add rules in `ingress` or `egress`",
+        );
+    }
+}
+
+pub(super) fn named_port(field: &Field<'_>, uses: &mut Vec<PortUse>) -> Option<String> {
+    let name = super::names::PORT_NAME.read(field)?;
+    uses.push(PortUse {
+        at: field.at(),
+        path: field.path().to_owned(),
+        name: name.clone(),
+        protocol: None,
+    });
+    Some(name)
+}
+
+/// Whether an object says anything, be it unknown.
+pub(super) fn says_nothing(object: &Object<'_>) -> bool {
+    object.is_empty() || object.only_nulls()
+}
