@@ -142,13 +142,21 @@ pub fn unparsed<A: Family, D: Datapath<A>>(
     sight: &Sight,
     reason: Reason,
 ) -> Verdict {
-    if sight.endpoint.has(Endpoint::ONLY_OWN) {
-        let key = FlowKey::new(sight.endpoint.id, headers, sight.direction);
-        if is_beside(datapath, &key, sight) {
-            return pass(datapath, sight, Reason::NotSubject);
-        }
+    if sight.endpoint.has(Endpoint::ONLY_OWN) && is_of_others(datapath, headers, sight) {
+        return pass(datapath, sight, Reason::NotSubject);
     }
     unreadable(datapath, sight, reason)
+}
+
+/// A function of its own, to spare the stack of those that parse.
+#[inline(never)]
+fn is_of_others<A: Family, D: Datapath<A>>(
+    datapath: &D,
+    headers: &Headers<A>,
+    sight: &Sight,
+) -> bool {
+    let key = FlowKey::new(sight.endpoint.id, headers, sight.direction);
+    is_beside(datapath, &key, sight)
 }
 
 /// Counts a packet that was dropped before it could be judged.

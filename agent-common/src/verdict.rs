@@ -9,7 +9,7 @@ impl RuleId {
     pub const NONE: Self = Self(0);
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Action {
     Deny = 0,

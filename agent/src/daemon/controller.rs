@@ -33,7 +33,7 @@ use crate::{
         engine::{Engine, Place, Reached, Unreached},
         link,
     },
-    flow::enrich::Inventory,
+    flow::{clock::BootTime, enrich::Inventory},
 };
 
 /// Between two looks at the files.
@@ -127,7 +127,7 @@ impl Controller {
     pub(crate) fn run(&mut self, triggers: &Triggered) {
         let mut looked = Instant::now();
         loop {
-            let trigger = triggers.wait(FILES);
+            let trigger = triggers.wait(self.patience());
             if trigger == Some(Trigger::Stop) {
                 return;
             }
@@ -168,6 +168,21 @@ impl Controller {
         if again || (self.refused.is_none() && is_other) {
             let (world, errors) = (self.inputs.world(), self.inputs.errors().to_vec());
             self.put_into_force(world, this_node, errors);
+        }
+    }
+
+    /// Until the next look at the files, or at the clock.
+    fn patience(&self) -> Duration {
+        let Desired {
+            clock, next_change, ..
+        } = &self.desired;
+        match next_change {
+            // What was refused is not tried again at once.
+            Some(at) if self.refused.is_none() => {
+                let due = BootTime(clock.boot_nanos(*at)).since(BootTime::now());
+                due.clamp(Duration::from_millis(1), FILES)
+            }
+            Some(_) | None => FILES,
         }
     }
 

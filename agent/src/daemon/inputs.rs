@@ -9,7 +9,7 @@ use std::{
 
 use agent_policy::{
     diagnostic::Diagnostic,
-    load::{ParsedFile, assemble},
+    load::{ParsedFile, assemble_with},
     model::{Failsafe, World},
 };
 
@@ -20,7 +20,7 @@ use crate::source::files;
 pub(crate) struct Inputs {
     paths: Vec<PathBuf>,
     /// Of the settings: part of every world.
-    failsafe: Arc<Vec<Failsafe>>,
+    failsafe: Vec<Failsafe>,
     /// No file among them has an error.
     good: Vec<ParsedFile>,
     world: Arc<World>,
@@ -57,11 +57,10 @@ impl Inputs {
     ///
     /// If anything is wrong: there is no good version to keep.
     pub(crate) fn read(paths: Vec<PathBuf>, failsafe: Vec<Failsafe>) -> Result<Self, InputError> {
-        let failsafe = Arc::new(failsafe);
         let seen = look(&paths);
         let good = files::parse(&paths);
         let mut errors = report(&good);
-        let (world, between) = together(&good, &failsafe);
+        let (world, between) = assemble_with(&good, failsafe.clone());
         errors.extend(between.iter().filter_map(error));
         if !errors.is_empty() {
             return Err(InputError(errors));
@@ -102,7 +101,7 @@ impl Inputs {
         let parsed = files::parse(&paths);
         let mut errors = report(&parsed);
         let merged = self.merge(parsed);
-        let (world, between) = together(&merged, &self.failsafe);
+        let (world, between) = assemble_with(&merged, self.failsafe.clone());
         let conflicts: Vec<String> = between.iter().filter_map(error).collect();
         if conflicts.is_empty() {
             self.good = merged;
@@ -124,12 +123,6 @@ impl Inputs {
         });
         kept.cloned().chain(good).collect()
     }
-}
-
-fn together(files: &[ParsedFile], failsafe: &Arc<Vec<Failsafe>>) -> (World, Vec<Diagnostic>) {
-    let (mut world, between) = assemble(files);
-    world.failsafe = Arc::clone(failsafe);
-    (world, between)
 }
 
 /// A folder that is gone keeps all that was in it.
