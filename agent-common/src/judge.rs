@@ -206,7 +206,8 @@ fn continued<A: Family, D: Datapath<A>>(
                 flow.closed.set(1);
                 report(datapath, EventKind::Close, key, sight, flow);
             }
-            let revoked = Verdict::new(Reason::Revoked, verdict.rule()).rejecting(verdict.rejects());
+            let revoked =
+                Verdict::new(Reason::Revoked, verdict.rule()).rejecting(verdict.rejects());
             return refuse(datapath, key, sight, facts, revoked);
         }
         let resumed = flow.reason.get() == Reason::Revoked as u8;
@@ -257,7 +258,13 @@ fn opened<A: Family, D: Datapath<A>>(
         return refuse(datapath, key, sight, facts, verdict);
     }
     if facts.is_reply() {
-        return refuse(datapath, key, sight, facts, Verdict::because(Reason::NoState));
+        return refuse(
+            datapath,
+            key,
+            sight,
+            facts,
+            Verdict::because(Reason::NoState),
+        );
     }
     let origin = origin(key, sight, facts);
     let verdict = answer(datapath, key, sight, origin);

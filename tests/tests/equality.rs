@@ -32,11 +32,11 @@ use proptest::{
     strategy::{Strategy, ValueTree as _},
     test_runner::TestRunner,
 };
-use rustix::time::{ClockId, clock_gettime};
 use ringfence::datapath::{
     object::Sizes,
     testbed::{Hook, Testbed},
 };
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::traffic::{Sent, Traffic};
 

@@ -48,7 +48,11 @@ impl Told {
 
 impl Tables<[u8; 4]> for Told {
     fn identity(&self, address: &[u8; 4]) -> Versioned {
-        Versioned::settled(if *address == NODE { THIS_NODE | 9 } else { WORLD })
+        Versioned::settled(if *address == NODE {
+            THIS_NODE | 9
+        } else {
+            WORLD
+        })
     }
 
     fn port_table(&self, key: &PolicyKey) -> Versioned {
@@ -136,14 +140,30 @@ fn the_own_node_is_permitted_unless_the_set_says_otherwise() {
     let told = Told::default().says(Direction::Ingress, WORLD, by(Action::Deny, 0));
     let ingress = Direction::Ingress;
     let reason = |verdict: Verdict| verdict.reason();
-    assert_eq!(reason(told.asked(OWNER, ingress, NODE, true)), Reason::OwnNode);
+    assert_eq!(
+        reason(told.asked(OWNER, ingress, NODE, true)),
+        Reason::OwnNode
+    );
     // Forwarded; of an endpoint that shares its addresses; from somebody else.
-    assert_eq!(reason(told.asked(OWNER, ingress, NODE, false)), Reason::DefaultDeny);
-    assert_eq!(reason(told.asked(0, ingress, NODE, true)), Reason::DefaultDeny);
-    assert_eq!(reason(told.asked(OWNER, ingress, PEER, true)), Reason::DefaultDeny);
+    assert_eq!(
+        reason(told.asked(OWNER, ingress, NODE, false)),
+        Reason::DefaultDeny
+    );
+    assert_eq!(
+        reason(told.asked(0, ingress, NODE, true)),
+        Reason::DefaultDeny
+    );
+    assert_eq!(
+        reason(told.asked(OWNER, ingress, PEER, true)),
+        Reason::DefaultDeny
+    );
 
     let quarantined = told
-        .says(ingress, THIS_NODE, by(Action::Deny, 7).until(NOON, Action::Allow, RuleId::NONE))
+        .says(
+            ingress,
+            THIS_NODE,
+            by(Action::Deny, 7).until(NOON, Action::Allow, RuleId::NONE),
+        )
         // The node's address as an address like any other.
         .says(ingress, 9, by(Action::Allow, 8));
     let verdict = quarantined.asked(OWNER, ingress, NODE, true);
@@ -154,7 +174,10 @@ fn the_own_node_is_permitted_unless_the_set_says_otherwise() {
         "what is forwarded is not the node's own"
     );
     let over = quarantined.at(NOON);
-    assert_eq!(reason(over.asked(OWNER, ingress, NODE, true)), Reason::OwnNode);
+    assert_eq!(
+        reason(over.asked(OWNER, ingress, NODE, true)),
+        Reason::OwnNode
+    );
 }
 
 #[test]

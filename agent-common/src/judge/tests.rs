@@ -467,7 +467,10 @@ fn a_schedule_that_nobody_goes_on_with_is_closed() {
     case.0.now = NOON - 1;
     assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
     case.0.now = NOON;
-    assert_eq!(case.sends(&out().tcp(4001, 443, SYN)), Reason::StaleSchedule);
+    assert_eq!(
+        case.sends(&out().tcp(4001, 443, SYN)),
+        Reason::StaleSchedule
+    );
     assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
 }
 
@@ -522,16 +525,36 @@ fn a_node_is_judged_for_its_own_addresses_alone() {
     let (egress, ingress) = (Direction::Egress, Direction::Ingress);
     let syn = |from, to| PacketBuilder::v4(from, to).tcp(4000, 443, SYN);
     for (direction, packet, loopback, expected) in [
-        (egress, out().tcp(4000, 443, SYN), false, Reason::DefaultDeny),
-        (ingress, back().tcp(4000, 443, SYN), false, Reason::DefaultDeny),
+        (
+            egress,
+            out().tcp(4000, 443, SYN),
+            false,
+            Reason::DefaultDeny,
+        ),
+        (
+            ingress,
+            back().tcp(4000, 443, SYN),
+            false,
+            Reason::DefaultDeny,
+        ),
         (egress, syn(POD, PEER), false, Reason::NotSubject),
         (ingress, syn(PEER, POD), false, Reason::NotSubject),
         (egress, syn(LOOPBACK, LOOPBACK), true, Reason::NotSubject),
         (ingress, syn(LOCAL, LOCAL), true, Reason::NotSubject),
         // Its own address as a source is no pass for what comes over a wire.
         (ingress, syn(LOCAL, LOCAL), false, Reason::DefaultDeny),
-        (egress, syn(POD, PEER).fragment(3, false), false, Reason::NotSubject),
-        (egress, out().udp(4000, 443).fragment(3, false), false, Reason::Fragment),
+        (
+            egress,
+            syn(POD, PEER).fragment(3, false),
+            false,
+            Reason::NotSubject,
+        ),
+        (
+            egress,
+            out().udp(4000, 443).fragment(3, false),
+            false,
+            Reason::Fragment,
+        ),
     ] {
         let seen = host(&case, direction, &packet, loopback);
         assert_eq!(seen, expected, "{direction:?} {packet:?}");
@@ -545,12 +568,18 @@ fn a_node_adopts_a_live_connection_only_if_policy_permits_it() {
     let case = Case::new(&[ssh], &[]);
     // What the node sends first is nobody's reply yet; what the operator sends makes it one.
     let answer = out().tcp(22, 5000, ACK);
-    assert_eq!(host(&case, Direction::Egress, &answer, false), Reason::DefaultDeny);
+    assert_eq!(
+        host(&case, Direction::Egress, &answer, false),
+        Reason::DefaultDeny
+    );
     let typed = back().tcp(5000, 22, ACK);
     assert_eq!(host(&case, Direction::Ingress, &typed, false), Reason::Rule);
     assert_eq!(host(&case, Direction::Egress, &answer, false), Reason::Rule);
     let other = back().tcp(5000, 23, ACK);
-    assert_eq!(host(&case, Direction::Ingress, &other, false), Reason::DefaultDeny);
+    assert_eq!(
+        host(&case, Direction::Ingress, &other, false),
+        Reason::DefaultDeny
+    );
 }
 
 #[test]

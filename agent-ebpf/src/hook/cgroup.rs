@@ -57,8 +57,7 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
     let (length, protocol) = unsafe { ((*context).len, (*context).protocol) };
     let endpoint = Endpoint { id, flags };
     // SAFETY: as above.
-    let made_here =
-        endpoint.has(Endpoint::ONLY_OWN) && unsafe { (*context).ifindex } == LOOPBACK;
+    let made_here = endpoint.has(Endpoint::ONLY_OWN) && unsafe { (*context).ifindex } == LOOPBACK;
     let Some(word) = word(endpoint) else {
         return DROP;
     };

@@ -13,9 +13,7 @@ use crate::{
     config::DEFAULT_SOCKET,
     control::{
         client,
-        status::{
-            EndpointState, EndpointStatus, FailsafeStatus, Feature, Load, Status, TableFill,
-        },
+        status::{EndpointState, EndpointStatus, FailsafeStatus, Feature, Load, Status, TableFill},
     },
     exit::Answer,
     flow::stage::StageCounts,

@@ -162,9 +162,18 @@ impl FailsafeConfig {
             let name = &entry.value.name;
             let earlier = config.entries.iter().take(place);
             let taken = earlier.map(|other| other.value.name.as_str());
-            if RESERVED.into_iter().chain(taken).any(|other| other == name.value) {
+            if RESERVED
+                .into_iter()
+                .chain(taken)
+                .any(|other| other == name.value)
+            {
                 let seen = format!("`{}` once more", name.value);
-                return Err(at.refuse("failsafe.entries.name", &name.referenced, seen, "another name"));
+                return Err(at.refuse(
+                    "failsafe.entries.name",
+                    &name.referenced,
+                    seen,
+                    "another name",
+                ));
             }
         }
         Ok(config)
@@ -181,7 +190,8 @@ impl FailsafeConfig {
         let mut rules = Vec::new();
         if dhcp.value {
             // RFC 2131, 4.1 and RFC 8415, 7.2: clients and servers each have a port.
-            let ports = [(67, 68), (546, 547)].map(|(first, last)| range(Protocol::Udp, first, last));
+            let ports =
+                [(67, 68), (546, 547)].map(|(first, last)| range(Protocol::Udp, first, last));
             rules.extend(Direction::BOTH.map(|direction| Failsafe {
                 name: "dhcp".to_owned(),
                 direction,
@@ -362,9 +372,9 @@ impl Places {
             (Protocol::Sctp, sctp),
         ];
         let messages = [(IcmpVersion::V4, icmp), (IcmpVersion::V6, icmpv6)];
-        let transport = transport
-            .into_iter()
-            .filter_map(|(protocol, range)| Some(spec(range?).map(|port| PortMatch::Transport { protocol, port })));
+        let transport = transport.into_iter().filter_map(|(protocol, range)| {
+            Some(spec(range?).map(|port| PortMatch::Transport { protocol, port }))
+        });
         let messages = messages
             .into_iter()
             .filter_map(|(version, message)| Some(icmp_match(version, message?)));
@@ -391,9 +401,10 @@ fn spec(range: RawRange) -> Result<PortSpec, Mistake> {
         (None, None) => Ok(PortSpec::Every),
         (None, Some(_)) => Err(("an `endPort` alone", "a `port` with it")),
         (Some(0), _) => Err(("port 0", "1 to 65535")),
-        (Some(first), last) if last.is_some_and(|last| last < first) => {
-            Err(("an `endPort` below its `port`", "the last port of the range"))
-        }
+        (Some(first), last) if last.is_some_and(|last| last < first) => Err((
+            "an `endPort` below its `port`",
+            "the last port of the range",
+        )),
         (Some(first), last) => Ok(PortSpec::Range {
             first,
             last: last.unwrap_or(first),

@@ -422,10 +422,7 @@ fn local(compiled: &Compiled) -> Vec<&SubjectName> {
         .collect()
 }
 
-fn declared(
-    compiled: &Compiled,
-    endpoints: BTreeMap<u16, SubjectName>,
-) -> BTreeMap<u16, Declared> {
+fn declared(compiled: &Compiled, endpoints: BTreeMap<u16, SubjectName>) -> BTreeMap<u16, Declared> {
     let declared = endpoints.into_iter().filter_map(|(id, name)| {
         let subject = compiled.subjects.get(&name)?;
         let declared = Declared {

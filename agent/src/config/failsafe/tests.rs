@@ -69,7 +69,10 @@ fn every_setting_becomes_a_rule_with_its_place() {
     };
     assert_eq!(any.ports, Ports::Listed(vec![every]));
     assert_eq!(one.peers, blocks(["10.0.0.2/32".parse().unwrap()]));
-    assert_eq!(one.ports, Ports::Listed(vec![range(Protocol::Tcp, 6443, 6443)]));
+    assert_eq!(
+        one.ports,
+        Ports::Listed(vec![range(Protocol::Tcp, 6443, 6443)])
+    );
     let (Ports::Listed(metrics_ports), Ports::Listed(ping_ports)) = (&metrics.ports, &ping.ports)
     else {
         panic!("{metrics:?} {ping:?}");
@@ -80,11 +83,18 @@ fn every_setting_becomes_a_rule_with_its_place() {
         kind: Some(8),
         code: Some(0),
     };
-    assert_eq!((ping_ports[0].clone(), ping_ports[2].clone()), (echo, PortMatch::Protocol(47)));
+    assert_eq!(
+        (ping_ports[0].clone(), ping_ports[2].clone()),
+        (echo, PortMatch::Protocol(47))
+    );
     assert_eq!(backup.ports, Ports::Every);
     let lines: Vec<u32> = rules.iter().map(|rule| rule.source.line).collect();
     assert_eq!(lines, [2, 3, 3, 3, 6, 8, 10]);
-    assert!(rules.iter().all(|rule| &*rule.source.file == "settings.yaml"));
+    assert!(
+        rules
+            .iter()
+            .all(|rule| &*rule.source.file == "settings.yaml")
+    );
 }
 
 #[test]
@@ -106,7 +116,9 @@ fn failsafe_prints_as_settings_that_give_it_again() {
 #[test]
 fn what_cannot_be_meant_is_refused_where_it_stands() {
     let entry = |rest: &str| {
-        format!("failsafe:\n  entries:\n  - {{name: x, direction: egress, cidrs: [10.0.0.0/8], {rest}}}\n")
+        format!(
+            "failsafe:\n  entries:\n  - {{name: x, direction: egress, cidrs: [10.0.0.0/8], {rest}}}\n"
+        )
     };
     let cases = [
         (
@@ -125,7 +137,8 @@ fn what_cannot_be_meant_is_refused_where_it_stands() {
              address:port (IPv6: [address]:port)",
         ),
         (
-            "failsafe: {entries: [{name: dhcp, direction: egress, cidrs: [10.0.0.0/8]}]}\n".to_owned(),
+            "failsafe: {entries: [{name: dhcp, direction: egress, cidrs: [10.0.0.0/8]}]}\n"
+                .to_owned(),
             "settings.yaml:1:29: `failsafe.entries.name` is `dhcp` once more, expected another name",
         ),
         (
@@ -155,9 +168,15 @@ fn what_cannot_be_meant_is_refused_where_it_stands() {
     for (text, named) in [
         ("failsafe: {dchp: true}\n", "dchp"),
         ("failsafe:\n  dhcp: maybe\n", "bool"),
-        ("failsafe: {entries: [{name: x, direction: both, cidrs: []}]}\n", "both"),
+        (
+            "failsafe: {entries: [{name: x, direction: both, cidrs: []}]}\n",
+            "both",
+        ),
         ("failsafe: {entries: [{name: x, cidrs: []}]}\n", "direction"),
-        ("failsafe: {entries: [{name: x, direction: egress}]}\n", "cidrs"),
+        (
+            "failsafe: {entries: [{name: x, direction: egress}]}\n",
+            "cidrs",
+        ),
     ] {
         let message = check(text).unwrap_err().to_string();
         assert!(
