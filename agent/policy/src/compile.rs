@@ -27,7 +27,10 @@ use std::{
     net::IpAddr,
 };
 
-pub use self::{compiler::Compiler, services::carry_backends};
+pub use self::{
+    compiler::{Compiler, Delta},
+    services::carry_backends,
+};
 use crate::{
     compiled::{Clock, Compiled, PortTable},
     model::{SubjectName, World},

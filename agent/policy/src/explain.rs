@@ -114,7 +114,12 @@ fn considered(world: &World, question: &Question) -> Vec<ConsideredPolicy> {
         rule: rule_name(question.direction, index),
         file: rule.source.file.to_string(),
         line: rule.source.line,
-        result: RuleResult::new(matching::fit(world, subject, question, rule)),
+        result: RuleResult::new(matching::fit(
+            world,
+            subject.as_ref().into(),
+            question,
+            rule,
+        )),
     };
     isolating(world, subject, question.direction)
         .map(|(policy, rules)| ConsideredPolicy {

@@ -5,9 +5,9 @@
 
 use agent_policy::{
     compiled::Everywhere,
-    model::Time,
+    question::{Evaluator, Why},
     reference::Reference,
-    strategies::{check_agreement, world_and_questions},
+    strategies::{check_agreement, later_questions, world_and_questions},
 };
 use proptest::prelude::*;
 
@@ -16,8 +16,27 @@ proptest! {
 
     #[test]
     fn the_compiled_tables_answer_as_the_reference_does(
-        (world, questions) in world_and_questions(),
+        (world, now, questions) in world_and_questions(),
     ) {
-        check_agreement(&Reference(&world), &Everywhere::new(&world, Time::default()), &questions)?;
+        check_agreement(&Reference(&world), &Everywhere::new(&world, now), &questions)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn older_tables_answer_as_the_reference_does_or_say_that_they_are_stale(
+        (world, now, questions) in later_questions(),
+    ) {
+        let compiled = Everywhere::new(&world, now);
+        for question in &questions {
+            let answer = compiled.answer(question);
+            if answer.why == Why::Stale {
+                prop_assert!(!answer.allows() && question.at > now, "about {:?}", question);
+            } else {
+                prop_assert_eq!(Reference(&world).answer(question), answer, "about {:?}", question);
+            }
+        }
     }
 }

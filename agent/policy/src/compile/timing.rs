@@ -164,3 +164,113 @@ fn weekday(day: civil::Weekday) -> Weekday {
         civil::Weekday::Sunday => Weekday::Sunday,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(text: &str) -> Time {
+        Time::parse(text).unwrap()
+    }
+
+    fn weekly(zone: &str, days: &[Weekday], from: u16, to: u16) -> When {
+        let window = Window {
+            days: days.iter().copied().collect(),
+            from,
+            to,
+        };
+        When {
+            schedule: Some(Schedule {
+                zone: zone.to_owned(),
+                windows: vec![window],
+            }),
+            ..When::default()
+        }
+    }
+
+    #[test]
+    fn what_holds_always_has_no_timing() {
+        assert_eq!(Timing::new(&[&When::default()], Time::default()), None);
+    }
+
+    #[test]
+    fn nothing_begins_or_ends_but_at_a_listed_moment() {
+        let hour = 60;
+        let weekend = [Weekday::Saturday, Weekday::Sunday];
+        let cases = [
+            weekly("UTC", &Weekday::ALL, 9 * hour, 17 * hour),
+            weekly("Asia/Kathmandu", &weekend, 22 * hour, 6 * hour),
+            weekly(
+                "Europe/Berlin",
+                &[Weekday::Sunday],
+                2 * hour + 30,
+                3 * hour + 15,
+            ),
+            weekly(
+                "America/New_York",
+                &[Weekday::Saturday],
+                23 * hour,
+                2 * hour + 30,
+            ),
+            weekly("Australia/Lord_Howe", &Weekday::ALL, hour + 45, hour + 50),
+            weekly("UTC", &[Weekday::Monday], 0, 0),
+        ];
+        // Both changes of the clocks, on either side of the equator, and a week without one.
+        let starts = [
+            "2026-03-06T11:07:00Z",
+            "2026-03-27T05:00:00Z",
+            "2026-10-02T23:59:00Z",
+            "2026-10-24T00:00:01Z",
+            "2026-06-01T12:00:00Z",
+        ];
+        for (case, start) in cases.iter().flat_map(|case| starts.map(|at| (case, at))) {
+            let start = time(start);
+            let timing = Timing::new(&[case], start).unwrap();
+            let mut before = timing.holds(start);
+            let mut flips = 0;
+            let end = start.unix() + (HORIZON_DAYS - 1) * 86_400;
+            for second in (start.unix()..end)
+                .step_by(60)
+                .map(|at| at - at.rem_euclid(60) + 60)
+            {
+                let now = Time::from_unix(second);
+                let holds = timing.holds(now);
+                if holds != before {
+                    flips += 1;
+                    assert!(
+                        timing.changes.contains(&now),
+                        "{case:?} from {start}: {now}"
+                    );
+                }
+                before = holds;
+            }
+            assert!(
+                flips >= 2,
+                "{case:?} from {start} says the same all the time"
+            );
+        }
+    }
+
+    #[test]
+    fn a_window_across_midnight_belongs_to_the_day_it_begins_on() {
+        let night = weekly("UTC", &[Weekday::Friday], 22 * 60, 6 * 60);
+        let timing = Timing::new(&[&night], Time::default()).unwrap();
+        for (at, holds) in [
+            ("2026-11-27T21:59:59Z", false),
+            ("2026-11-27T22:00:00Z", true),
+            ("2026-11-28T05:59:59Z", true),
+            ("2026-11-28T06:00:00Z", false),
+            ("2026-11-28T22:00:00Z", false),
+        ] {
+            assert_eq!(timing.holds(time(at)), holds, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_schedule_that_begins_in_a_year_is_seen_from_there() {
+        let mut when = weekly("UTC", &[Weekday::Monday], 9 * 60, 10 * 60);
+        when.not_before = Some(time("2027-11-23T12:00:00Z"));
+        let timing = Timing::new(&[&when], time("2026-11-24T12:00:00Z")).unwrap();
+        assert!(timing.changes.contains(&time("2027-11-29T09:00:00Z")));
+    }
+}

@@ -1,4 +1,4 @@
-//! Whether one rule fits one question: selectors, blocks and ports, each spelled out.
+//! Whether one rule fits one question: selectors, names and blocks, each spelled out.
 //!
 //! Also what `explain` shows rule by rule. Imports the model and the question only.
 
@@ -8,58 +8,163 @@ use ipnet::IpNet;
 
 use crate::{
     model::{
-        Direction, Labels, NamespaceScope, Peer, Peers, PortMatch, PortSpec, Ports, Requirement,
-        Rule, Selector, Workload, World,
+        Direction, Failsafe, Labels, NamespaceScope, Peer, Peers, Ports, Requirement, Rule,
+        Selector, TierRule, When, Workload, World,
     },
     question::Question,
+    reference::{ports, subject::Subject, time},
 };
 
-/// The two halves of a rule's answer, kept apart so that people can be told which one failed.
+/// The parts of a rule's answer, kept apart so that people can be told which one failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fit {
-    pub(crate) peer: bool,
-    pub(crate) port: bool,
+pub struct Fit {
+    pub peer: bool,
+    pub port: bool,
+    /// Whether the rule exists at the moment of the question. Not whether its policy does.
+    pub time: bool,
 }
 
+/// What a rule of any kind asks of a question.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Condition<'w> {
+    peers: &'w Peers,
+    ports: &'w Ports,
+    when: Option<&'w When>,
+}
+
+// === impl Fit ===
+
 impl Fit {
-    pub(crate) fn permits(self) -> bool {
-        let Self { peer, port } = self;
-        peer && port
+    /// Whether the rule matches.
+    pub fn permits(self) -> bool {
+        let Self { peer, port, time } = self;
+        peer && port && time
     }
 }
 
-pub(crate) fn fit(world: &World, subject: &Workload, question: &Question, rule: &Rule) -> Fit {
+// === impl Condition ===
+
+impl<'w> From<&'w Rule> for Condition<'w> {
+    fn from(rule: &'w Rule) -> Self {
+        let Rule {
+            peers,
+            ports,
+            source: _,
+        } = rule;
+        Self {
+            peers,
+            ports,
+            when: None,
+        }
+    }
+}
+
+impl<'w> From<&'w TierRule> for Condition<'w> {
+    fn from(rule: &'w TierRule) -> Self {
+        let TierRule {
+            name: _,
+            action: _,
+            peers,
+            ports,
+            when,
+            source: _,
+        } = rule;
+        Self {
+            peers,
+            ports,
+            when: Some(when),
+        }
+    }
+}
+
+impl<'w> From<&'w Failsafe> for Condition<'w> {
+    fn from(failsafe: &'w Failsafe) -> Self {
+        let Failsafe {
+            name: _,
+            direction: _,
+            peers,
+            ports,
+            source: _,
+        } = failsafe;
+        Self {
+            peers,
+            ports,
+            when: None,
+        }
+    }
+}
+
+pub(crate) fn fit<'w>(
+    world: &'w World,
+    subject: Subject<'w>,
+    question: &Question,
+    rule: impl Into<Condition<'w>>,
+) -> Fit {
+    let Condition { peers, ports, when } = rule.into();
     // §1.4: an address that nobody owns is no workload; nor is that of a node, whoever runs there.
-    let peer = world
+    let owner = world
         .addresses
         .get(&question.peer)
         .and_then(|name| world.workloads.get(name))
         .map(AsRef::as_ref);
-    let destination = match question.direction {
-        Direction::Ingress => Some(subject),
-        Direction::Egress => peer,
+    // §1.8: names are looked up where the connection goes.
+    let named = match question.direction {
+        Direction::Ingress => subject.ports(),
+        Direction::Egress => owner.map_or(&[][..], |owner| &owner.ports),
+    };
+    let listed = |peers: &Vec<Peer>| {
+        peers
+            .iter()
+            .any(|peer| is_peer(world, subject, peer, question.peer, owner))
     };
     Fit {
-        peer: peers_include(world, &rule.peers, question.peer, peer),
-        port: ports_include(&rule.ports, question, destination),
+        peer: match peers {
+            Peers::Every => true,
+            Peers::Listed(peers) => listed(peers),
+        },
+        port: ports::include(ports, question, named),
+        time: when.is_none_or(|when| time::holds(when, question.at)),
     }
 }
 
-/// §1.4
-fn peers_include(world: &World, peers: &Peers, address: IpAddr, owner: Option<&Workload>) -> bool {
-    match peers {
-        Peers::Every => true,
-        Peers::Listed(peers) => peers.iter().any(|peer| match peer {
-            Peer::Workloads {
-                namespaces,
-                workloads,
-            } => owner.is_some_and(|owner| {
-                in_scope(world, namespaces, &owner.name.namespace)
-                    && selects(workloads, &owner.labels)
-            }),
-            Peer::Block { cidr, except } => in_block(cidr, except, address),
-            Peer::Nodes(_) | Peer::OwnNode | Peer::Domain(_) => false,
+/// §1.4, §6.4
+fn is_peer(
+    world: &World,
+    subject: Subject<'_>,
+    peer: &Peer,
+    address: IpAddr,
+    owner: Option<&Workload>,
+) -> bool {
+    match peer {
+        Peer::Workloads {
+            namespaces,
+            workloads,
+        } => owner.is_some_and(|owner| {
+            in_scope(world, namespaces, &owner.name.namespace) && selects(workloads, &owner.labels)
         }),
+        Peer::Block { cidr, except } => in_block(cidr, except, address),
+        Peer::Nodes(selector) => world
+            .nodes
+            .values()
+            .any(|node| selects(selector, &node.labels) && node.addresses.contains(&address)),
+        Peer::OwnNode => subject
+            .node(world)
+            .is_some_and(|node| node.addresses.contains(&address)),
+        Peer::Domain(pattern) => world
+            .names
+            .iter()
+            .any(|(name, addresses)| is_named(pattern, name) && addresses.contains(&address)),
+    }
+}
+
+/// §6.4: `*.` stands for one or more whole labels, so never for none.
+fn is_named(pattern: &str, name: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        None => pattern == name,
+        Some(parent) => name
+            .strip_suffix(parent)
+            .and_then(|rest| rest.strip_suffix('.'))
+            .is_some_and(|labels| !labels.is_empty()),
     }
 }
 
@@ -111,36 +216,6 @@ pub(crate) fn selects(selector: &Selector, labels: &Labels) -> bool {
             Requirement::Exists { key } => labels.contains_key(key),
             Requirement::DoesNotExist { key } => !labels.contains_key(key),
         })
-}
-
-/// §1.7, §1.8, §1.9
-fn ports_include(ports: &Ports, question: &Question, destination: Option<&Workload>) -> bool {
-    match ports {
-        Ports::Every => true,
-        Ports::Listed(ports) => ports
-            .iter()
-            .any(|port| port_includes(port, question, destination)),
-    }
-}
-
-fn port_includes(listed: &PortMatch, question: &Question, destination: Option<&Workload>) -> bool {
-    let PortMatch::Transport { protocol, port } = listed else {
-        return false;
-    };
-    // §1.9: ICMP is none of the listed protocols, so a rule with ports never permits it.
-    protocol.number() == question.protocol
-        && match port {
-            PortSpec::Every => true,
-            PortSpec::Range { first, last } => (*first..=*last).contains(&question.port),
-            // §1.8: a name that the destination does not have matches nothing.
-            PortSpec::Name(name) => destination.is_some_and(|destination| {
-                destination.ports.iter().any(|named| {
-                    named.name == *name
-                        && named.protocol == *protocol
-                        && named.port == question.port
-                })
-            }),
-        }
 }
 
 #[cfg(test)]

@@ -1,36 +1,24 @@
-//! Namespaces, nodes and workloads that are worth asking about.
+//! Namespaces, nodes, workloads and Services that are worth asking about, and policies over them.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
 use proptest::{collection::vec, option, prelude::*, sample};
 
-use super::policies::{self, labels, named_port};
-use crate::model::{
-    EndpointSpec, Labels, NamedPort, Node, ObjectName, Source, Workload, WorkloadKind, World,
+use super::{
+    alphabet::{
+        DOMAINS, NAMESPACES, NODES, SLOTS, address, labels, named_port, of_node, source, v4, v6,
+    },
+    policies::policy,
+    services::service,
+    tiers::{failsafe, tier_policy},
 };
-
-pub(super) const NAMESPACES: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
-const NODES: [&str; 2] = ["one", "two"];
-/// Workloads live in `10.1.0.0/28` and `fd01::/124`.
-pub(super) const SLOTS: u8 = 16;
-
-pub(super) fn source() -> Source {
-    Source {
-        file: "generated".into(),
-        line: 1,
-    }
-}
-
-pub(super) fn v4(slot: u8) -> IpAddr {
-    Ipv4Addr::new(10, 1, 0, slot).into()
-}
-
-pub(super) fn v6(slot: u8) -> IpAddr {
-    Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, slot.into()).into()
-}
+use crate::model::{
+    EndpointSpec, Labels, NamedPort, Node, ObjectName, Workload, WorkloadKind, World,
+};
 
 /// What decides how a workload is built, before it has a name and a place.
 #[derive(Clone, Debug)]
@@ -41,6 +29,9 @@ struct Draft {
     node: Option<&'static str>,
     families: (bool, bool),
     shape: Shape,
+    ready: bool,
+    /// Whether one that shares its node's addresses says so.
+    lists_addresses: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,23 +39,65 @@ enum Shape {
     Pod,
     HostNetwork,
     Cgroup,
+    Unit,
 }
 
-/// Two to four namespaces, two nodes, three to ten workloads and up to five policies.
+/// Two to four namespaces, two nodes, three to ten workloads, and a few of everything else.
 pub fn world() -> impl Strategy<Value = World> {
     let namespaces = vec(labels(), 2..=NAMESPACES.len());
     let slots = Just((0..SLOTS).collect::<Vec<_>>()).prop_shuffle();
-    (namespaces, vec(draft(), 3..=10), slots).prop_flat_map(|(namespaces, drafts, slots)| {
-        let world = populated(&namespaces, &drafts, &slots);
-        let policies = vec(policies::policy(namespaces.len()), 0..=5);
-        (Just(world), policies).prop_map(|(mut world, policies)| {
-            world.network_policies.extend(
-                policies
-                    .into_iter()
-                    .map(|policy| (policy.name.clone(), Arc::new(policy))),
-            );
-            world
-        })
+    let nodes = [labels(), labels()];
+    (namespaces, nodes, vec(draft(), 3..=10), slots).prop_flat_map(
+        |(namespaces, nodes, drafts, slots)| {
+            let world = populated(&namespaces, &nodes, &drafts, &slots);
+            (Just(world), said(namespaces.len())).prop_map(|(world, said)| World {
+                namespaces: world.namespaces,
+                workloads: world.workloads,
+                nodes: world.nodes,
+                addresses: world.addresses,
+                ..said
+            })
+        },
+    )
+}
+
+/// Everything but who is there.
+fn said(namespaces: usize) -> impl Strategy<Value = World> {
+    let policies = vec(policy(namespaces), 0..=5);
+    let ranked = vec(tier_policy(), 0..=6);
+    let failsafe = vec(failsafe(), 0..=2);
+    let services = vec(service(namespaces), 0..=3);
+    (policies, ranked, failsafe, services, names()).prop_map(
+        |(policies, ranked, failsafe, services, names)| World {
+            network_policies: policies
+                .into_iter()
+                .map(|policy| (policy.name.clone(), Arc::new(policy)))
+                .collect(),
+            tier_policies: ranked
+                .into_iter()
+                .map(|policy| (policy.id.clone(), Arc::new(policy)))
+                .collect(),
+            failsafe: Arc::new(failsafe),
+            services: services
+                .into_iter()
+                .map(|service| (service.name.clone(), Arc::new(service)))
+                .collect(),
+            names,
+            ..World::default()
+        },
+    )
+}
+
+fn names() -> impl Strategy<Value = BTreeMap<String, Arc<BTreeSet<IpAddr>>>> {
+    let named = (
+        sample::select(&DOMAINS[..]),
+        vec(address(), 1..=3).prop_map(|addresses| addresses.into_iter().collect()),
+    );
+    vec(named, 0..=4).prop_map(|named| {
+        named
+            .into_iter()
+            .map(|(name, addresses)| (name.to_owned(), Arc::new(addresses)))
+            .collect()
     })
 }
 
@@ -73,6 +106,7 @@ fn draft() -> impl Strategy<Value = Draft> {
         6 => Just(Shape::Pod),
         1 => Just(Shape::HostNetwork),
         1 => Just(Shape::Cgroup),
+        1 => Just(Shape::Unit),
     ];
     let families = prop_oneof![
         4 => Just((true, true)),
@@ -87,18 +121,24 @@ fn draft() -> impl Strategy<Value = Draft> {
         node,
         families,
         shape,
+        prop::bool::weighted(0.7),
+        prop::bool::weighted(0.7),
     )
-        .prop_map(|(namespace, labels, ports, node, families, shape)| Draft {
-            namespace,
-            labels,
-            ports,
-            node,
-            families,
-            shape,
-        })
+        .prop_map(
+            |(namespace, labels, ports, node, families, shape, ready, lists_addresses)| Draft {
+                namespace,
+                labels,
+                ports,
+                node,
+                families,
+                shape,
+                ready,
+                lists_addresses,
+            },
+        )
 }
 
-fn populated(namespaces: &[Labels], drafts: &[Draft], slots: &[u8]) -> World {
+fn populated(namespaces: &[Labels], nodes: &[Labels], drafts: &[Draft], slots: &[u8]) -> World {
     let mut world = World::default();
     for (name, labels) in NAMESPACES.iter().zip(namespaces) {
         let mut labels = labels.clone();
@@ -107,16 +147,11 @@ fn populated(namespaces: &[Labels], drafts: &[Draft], slots: &[u8]) -> World {
             .namespaces
             .insert((*name).to_owned(), Arc::new(labels));
     }
-    for (number, name) in (1..).zip(NODES) {
-        let addresses = [
-            IpAddr::from(Ipv4Addr::new(10, 0, 0, number)),
-            IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number.into())),
-        ];
-        let (labels, addresses) = (Labels::new(), addresses.into());
+    for ((number, name), labels) in (1..).zip(NODES).zip(nodes) {
         let node = Node {
             name: name.to_owned(),
-            labels,
-            addresses,
+            labels: labels.clone(),
+            addresses: of_node(number).into(),
             source: source(),
         };
         world.nodes.insert(name.to_owned(), Arc::new(node));
@@ -145,6 +180,8 @@ fn workload(world: &World, draft: &Draft, slot: u8, namespaces: usize) -> Worklo
         node,
         families,
         shape,
+        ready,
+        lists_addresses,
     } = draft;
     let namespace = NAMESPACES
         .get(namespace.index(namespaces))
@@ -158,7 +195,8 @@ fn workload(world: &World, draft: &Draft, slot: u8, namespaces: usize) -> Worklo
                 .map(|(_, address)| address)
                 .collect()
         }
-        Shape::HostNetwork | Shape::Cgroup => node
+        Shape::HostNetwork | Shape::Cgroup | Shape::Unit => node
+            .filter(|_| *lists_addresses)
             .and_then(|node| world.nodes.get(node))
             .map(|node| node.addresses.clone())
             .unwrap_or_default(),
@@ -170,7 +208,7 @@ fn workload(world: &World, draft: &Draft, slot: u8, namespaces: usize) -> Worklo
     Workload {
         name: ObjectName::new(namespace, format!("w{slot}")),
         kind: match shape {
-            Shape::Cgroup => WorkloadKind::Workload,
+            Shape::Cgroup | Shape::Unit => WorkloadKind::Workload,
             Shape::Pod | Shape::HostNetwork => WorkloadKind::Pod,
         },
         labels: labels.clone(),
@@ -178,9 +216,10 @@ fn workload(world: &World, draft: &Draft, slot: u8, namespaces: usize) -> Worklo
         ports,
         node: node.map(str::to_owned),
         host_network: matches!(shape, Shape::HostNetwork),
-        ready: true,
+        ready: *ready,
         endpoint: match shape {
-            Shape::Cgroup => Some(EndpointSpec::Cgroup(format!("w{slot}.service"))),
+            Shape::Cgroup => Some(EndpointSpec::Cgroup(format!("w{slot}.slice"))),
+            Shape::Unit => Some(EndpointSpec::SystemdUnit(format!("w{slot}.service"))),
             Shape::Pod => Some(EndpointSpec::Interface(format!("veth{slot}"))),
             Shape::HostNetwork => None,
         },

@@ -1,21 +1,25 @@
 //! The strategies are only worth something if they find mistakes: here some are made.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod network_policies;
+mod others;
+mod ranked;
+
+use std::collections::BTreeMap;
 
 use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
 
-use super::{super::*, with_each_rule_list};
+use super::{super::*, with_each_rule_list, with_each_tier_policy, with_each_tier_rule_list};
 use crate::{
-    model::{NamespaceScope, Peer, Peers, PortMatch, PortSpec, Ports, Protocol, Rule, Selector},
-    question::Why,
+    model::{Peer, Peers, PolicyKind, PortMatch, Ports, Tier},
+    question::{Action, Why},
     reference::Reference,
 };
 
 /// Worlds that are the same in every run.
-fn fixed_worlds(count: usize) -> impl Iterator<Item = (World, Vec<Question>)> {
+fn fixed_worlds(count: usize) -> impl Iterator<Item = (World, Time, Vec<Question>)> {
     let mut runner = TestRunner::deterministic();
     (0..count).map(move |_| {
         world_and_questions()
@@ -27,143 +31,105 @@ fn fixed_worlds(count: usize) -> impl Iterator<Item = (World, Vec<Question>)> {
 
 #[test]
 fn every_reason_occurs() {
-    let mut seen = BTreeMap::<&str, usize>::new();
-    for (world, questions) in fixed_worlds(30) {
+    let mut seen = BTreeMap::<String, usize>::new();
+    for (world, _, questions) in fixed_worlds(60) {
         for question in &questions {
-            let reason = match Reference(&world).answer(question).why {
-                Why::UnknownSubject => "unknown subject",
-                Why::ItsOwnAddress => "own address",
-                Why::OwnNode => "own node",
-                Why::NotIsolated => "not isolated",
-                Why::Rule { .. } => "rule",
-                Why::DefaultDeny => "default deny",
-                Why::Stale => "stale",
+            let answer = Reference(&world).answer(question);
+            let reason = match &answer.why {
+                Why::UnknownSubject => "unknown subject".to_owned(),
+                Why::ItsOwnAddress => "own address".to_owned(),
+                Why::OwnNode => "own node".to_owned(),
+                Why::NotIsolated => "not isolated".to_owned(),
+                Why::DefaultDeny => format!("default deny: {:?}", answer.action),
+                Why::Stale => "stale".to_owned(),
+                Why::Rule(rule) => match rule.policy.kind {
+                    PolicyKind::Failsafe => "failsafe".to_owned(),
+                    PolicyKind::NetworkPolicy => "network policy".to_owned(),
+                    PolicyKind::ClusterNetworkPolicy | PolicyKind::RingfencePolicy => {
+                        let tier = world.tier_policies[&rule.policy].tier;
+                        format!("{tier:?}: {:?}", answer.action)
+                    }
+                },
             };
             *seen.entry(reason).or_default() += 1;
         }
     }
-    for reason in [
+    let denials = [Action::Drop, Action::Reject];
+    let all = [Action::Allow, Action::Drop, Action::Reject];
+    let reasons = [
+        "unknown subject",
         "own address",
         "own node",
         "not isolated",
-        "rule",
-        "default deny",
-    ] {
-        let times = seen.get(reason).copied().unwrap_or(0);
-        assert!(times > 20, "{reason} occurs too rarely: {seen:?}");
+        "failsafe",
+        "network policy",
+    ]
+    .map(str::to_owned)
+    .into_iter()
+    .chain(denials.map(|action| format!("default deny: {action:?}")))
+    .chain(denials.map(|action| format!("{:?}: {action:?}", Tier::Quarantine)))
+    .chain(all.map(|action| format!("{:?}: {action:?}", Tier::Admin)))
+    .chain(all.map(|action| format!("{:?}: {action:?}", Tier::Baseline)));
+    for reason in reasons {
+        let times = seen.get(&reason).copied().unwrap_or(0);
+        assert!(times > 20, "{reason} occurs too rarely: {seen:#?}");
     }
 }
 
 /// A mistake that an evaluator could make, made in the world that it sees.
-type Mistake = fn(&World) -> World;
+type Mistake = (&'static str, fn(&World) -> World);
 
 #[test]
 fn the_questions_find_an_evaluator_that_errs() {
-    let mistakes: [(&str, Mistake); 7] = [
-        ("exceptions are forgotten", |world| {
-            with_each_rule_list(world, |rules| {
-                for_each_peer(rules, |peer| {
-                    if let Peer::Block { except, .. } = peer {
-                        except.clear();
-                    }
-                });
-            })
-        }),
-        ("an exception holds beyond its block", |world| {
-            with_each_rule_list(world, |rules| {
-                for rule in rules {
-                    let Peers::Listed(peers) = &mut rule.peers else {
-                        continue;
-                    };
-                    let holes: Vec<_> = peers
-                        .iter()
-                        .filter_map(|peer| match peer {
-                            Peer::Block { except, .. } => Some(except.clone()),
-                            _ => None,
-                        })
-                        .flatten()
-                        .collect();
-                    for peer in peers {
-                        if let Peer::Block { except, .. } = peer {
-                            except.clone_from(&holes);
-                        }
-                    }
-                }
-            })
-        }),
-        ("ranges end one too early", |world| {
-            with_each_rule_list(world, |rules| {
-                for_each_port(rules, |port| {
-                    if let PortMatch::Transport {
-                        port: PortSpec::Range { first, last },
-                        ..
-                    } = port
-                        && first < last
-                    {
-                        *last -= 1;
-                    }
-                });
-            })
-        }),
-        ("UDP is taken for SCTP", |world| {
-            with_each_rule_list(world, |rules| {
-                for_each_port(rules, |port| {
-                    if let PortMatch::Transport { protocol, .. } = port
-                        && *protocol == Protocol::Udp
-                    {
-                        *protocol = Protocol::Sctp;
-                    }
-                });
-            })
-        }),
-        ("named ports are forgotten", |world| {
-            let mut world = world.clone();
-            world
-                .workloads
-                .values_mut()
-                .for_each(|workload| Arc::make_mut(workload).ports.clear());
-            world
-        }),
-        ("a selector of namespaces means all of them", |world| {
-            with_each_rule_list(world, |rules| {
-                for_each_peer(rules, |peer| {
-                    if let Peer::Workloads { namespaces, .. } = peer {
-                        *namespaces = NamespaceScope::Matching(Selector::default());
-                    }
-                });
-            })
-        }),
-        ("a pod on the host network is a subject", |world| {
-            let mut world = world.clone();
-            world
-                .workloads
-                .values_mut()
-                .for_each(|workload| Arc::make_mut(workload).host_network = false);
-            world
-        }),
+    let worlds: Vec<_> = fixed_worlds(150).collect();
+    let lists: [&[Mistake]; 4] = [
+        &network_policies::MISTAKES,
+        &ranked::MISTAKES,
+        &ranked::OF_SCHEDULES,
+        &others::MISTAKES,
     ];
-    let worlds: Vec<_> = fixed_worlds(60).collect();
-    for (what, mistake) in mistakes {
-        let found = worlds.iter().any(|(world, questions)| {
+    let mut missed = Vec::new();
+    for (what, mistake) in lists.into_iter().flatten() {
+        let found = worlds.iter().any(|(world, _, questions)| {
             let wrong = mistake(world);
-            check_agreement(&Reference(world), &Reference(&wrong), questions).is_err()
+            wrong != *world
+                && check_agreement(&Reference(world), &Reference(&wrong), questions).is_err()
         });
-        assert!(found, "not found: {what}");
-    }
-}
-
-fn for_each_peer(rules: &mut [Rule], change: impl Fn(&mut Peer)) {
-    for rule in rules {
-        if let Peers::Listed(peers) = &mut rule.peers {
-            peers.iter_mut().for_each(&change);
+        if !found {
+            missed.push(what);
         }
     }
+    assert!(missed.is_empty(), "not found: {missed:#?}");
 }
 
-fn for_each_port(rules: &mut [Rule], change: impl Fn(&mut PortMatch)) {
-    for rule in rules {
-        if let Ports::Listed(ports) = &mut rule.ports {
-            ports.iter_mut().for_each(&change);
+fn with_each_peer(world: &World, change: fn(&mut Peer)) -> World {
+    with_each_list_of_peers(world, |peers| peers.iter_mut().for_each(change))
+}
+
+fn with_each_list_of_peers(world: &World, change: impl Fn(&mut Vec<Peer>)) -> World {
+    let listed = |peers: &mut Peers| {
+        if let Peers::Listed(peers) = peers {
+            change(peers);
         }
-    }
+    };
+    let world = with_each_rule_list(world, |rules| {
+        rules.iter_mut().for_each(|rule| listed(&mut rule.peers));
+    });
+    with_each_tier_rule_list(&world, |rules| {
+        rules.iter_mut().for_each(|rule| listed(&mut rule.peers));
+    })
+}
+
+fn with_each_port(world: &World, change: fn(&mut PortMatch)) -> World {
+    let listed = |ports: &mut Ports| {
+        if let Ports::Listed(ports) = ports {
+            ports.iter_mut().for_each(change);
+        }
+    };
+    let world = with_each_rule_list(world, |rules| {
+        rules.iter_mut().for_each(|rule| listed(&mut rule.ports));
+    });
+    with_each_tier_rule_list(&world, |rules| {
+        rules.iter_mut().for_each(|rule| listed(&mut rule.ports));
+    })
 }
