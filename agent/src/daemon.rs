@@ -26,7 +26,11 @@ use tokio::{
 use crate::{
     config::Config,
     control::server::Server,
-    daemon::{controller::Controller, status::Shared, traffic::Traffic},
+    daemon::{
+        controller::{Controller, Kept},
+        status::Shared,
+        traffic::Traffic,
+    },
     datapath::{attach, bpffs::BpfDir, engine::Engine, features, object::Sizes},
     flow::ring::{DEFAULT_LINES, Ring},
 };
@@ -61,8 +65,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 
     let mut controller = Controller::new(
         inputs,
-        endpoints::Registry::open(&config.state_dir, engine.programmed())?,
-        clock::Timekeeper::open(&config.state_dir),
+        Kept {
+            registry: endpoints::Registry::open(&config.state_dir, engine.programmed())?,
+            timekeeper: clock::Timekeeper::open(&config.state_dir),
+        },
         engine,
         Arc::clone(&shared),
         config.node.clone(),

@@ -178,7 +178,7 @@ fn a_node_leaves_pods_and_loopback_alone() -> Result<()> {
             host.agent.log()
         );
     }
-    let loopback = ["127.0.0.1", "::1"].map(|text| text.parse::<IpAddr>());
+    let loopback = ["127.0.0.1", "::1"].map(str::parse::<IpAddr>);
     for address in loopback {
         let to = (address?, PORT).into();
         let seen = host.probe(host.lab.host(), to)?;

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use agent_policy::model::Time;
 use anyhow::{Context, Result, ensure};
 use ringfence_lab::agent::Agent;
+use ringfence_lab::lab::Peer;
 use ringfence_lab::probe::{Outcome, Protocol};
 use ringfence_lab::scene::{FRIEND_ONLY, PORT, Scene};
 use ringfence_lab::wait::eventually;
@@ -35,8 +36,8 @@ fn ends_at(scene: &Scene) -> SocketAddr {
     scene.server.v4(PORT)
 }
 
-fn is_denied(outcome: Outcome) -> bool {
-    outcome != Outcome::Allowed
+fn is_denied(scene: &Scene, from: &Peer) -> bool {
+    from.probe(Protocol::Tcp, ends_at(scene)) != Outcome::Allowed
 }
 
 const SERVER: &str = "subject: {workloads: {selector: {matchLabels: {app: server}}}}";
@@ -135,9 +136,7 @@ fn a_quarantine_cuts_everything_and_ends_with_nobody_there() -> Result<()> {
         &format!("tier: Quarantine\n{SERVER}\nwhen: {{expires: {expires:?}}}"),
     );
     scene.policy(&format!("{FRIEND_ONLY}{quarantine}"))?;
-    let cut = eventually(IN_FORCE, || {
-        is_denied(scene.friend.probe(Protocol::Tcp, to))
-    });
+    let cut = eventually(IN_FORCE, || is_denied(&scene, &scene.friend));
     ensure!(cut, "the quarantine is not in force:\n{}", agent.log());
     let shown = agent.status()?["next_change"].clone();
     ensure!(shown == expires.as_str(), "{shown} instead of {expires}");
@@ -184,9 +183,7 @@ fn a_permission_that_expires_ends_new_and_live_connections_with_nobody_there() -
     agent.kill()?;
 
     let deadline = Duration::from_secs(u64::try_from(LASTS)?) + PUNCTUAL;
-    let over = eventually(deadline, || {
-        is_denied(scene.stranger.probe(Protocol::Tcp, to))
-    });
+    let over = eventually(deadline, || is_denied(&scene, &scene.stranger));
     ensure!(over, "the permission does not end without an agent");
     scene.stranger.is_dropped_to(Protocol::Tcp, to)?;
     ensure!(live.advances().is_err(), "a live connection goes on");

@@ -56,10 +56,12 @@ impl Tables<[u8; 4]> for Told {
     }
 
     fn port_table(&self, key: &PolicyKey) -> Versioned {
-        let known = self.answers.keys().position(|(direction, identity)| {
-            (key.set, key.direction, key.identity) == (SET, *direction, *identity)
-        });
-        Versioned::settled(known.map_or(NO_TABLE, |place| place as u32 + 1))
+        let known = (1..)
+            .zip(self.answers.keys())
+            .find(|(_, (direction, identity))| {
+                (key.set, key.direction, key.identity) == (SET, *direction, *identity)
+            });
+        Versioned::settled(known.map_or(NO_TABLE, |(table, _)| table))
     }
 
     fn decision(&self, key: &PortKey) -> Decision {

@@ -287,13 +287,11 @@ impl Places {
         text: &Spanned<String>,
         expected: &str,
     ) -> Result<Placed<T>, ConfigError> {
-        match text.value.parse() {
-            Ok(value) => Ok(self.placed(value, &text.referenced)),
-            Err(_) => {
-                let seen = format!("`{}`", text.value);
-                Err(self.refuse(setting, &text.referenced, seen, expected))
-            }
-        }
+        let Ok(value) = text.value.parse() else {
+            let seen = format!("`{}`", text.value);
+            return Err(self.refuse(setting, &text.referenced, seen, expected));
+        };
+        Ok(self.placed(value, &text.referenced))
     }
 
     /// Without host bits: who may pass must be what is written.

@@ -182,16 +182,15 @@ fn port(port: &PortMatch) -> String {
             kind,
             code,
         } => {
-            let message: String = [kind, code]
-                .into_iter()
-                .flatten()
-                .map(|number| format!("/{number}"))
-                .collect();
             let version = match version {
                 IcmpVersion::V4 => "ICMP",
                 IcmpVersion::V6 => "ICMPv6",
             };
-            format!("{version}{message}")
+            match (kind, code) {
+                (None, _) => version.to_owned(),
+                (Some(kind), None) => format!("{version}/{kind}"),
+                (Some(kind), Some(code)) => format!("{version}/{kind}/{code}"),
+            }
         }
         PortMatch::Protocol(number) => format!("protocol {number}"),
     }

@@ -64,6 +64,12 @@ pub(crate) struct Controller {
     refused: Option<Instant>,
 }
 
+/// What outlives an agent, in the state folder.
+pub(crate) struct Kept {
+    pub(crate) registry: Registry,
+    pub(crate) timekeeper: Timekeeper,
+}
+
 /// What is to be, of the world that is in force.
 #[derive(Debug, Default)]
 struct Desired {
@@ -87,8 +93,7 @@ struct Declared {
 impl Controller {
     pub(crate) fn new(
         inputs: Inputs,
-        registry: Registry,
-        timekeeper: Timekeeper,
+        kept: Kept,
         engine: Engine,
         shared: Arc<Shared>,
         node: String,
@@ -96,6 +101,10 @@ impl Controller {
         cgroups: watch::Sender<Vec<EndpointSpec>>,
     ) -> Self {
         let desired = Desired::default();
+        let Kept {
+            registry,
+            timekeeper,
+        } = kept;
         Self {
             inputs,
             registry,
@@ -237,12 +246,12 @@ impl Controller {
             }
             None => Compiler::new(World::clone(&world), scope, held, clock),
         };
-        let compiled = compiler.compiled();
-        let local = local(compiled);
+        let tables = compiler.compiled();
+        let local = local(tables);
         let capacity = self.engine.capacity().endpoints;
         let assignment = self.registry.assign(local.into_iter(), capacity)?;
         let endpoints = assignment.endpoints().clone();
-        let plan = Plan::new(self.engine.programmed(), compiled, &endpoints);
+        let plan = Plan::new(self.engine.programmed(), tables, &endpoints);
 
         plan.check(self.engine.programmed(), self.engine.capacity())
             .map_err(crate::datapath::sync::ApplyError::Overflow)
@@ -261,10 +270,10 @@ impl Controller {
             );
         }
         self.inventory
-            .send_replace(Arc::new(inventory(&world, compiled, &endpoints)));
+            .send_replace(Arc::new(inventory(&world, tables, &endpoints)));
         self.desired = Desired {
-            endpoints: declared(compiled, endpoints),
-            next_change: compiled.next_change,
+            endpoints: declared(tables, endpoints),
+            next_change: tables.next_change,
             world,
             this_node,
             clock,

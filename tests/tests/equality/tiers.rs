@@ -23,7 +23,7 @@ pub(crate) fn policies(
     let tier = sample::select(vec![Tier::Admin, Tier::Baseline, Tier::Admin]);
     let denied = sample::select(vec![Denied::Drop, Denied::Reject]);
     let one = (tier, denied, rules.clone(), rules, when(now));
-    let drafts = vec(one, 0..3).prop_map(|drafts| {
+    vec(one, 0..3).prop_map(|drafts| {
         let numbered = drafts.into_iter().enumerate();
         numbered
             .map(|(number, (tier, denied, ingress, egress, when))| {
@@ -49,8 +49,7 @@ pub(crate) fn policies(
                 (id, Arc::new(policy))
             })
             .collect()
-    });
-    drafts
+    })
 }
 
 fn rule(peers: Vec<IpAddr>, ports: Vec<u16>, now: Time) -> impl Strategy<Value = TierRule> + Clone {
