@@ -43,9 +43,11 @@ impl Compiler {
         }
         for (subject, contents) in wanted {
             let [live, ..] = &contents;
-            let flags = match live.addresses {
-                Addresses::Own => Endpoint::OWNS_ADDRESSES | Endpoint::CHECK_SOURCE,
-                Addresses::OfNode => 0,
+            let flags = match (subject, live.addresses) {
+                // Its hooks see what pods do, too.
+                (SubjectName::Node(_), _) => Endpoint::ONLY_OWN,
+                (_, Addresses::Own) => Endpoint::OWNS_ADDRESSES | Endpoint::CHECK_SOURCE,
+                (_, Addresses::OfNode) => 0,
             };
             let numbers = contents.map(|content| self.set_ids.get(&content).unwrap_or_default());
             let [live, audit, staged] = numbers;
