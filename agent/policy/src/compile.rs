@@ -55,5 +55,5 @@ pub fn compile(
     held: &BTreeMap<u32, PortTable>,
     clock: Clock,
 ) -> Compiled {
-    Compiler::new(world.clone(), scope.clone(), held, clock).into_compiled()
+    Compiler::new(world, scope.clone(), held, clock).into_compiled()
 }

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::{
     model::{Direction, PolicyId, Source, SubjectName, Terms, Time},
-    question::{RuleId, View},
+    question::{Origin, Question, RuleId, View},
 };
 
 /// The compiled state of one node.
@@ -164,17 +164,20 @@ impl Clock {
 }
 
 impl At<'_> {
-    /// The verdict for a new flow of `subject`.
-    pub fn decide(
-        &self,
-        subject: &Subject,
-        view: View,
-        direction: Direction,
-        peer: IpAddr,
-        protocol: u8,
-        port: u16,
-        made_here: bool,
-    ) -> Verdict {
+    /// The verdict for the flow that a question is about, of a subject of these tables. The question's
+    /// own subject and time are not looked at.
+    pub fn decide(&self, subject: &Subject, question: &Question) -> Verdict {
+        let Question {
+            subject: _,
+            direction,
+            peer,
+            protocol,
+            port,
+            origin,
+            view,
+            at: _,
+        } = *question;
+        let made_here = origin == Origin::ThisNode;
         let endpoint = Endpoint {
             id: 1,
             flags: subject.flags,

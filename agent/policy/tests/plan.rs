@@ -371,7 +371,7 @@ proptest! {
         let all = Scope { subjects: endpoints.values().cloned().collect(), ..scope(&old) };
         let questions: Vec<Question> = old_questions.into_iter().chain(new_questions).collect();
 
-        let mut compiler = Compiler::new(old.clone(), all.clone(), &BTreeMap::new(), CLOCK);
+        let mut compiler = Compiler::new(&old, all.clone(), &BTreeMap::new(), CLOCK);
         let mut kernel = fresh(compiler.compiled(), &endpoints);
         let mut programmed = Programmed::default();
         Plan::new(&programmed, compiler.compiled(), &endpoints).finish(&mut programmed);

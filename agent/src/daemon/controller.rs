@@ -244,7 +244,7 @@ impl Controller {
                 compiler.set_clock(clock, held);
                 compiler
             }
-            None => Compiler::new(World::clone(&world), scope, held, clock),
+            None => Compiler::new(&world, scope, held, clock),
         };
         let tables = compiler.compiled();
         let local = local(tables);

@@ -84,7 +84,7 @@ fn bench(size: Size, rounds: Rounds, report: &mut Report) {
     );
 
     let bytes_before = allocator::live();
-    let mut compiler = Compiler::new(world.clone(), scope.clone(), &held, clock);
+    let mut compiler = Compiler::new(world, scope.clone(), &held, clock);
     let bytes_of_compiler = allocator::live() - bytes_before;
     for Case {
         name,

@@ -86,7 +86,7 @@ impl Follower {
             now: now.unwrap_or_default(),
             boot: Time::default(),
         };
-        let compiler = Compiler::new(world.clone(), scope.clone(), &BTreeMap::new(), clock);
+        let compiler = Compiler::new(&world, scope.clone(), &BTreeMap::new(), clock);
         Self {
             compiler,
             world,

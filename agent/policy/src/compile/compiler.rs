@@ -73,7 +73,7 @@ struct Agenda {
 }
 
 impl Compiler {
-    pub fn new(world: World, scope: Scope, held: &BTreeMap<u32, PortTable>, clock: Clock) -> Self {
+    pub fn new(world: &World, scope: Scope, held: &BTreeMap<u32, PortTable>, clock: Clock) -> Self {
         let mut compiler = Self {
             world: World::default(),
             scope: Scope::default(),
@@ -172,7 +172,7 @@ impl Compiler {
                     self.note_services(new, agenda);
                     agenda.places.hosts.extend(&new.addresses);
                     if !new.addresses.is_empty() {
-                        self.lists.enter(&self.world, group(new));
+                        self.lists.enter(&self.world, &group(new));
                     }
                 }
                 for address in old.iter().chain(workload).flat_map(|one| &one.addresses) {

@@ -173,15 +173,15 @@ impl PeerLists {
     }
 
     /// One more workload of a group.
-    pub(super) fn enter(&mut self, world: &World, group: Group) {
-        if !self.groups.contains_key(&group) {
+    pub(super) fn enter(&mut self, world: &World, group: &Group) {
+        if !self.groups.contains_key(group) {
             let members = Members {
                 workloads: 0,
-                lists: self.lists_for(world, &group),
+                lists: self.lists_for(world, group),
             };
             self.groups.insert(group.clone(), members);
         }
-        if let Some(members) = self.groups.get_mut(&group) {
+        if let Some(members) = self.groups.get_mut(group) {
             members.workloads += 1;
         }
     }

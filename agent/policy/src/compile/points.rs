@@ -29,7 +29,7 @@ pub(super) struct Points {
     pub(super) blocks: Blocks,
     pub(super) classes: Classes,
     hosts: BTreeMap<IpAddr, Host>,
-    points: BTreeMap<IpNet, Point>,
+    places: BTreeMap<IpNet, Point>,
     /// Services with a backend at an address.
     served_by: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
 }
@@ -73,7 +73,7 @@ impl Points {
             blocks: Blocks::default(),
             classes: Classes::new(),
             hosts: BTreeMap::new(),
-            points: BTreeMap::new(),
+            places: BTreeMap::new(),
             served_by: BTreeMap::new(),
         }
     }
@@ -148,14 +148,14 @@ impl Points {
     ) -> BTreeSet<IpNet> {
         let Dirty {
             hosts,
-            prefixes: mut places,
+            prefixes: mut looked_at,
         } = dirty;
-        places.extend(hosts.into_iter().map(host_prefix));
+        looked_at.extend(hosts.into_iter().map(host_prefix));
         let mut changed = BTreeSet::new();
-        for place in &places {
+        for place in &looked_at {
             if self.is_point(place) {
-                self.points.entry(*place).or_default();
-            } else if let Some(gone) = self.points.remove(place) {
+                self.places.entry(*place).or_default();
+            } else if let Some(gone) = self.places.remove(place) {
                 self.classes.give_back(gone.identity & !THIS_NODE);
                 if prefixes.remove(place).is_some() {
                     changed.insert(*place);
@@ -163,8 +163,8 @@ impl Points {
             }
         }
         // Bases first: what is translated is known by the bases of its backends.
-        let mut moved = places.clone();
-        for root in roots(&places) {
+        let mut moved = looked_at.clone();
+        for root in roots(&looked_at) {
             self.rebase(facts, root, &mut moved);
         }
         let served = self.served(facts.world, &moved);
@@ -183,7 +183,7 @@ impl Points {
         moved.extend(
             fronts
                 .into_iter()
-                .filter(|front| self.points.contains_key(front)),
+                .filter(|front| self.places.contains_key(front)),
         );
         for place in &moved {
             self.identify(place);
@@ -201,7 +201,7 @@ impl Points {
         for root in roots(moved) {
             for (address, services) in root.addresses(&self.served_by) {
                 let place = host_prefix(*address);
-                if moved.contains(&place) || !self.points.contains_key(&place) {
+                if moved.contains(&place) || !self.places.contains_key(&place) {
                     names.extend(services);
                 }
             }
@@ -225,7 +225,7 @@ impl Points {
         };
         let mut stack: Vec<(IpNet, Held)> = Vec::new();
         let mut fresh = Vec::new();
-        for (place, point) in root.range(&self.points) {
+        for (place, point) in root.range(&self.places) {
             while stack
                 .last()
                 .is_some_and(|(outer, _)| !outer.contains(place))
@@ -241,7 +241,7 @@ impl Points {
             stack.push((*place, held));
         }
         for (place, base) in fresh {
-            if let Some(point) = self.points.get_mut(&place) {
+            if let Some(point) = self.places.get_mut(&place) {
                 point.base = base;
             }
             moved.insert(place);
@@ -279,7 +279,7 @@ impl Points {
 
     /// Gives a place the number of its class.
     fn identify(&mut self, place: &IpNet) {
-        let Some(point) = self.points.get(place) else {
+        let Some(point) = self.places.get(place) else {
             return;
         };
         let is_host = place.prefix_len() == place.max_prefix_len();
@@ -304,7 +304,7 @@ impl Points {
         if host.is_some_and(|host| host.is_this_node) {
             identity |= THIS_NODE;
         }
-        if let Some(point) = self.points.get_mut(place) {
+        if let Some(point) = self.places.get_mut(place) {
             point.identity = identity;
         }
     }
@@ -326,7 +326,7 @@ impl Points {
         let place = host_prefix(address);
         std::iter::once(place)
             .chain(outwards(&place).rev())
-            .find_map(|place| self.points.get(&place))
+            .find_map(|place| self.places.get(&place))
             .map(|point| Arc::clone(&point.base))
             .unwrap_or_default()
     }
@@ -337,11 +337,11 @@ impl Points {
             Root::All => WORLD,
             Root::Below(root) => outwards(&root)
                 .rev()
-                .find_map(|place| self.points.get(&place))
+                .find_map(|place| self.places.get(&place))
                 .map_or(WORLD, |point| point.identity),
         };
         let mut stack: Vec<(IpNet, u32)> = Vec::new();
-        for (place, point) in root.range(&self.points) {
+        for (place, point) in root.range(&self.places) {
             while stack
                 .last()
                 .is_some_and(|(outer, _)| !outer.contains(place))

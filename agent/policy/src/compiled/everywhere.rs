@@ -8,7 +8,7 @@ use crate::{
     compile::{Scope, compile},
     compiled::{At, Clock, Compiled},
     model::{Denied, SubjectName, Time, World},
-    question::{Action, Answer, Evaluator, Origin, Question, Why},
+    question::{Action, Answer, Evaluator, Question, Why},
 };
 
 /// One compiled state a node; workloads that name no node share one that has no addresses.
@@ -46,21 +46,20 @@ impl<'w> Everywhere<'w> {
         Self { world, nodes }
     }
 
-    fn node_of<'s>(&'s self, subject: &'s SubjectName) -> Option<Option<&'s str>> {
-        match subject {
-            SubjectName::Workload(name) => Some(self.world.workloads.get(name)?.node.as_deref()),
-            SubjectName::Node(name) => Some(Some(name)),
-        }
+    /// The state of the node that judges a subject.
+    fn compiled_for<'s>(&'s self, subject: &'s SubjectName) -> Option<&'s Compiled> {
+        let node = match subject {
+            SubjectName::Workload(name) => self.world.workloads.get(name)?.node.as_deref(),
+            SubjectName::Node(name) => Some(name.as_str()),
+        };
+        self.nodes.get(&node)
     }
 }
 
 impl Evaluator for Everywhere<'_> {
     fn answer(&self, question: &Question) -> Answer {
         let unknown = || Answer::deny(Why::UnknownSubject, Denied::Drop);
-        let Some(compiled) = self
-            .node_of(&question.subject)
-            .and_then(|node| self.nodes.get(&node))
-        else {
+        let Some(compiled) = self.compiled_for(&question.subject) else {
             return unknown();
         };
         let clock = Clock {
@@ -73,25 +72,11 @@ impl Evaluator for Everywhere<'_> {
 
 /// What compiled tables answer; `None` if the subject is none of theirs.
 pub(crate) fn answer(compiled: &Compiled, clock: Clock, question: &Question) -> Option<Answer> {
-    let Question {
-        subject,
-        direction,
-        peer,
-        protocol,
-        port,
-        origin,
-        view,
-        at,
-    } = question;
     let tables = At {
         compiled,
-        boot_nanos: clock.boot_nanos(*at),
+        boot_nanos: clock.boot_nanos(question.at),
     };
-    let made_here = *origin == Origin::ThisNode;
-    let subject = compiled.subjects.get(subject)?;
-    let verdict = tables.decide(
-        subject, *view, *direction, *peer, *protocol, *port, made_here,
-    );
+    let verdict = tables.decide(compiled.subjects.get(&question.subject)?, question);
     let action = match (verdict.allows(), verdict.rejects()) {
         (true, _) => Action::Allow,
         (false, false) => Action::Drop,

@@ -141,9 +141,9 @@ fn differences<K: Ord + Clone, V: PartialEq>(
 ) {
     let gone = old.keys().filter(|key| !new.contains_key(key));
     changes.extend(gone.map(|key| change(key.clone(), None)));
-    let changed = new.iter().filter(|(key, value)| {
+    let differing = new.iter().filter(|(key, value)| {
         old.get(key)
             .is_none_or(|old| !Arc::ptr_eq(old, value) && old != *value)
     });
-    changes.extend(changed.map(|(key, value)| change(key.clone(), Some(Arc::clone(value)))));
+    changes.extend(differing.map(|(key, value)| change(key.clone(), Some(Arc::clone(value)))));
 }
