@@ -129,3 +129,6 @@ fn outcome<A>(decision: &Decision, tables: &impl Tables<A>, unruled: Reason) -> 
         .rejecting(action == Action::Reject as u32)
         .timed(timed)
 }
+
+#[cfg(test)]
+mod tests;

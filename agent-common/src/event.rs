@@ -5,7 +5,7 @@ use crate::{
     flow::{FlowKey, FlowState},
     judge::Sight,
     protocol::Address,
-    verdict::Reason,
+    verdict::Verdict,
 };
 
 abi! {
@@ -45,7 +45,7 @@ abi! {
     }
 
     /// Key of the denials map: denied packets of one kind, their source port folded.
-    pub struct DenialKey: 24 {
+    pub struct DenialKey: 28 {
         pub endpoint: u16,
         /// The responder's port.
         pub port: u16,
@@ -53,6 +53,8 @@ abi! {
         pub direction: u8,
         pub reason: u8,
         pub family: u8,
+        /// The rule that denies them, or 0.
+        pub rule: u32,
         pub remote: [u8; 16],
     }
 }
@@ -151,14 +153,15 @@ impl Event {
 impl DenialKey {
     /// The kind of a denied packet.
     #[inline(always)]
-    pub fn new<A: Address>(key: &FlowKey<A>, sight: &Sight, reason: Reason) -> Self {
+    pub fn new<A: Address>(key: &FlowKey<A>, sight: &Sight, verdict: Verdict) -> Self {
         Self {
             endpoint: key.endpoint,
             port: key.responder_port(sight.direction),
             protocol: key.protocol,
             direction: sight.direction as u8,
-            reason: reason as u8,
+            reason: verdict.reason() as u8,
             family: A::FAMILY,
+            rule: verdict.rule().0,
             remote: key.remote.mapped(),
         }
     }

@@ -185,7 +185,10 @@ impl<A: Address> FlowKey<A> {
 
 impl Flow {
     /// No word has this generation: a flow that has it is judged again with every packet.
-    pub const NEVER: u32 = 0;
+    ///
+    /// Plans skip numbers whose lower 16 bits are zero; and [`crate::table::Word::UNSET`], which an
+    /// endpoint has that is no more, is not this number either.
+    pub const NEVER: u32 = 1 << 16;
 
     /// The endpoint is the responder.
     pub const INITIATED_BY_PEER: u8 = 1;

@@ -45,7 +45,8 @@ pub struct Sight {
     pub direction: Direction,
     /// Bytes from the network header on.
     pub length: u32,
-    /// The packet was made by this node's own stack, not forwarded by it.
+    /// The packet was made by this node's own stack, not forwarded by it. In a cgroup known only of
+    /// what goes over the loopback interface, and asked only for [`Endpoint::ONLY_OWN`].
     pub made_here: bool,
     /// The interface, or 0 in a cgroup.
     pub ifindex: u32,
@@ -98,13 +99,8 @@ pub fn judge<A: Family, D: Datapath<A>>(
         Class::Neighbour => {
             let sends = matches!(sight.direction, Direction::Egress);
             if sends && is_foreign(datapath, &key, sight) {
-                return refuse(
-                    datapath,
-                    &key,
-                    sight,
-                    Facts::of(headers),
-                    Reason::SpoofedSource,
-                );
+                let verdict = Verdict::because(Reason::SpoofedSource);
+                return refuse(datapath, &key, sight, Facts::of(headers), verdict);
             }
             // A long one may carry anything: policy decides, as of any ICMP.
             if sight.length <= NEIGHBOUR_LENGTH {
@@ -112,16 +108,13 @@ pub fn judge<A: Family, D: Datapath<A>>(
             }
         }
         Class::Router => {
-            return match sight.direction {
-                Direction::Ingress => pass(datapath, sight, Reason::NeighbourDiscovery),
-                Direction::Egress => refuse(
-                    datapath,
-                    &key,
-                    sight,
-                    Facts::of(headers),
-                    Reason::RogueRouter,
-                ),
-            };
+            let sends = matches!(sight.direction, Direction::Egress);
+            // A node may be a router.
+            if sends && !sight.endpoint.has(Endpoint::ONLY_OWN) {
+                let verdict = Verdict::because(Reason::RogueRouter);
+                return refuse(datapath, &key, sight, Facts::of(headers), verdict);
+            }
+            return pass(datapath, sight, Reason::NeighbourDiscovery);
         }
         Class::Error => {
             if is_related(datapath, packet, headers.related, &key, sight) {
@@ -139,6 +132,31 @@ pub fn judge<A: Family, D: Datapath<A>>(
         return Verdict::by_rule(RuleId(flow.rule.get()));
     }
     unusual(datapath, &key, sight, Facts::of(headers), flow)
+}
+
+/// What becomes of a packet that could not be parsed, beyond the addresses in `headers`.
+#[inline(always)]
+pub fn unparsed<A: Family, D: Datapath<A>>(
+    datapath: &D,
+    headers: &Headers<A>,
+    sight: &Sight,
+    reason: Reason,
+) -> Verdict {
+    if sight.endpoint.has(Endpoint::ONLY_OWN) && is_of_others(datapath, headers, sight) {
+        return pass(datapath, sight, Reason::NotSubject);
+    }
+    unreadable(datapath, sight, reason)
+}
+
+/// A function of its own, to spare the stack of those that parse.
+#[inline(never)]
+fn is_of_others<A: Family, D: Datapath<A>>(
+    datapath: &D,
+    headers: &Headers<A>,
+    sight: &Sight,
+) -> bool {
+    let key = FlowKey::new(sight.endpoint.id, headers, sight.direction);
+    is_beside(datapath, &key, sight)
 }
 
 /// Counts a packet that was dropped before it could be judged.
@@ -188,7 +206,9 @@ fn continued<A: Family, D: Datapath<A>>(
                 flow.closed.set(1);
                 report(datapath, EventKind::Close, key, sight, flow);
             }
-            return refuse(datapath, key, sight, facts, Reason::Revoked);
+            let revoked =
+                Verdict::new(Reason::Revoked, verdict.rule()).rejecting(verdict.rejects());
+            return refuse(datapath, key, sight, facts, revoked);
         }
         let resumed = flow.reason.get() == Reason::Revoked as u8;
         let rule = verdict.rule().0;
@@ -221,6 +241,9 @@ fn opened<A: Family, D: Datapath<A>>(
     old: Option<&Flow>,
 ) -> Verdict {
     let endpoint = sight.endpoint;
+    if is_beside(datapath, key, sight) {
+        return pass(datapath, sight, Reason::NotSubject);
+    }
     // What an endpoint sends comes from its own side of the key. What it sends to itself stays inside
     // and never gets here: from outside, its own address is forged.
     let is_foreign = is_foreign(datapath, key, sight);
@@ -231,15 +254,22 @@ fn opened<A: Family, D: Datapath<A>>(
         }
     };
     if is_forged {
-        return refuse(datapath, key, sight, facts, Reason::SpoofedSource);
+        let verdict = Verdict::because(Reason::SpoofedSource);
+        return refuse(datapath, key, sight, facts, verdict);
     }
     if facts.is_reply() {
-        return refuse(datapath, key, sight, facts, Reason::NoState);
+        return refuse(
+            datapath,
+            key,
+            sight,
+            facts,
+            Verdict::because(Reason::NoState),
+        );
     }
     let origin = origin(key, sight, facts);
     let verdict = answer(datapath, key, sight, origin);
     if !verdict.allows() {
-        return refuse(datapath, key, sight, facts, verdict.reason());
+        return refuse(datapath, key, sight, facts, verdict);
     }
     if let Some(old) = old
         && old.closed.get() == 0
@@ -292,6 +322,13 @@ fn is_related<A: Family, D: Datapath<A>>(
     };
     flow.generation.get() == sight.word.generation()
         || answer(datapath, &key, sight, flow.origin).allows()
+}
+
+/// Whether a packet is none of the endpoint's, though its hook sees it.
+#[inline(always)]
+fn is_beside<A: Family, D: Datapath<A>>(datapath: &D, key: &FlowKey<A>, sight: &Sight) -> bool {
+    sight.endpoint.has(Endpoint::ONLY_OWN)
+        && (sight.made_here || !datapath.owns(sight.endpoint, &key.local))
 }
 
 /// Whether the endpoint's side of the key is an address that it may not send from.
@@ -399,13 +436,16 @@ fn refuse<A: Family, D: Datapath<A>>(
     key: &FlowKey<A>,
     sight: &Sight,
     facts: Facts,
-    reason: Reason,
+    verdict: Verdict,
 ) -> Verdict {
-    let verdict = Verdict::because(reason);
-    datapath.count(sight.endpoint, reason, sight.length);
-    if datapath.deny(&DenialKey::new(key, sight, reason), sight.length) {
+    datapath.count(sight.endpoint, verdict.reason(), sight.length);
+    if datapath.deny(&DenialKey::new(key, sight, verdict), sight.length) {
         let origin = origin(key, sight, facts);
-        let state = first_state::<A, _>(datapath, sight, facts, verdict, origin);
+        let state = FlowState {
+            // It is not remembered, so that this is by what it was judged, timed or not.
+            generation: sight.word.generation(),
+            ..first_state::<A, _>(datapath, sight, facts, verdict, origin)
+        };
         datapath.report(|event| {
             event.fill(EventKind::Deny, key, &state, sight.ifindex, state.opened);
         });

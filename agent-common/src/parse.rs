@@ -185,7 +185,8 @@ pub trait Family: Address {
     ///
     /// # Errors
     ///
-    /// The reason to drop it; `headers` is then of no use.
+    /// The reason to drop it; of `headers`, only the addresses are then of use, where the packet is
+    /// long enough to have some.
     fn whole(
         packet: &impl Packet,
         offset: usize,
@@ -198,7 +199,7 @@ pub trait Family: Address {
 ///
 /// # Errors
 ///
-/// The reason to drop it; `headers` is then of no use.
+/// As [`Family::whole`].
 #[inline(always)]
 pub fn parse<A: Family>(
     packet: &impl Packet,
@@ -330,11 +331,11 @@ fn ipv4(
     if header.vihl >> 4 != 4 || length < Ipv4Hdr::LEN {
         return Err(Reason::Malformed);
     }
+    headers.source = header.src_addr;
+    headers.destination = header.dst_addr;
     if is_later_fragment(&header) {
         return Err(Reason::Fragment);
     }
-    headers.source = header.src_addr;
-    headers.destination = header.dst_addr;
     headers.protocol = header.proto;
     transport(packet, offset + length, headers, extent)
 }

@@ -254,6 +254,9 @@ impl Endpoint {
     pub const CHECK_SOURCE: u16 = 1;
     /// The endpoint owns its addresses: its node may always reach it, and it may reach itself.
     pub const OWNS_ADDRESSES: u16 = 2;
+    /// Hooks see packets of others too: only what uses an address of the endpoint's own, and goes
+    /// over a wire, is judged. All else passes.
+    pub const ONLY_OWN: u16 = 4;
 
     #[inline(always)]
     pub const fn has(self, flag: u16) -> bool {

@@ -9,7 +9,7 @@ impl RuleId {
     pub const NONE: Self = Self(0);
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Action {
     Deny = 0,
@@ -64,6 +64,8 @@ reasons! {
     Arp = 7, Allow, "arp";
     /// Permitted, but the flow table had no room: judged packet by packet.
     FlowTableFull = 8, Allow, "flow-table-full";
+    /// Seen at an endpoint that it does not concern.
+    NotSubject = 9, Allow, "not-subject";
 
     /// The endpoint is isolated and no rule permits it.
     DefaultDeny = 16, Deny, "default-deny";

@@ -1,7 +1,7 @@
 //! From a packet of one family to its verdict.
 
 use agent_common::{
-    judge::{Sight, judge, unreadable},
+    judge::{Sight, judge, unparsed},
     parse::{Class, Extent, Family, Headers},
     verdict::Verdict,
 };
@@ -23,7 +23,7 @@ pub(crate) fn judge_family<A: FamilyMaps + Family>(
     if !A::plain(packet, offset, &mut headers) {
         let mut read = Headers::<A>::EMPTY;
         if let Err(reason) = A::whole(packet, offset, &mut read, Extent::Whole) {
-            return unreadable::<A, _>(&Maps, sight, reason);
+            return unparsed(&Maps, &read, sight, reason);
         }
         headers = read;
     }

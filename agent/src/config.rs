@@ -2,6 +2,7 @@
 //!
 //! Two types: [`RawConfig`] is what somebody wrote, [`Config`] is complete and checked.
 
+mod failsafe;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -10,7 +11,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub(crate) use self::raw::{RawCapacities, RawConfig};
+pub(crate) use self::{
+    failsafe::FailsafeConfig,
+    raw::{RawCapacities, RawConfig},
+};
 use crate::{datapath::bpffs::DEFAULT_FOLDER, flow::sink::Target, log::LogFormat};
 
 pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/ringfence";
@@ -38,6 +42,7 @@ pub(crate) struct Config {
     /// Enforcement ends with the agent.
     pub(crate) detach_on_exit: bool,
     pub(crate) capacities: Capacities,
+    pub(crate) failsafe: FailsafeConfig,
 }
 
 /// Sizes of the kernel's tables. More is refused before the first write.
@@ -75,6 +80,16 @@ pub(crate) enum ConfigError {
         seen: String,
         expected: String,
     },
+    /// As [`ConfigError::Value`], in a list where only the place says which one.
+    #[error("{path}:{line}:{column}: `{setting}` is {seen}, expected {expected}")]
+    Item {
+        path: PathBuf,
+        line: u64,
+        column: u64,
+        setting: &'static str,
+        seen: String,
+        expected: String,
+    },
     #[error(
         "no policy to enforce: name files or folders by -f PATH, or by `policies` in a \
              settings file"
@@ -101,6 +116,7 @@ impl Config {
             log_format,
             detach_on_exit,
             capacities,
+            failsafe,
         } = raw;
         let node = node.unwrap_or_else(hostname);
         if node.is_empty() {
@@ -126,6 +142,7 @@ impl Config {
             log_format: log_format.unwrap_or_default(),
             detach_on_exit: detach_on_exit.unwrap_or_default(),
             capacities: Capacities::check(&capacities.unwrap_or_default())?,
+            failsafe: FailsafeConfig::check(failsafe.unwrap_or_default())?,
         })
     }
 

@@ -3,9 +3,13 @@
 //! One thread owns the desired state and writes the kernel ([`controller`]); tasks around it watch
 //! for changes and carry records. They talk by messages, and share only what `status` shows.
 
+mod clock;
 mod controller;
 mod endpoints;
+mod file;
 mod inputs;
+mod inventory;
+mod node;
 mod status;
 mod traffic;
 mod watch;
@@ -22,7 +26,11 @@ use tokio::{
 use crate::{
     config::Config,
     control::server::Server,
-    daemon::{controller::Controller, status::Shared, traffic::Traffic},
+    daemon::{
+        controller::{Controller, Kept},
+        status::Shared,
+        traffic::Traffic,
+    },
     datapath::{attach, bpffs::BpfDir, engine::Engine, features, object::Sizes},
     flow::ring::{DEFAULT_LINES, Ring},
 };
@@ -43,7 +51,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     )?;
 
     // Read before the kernel is touched: input with errors changes nothing there.
-    let inputs = inputs::Inputs::read(config.policies.clone())?;
+    let inputs = inputs::Inputs::read(config.policies.clone(), config.failsafe.rules())?;
     let dir = BpfDir::prepare(&config.bpffs)?;
     let held = lock_bpffs(&dir)?;
     let engine = Engine::start(dir, sizes(&config))?;
@@ -57,7 +65,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 
     let mut controller = Controller::new(
         inputs,
-        endpoints::Registry::open(&config.state_dir, engine.programmed())?,
+        Kept {
+            registry: endpoints::Registry::open(&config.state_dir, engine.programmed())?,
+            timekeeper: clock::Timekeeper::open(&config.state_dir),
+        },
         engine,
         Arc::clone(&shared),
         config.node.clone(),

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::cgroup::Cgroup;
 use crate::lab::{Lab, Netns, unmount_below};
 use crate::wait::{eventually, eventually_some};
 
@@ -52,6 +53,8 @@ pub struct Agent {
     bpffs: PathBuf,
     policies: Vec<PathBuf>,
     options: Vec<String>,
+    /// The group that it takes for the whole machine.
+    group: Option<PathBuf>,
     running: Option<Running>,
 }
 
@@ -79,6 +82,7 @@ impl Agent {
             bpffs: lab.bpffs().join(name),
             policies: policies.iter().map(|path| path.to_path_buf()).collect(),
             options: Vec::new(),
+            group: None,
             running: None,
         })
     }
@@ -102,6 +106,14 @@ impl Agent {
     #[must_use]
     pub fn with_unmounted_bpffs(mut self) -> Self {
         self.bpffs = self.folder.join("own-bpf");
+        self
+    }
+
+    /// Lets it see this group as the root of the hierarchy, so that what it does to the whole node
+    /// it does to the group alone.
+    #[must_use]
+    pub fn within(mut self, group: &Cgroup) -> Self {
+        self.group = Some(group.path().to_owned());
         self
     }
 
@@ -139,10 +151,25 @@ impl Agent {
         command
     }
 
+    /// [`Self::run_command`], in a cgroup namespace if need be.
+    fn start_command(&self) -> Result<Command> {
+        const ENTER: &str = r#"echo $$ >"$0/cgroup.procs" && exec unshare -C -m sh -c 'mount -t cgroup2 none "$0" && exec "$@"' "$@""#;
+        let run = self.run_command();
+        let Some(group) = &self.group else {
+            return Ok(run);
+        };
+        let point = self.folder.join("cgroup");
+        fs::create_dir_all(&point).with_context(|| format!("cannot make {}", point.display()))?;
+        let mut command = Command::new("sh");
+        command.args(["-c", ENTER]).arg(group).arg(point);
+        command.arg(run.get_program()).args(run.get_args());
+        Ok(command)
+    }
+
     /// Starts it and waits until it says that it enforces.
     pub fn start(&mut self) -> Result<()> {
         ensure!(self.running.is_none(), "the agent runs already");
-        let mut command = self.run_command();
+        let mut command = self.start_command()?;
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -56,6 +56,10 @@ impl Cgroup {
         &self.name
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Tries an exchange from a process in this group, in `netns`.
     pub fn probe(&self, netns: &Netns, protocol: Protocol, to: SocketAddr) -> Result<Outcome> {
         let mut command = self.command("probe", protocol, &to.to_string());

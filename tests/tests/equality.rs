@@ -3,6 +3,8 @@
 //! Both run the same `judge`; what is compared is everything around it: the compiler and the
 //! verifier, the maps against plain collections, the reading of a socket buffer against a slice.
 
+#[path = "equality/tiers.rs"]
+mod tiers;
 #[path = "equality/traffic.rs"]
 mod traffic;
 
@@ -12,17 +14,18 @@ use std::{
 };
 
 use agent_common::{
+    decide::Tables,
     event::Event,
     flow::FlowState,
     protocol::Address as _,
-    table::{Counter, Endpoint, OwnAddress},
+    table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, Versioned},
     testing::Twin,
-    verdict::Reason,
+    verdict::{Action, Reason},
 };
 use agent_policy::{
     compile::{Scope, compile},
-    compiled::Compiled,
-    model::{ObjectName, World},
+    compiled::{At, Clock, Compiled},
+    model::{SubjectName, Time, World},
     strategies,
 };
 use proptest::{
@@ -33,6 +36,7 @@ use ringfence::datapath::{
     object::Sizes,
     testbed::{Hook, Testbed},
 };
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::traffic::{Sent, Traffic};
 
@@ -45,8 +49,9 @@ fn the_kernel_judges_as_the_host_does() {
     let mut runner = TestRunner::deterministic();
     let mut bed = testbed("equality");
     let (mut packets, mut passed, mut reasons) = (0, 0, BTreeSet::new());
+    let mut cases = BTreeSet::new();
     for number in 0..WORLDS {
-        let mut node = Node::new(&mut bed, any(&mut runner, strategies::world()));
+        let mut node = Node::new(&mut bed, world(&mut runner));
         for _ in 0..2 {
             let traffic = Traffic::of(&node.world, &node.compiled, &node.endpoints);
             for _ in 0..PACKETS {
@@ -59,8 +64,9 @@ fn the_kernel_judges_as_the_host_does() {
             }
             node.compare(number);
             reasons.extend(node.reasons());
-            let policies = any(&mut runner, strategies::world()).policies;
-            node.change_policies(policies);
+            cases.extend(node.timed());
+            let other = world(&mut runner);
+            node.change_policies(other);
         }
         node.flush();
     }
@@ -75,6 +81,31 @@ fn the_kernel_judges_as_the_host_does() {
         .filter(|reason| !reasons.contains(reason))
         .collect();
     assert!(missing.is_empty(), "never seen: {missing:?}");
+    let timed = [(false, "ends later"), (true, "has ended")];
+    for (over, name) in timed {
+        assert!(
+            cases.contains(&(Action::Reject, over)) && cases.contains(&(Action::Deny, over)),
+            "no table in force where something {name}: {cases:?}"
+        );
+    }
+}
+
+/// Policies as the strategies make them, with ranked ones that deny, reject and end.
+fn world(runner: &mut TestRunner) -> World {
+    let mut world = any(runner, strategies::world());
+    let policies = any(runner, tiers::policies(&world, COMPILED_AT));
+    world.tier_policies.extend(policies);
+    world
+}
+
+/// The tables are of a moment that is a while ago, so that some of what they say has come to pass.
+const COMPILED_AT: Time = Time::from_unix(1_700_000_000);
+const AGO: i64 = 1000;
+
+/// Nanoseconds of the boot clock.
+fn boot_nanos() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
 }
 
 /// What the traffic has to bring about to be worth something.
@@ -95,30 +126,65 @@ const REASONS: &[Reason] = &[
     Reason::NotIp,
     Reason::RogueRouter,
     Reason::Revoked,
+    Reason::DenyRule,
+    Reason::StaleSchedule,
 ];
 
 /// A node in the kernel and its twin on the host.
 struct Node<'b> {
     bed: &'b mut Testbed,
-    twin: Twin<Compiled>,
+    twin: Twin<Held>,
     world: World,
     compiled: Compiled,
-    endpoints: BTreeMap<u16, ObjectName>,
+    endpoints: BTreeMap<u16, SubjectName>,
     /// The kernel counts from the start of all worlds.
     counted: BTreeMap<u16, BTreeMap<Reason, Counter>>,
 }
 
+/// Compiled tables of its own.
+struct Held(Compiled);
+
+impl<A> Tables<A> for Held
+where
+    for<'c> At<'c>: Tables<A>,
+{
+    fn identity(&self, address: &A) -> Versioned {
+        Tables::<A>::identity(&self.at(), address)
+    }
+
+    fn port_table(&self, key: &PolicyKey) -> Versioned {
+        Tables::<A>::port_table(&self.at(), key)
+    }
+
+    fn decision(&self, key: &PortKey) -> Decision {
+        Tables::<A>::decision(&self.at(), key)
+    }
+
+    fn now(&self) -> u64 {
+        boot_nanos()
+    }
+}
+
+impl Held {
+    fn at(&self) -> At<'_> {
+        At {
+            compiled: &self.0,
+            boot_nanos: boot_nanos(),
+        }
+    }
+}
+
 impl<'b> Node<'b> {
     fn new(bed: &'b mut Testbed, world: World) -> Self {
-        let endpoints: BTreeMap<u16, ObjectName> =
-            (1..).zip(world.workloads.keys().cloned()).collect();
+        let names = world.workloads.keys().cloned().map(SubjectName::from);
+        let endpoints: BTreeMap<u16, SubjectName> = (1..).zip(names).collect();
         let counted = endpoints
             .keys()
             .map(|id| (*id, bed.counters(*id).unwrap()))
             .collect();
         let mut node = Self {
             bed,
-            twin: Twin::new(Compiled::default(), 100_000),
+            twin: Twin::new(Held(Compiled::default()), 100_000),
             compiled: Compiled::default(),
             world,
             endpoints,
@@ -128,23 +194,31 @@ impl<'b> Node<'b> {
         node
     }
 
-    fn change_policies(
-        &mut self,
-        policies: BTreeMap<ObjectName, agent_policy::model::NetworkPolicy>,
-    ) {
-        self.world.policies = policies;
+    fn change_policies(&mut self, other: World) {
+        let World {
+            network_policies,
+            tier_policies,
+            ..
+        } = other;
+        self.world.network_policies = network_policies;
+        self.world.tier_policies = tier_policies;
         self.program();
     }
 
     /// Puts the world in force, there and here.
     fn program(&mut self) {
         let scope = Scope {
-            subjects: self.world.workloads.keys().cloned().collect(),
+            subjects: self.endpoints.values().cloned().collect(),
             this_node: self.world.nodes["one"].addresses.clone(),
         };
-        self.compiled = compile(&self.world, &scope, &self.compiled.port_tables);
+        let up = i64::try_from(boot_nanos() / 1_000_000_000).unwrap();
+        let clock = Clock {
+            now: COMPILED_AT,
+            boot: Time::from_unix(COMPILED_AT.unix() + AGO - up),
+        };
+        self.compiled = compile(&self.world, &scope, &self.compiled.port_tables, clock);
         self.bed.apply(&self.compiled, &self.endpoints).unwrap();
-        self.twin.tables = self.compiled.clone();
+        self.twin.tables = Held(self.compiled.clone());
         self.twin.words = self
             .endpoints
             .keys()
@@ -175,6 +249,7 @@ impl<'b> Node<'b> {
         let flags = self.compiled.subjects[&self.endpoints[id]].flags;
         let endpoint = Endpoint { id: *id, flags };
         let frame = packet.frame();
+        self.twin.now = boot_nanos();
         let verdict = self.twin.frame(endpoint, *direction, &frame, *made_here);
         self.bed.place(endpoint).unwrap();
         let ran = self
@@ -225,6 +300,22 @@ impl<'b> Node<'b> {
         let ids = self.endpoints.keys();
         ids.flat_map(|id| self.twin.counters(*id).into_keys())
             .collect()
+    }
+
+    /// What of the tables has an end, by what holds then, and whether that has come.
+    fn timed(&self) -> impl Iterator<Item = (Action, bool)> {
+        let tables = self.compiled.port_tables.values();
+        let decisions = tables.flat_map(|table| table.0.iter().map(|entry| entry.decision));
+        let now = boot_nanos();
+        decisions
+            .filter(|decision| decision.is_timed())
+            .filter_map(move |decision| {
+                let actions = [Action::Deny, Action::Allow, Action::Reject, Action::Stale];
+                let after = actions
+                    .into_iter()
+                    .find(|action| *action as u32 == decision.after_action)?;
+                Some((after, now >= decision.until))
+            })
     }
 
     fn flush(&mut self) {

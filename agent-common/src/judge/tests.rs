@@ -25,6 +25,8 @@ const ENDPOINT: Endpoint = Endpoint {
 struct Ports {
     ingress: Vec<(u8, u16)>,
     egress: Vec<(u8, u16)>,
+    /// What is said of a port instead, in both directions.
+    told: Vec<((u8, u16), Decision)>,
 }
 
 impl<A: crate::protocol::Address> Tables<A> for Ports {
@@ -46,7 +48,10 @@ impl<A: crate::protocol::Address> Tables<A> for Ports {
         } else {
             &self.egress
         };
-        if ports.contains(&(key.protocol, u16::from_be_bytes(key.port))) {
+        let port = (key.protocol, u16::from_be_bytes(key.port));
+        if let Some((_, decision)) = self.told.iter().find(|(told, _)| *told == port) {
+            *decision
+        } else if ports.contains(&port) {
             Decision::new(Action::Allow, RuleId(9))
         } else {
             Decision::NO_MATCH
@@ -65,6 +70,7 @@ impl Case {
         let ports = Ports {
             ingress: ingress.to_vec(),
             egress: egress.to_vec(),
+            told: Vec::new(),
         };
         let mut twin = Twin::new(ports, 4);
         twin.words.insert(ENDPOINT.id, Word::new(1, 1));
@@ -93,6 +99,15 @@ impl Case {
             .0
             .frame(ENDPOINT, Direction::Ingress, &packet.frame(), false);
         verdict.reason()
+    }
+
+    /// From the next generation on, this is said of a port.
+    fn told(&mut self, port: (u8, u16), decision: Decision) {
+        self.0.tables.told = Vec::from([(port, decision)]);
+        let generation = self.0.words[&ENDPOINT.id].generation();
+        self.0
+            .words
+            .insert(ENDPOINT.id, Word::new(1, generation + 1));
     }
 
     fn kinds(&mut self) -> Vec<u8> {
@@ -373,4 +388,204 @@ fn denied_packets_of_a_kind_are_one_event() {
         .map(|count| count.packets)
         .collect();
     assert_eq!(denials, [5]);
+}
+
+const NOON: u64 = 1_000;
+
+#[test]
+fn a_rule_that_denies_is_named_in_the_event_and_in_the_sums() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    case.told(HTTPS, Decision::new(Action::Deny, RuleId(4)));
+    for port in 1..=3 {
+        assert_eq!(case.sends(&out().tcp(port, 443, SYN)), Reason::DenyRule);
+    }
+    let events = case.0.events();
+    assert_eq!(events.len(), 1);
+    assert_eq!((events[0].rule, events[0].generation), (4, 2));
+    let kinds: Vec<(u32, u8)> = case
+        .0
+        .denials()
+        .keys()
+        .map(|kind| (kind.rule, kind.reason))
+        .collect();
+    assert_eq!(kinds, [(4, Reason::DenyRule as u8)]);
+    // Another rule is another kind.
+    case.told(HTTPS, Decision::new(Action::Reject, RuleId(5)));
+    let verdict = case.0.frame(
+        ENDPOINT,
+        Direction::Egress,
+        &out().tcp(9, 443, SYN).frame(),
+        false,
+    );
+    assert!(verdict.rejects() && !verdict.allows());
+    assert_eq!(case.0.denials().len(), 2);
+}
+
+#[test]
+fn a_permission_that_ends_cuts_the_live_flow_without_anybody() {
+    let mut case = Case::new(&[], &[]);
+    let ends = Decision::new(Action::Allow, RuleId(4)).until(NOON, Action::Deny, RuleId(5));
+    case.told(HTTPS, ends);
+    case.0.now = NOON - 1;
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Rule);
+    // It is judged with every packet.
+    let flows = case.0.flows_v4();
+    assert!(flows.values().all(|flow| flow.generation == Flow::NEVER));
+    case.0.now = NOON;
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
+    assert_eq!(case.sends(&out().tcp(4000, 443, ACK)), Reason::Revoked);
+    assert_eq!(case.sends(&out().tcp(4001, 443, SYN)), Reason::DenyRule);
+    let events = case.0.events();
+    let close = events
+        .iter()
+        .find(|event| event.kind == EventKind::Close as u8);
+    // It ends as what it was permitted by; what is dropped from now on, as what denies it.
+    assert_eq!(close.map(|event| event.rule), Some(4));
+    let denied: Vec<u32> = case.0.denials().keys().map(|kind| kind.rule).collect();
+    assert_eq!(denied, [5, 5, 5]);
+}
+
+#[test]
+fn a_denial_that_ends_lets_the_cut_flow_go_on() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    case.0.now = NOON - 1;
+    let ends = Decision::new(Action::Deny, RuleId(4)).until(NOON, Action::Allow, RuleId(9));
+    case.told(HTTPS, ends);
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
+    case.0.now = NOON;
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Rule);
+    assert_eq!(case.kinds().last(), Some(&(EventKind::Open as u8)));
+}
+
+#[test]
+fn a_schedule_that_nobody_goes_on_with_is_closed() {
+    let mut case = Case::new(&[], &[]);
+    let goes_on = Decision::new(Action::Allow, RuleId(4)).until(NOON, Action::Stale, RuleId::NONE);
+    case.told(HTTPS, goes_on);
+    case.0.now = NOON - 1;
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    case.0.now = NOON;
+    assert_eq!(
+        case.sends(&out().tcp(4001, 443, SYN)),
+        Reason::StaleSchedule
+    );
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
+}
+
+#[test]
+fn a_verdict_that_is_timed_no_more_is_remembered_again() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    case.told(
+        HTTPS,
+        Decision::new(Action::Allow, RuleId(4)).until(NOON, Action::Deny, RuleId::NONE),
+    );
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    case.told(HTTPS, Decision::new(Action::Allow, RuleId(4)));
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Rule);
+    let generations: Vec<u32> = case
+        .0
+        .flows_v4()
+        .values()
+        .map(|flow| flow.generation)
+        .collect();
+    assert_eq!(generations, [3]);
+}
+
+#[test]
+fn an_endpoint_that_is_no_more_is_closed_for_every_flow() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    let ends = Decision::new(Action::Allow, RuleId(4)).until(NOON, Action::Deny, RuleId::NONE);
+    case.told(HTTPS, ends);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    case.0.tables.told.clear();
+    case.0.tables.egress.clear();
+    case.0.words.clear();
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
+}
+
+const HOST: Endpoint = Endpoint {
+    id: ENDPOINT.id,
+    flags: Endpoint::ONLY_OWN,
+};
+
+/// A node whose hooks see what its pods' sockets do, too.
+fn host(case: &Case, direction: Direction, packet: &PacketBuilder, loopback: bool) -> Reason {
+    let verdict = case.0.frame(HOST, direction, &packet.frame(), loopback);
+    verdict.reason()
+}
+
+#[test]
+fn a_node_is_judged_for_its_own_addresses_alone() {
+    const POD: [u8; 4] = [10, 0, 0, 3];
+    const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
+    let case = Case::new(&[], &[]);
+    let (egress, ingress) = (Direction::Egress, Direction::Ingress);
+    let syn = |from, to| PacketBuilder::v4(from, to).tcp(4000, 443, SYN);
+    for (direction, packet, loopback, expected) in [
+        (
+            egress,
+            out().tcp(4000, 443, SYN),
+            false,
+            Reason::DefaultDeny,
+        ),
+        (
+            ingress,
+            back().tcp(4000, 443, SYN),
+            false,
+            Reason::DefaultDeny,
+        ),
+        (egress, syn(POD, PEER), false, Reason::NotSubject),
+        (ingress, syn(PEER, POD), false, Reason::NotSubject),
+        (egress, syn(LOOPBACK, LOOPBACK), true, Reason::NotSubject),
+        (ingress, syn(LOCAL, LOCAL), true, Reason::NotSubject),
+        // Its own address as a source is no pass for what comes over a wire.
+        (ingress, syn(LOCAL, LOCAL), false, Reason::DefaultDeny),
+        (
+            egress,
+            syn(POD, PEER).fragment(3, false),
+            false,
+            Reason::NotSubject,
+        ),
+        (
+            egress,
+            out().udp(4000, 443).fragment(3, false),
+            false,
+            Reason::Fragment,
+        ),
+    ] {
+        let seen = host(&case, direction, &packet, loopback);
+        assert_eq!(seen, expected, "{direction:?} {packet:?}");
+    }
+    assert!(case.0.flows_v4().is_empty());
+}
+
+#[test]
+fn a_node_adopts_a_live_connection_only_if_policy_permits_it() {
+    let ssh = (protocol::TCP, 22);
+    let case = Case::new(&[ssh], &[]);
+    // What the node sends first is nobody's reply yet; what the operator sends makes it one.
+    let answer = out().tcp(22, 5000, ACK);
+    assert_eq!(
+        host(&case, Direction::Egress, &answer, false),
+        Reason::DefaultDeny
+    );
+    let typed = back().tcp(5000, 22, ACK);
+    assert_eq!(host(&case, Direction::Ingress, &typed, false), Reason::Rule);
+    assert_eq!(host(&case, Direction::Egress, &answer, false), Reason::Rule);
+    let other = back().tcp(5000, 23, ACK);
+    assert_eq!(
+        host(&case, Direction::Ingress, &other, false),
+        Reason::DefaultDeny
+    );
+}
+
+#[test]
+fn a_node_may_be_a_router() {
+    let case = Case::new(&[], &[]);
+    let advertisement = PacketBuilder::v6(LOCAL_V6, PEER_V6).icmp(134, 0, 0);
+    let seen = host(&case, Direction::Egress, &advertisement, false);
+    assert_eq!(seen, Reason::NeighbourDiscovery);
 }

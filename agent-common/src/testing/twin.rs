@@ -11,7 +11,7 @@ use crate::{
     decide::Tables,
     event::{DenialKey, Event},
     flow::{Flow, FlowKey, FlowState},
-    judge::{Datapath, Sight, judge, unreadable},
+    judge::{Datapath, Sight, judge, unparsed, unreadable},
     parse::{Family, Headers, Network, Packet, network, parse},
     protocol::Address,
     table::{
@@ -164,7 +164,7 @@ impl<T: Tables<[u8; 4]> + Tables<[u8; 16]>> Twin<T> {
         let mut headers = Headers::<A>::EMPTY;
         match parse(&packet, ETHERNET, &mut headers) {
             Ok(()) => judge(self, &packet, &headers, sight),
-            Err(reason) => unreadable::<A, _>(self, sight, reason),
+            Err(reason) => unparsed(self, &headers, sight, reason),
         }
     }
 }

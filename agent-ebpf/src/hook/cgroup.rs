@@ -21,6 +21,13 @@ use crate::{
 #[unsafe(no_mangle)]
 static ENDPOINT: u16 = 0;
 
+/// Its flags, set likewise.
+#[unsafe(no_mangle)]
+static FLAGS: u16 = 0;
+
+/// Every network namespace has its loopback at index 1.
+const LOOPBACK: u32 = 1;
+
 const IPV4: u32 = EtherType::Ipv4 as u16 as u32;
 const IPV6: u32 = EtherType::Ipv6 as u16 as u32;
 
@@ -40,10 +47,17 @@ pub(crate) fn cgroup_egress(context: SkBuffContext) -> i32 {
 #[inline(always)]
 fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
     // SAFETY: a static of our own; volatile, because the agent changes it before the load.
-    let id = unsafe { (&raw const ENDPOINT).read_volatile() };
+    let (id, flags) = unsafe {
+        (
+            (&raw const ENDPOINT).read_volatile(),
+            (&raw const FLAGS).read_volatile(),
+        )
+    };
     // SAFETY: the kernel passes a valid context to the program.
     let (length, protocol) = unsafe { ((*context).len, (*context).protocol) };
-    let endpoint = Endpoint { id, flags: 0 };
+    let endpoint = Endpoint { id, flags };
+    // SAFETY: as above.
+    let made_here = endpoint.has(Endpoint::ONLY_OWN) && unsafe { (*context).ifindex } == LOOPBACK;
     let Some(word) = word(endpoint) else {
         return DROP;
     };
@@ -52,7 +66,7 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         word,
         direction,
         length,
-        made_here: false,
+        made_here,
         ifindex: 0,
     };
     let packet = Buffer::new(context);

@@ -1,6 +1,7 @@
 //! `ringfence status`: how the running agent is.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     path::PathBuf,
 };
@@ -12,7 +13,7 @@ use crate::{
     config::DEFAULT_SOCKET,
     control::{
         client,
-        status::{EndpointState, EndpointStatus, Feature, Load, Status, TableFill},
+        status::{EndpointState, EndpointStatus, FailsafeStatus, Feature, Load, Status, TableFill},
     },
     exit::Answer,
     flow::stage::StageCounts,
@@ -46,6 +47,9 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
         generation,
         enforcing,
         last_load,
+        policies,
+        next_change,
+        failsafe,
         endpoints,
         tables,
         events,
@@ -68,7 +72,9 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
     if let Some(load) = last_load {
         render_load(load, paint, out)?;
     }
+    render_policies(policies, next_change.as_deref(), out)?;
     render_endpoints(endpoints, paint, out)?;
+    render_failsafe(failsafe, out)?;
     render_tables(tables, out)?;
 
     writeln!(out, "\nEVENTS   seen {}, lost {}", events.seen, events.lost)?;
@@ -109,6 +115,57 @@ fn render_load(load: &Load, paint: Paint, out: &mut impl Write) -> io::Result<()
         for line in error.lines() {
             writeln!(out, "  {line}")?;
         }
+    }
+    Ok(())
+}
+
+fn render_policies(
+    policies: &BTreeMap<String, usize>,
+    next_change: Option<&str>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let kinds: Vec<String> = policies
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    if kinds.is_empty() {
+        writeln!(out, "policies: none")?;
+    } else {
+        writeln!(out, "policies: {}", kinds.join(", "))?;
+    }
+    match next_change {
+        Some(at) => writeln!(out, "next change by time at {at}"),
+        None => Ok(()),
+    }
+}
+
+fn render_failsafe(failsafe: &[FailsafeStatus], out: &mut impl Write) -> io::Result<()> {
+    if failsafe.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let any = |list: &Option<Vec<String>>| {
+        list.as_ref()
+            .map_or_else(|| "any".to_owned(), |list| list.join(", "))
+    };
+    let row = |entry: &FailsafeStatus| {
+        let FailsafeStatus {
+            name,
+            direction,
+            peers,
+            ports,
+        } = entry;
+        [name.clone(), direction.clone(), any(peers), any(ports)]
+    };
+    let mut columns = Columns::new([0; 4]);
+    let header = ["FAILSAFE", "DIRECTION", "PEERS", "PORTS"].map(str::to_owned);
+    columns.fit(&header);
+    for entry in failsafe {
+        columns.fit(&row(entry));
+    }
+    columns.write(&header, Paint::Plain, None, out)?;
+    for entry in failsafe {
+        columns.write(&row(entry), Paint::Plain, None, out)?;
     }
     Ok(())
 }

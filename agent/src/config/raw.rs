@@ -8,7 +8,7 @@ use std::{
 use serde::Deserialize;
 use serde_saphyr::UserMessageFormatter;
 
-use super::ConfigError;
+use super::{ConfigError, failsafe::RawFailsafe};
 use crate::log::LogFormat;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -23,6 +23,7 @@ pub(crate) struct RawConfig {
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) detach_on_exit: Option<bool>,
     pub(crate) capacities: Option<RawCapacities>,
+    pub(crate) failsafe: Option<RawFailsafe>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -51,7 +52,7 @@ impl RawConfig {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(text).map_err(|error| {
+        let mut raw: Self = serde_saphyr::from_str(text).map_err(|error| {
             let place = error
                 .location()
                 .map(|location| (location.line(), location.column()));
@@ -69,7 +70,11 @@ impl RawConfig {
                 place,
                 message,
             }
-        })
+        })?;
+        if let Some(failsafe) = &mut raw.failsafe {
+            path.clone_into(&mut failsafe.file);
+        }
+        Ok(raw)
     }
 
     /// `self` where it says something, else `below`. Lists replace, they do not add up: what is
@@ -85,6 +90,7 @@ impl RawConfig {
             log_format,
             detach_on_exit,
             capacities,
+            failsafe,
         } = self;
         Self {
             policies: policies.or(below.policies),
@@ -96,6 +102,7 @@ impl RawConfig {
             log_format: log_format.or(below.log_format),
             detach_on_exit: detach_on_exit.or(below.detach_on_exit),
             capacities: capacities.or(below.capacities),
+            failsafe: failsafe.or(below.failsafe),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_policy::model::{Failsafe, IcmpVersion, Peer, Peers, PortMatch, PortSpec, Ports};
 use serde::{Deserialize, Serialize};
 
 use crate::flow::{clock::WallTime, stage::StageCounts};
@@ -18,6 +19,15 @@ pub(crate) struct Status {
     pub(crate) enforcing: bool,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) last_load: Option<Load>,
+    /// How many are in force, by kind.
+    #[serde(default)]
+    pub(crate) policies: BTreeMap<String, usize>,
+    /// When some answer changes by itself, as RFC 3339; absent if none ever does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) next_change: Option<String>,
+    /// What no policy can deny to this node and to what shares its addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) failsafe: Vec<FailsafeStatus>,
     pub(crate) endpoints: Vec<EndpointStatus>,
     pub(crate) tables: Vec<TableFill>,
     pub(crate) events: EventCounts,
@@ -43,7 +53,7 @@ pub(crate) struct Load {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EndpointStatus {
-    /// `NAMESPACE/NAME`.
+    /// `NAMESPACE/NAME`, or `node/NAME`.
     pub(crate) name: String,
     /// As the endpoint was declared, such as `interface veth-api`.
     pub(crate) spec: String,
@@ -59,6 +69,20 @@ pub(crate) struct EndpointStatus {
     /// What is amiss, or what is waited for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) message: Option<String>,
+}
+
+/// An entry of the settings that ranks above all policies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FailsafeStatus {
+    pub(crate) name: String,
+    /// `ingress` or `egress`.
+    pub(crate) direction: String,
+    /// Networks; absent if any peer will do.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) peers: Option<Vec<String>>,
+    /// Such as `TCP/22` and `UDP/67-68`; absent if any port of any protocol will do.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) ports: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +132,68 @@ pub(crate) struct Feature {
     /// What its lack means.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) note: Option<String>,
+}
+
+// === impl FailsafeStatus ===
+
+impl FailsafeStatus {
+    pub(crate) fn of(failsafe: &Failsafe) -> Self {
+        let Failsafe {
+            name,
+            direction,
+            peers,
+            ports,
+            source: _,
+        } = failsafe;
+        Self {
+            name: name.clone(),
+            direction: direction.to_string(),
+            peers: match peers {
+                Peers::Every => None,
+                Peers::Listed(peers) => Some(peers.iter().map(peer).collect()),
+            },
+            ports: match ports {
+                Ports::Every => None,
+                Ports::Listed(ports) => Some(ports.iter().map(port).collect()),
+            },
+        }
+    }
+}
+
+fn peer(peer: &Peer) -> String {
+    match peer {
+        Peer::Block { cidr, except } if except.is_empty() => cidr.to_string(),
+        // Failsafe entries have nothing else.
+        other => format!("{other:?}"),
+    }
+}
+
+fn port(port: &PortMatch) -> String {
+    match port {
+        PortMatch::Transport { protocol, port } => match port {
+            PortSpec::Every => protocol.to_string(),
+            PortSpec::Range { first, last } if first == last => format!("{protocol}/{first}"),
+            PortSpec::Range { first, last } => format!("{protocol}/{first}-{last}"),
+            PortSpec::Name(name) => format!("{protocol}/{name}"),
+        },
+        PortMatch::Named(name) => name.clone(),
+        PortMatch::Icmp {
+            version,
+            kind,
+            code,
+        } => {
+            let version = match version {
+                IcmpVersion::V4 => "ICMP",
+                IcmpVersion::V6 => "ICMPv6",
+            };
+            match (kind, code) {
+                (None, _) => version.to_owned(),
+                (Some(kind), None) => format!("{version}/{kind}"),
+                (Some(kind), Some(code)) => format!("{version}/{kind}/{code}"),
+            }
+        }
+        PortMatch::Protocol(number) => format!("protocol {number}"),
+    }
 }
 
 // === impl EndpointState ===

@@ -9,9 +9,9 @@ use std::{
 
 use agent_common::table::Endpoint;
 use agent_policy::{
-    compile::{Scope, compile},
+    compile::{Compiler, Scope, carry_backends},
     compiled::{Clock, Compiled},
-    model::{EndpointSpec, ObjectName, SubjectName, Time, World},
+    model::{EndpointSpec, PolicyKind, SubjectName, Time, World},
     plan::Plan,
 };
 use anyhow::Context as _;
@@ -20,21 +20,20 @@ use tokio::sync::watch;
 use crate::{
     control::status::{EndpointState, EndpointStatus, Hook, TableFill},
     daemon::{
+        clock::Timekeeper,
         endpoints::Registry,
         inputs::{Inputs, Reload},
+        inventory::inventory,
+        node,
         status::{Enforcement, Shared},
         watch::{Trigger, Triggered},
     },
     datapath::{
         attach::{Target, TcHook},
-        engine::{Engine, Reached, Unreached},
+        engine::{Engine, Place, Reached, Unreached},
         link,
     },
-    flow::{
-        clock::WallTime,
-        enrich::Inventory,
-        record::{RuleRef, WorkloadRef},
-    },
+    flow::{clock::BootTime, enrich::Inventory},
 };
 
 /// Between two looks at the files.
@@ -49,12 +48,15 @@ const RETRY: Duration = Duration::from_secs(30);
 pub(crate) struct Controller {
     inputs: Inputs,
     registry: Registry,
+    timekeeper: Timekeeper,
     engine: Engine,
     shared: Arc<Shared>,
     /// The name of this node: endpoints of others are none of ours.
     node: String,
     inventory: watch::Sender<Arc<Inventory>>,
     cgroups: watch::Sender<Vec<EndpointSpec>>,
+    /// Follows the inputs; `None` before the first time, and after one that did not come into force.
+    compiler: Option<Compiler>,
     desired: Desired,
     /// Endpoints that are no more, and whose programs are still to be taken off.
     ended: BTreeSet<u16>,
@@ -62,19 +64,36 @@ pub(crate) struct Controller {
     refused: Option<Instant>,
 }
 
+/// What outlives an agent, in the state folder.
+pub(crate) struct Kept {
+    pub(crate) registry: Registry,
+    pub(crate) timekeeper: Timekeeper,
+}
+
 /// What is to be, of the world that is in force.
 #[derive(Debug, Default)]
 struct Desired {
     world: Arc<World>,
-    compiled: Compiled,
-    endpoints: BTreeMap<u16, SubjectName>,
+    endpoints: BTreeMap<u16, Declared>,
     this_node: BTreeSet<IpAddr>,
+    /// When it was compiled, and when it has to be once more.
+    clock: Clock,
+    next_change: Option<Time>,
+}
+
+/// An endpoint of this node.
+#[derive(Debug)]
+struct Declared {
+    name: SubjectName,
+    flags: u16,
+    /// How many policies select it.
+    policies: usize,
 }
 
 impl Controller {
     pub(crate) fn new(
         inputs: Inputs,
-        registry: Registry,
+        kept: Kept,
         engine: Engine,
         shared: Arc<Shared>,
         node: String,
@@ -82,14 +101,20 @@ impl Controller {
         cgroups: watch::Sender<Vec<EndpointSpec>>,
     ) -> Self {
         let desired = Desired::default();
+        let Kept {
+            registry,
+            timekeeper,
+        } = kept;
         Self {
             inputs,
             registry,
+            timekeeper,
             engine,
             shared,
             node,
             inventory,
             cgroups,
+            compiler: None,
             desired,
             ended: BTreeSet::new(),
             refused: None,
@@ -111,7 +136,7 @@ impl Controller {
     pub(crate) fn run(&mut self, triggers: &Triggered) {
         let mut looked = Instant::now();
         loop {
-            let trigger = triggers.wait(FILES);
+            let trigger = triggers.wait(self.patience());
             if trigger == Some(Trigger::Stop) {
                 return;
             }
@@ -119,7 +144,7 @@ impl Controller {
             let look = trigger.is_some() || looked.elapsed() >= BACKSTOP;
             if let Some(reload) = reload {
                 self.reload(reload);
-            } else if look {
+            } else if look || self.is_due() {
                 self.follow();
             } else {
                 continue;
@@ -148,10 +173,37 @@ impl Controller {
             }
         };
         let again = self.refused.is_some_and(|at| at.elapsed() >= RETRY);
-        if again || (self.refused.is_none() && this_node != self.desired.this_node) {
+        let is_other = this_node != self.desired.this_node || self.is_due();
+        if again || (self.refused.is_none() && is_other) {
             let (world, errors) = (self.inputs.world(), self.inputs.errors().to_vec());
             self.put_into_force(world, this_node, errors);
         }
+    }
+
+    /// Until the next look at the files, or at the clock.
+    fn patience(&self) -> Duration {
+        let Desired {
+            clock, next_change, ..
+        } = &self.desired;
+        match next_change {
+            // What was refused is not tried again at once.
+            Some(at) if self.refused.is_none() => {
+                let due = BootTime(clock.boot_nanos(*at)).since(BootTime::now());
+                due.clamp(Duration::from_millis(1), FILES)
+            }
+            Some(_) | None => FILES,
+        }
+    }
+
+    /// Whether time has moved on: an answer has changed by itself, or the clock has been set.
+    fn is_due(&mut self) -> bool {
+        let clock = self.timekeeper.read();
+        let Desired {
+            clock: compiled_at,
+            next_change,
+            ..
+        } = &self.desired;
+        clock.boot != compiled_at.boot || next_change.is_some_and(|at| clock.now >= at)
     }
 
     /// Enforces, and shows how that went besides what is wrong with the input.
@@ -176,29 +228,30 @@ impl Controller {
     ///
     /// What was in force still is.
     fn enforce(&mut self, world: Arc<World>, this_node: BTreeSet<IpAddr>) -> anyhow::Result<()> {
-        let local = world.workloads.values().filter(|workload| {
-            let here = workload.node.as_ref().is_none_or(|node| *node == self.node);
-            workload.endpoint.is_some() && here
-        });
-        let assignment = self.registry.assign(
-            local.map(|workload| &workload.name),
-            self.engine.capacity().endpoints,
-        )?;
-        let endpoints: BTreeMap<u16, SubjectName> = assignment
-            .endpoints()
-            .iter()
-            .map(|(id, name)| (*id, name.clone().into()))
-            .collect();
+        // It has gone ahead of what is in force, should anything fail from here on.
+        let compiler = self.compiler.take();
+        let world = with_last_backends(&self.desired.world, world);
         let scope = Scope {
-            subjects: endpoints.values().cloned().collect(),
+            subjects: self.subjects(&world),
             this_node: this_node.clone(),
         };
-        let clock = Clock {
-            now: WallTime::now().whole_seconds(),
-            boot: Time::default(),
+        let clock = self.timekeeper.read();
+        let held = &self.engine.programmed().port_tables;
+        let compiler = match compiler {
+            Some(mut compiler) => {
+                compiler.apply(&world.changes_from(compiler.world()), held);
+                compiler.set_scope(scope, held);
+                compiler.set_clock(clock, held);
+                compiler
+            }
+            None => Compiler::new(World::clone(&world), scope, held, clock),
         };
-        let compiled = compile(&world, &scope, &self.engine.programmed().port_tables, clock);
-        let plan = Plan::new(self.engine.programmed(), &compiled, &endpoints);
+        let tables = compiler.compiled();
+        let local = local(tables);
+        let capacity = self.engine.capacity().endpoints;
+        let assignment = self.registry.assign(local.into_iter(), capacity)?;
+        let endpoints = assignment.endpoints().clone();
+        let plan = Plan::new(self.engine.programmed(), tables, &endpoints);
 
         plan.check(self.engine.programmed(), self.engine.capacity())
             .map_err(crate::datapath::sync::ApplyError::Overflow)
@@ -216,39 +269,73 @@ impl Controller {
                 "policy is in force"
             );
         }
-        self.desired = Desired {
-            world,
-            compiled,
-            endpoints,
-            this_node,
-        };
         self.inventory
-            .send_replace(Arc::new(self.desired.inventory()));
+            .send_replace(Arc::new(inventory(&world, tables, &endpoints)));
+        self.desired = Desired {
+            endpoints: declared(tables, endpoints),
+            next_change: tables.next_change,
+            world,
+            this_node,
+            clock,
+        };
+        self.compiler = Some(compiler);
         self.cgroups
             .send_replace(self.desired.specs().cloned().collect());
         Ok(())
     }
 
+    /// Whose traffic this node may have to judge.
+    fn subjects(&self, world: &World) -> BTreeSet<SubjectName> {
+        let local = world.workloads.values().filter(|workload| {
+            let here = workload.node.as_ref().is_none_or(|node| *node == self.node);
+            workload.endpoint.is_some() && here
+        });
+        local
+            .map(|workload| workload.name.clone().into())
+            .chain(node::subject(world, &self.node))
+            .collect()
+    }
+
     /// Attaches what is not attached and can be.
     fn reach(&mut self) {
         let mut endpoints = BTreeMap::new();
-        for (&id, name) in &self.desired.endpoints {
-            let Some((spec, flags, policies)) = self.desired.declaration(name) else {
+        for (&id, declared) in &self.desired.endpoints {
+            let Declared {
+                name,
+                flags,
+                policies,
+            } = declared;
+            let Some(place) = self.desired.place(name) else {
                 continue;
             };
-            let reached = self.engine.reach(Endpoint { id, flags }, spec);
+            let endpoint = Endpoint { id, flags: *flags };
+            let reached = self.engine.reach(endpoint, place);
             if let Ok(Reached::Attached(target)) = &reached {
                 tracing::info!(endpoint = %name, at = ?target, "attached");
             }
-            endpoints.insert(id, endpoint_status(name, spec, policies, reached));
+            endpoints.insert(id, endpoint_status(name, place, *policies, reached));
         }
         self.release_ended();
         self.shared.enforces(Enforcement {
             generation: self.engine.programmed().generation,
-            policies: self.desired.world.network_policies.len(),
+            policies: self.desired.policies(),
+            next_change: self.desired.next_change,
+            failsafe: Arc::clone(&self.desired.world.failsafe),
             endpoints,
+            unconfined: self.unconfined_node(),
             tables: self.tables(),
         });
+    }
+
+    /// The node itself, where it should perhaps be an endpoint and is none.
+    fn unconfined_node(&self) -> Option<EndpointStatus> {
+        let message = node::unknown(&self.desired.world, &self.node)?;
+        let name = SubjectName::Node(self.node.clone());
+        let unreached = Unreached {
+            waiting: false,
+            message,
+        };
+        Some(endpoint_status(&name, Place::Node, 0, Err(unreached)))
     }
 
     /// Takes off the programs of endpoints that are no more; tries again at the next look.
@@ -300,78 +387,72 @@ impl Desired {
             .filter_map(|workload| workload.endpoint.as_ref())
     }
 
-    /// How an endpoint is found, its flags, and how many policies select it.
-    fn declaration(&self, name: &SubjectName) -> Option<(&EndpointSpec, u16, usize)> {
-        let spec = self
-            .world
-            .workloads
-            .get(name.workload()?)?
-            .endpoint
-            .as_ref()?;
-        let subject = self.compiled.subjects.get(name)?;
-        Some((spec, subject.flags, subject.policies.len()))
-    }
-
-    /// Who is who, for records.
-    fn inventory(&self) -> Inventory {
-        let named: BTreeMap<&ObjectName, Arc<WorkloadRef>> = self
-            .world
-            .workloads
-            .values()
-            .map(|workload| {
-                let reference = WorkloadRef {
-                    namespace: workload.name.namespace.clone(),
-                    name: workload.name.name.clone(),
-                    kind: match workload.kind {
-                        agent_policy::model::WorkloadKind::Pod => "Pod".into(),
-                        agent_policy::model::WorkloadKind::Workload => "Workload".into(),
-                    },
-                    labels: workload.labels.clone(),
-                };
-                (&workload.name, Arc::new(reference))
-            })
-            .collect();
-        let reference = |name: &ObjectName| named.get(name).map(Arc::clone);
-        Inventory {
-            by_address: self
-                .world
-                .addresses
-                .iter()
-                .filter_map(|(address, name)| Some((*address, reference(name)?)))
-                .collect(),
-            endpoints: self
-                .endpoints
-                .iter()
-                .filter_map(|(id, name)| Some((*id, reference(name.workload()?)?)))
-                .collect(),
-            rules: self
-                .compiled
-                .rules
-                .iter()
-                .map(|(&rule_id, origin)| {
-                    let rule = RuleRef {
-                        kind: origin.id.policy.kind.name().into(),
-                        namespace: origin.id.policy.namespace.clone(),
-                        name: origin.id.policy.name.clone(),
-                        rule: format!("{}[{}]", origin.id.direction, origin.id.index),
-                        rule_id,
-                    };
-                    (rule_id, Arc::new(rule))
-                })
-                .collect(),
+    /// Where an endpoint is found.
+    fn place(&self, name: &SubjectName) -> Option<Place<'_>> {
+        match name {
+            SubjectName::Workload(name) => {
+                let workload = self.world.workloads.get(name)?;
+                workload.endpoint.as_ref().map(Place::Declared)
+            }
+            SubjectName::Node(_) => Some(Place::Node),
         }
     }
+
+    /// How many policies there are of each kind.
+    fn policies(&self) -> BTreeMap<PolicyKind, usize> {
+        let mut kinds = BTreeMap::new();
+        let network_policies = self.world.network_policies.len();
+        if network_policies > 0 {
+            kinds.insert(PolicyKind::NetworkPolicy, network_policies);
+        }
+        for id in self.world.tier_policies.keys() {
+            *kinds.entry(id.kind).or_default() += 1;
+        }
+        kinds
+    }
+}
+
+/// What served a Service last still counts where nothing serves it now.
+fn with_last_backends(old: &World, new: Arc<World>) -> Arc<World> {
+    if new.services.is_empty() {
+        return new;
+    }
+    let mut new = Arc::unwrap_or_clone(new);
+    carry_backends(old, &mut new);
+    Arc::new(new)
+}
+
+/// Those that are to have programs: a node that no policy selects is left alone.
+fn local(compiled: &Compiled) -> Vec<&SubjectName> {
+    let subjects = compiled.subjects.iter();
+    subjects
+        .filter(|(name, subject)| name.workload().is_some() || !subject.policies.is_empty())
+        .map(|(name, _)| name)
+        .collect()
+}
+
+fn declared(compiled: &Compiled, endpoints: BTreeMap<u16, SubjectName>) -> BTreeMap<u16, Declared> {
+    let declared = endpoints.into_iter().filter_map(|(id, name)| {
+        let subject = compiled.subjects.get(&name)?;
+        let declared = Declared {
+            flags: subject.flags,
+            policies: subject.policies.len(),
+            name,
+        };
+        Some((id, declared))
+    });
+    declared.collect()
 }
 
 fn endpoint_status(
     name: &SubjectName,
-    spec: &EndpointSpec,
+    place: Place<'_>,
     policies: usize,
     reached: Result<Reached, Unreached>,
 ) -> EndpointStatus {
     let mut status = EndpointStatus {
         name: name.to_string(),
-        spec: spec.to_string(),
+        spec: place.to_string(),
         state: EndpointState::Attached,
         hook: None,
         ifindex: None,

@@ -4,15 +4,16 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
-use agent_policy::{model::ObjectName, plan::Programmed};
+use agent_policy::{model::SubjectName, plan::Programmed};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-/// Endpoint numbers by workload, kept in the state folder.
+use crate::daemon::file;
+
+/// Endpoint numbers by subject, kept in the state folder.
 #[derive(Debug)]
 pub(crate) struct Registry {
     path: PathBuf,
@@ -24,7 +25,7 @@ pub(crate) struct Registry {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
-    /// `NAMESPACE/NAME` → number.
+    /// See [`key`] → number.
     endpoints: BTreeMap<String, u16>,
     /// The number given last. Counting on delays the day that a number is used again, until when
     /// flows of its last owner are forgotten.
@@ -34,12 +35,12 @@ struct Kept {
 /// Numbers for a set of endpoints, not yet kept.
 #[derive(Debug)]
 pub(crate) struct Assignment {
-    endpoints: BTreeMap<u16, ObjectName>,
+    endpoints: BTreeMap<u16, SubjectName>,
     next: Kept,
 }
 
 impl Assignment {
-    pub(crate) fn endpoints(&self) -> &BTreeMap<u16, ObjectName> {
+    pub(crate) fn endpoints(&self) -> &BTreeMap<u16, SubjectName> {
         &self.endpoints
     }
 }
@@ -88,7 +89,7 @@ impl Registry {
     /// If there are too many.
     pub(crate) fn assign<'n>(
         &self,
-        names: impl Iterator<Item = &'n ObjectName>,
+        names: impl Iterator<Item = &'n SubjectName>,
         capacity: usize,
     ) -> Result<Assignment, NoNumber> {
         let mut next = Kept {
@@ -98,9 +99,9 @@ impl Registry {
         let mut assigned = BTreeMap::new();
         let mut new = Vec::new();
         for name in names {
-            match self.kept.endpoints.get(&name.to_string()) {
+            match self.kept.endpoints.get(&key(name)) {
                 Some(&id) => {
-                    next.endpoints.insert(name.to_string(), id);
+                    next.endpoints.insert(key(name), id);
                     assigned.insert(id, name.clone());
                 }
                 None => new.push(name),
@@ -113,7 +114,7 @@ impl Registry {
                     name: name.to_string(),
                     capacity: capacity - 1,
                 })?;
-            next.endpoints.insert(name.to_string(), id);
+            next.endpoints.insert(key(name), id);
             assigned.insert(id, name.clone());
         }
         Ok(Assignment {
@@ -130,7 +131,9 @@ impl Registry {
     pub(crate) fn keep(&mut self, assignment: Assignment) -> anyhow::Result<()> {
         let Assignment { endpoints: _, next } = assignment;
         if next.endpoints != self.kept.endpoints {
-            write(&self.path, &next)
+            serde_json::to_vec_pretty(&next)
+                .map_err(Into::into)
+                .and_then(|text| file::replace(&self.path, &text))
                 .with_context(|| format!("cannot write {}", self.path.display()))?;
             self.kept = next;
         }
@@ -139,7 +142,7 @@ impl Registry {
 
     fn free(
         &self,
-        assigned: &BTreeMap<u16, ObjectName>,
+        assigned: &BTreeMap<u16, SubjectName>,
         last: &mut u16,
         capacity: usize,
     ) -> Option<u16> {
@@ -157,29 +160,30 @@ impl Registry {
     }
 }
 
-/// Whole or not at all.
-fn write(path: &Path, kept: &Kept) -> anyhow::Result<()> {
-    let new = path.with_extension("json.new");
-    let mut file = fs::File::create(&new)?;
-    file.write_all(&serde_json::to_vec_pretty(kept)?)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    Ok(())
+/// `NAMESPACE/NAME` of a workload. A node is not `node/NAME`, which a workload of a namespace of
+/// that name would be: without a slash it is no workload's.
+fn key(name: &SubjectName) -> String {
+    match name {
+        SubjectName::Workload(name) => name.to_string(),
+        SubjectName::Node(name) => format!("node:{name}"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use agent_policy::model::ObjectName;
+
     use super::*;
 
-    fn names(names: &[&str]) -> Vec<ObjectName> {
+    fn names(names: &[&str]) -> Vec<SubjectName> {
         names
             .iter()
-            .map(|name| ObjectName::new("shop", *name))
+            .map(|name| ObjectName::new("shop", *name).into())
             .collect()
     }
 
     /// Assigns and keeps.
-    fn give(registry: &mut Registry, to: &[&str]) -> BTreeMap<u16, ObjectName> {
+    fn give(registry: &mut Registry, to: &[&str]) -> BTreeMap<u16, SubjectName> {
         let assignment = registry.assign(names(to).iter(), 16).unwrap();
         let endpoints = assignment.endpoints().clone();
         registry.keep(assignment).unwrap();
@@ -227,6 +231,22 @@ mod tests {
             "{error}"
         );
         assert_eq!(registry.kept.endpoints.len(), 1);
+    }
+
+    #[test]
+    fn a_node_is_not_a_workload_in_a_namespace_of_that_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let both = [
+            SubjectName::Node("one".to_owned()),
+            ObjectName::new("node", "one").into(),
+        ];
+        let mut registry = open(folder.path());
+        let first = registry.assign(both.iter(), 16).unwrap();
+        let given = first.endpoints().clone();
+        assert_eq!(given.len(), 2);
+        registry.keep(first).unwrap();
+        let again = open(folder.path()).assign(both.iter().rev(), 16).unwrap();
+        assert_eq!(*again.endpoints(), given);
     }
 
     #[test]

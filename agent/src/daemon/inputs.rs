@@ -9,8 +9,8 @@ use std::{
 
 use agent_policy::{
     diagnostic::Diagnostic,
-    load::{ParsedFile, assemble},
-    model::World,
+    load::{ParsedFile, assemble_with},
+    model::{Failsafe, World},
 };
 
 use crate::source::files;
@@ -19,6 +19,8 @@ use crate::source::files;
 #[derive(Debug)]
 pub(crate) struct Inputs {
     paths: Vec<PathBuf>,
+    /// Of the settings: part of every world.
+    failsafe: Vec<Failsafe>,
     /// No file among them has an error.
     good: Vec<ParsedFile>,
     world: Arc<World>,
@@ -54,17 +56,18 @@ impl Inputs {
     /// # Errors
     ///
     /// If anything is wrong: there is no good version to keep.
-    pub(crate) fn read(paths: Vec<PathBuf>) -> Result<Self, InputError> {
+    pub(crate) fn read(paths: Vec<PathBuf>, failsafe: Vec<Failsafe>) -> Result<Self, InputError> {
         let seen = look(&paths);
         let good = files::parse(&paths);
         let mut errors = report(&good);
-        let (world, between) = assemble(&good);
+        let (world, between) = assemble_with(&good, failsafe.clone());
         errors.extend(between.iter().filter_map(error));
         if !errors.is_empty() {
             return Err(InputError(errors));
         }
         Ok(Self {
             paths,
+            failsafe,
             good,
             world: Arc::new(world),
             errors: Vec::new(),
@@ -98,7 +101,7 @@ impl Inputs {
         let parsed = files::parse(&paths);
         let mut errors = report(&parsed);
         let merged = self.merge(parsed);
-        let (world, between) = assemble(&merged);
+        let (world, between) = assemble_with(&merged, self.failsafe.clone());
         let conflicts: Vec<String> = between.iter().filter_map(error).collect();
         if conflicts.is_empty() {
             self.good = merged;
@@ -202,7 +205,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "a.yaml", "one");
         write(folder.path(), "b.yaml", "two");
-        let mut inputs = Inputs::read(vec![folder.path().to_owned()]).unwrap();
+        let mut inputs = Inputs::read(vec![folder.path().to_owned()], Vec::new()).unwrap();
         assert_eq!(names(&inputs.world()), ["one", "two"]);
         assert!(inputs.reload().is_none());
 
@@ -224,7 +227,7 @@ mod tests {
         let folder = parent.path().join("policies");
         fs::create_dir(&folder).unwrap();
         write(&folder, "a.yaml", "one");
-        let mut inputs = Inputs::read(vec![folder.clone()]).unwrap();
+        let mut inputs = Inputs::read(vec![folder.clone()], Vec::new()).unwrap();
         fs::remove_dir_all(&folder).unwrap();
         let reload = inputs.reload().unwrap();
         assert_eq!(names(&reload.world), ["one"]);
@@ -235,7 +238,7 @@ mod tests {
     fn two_files_that_contradict_each_other_change_nothing() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "a.yaml", "one");
-        let mut inputs = Inputs::read(vec![folder.path().to_owned()]).unwrap();
+        let mut inputs = Inputs::read(vec![folder.path().to_owned()], Vec::new()).unwrap();
         write(folder.path(), "b.yaml", "one");
         let reload = inputs.reload().unwrap();
         assert_eq!(names(&reload.world), ["one"]);
@@ -246,6 +249,6 @@ mod tests {
     fn nothing_good_to_begin_with_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.yaml"), "kind: [").unwrap();
-        Inputs::read(vec![folder.path().to_owned()]).unwrap_err();
+        Inputs::read(vec![folder.path().to_owned()], Vec::new()).unwrap_err();
     }
 }

@@ -15,13 +15,15 @@ use agent_common::{
     verdict::{Action, Reason},
 };
 
+use agent_policy::model::{Failsafe, PolicyKind, Time};
+
 use crate::{
     config::Config,
     control::{
         server::StatusSource,
         status::{
-            EndpointState, EndpointStatus, EventCounts, Feature, Load, RecordCounts, Status,
-            TableFill,
+            EndpointState, EndpointStatus, EventCounts, FailsafeStatus, Feature, Load,
+            RecordCounts, Status, TableFill,
         },
     },
     datapath::{
@@ -58,9 +60,13 @@ struct Told {
 pub(crate) struct Enforcement {
     pub(crate) generation: u32,
     /// Of the world that is in force.
-    pub(crate) policies: usize,
+    pub(crate) policies: BTreeMap<PolicyKind, usize>,
+    pub(crate) next_change: Option<Time>,
+    pub(crate) failsafe: Arc<Vec<Failsafe>>,
     /// Endpoint number → its state.
     pub(crate) endpoints: BTreeMap<u16, EndpointStatus>,
+    /// What should perhaps be an endpoint and is none.
+    pub(crate) unconfined: Option<EndpointStatus>,
     pub(crate) tables: Vec<TableFill>,
 }
 
@@ -130,7 +136,11 @@ impl Shared {
             policies,
             endpoints,
             tables: _,
+            next_change: _,
+            failsafe: _,
+            unconfined: _,
         } = &told.enforcement;
+        let policies: usize = policies.values().sum();
         let attached = endpoints
             .values()
             .filter(|endpoint| endpoint.state == EndpointState::Attached)
@@ -160,7 +170,10 @@ impl StatusSource for Shared {
             generation,
             endpoints,
             tables,
-            policies: _,
+            policies,
+            next_change,
+            failsafe,
+            unconfined,
         } = &told.enforcement;
         let mut tables = tables.clone();
         let names = ["flows_v4", "flows_v6", "denials"];
@@ -198,9 +211,16 @@ impl StatusSource for Shared {
             enforcing: *generation > 0
                 && endpoints
                     .values()
+                    .chain(unconfined)
                     .all(|endpoint| endpoint.state != EndpointState::Failed),
             last_load: told.load.clone(),
-            endpoints: endpoints.values().cloned().collect(),
+            policies: policies
+                .iter()
+                .map(|(kind, count)| (kind.name().to_owned(), *count))
+                .collect(),
+            next_change: next_change.map(|at| at.to_string()),
+            failsafe: failsafe.iter().map(FailsafeStatus::of).collect(),
+            endpoints: endpoints.values().chain(unconfined).cloned().collect(),
             tables,
             events: EventCounts {
                 seen: self.events_seen.load(Relaxed),

@@ -99,17 +99,16 @@ impl Hierarchy {
         };
         let path = self.locate(name)?.ok_or_else(absent)?;
         match open(&path) {
-            Ok(directory) => {
-                let id = id(&directory).map_err(unreadable(&path))?;
-                Ok(Cgroup {
-                    path,
-                    id,
-                    directory,
-                })
-            }
+            Ok(directory) => Cgroup::of(path, directory),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(absent()),
             Err(error) => Err(unreadable(&path)(error)),
         }
+    }
+
+    /// Opens the cgroup that all others are in, as far as they can be seen.
+    pub fn open_root(&self) -> Result<Cgroup, CgroupError> {
+        let directory = open(&self.root).map_err(unreadable(&self.root))?;
+        Cgroup::of(self.root.clone(), directory)
     }
 
     /// Where the cgroup that `name` means is now, if it exists.
@@ -180,6 +179,21 @@ impl Hierarchy {
 }
 
 impl Cgroup {
+    fn of(path: PathBuf, directory: OwnedFd) -> Result<Self, CgroupError> {
+        let id = id(&directory).map_err(unreadable(&path))?;
+        Ok(Self {
+            path,
+            id,
+            directory,
+        })
+    }
+
+    /// Whether it is the machine's root, and not what a namespace or a bind mount shows as one.
+    pub fn is_root(&self) -> bool {
+        // The first that the kernel makes (kernfs numbers its nodes from 1).
+        self.id == 1
+    }
+
     /// What BPF programs see as the cgroup's id.
     pub fn id(&self) -> u64 {
         self.id

@@ -15,7 +15,7 @@ use agent_policy::{
 use crate::datapath::{
     attach::{self, Attached, Target, TcHook},
     bpffs::BpfDir,
-    cgroup::{CgroupName, Hierarchy},
+    cgroup::{Cgroup, CgroupError, CgroupName, Hierarchy},
     link,
     maps::{self, Interfaces, PolicyMaps},
     object::{CgroupPrograms, Programs, Sizes},
@@ -32,6 +32,14 @@ pub(crate) struct Engine {
     interfaces: Interfaces,
     hook: TcHook,
     attached: BTreeMap<u16, Attached>,
+}
+
+/// Where an endpoint is to be found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place<'s> {
+    Declared(&'s EndpointSpec),
+    /// The node as a whole: the root of the cgroup hierarchy.
+    Node,
 }
 
 /// What an endpoint's programs hang on now.
@@ -122,17 +130,38 @@ impl Engine {
         self.sync.apply(plan)
     }
 
-    /// Sees to it that the endpoint's programs hang where its declaration says.
+    /// Sees to it that the endpoint's programs hang where they have to.
     pub(crate) fn reach(
         &mut self,
         endpoint: Endpoint,
-        spec: &EndpointSpec,
+        place: Place<'_>,
     ) -> Result<Reached, Unreached> {
+        let spec = match place {
+            Place::Declared(spec) => spec,
+            Place::Node => return self.reach_node(endpoint),
+        };
         match CgroupName::of(spec) {
-            Some(Ok(name)) => self.reach_cgroup(endpoint.id, &name),
+            Some(Ok(name)) => {
+                let cgroup = Hierarchy::find().and_then(|hierarchy| hierarchy.open(&name));
+                self.reach_cgroup(endpoint, cgroup)
+            }
             Some(Err(error)) => Err(Unreached::failed(&error)),
             None => self.reach_interface(endpoint, spec),
         }
+    }
+
+    fn reach_node(&mut self, endpoint: Endpoint) -> Result<Reached, Unreached> {
+        let cgroup = Hierarchy::find().and_then(|hierarchy| hierarchy.open_root());
+        let is_part = cgroup.as_ref().is_ok_and(|cgroup| !cgroup.is_root());
+        let reached = self.reach_cgroup(endpoint, cgroup)?;
+        if is_part {
+            // Better than nothing, and not what was asked for.
+            return Err(Unreached::failed(
+                &"only a part of the cgroup hierarchy can be seen from here: processes outside of \
+                  it are not confined; run the agent in the cgroup namespace of the host",
+            ));
+        }
+        Ok(reached)
     }
 
     fn reach_interface(
@@ -183,24 +212,26 @@ impl Engine {
         Ok(Reached::Attached(target))
     }
 
-    fn reach_cgroup(&mut self, endpoint: u16, name: &CgroupName) -> Result<Reached, Unreached> {
-        let cgroup = Hierarchy::find()
-            .and_then(|hierarchy| hierarchy.open(name))
-            .map_err(|error| Unreached {
-                waiting: error.may_pass(),
-                message: error.to_string(),
-            })?;
+    fn reach_cgroup(
+        &mut self,
+        endpoint: Endpoint,
+        cgroup: Result<Cgroup, CgroupError>,
+    ) -> Result<Reached, Unreached> {
+        let cgroup = cgroup.map_err(|error| Unreached {
+            waiting: error.may_pass(),
+            message: error.to_string(),
+        })?;
         let target = Target::Cgroup { id: cgroup.id() };
-        if self.stands(endpoint, target) {
+        if self.stands(endpoint.id, target) {
             return Ok(Reached::Standing(target));
         }
         let programs = CgroupPrograms::load(&self.folder(), &self.sizes, endpoint)
             .map_err(|error| Unreached::failed(&format!("{error:#}")))?;
         let fds = programs.fds().map_err(|error| Unreached::failed(&error))?;
-        let attached = attach::attach_cgroup(&self.dir, endpoint, &cgroup, fds)
+        let attached = attach::attach_cgroup(&self.dir, endpoint.id, &cgroup, fds)
             .map_err(Unreached::of_attach)?;
-        self.forget_interfaces(endpoint, None);
-        self.attached.insert(endpoint, attached);
+        self.forget_interfaces(endpoint.id, None);
+        self.attached.insert(endpoint.id, attached);
         Ok(Reached::Attached(target))
     }
 
@@ -250,6 +281,15 @@ impl Engine {
             }
         }
         self.attached.remove(&endpoint);
+    }
+}
+
+impl std::fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Declared(spec) => spec.fmt(f),
+            Self::Node => f.write_str("node"),
+        }
     }
 }
 

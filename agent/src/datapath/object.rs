@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_common::verdict::Reason;
+use agent_common::{table::Endpoint, verdict::Reason};
 use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader,
@@ -77,7 +77,7 @@ pub struct Cost {
 impl Programs {
     /// Loads the programs; maps are made below `folder`, or taken over from there.
     pub(crate) fn load(folder: &Path, sizes: &Sizes) -> anyhow::Result<Self> {
-        let mut object = load(folder, sizes, 0)?;
+        let mut object = load(folder, sizes, Endpoint::NOBODY)?;
         for name in ["from_endpoint", "to_endpoint", "clock"] {
             let program: &mut SchedClassifier = classifier(&mut object, name)?;
             program
@@ -166,7 +166,7 @@ impl Programs {
 
 impl CgroupPrograms {
     /// Loads copies of the programs that stand for one endpoint.
-    pub(crate) fn load(folder: &Path, sizes: &Sizes, endpoint: u16) -> anyhow::Result<Self> {
+    pub(crate) fn load(folder: &Path, sizes: &Sizes, endpoint: Endpoint) -> anyhow::Result<Self> {
         let mut object = load(folder, sizes, endpoint)?;
         for name in ["cgroup_ingress", "cgroup_egress"] {
             cgroup_skb(&mut object, name)?
@@ -205,7 +205,8 @@ pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
         })
     }
 
-    let mut object = load(folder, sizes, 1)?;
+    let somebody = Endpoint { id: 1, flags: 0 };
+    let mut object = load(folder, sizes, somebody)?;
     let mut costs = Vec::new();
     for name in ["null", "from_endpoint", "to_endpoint"] {
         let program = classifier(&mut object, name)?;
@@ -244,7 +245,7 @@ pub(crate) fn passes_cgroup(answer: u32) -> anyhow::Result<bool> {
     }
 }
 
-fn load(folder: &Path, sizes: &Sizes, endpoint: u16) -> anyhow::Result<Ebpf> {
+fn load(folder: &Path, sizes: &Sizes, endpoint: Endpoint) -> anyhow::Result<Ebpf> {
     let Sizes {
         endpoints,
         prefixes,
@@ -272,7 +273,8 @@ fn load(folder: &Path, sizes: &Sizes, endpoint: u16) -> anyhow::Result<Ebpf> {
         .map_max_entries("DENIALS", denials)
         .map_max_entries("COUNTERS", endpoints * Reason::SLOTS)
         .map_max_entries("EVENTS", events)
-        .override_global("ENDPOINT", &endpoint, true);
+        .override_global("ENDPOINT", &endpoint.id, true)
+        .override_global("FLAGS", &endpoint.flags, true);
     for name in maps::NAMES {
         loader.map_pin_path(name, folder.join(name));
     }

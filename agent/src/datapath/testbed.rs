@@ -137,9 +137,9 @@ impl Testbed {
     }
 
     /// Loads the programs of an endpoint in a cgroup.
-    pub fn place_in_cgroup(&mut self, endpoint: u16) -> anyhow::Result<()> {
+    pub fn place_in_cgroup(&mut self, endpoint: Endpoint) -> anyhow::Result<()> {
         let programs = CgroupPrograms::load(&self.folder.maps(), &self.sizes, endpoint)?;
-        self.cgroups.insert(endpoint, programs);
+        self.cgroups.insert(endpoint.id, programs);
         Ok(())
     }
 

@@ -114,7 +114,8 @@ impl Enricher {
             reason: why.reason,
             drop_reason: why.drop_reason,
             ifindex: (ifindex != 0).then_some(ifindex),
-            generation: Some(generation),
+            // A flow that is judged with every packet is not of one generation.
+            generation: (generation != Flow::NEVER).then_some(generation),
             endpoint: workload.map(|workload| Cow::Owned(workload.to_string())),
         }
     }
@@ -170,7 +171,7 @@ impl Enricher {
             reverse: traffic(key.protocol, Count::default(), 0),
             end_reason: None,
             verdict: Verdict::Deny,
-            policy: None,
+            policy: inventory.rules.get(&key.rule).cloned(),
             default_deny: why.default_deny,
             reason: why.reason,
             drop_reason: why.drop_reason,

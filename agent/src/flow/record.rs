@@ -123,6 +123,8 @@ pub(crate) struct End {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WorkloadRef {
+    /// Of a node, none.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
     pub(crate) namespace: String,
     pub(crate) name: String,
     /// `Pod`, `Workload`, `Node`.
@@ -142,6 +144,18 @@ pub(crate) struct RuleRef {
     /// Where in the policy, such as `ingress[0]`.
     pub(crate) rule: String,
     pub(crate) rule_id: u32,
+    /// `Quarantine`, `Admin`, `Baseline`; absent where the policy is in none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) tier: Option<Cow<'static, str>>,
+    /// What its author calls the rule.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) rule_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) approved_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) owner: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,7 +236,7 @@ impl Line {
 impl fmt::Display for WorkloadRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.namespace.is_empty() {
-            return f.write_str(&self.name);
+            return write!(f, "node/{}", self.name);
         }
         write!(f, "{}/{}", self.namespace, self.name)
     }

@@ -38,7 +38,10 @@ impl Bench {
             id: ENDPOINT,
             flags: FLAGS,
         })?;
-        bed.place_in_cgroup(ENDPOINT)?;
+        bed.place_in_cgroup(Endpoint {
+            id: ENDPOINT,
+            flags: 0,
+        })?;
         Ok(Self {
             bed,
             entries: 0,

@@ -8,7 +8,7 @@ use agent_common::{
 };
 use agent_policy::{
     compiled::{Compiled, PortEntry, PortTable, Subject},
-    model::ObjectName,
+    model::{ObjectName, SubjectName},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use ringfence::datapath::testbed::HOST_BITS;
@@ -24,8 +24,8 @@ const PEERS: u32 = 7;
 const PERMITTED: u32 = 1;
 const NOTHING: u32 = 2;
 
-pub(crate) fn subject() -> ObjectName {
-    ObjectName::new("bench", "subject")
+pub(crate) fn subject() -> SubjectName {
+    ObjectName::new("bench", "subject").into()
 }
 
 pub(crate) fn compiled(networks: u32) -> Compiled {
@@ -57,6 +57,8 @@ pub(crate) fn compiled(networks: u32) -> Compiled {
     }
     let subject_of = Subject {
         set: SET,
+        audit: None,
+        staged: None,
         flags: FLAGS,
         addresses: BTreeSet::from([LOCAL_V4.into(), LOCAL_V6.into()]),
         policies: Vec::new(),

@@ -14,7 +14,7 @@ use agent_common::{
 };
 use agent_policy::{
     compiled::Compiled,
-    model::{ObjectName, World},
+    model::{SubjectName, World},
     strategies::Borders,
 };
 use proptest::{prelude::*, sample, test_runner::TestRunner};
@@ -54,7 +54,7 @@ impl Traffic {
     pub(crate) fn of(
         world: &World,
         compiled: &Compiled,
-        endpoints: &BTreeMap<u16, ObjectName>,
+        endpoints: &BTreeMap<u16, SubjectName>,
     ) -> Self {
         let Borders { peers, ports, .. } = Borders::of(world);
         let strangers = STRANGERS.map(|address| address.parse().unwrap());

@@ -38,6 +38,25 @@ fn status() -> Status {
             ok: false,
             errors: vec!["api.yaml:3:5: unknown field `prots`\nhint: `ports`".to_owned()],
         }),
+        policies: BTreeMap::from([
+            ("NetworkPolicy".to_owned(), 2),
+            ("RingfencePolicy".to_owned(), 1),
+        ]),
+        next_change: Some("2023-12-31T18:00:00Z".to_owned()),
+        failsafe: vec![
+            FailsafeStatus {
+                name: "dhcp".to_owned(),
+                direction: "egress".to_owned(),
+                peers: None,
+                ports: Some(vec!["UDP/67-68".to_owned(), "UDP/546-547".to_owned()]),
+            },
+            FailsafeStatus {
+                name: "ssh".to_owned(),
+                direction: "ingress".to_owned(),
+                peers: Some(vec!["192.0.2.0/24".to_owned()]),
+                ports: None,
+            },
+        ],
         endpoints: vec![
             EndpointStatus {
                 hook: Some(Hook::Tcx),
@@ -101,10 +120,16 @@ process 42, up 1 h 2 min
 policy not loaded at 2023-11-14T22:13:20.000000000Z; what was in force before still is
   api.yaml:3:5: unknown field `prots`
   hint: `ports`
+policies: 2 NetworkPolicy, 1 RingfencePolicy
+next change by time at 2023-12-31T18:00:00Z
 
 ENDPOINT    AT                      STATE     HOOK  POLICIES  NOTE
 shop/api-0  interface veth-10 (#9)  attached  tcx   1
 shop/db     interface veth-7        waiting   -     1         the interface does not exist
+
+FAILSAFE  DIRECTION  PEERS         PORTS
+dhcp      egress     any           UDP/67-68, UDP/546-547
+ssh       ingress    192.0.2.0/24  any
 
 TABLE     USED  CAPACITY  FILL
 flows_v4  1311  131072    1 %

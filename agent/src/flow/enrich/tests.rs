@@ -26,6 +26,11 @@ fn inventory() -> Inventory {
         name: "api".to_owned(),
         rule: "ingress[0]".to_owned(),
         rule_id: 7,
+        tier: None,
+        rule_name: Some("gateways".to_owned()),
+        reason: Some("ticket 4711".to_owned()),
+        approved_by: None,
+        owner: None,
     };
     Inventory {
         by_address: HashMap::from([("10.0.0.2".parse().unwrap(), workload("edge", "gateway"))]),
@@ -93,7 +98,8 @@ fn a_flow_is_told_from_its_initiator_with_names_on_both_sides() {
         r#""forward":{"packets":5,"bytes":500,"tcp_flags":27},"#,
         r#""reverse":{"packets":4,"bytes":4000,"tcp_flags":19},"end_reason":"fin","#,
         r#""verdict":"allow","policy":{"kind":"NetworkPolicy","namespace":"shop","name":"api","#,
-        r#""rule":"ingress[0]","rule_id":7},"default_deny":false,"reason":"rule","#,
+        r#""rule":"ingress[0]","rule_id":7,"rule_name":"gateways","reason":"ticket 4711"},"#,
+        r#""default_deny":false,"reason":"rule","#,
         r#""ifindex":9,"generation":3,"endpoint":"shop/api"}"#,
     );
     assert_eq!(json(Report::Flow(report())), expected);
@@ -137,6 +143,7 @@ fn summed_up_denials_fold_the_source_port() {
         direction: table::Direction::Egress as u8,
         reason: Reason::DefaultDeny as u8,
         family: 4,
+        rule: 0,
         remote: agent_common::protocol::Address::mapped([10, 0, 0, 9]),
     };
     let delta = Count {
@@ -163,6 +170,49 @@ fn summed_up_denials_fold_the_source_port() {
         record["forward"],
         serde_json::json!({"packets": 3, "bytes": 180})
     );
+}
+
+#[test]
+fn what_a_rule_denies_names_it_and_is_no_default_deny() {
+    let report = FlowReport {
+        kind: Kind::Deny,
+        reason: Reason::DenyRule as u8,
+        ..report()
+    };
+    let key = DenialKey {
+        endpoint: 1,
+        port: 5432,
+        protocol: TCP,
+        direction: table::Direction::Egress as u8,
+        reason: Reason::DenyRule as u8,
+        family: 4,
+        rule: 7,
+        remote: [0; 16],
+    };
+    let sum = DenialReport {
+        key,
+        start: WallTime(0),
+        end: WallTime(1),
+        delta: Count::default(),
+    };
+    for report in [Report::Flow(report), Report::Denials(sum)] {
+        let record = serde_json::from_str::<serde_json::Value>(&json(report)).unwrap();
+        assert_eq!(record["verdict"], "deny");
+        assert_eq!(record["drop_reason"], "deny-rule");
+        assert_eq!(record["default_deny"], false);
+        assert_eq!(record["policy"]["rule_name"], "gateways");
+        assert_eq!(record["policy"]["reason"], "ticket 4711");
+    }
+}
+
+#[test]
+fn a_flow_that_is_judged_with_every_packet_has_no_generation() {
+    let report = FlowReport {
+        generation: Flow::NEVER,
+        ..report()
+    };
+    let record = serde_json::from_str::<serde_json::Value>(&json(Report::Flow(report))).unwrap();
+    assert!(record.get("generation").is_none());
 }
 
 #[test]

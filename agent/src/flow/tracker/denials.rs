@@ -56,6 +56,7 @@ impl Denials {
             direction: event.direction,
             reason: event.reason,
             family: event.family,
+            rule: event.rule,
             remote: event.remote,
         };
         let since = BootTime(event.time);

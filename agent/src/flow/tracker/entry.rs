@@ -120,7 +120,9 @@ impl Entry {
         self.origin |= state.origin;
         self.count(Count::pair(state.packets, state.bytes), state.tcp_flags);
         // A listing may be older than a change that has been reported.
-        if state.generation >= self.generation {
+        let is_newer = state.generation >= self.generation;
+        let is_timed_no_more = self.generation == Flow::NEVER && self.rule == state.rule;
+        if is_newer || is_timed_no_more {
             self.generation = state.generation;
             self.rule = state.rule;
             if is_permit(state.reason) {

@@ -82,6 +82,7 @@ fn denial() -> DenialKey {
         direction: 1,
         reason: Reason::DefaultDeny as u8,
         family: 4,
+        rule: 0,
         remote: agent_common::protocol::Address::mapped([10, 0, 0, 2]),
     }
 }

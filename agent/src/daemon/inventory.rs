@@ -1,0 +1,149 @@
+//! Who is who and what is what in records, of the policy that is in force.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use agent_policy::{
+    compiled::{Compiled, Rank, RuleOrigin},
+    model::{Labels, ObjectName, SubjectName, Workload, WorkloadKind, World},
+};
+
+use crate::flow::{
+    enrich::Inventory,
+    record::{RuleRef, WorkloadRef},
+};
+
+pub(crate) fn inventory(
+    world: &World,
+    compiled: &Compiled,
+    endpoints: &BTreeMap<u16, SubjectName>,
+) -> Inventory {
+    let named: HashMap<&ObjectName, Arc<WorkloadRef>> = world
+        .workloads
+        .values()
+        .map(|workload| (&workload.name, Arc::new(of_workload(workload))))
+        .collect();
+    let of_subject = |name: &SubjectName| match name {
+        SubjectName::Workload(name) => named.get(name).map(Arc::clone),
+        SubjectName::Node(name) => Some(Arc::new(of_node(world, name))),
+    };
+    Inventory {
+        by_address: world
+            .addresses
+            .iter()
+            .filter_map(|(address, name)| Some((*address, named.get(name).map(Arc::clone)?)))
+            .collect(),
+        endpoints: endpoints
+            .iter()
+            .filter_map(|(id, name)| Some((*id, of_subject(name)?)))
+            .collect(),
+        rules: compiled
+            .rules
+            .iter()
+            .map(|(&number, origin)| (number, Arc::new(of_rule(number, origin))))
+            .collect(),
+    }
+}
+
+fn of_workload(workload: &Workload) -> WorkloadRef {
+    let ObjectName { namespace, name } = &workload.name;
+    WorkloadRef {
+        namespace: namespace.clone(),
+        name: name.clone(),
+        kind: Cow::Borrowed(match workload.kind {
+            WorkloadKind::Pod => "Pod",
+            WorkloadKind::Workload => "Workload",
+        }),
+        labels: workload.labels.clone(),
+    }
+}
+
+fn of_node(world: &World, name: &str) -> WorkloadRef {
+    WorkloadRef {
+        namespace: String::new(),
+        name: name.to_owned(),
+        kind: Cow::Borrowed("Node"),
+        labels: world
+            .nodes
+            .get(name)
+            .map_or_else(Labels::new, |node| node.labels.clone()),
+    }
+}
+
+fn of_rule(number: u32, origin: &RuleOrigin) -> RuleRef {
+    let RuleOrigin {
+        id,
+        rank,
+        name,
+        terms,
+        // A flow record outlives the file.
+        source: _,
+    } = origin;
+    let policy = &id.policy;
+    RuleRef {
+        kind: policy.kind.name().into(),
+        namespace: policy.namespace.clone(),
+        name: policy.name.clone(),
+        rule: format!("{}[{}]", id.direction, id.index),
+        rule_id: number,
+        tier: match rank {
+            Rank::Quarantine => Some("Quarantine".into()),
+            Rank::Admin => Some("Admin".into()),
+            Rank::Baseline => Some("Baseline".into()),
+            // Ranks of their own, in no tier.
+            Rank::Failsafe | Rank::NetworkPolicy => None,
+        },
+        rule_name: name.clone(),
+        reason: terms.reason.clone(),
+        approved_by: terms.approved_by.clone(),
+        owner: terms.owner.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_policy::{
+        model::{Direction, PolicyId, PolicyKind, Source, Terms},
+        question::RuleId,
+    };
+
+    use super::*;
+
+    fn rule(rank: Rank) -> RuleRef {
+        let origin = RuleOrigin {
+            id: RuleId {
+                policy: PolicyId::cluster_wide(PolicyKind::RingfencePolicy, "db-admins"),
+                direction: Direction::Ingress,
+                index: 2,
+            },
+            rank,
+            name: Some("admins".to_owned()),
+            terms: Terms {
+                reason: Some("ticket 4711".to_owned()),
+                approved_by: Some("jane@example.org".to_owned()),
+                owner: Some("team-db".to_owned()),
+                ..Terms::default()
+            },
+            source: Source {
+                file: "a.yaml".into(),
+                line: 3,
+            },
+        };
+        of_rule(7, &origin)
+    }
+
+    #[test]
+    fn a_rule_carries_what_its_author_said_with_it() {
+        let text = serde_json::to_string(&rule(Rank::Admin)).unwrap();
+        let expected = concat!(
+            r#"{"kind":"RingfencePolicy","name":"db-admins","rule":"ingress[2]","rule_id":7,"#,
+            r#""tier":"Admin","rule_name":"admins","reason":"ticket 4711","#,
+            r#""approved_by":"jane@example.org","owner":"team-db"}"#,
+        );
+        assert_eq!(text, expected);
+        assert_eq!(rule(Rank::Failsafe).tier, None);
+    }
+}
