@@ -7,11 +7,13 @@ use std::{
 };
 
 /// Texts of the sources that look like codes.
-const NO_CODES: [&str; 2] = [
+const NO_CODES: [&str; 3] = [
     // How serde writes the names of variants.
     "kebab-case",
     // The end of an annotation's name.
     "approved-by",
+    // A format of JSON Schema.
+    "date-time",
 ];
 
 fn root() -> PathBuf {
