@@ -105,7 +105,7 @@ impl Cluster {
                 agent_policy::model::Peer::Block { cidr, except }
             });
             let peers = Peers::Listed(block.into_iter().collect());
-            for rules in &mut policy.egress {
+            if let Some(rules) = &mut policy.egress {
                 rules.push(rule(peers.clone(), Ports::Every));
             }
         });
