@@ -40,7 +40,7 @@ impl Cluster {
             node: pod(*size, 0).node,
             ..pod(*size, size.pods + 7)
         };
-        near.name.name = "pod-new".to_owned();
+        "pod-new".clone_into(&mut near.name.name);
         let near_scope = {
             let mut scope = scope.clone();
             scope.subjects.insert(near.name.clone().into());
@@ -105,7 +105,7 @@ impl Cluster {
                 agent_policy::model::Peer::Block { cidr, except }
             });
             let peers = Peers::Listed(block.into_iter().collect());
-            for rules in policy.egress.iter_mut() {
+            if let Some(rules) = &mut policy.egress {
                 rules.push(rule(peers.clone(), Ports::Every));
             }
         });

@@ -107,7 +107,7 @@ fn bench(size: Size, rounds: Rounds, report: &mut Report) {
         put(name, sample, Some(target));
     }
     assert_eq!(compiler.world(), world, "every change was taken back");
-    let compiled = compiler.into_compiled();
+    let outcome = compiler.into_compiled();
 
     let files = [
         ("policies.yaml", text::policies(world)),
@@ -132,7 +132,7 @@ fn bench(size: Size, rounds: Rounds, report: &mut Report) {
         .flat_map(|file| &file.diagnostics)
         .filter(|diagnostic| diagnostic.is_error())
         .count();
-    let mut tables = Tables::of(size, world, &compiled);
+    let mut tables = Tables::of(size, world, &outcome);
     tables.counts.extend([
         ("bytes of the world", bytes_of_world),
         ("bytes of the compiler beside it", bytes_of_compiler),

@@ -64,8 +64,8 @@ fn once<T>(work: impl FnOnce() -> T) -> (Sample, T) {
     let (wall, processor) = (time_of(ClockId::Monotonic), time_of(ClockId::ThreadCPUTime));
     let outcome = work();
     let (processor, wall) = (
-        time_of(ClockId::ThreadCPUTime) - processor,
-        time_of(ClockId::Monotonic) - wall,
+        time_of(ClockId::ThreadCPUTime).saturating_sub(processor),
+        time_of(ClockId::Monotonic).saturating_sub(wall),
     );
     let sample = Sample {
         processor: milliseconds(processor),
