@@ -8,6 +8,7 @@ pub(crate) mod flows;
 pub(crate) mod matrix;
 pub(crate) mod output;
 pub(crate) mod policy;
+pub(crate) mod schema;
 pub(crate) mod settings;
 pub(crate) mod status;
 
@@ -41,6 +42,7 @@ enum Command {
     /// Check policy files, and ask what they mean.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    Schema(schema::SchemaArgs),
     /// End enforcement: remove every program, link and map.
     Detach(settings::DetachArgs),
 }
@@ -53,6 +55,7 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Flows(args) => flows::run(args),
         Command::Policy(command) => command.run(),
+        Command::Schema(args) => schema::run(&args, &mut io::stdout().lock()),
         Command::Detach(args) => args.run(),
     };
     match result {

@@ -21,6 +21,8 @@ pub enum Severity {
     Error,
     /// It can, but it probably does not say what its author means.
     Warning,
+    /// It can, and mostly says what is meant; worth a look all the same.
+    Note,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -168,6 +170,7 @@ impl fmt::Display for Severity {
         f.write_str(match self {
             Self::Error => "error",
             Self::Warning => "warning",
+            Self::Note => "note",
         })
     }
 }

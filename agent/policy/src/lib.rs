@@ -28,6 +28,7 @@ mod parse;
 pub mod plan;
 pub mod question;
 pub mod reference;
+pub mod schema;
 #[cfg(any(test, feature = "strategies"))]
 pub mod strategies;
 pub mod yaml;

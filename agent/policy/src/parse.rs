@@ -13,7 +13,7 @@ mod domain;
 mod endpoint;
 mod form;
 mod kubernetes;
-mod metadata;
+pub(crate) mod metadata;
 mod name_table;
 mod names;
 mod nearest;
@@ -151,19 +151,34 @@ pub fn parse_file(name: Arc<str>, bytes: &[u8]) -> ParsedFile {
     let mut problems = Problems::new(Arc::clone(&name));
     let documents = yaml::read(bytes, &mut problems);
     let report = Report::new(problems);
+    let objects = read_documents(&documents, &report);
+    ParsedFile {
+        name,
+        objects,
+        diagnostics: report.into_problems().into_sorted(),
+    }
+}
+
+fn read_documents(documents: &[yaml::Node], report: &Report) -> Vec<Object> {
     let mut objects = Vec::new();
     // `---` at the start or the end makes a document of nothing.
     for document in documents
         .iter()
         .filter(|document| document.value != Value::Null)
     {
-        read_object(&Field::root(&report, document), None, &mut objects);
+        read_object(&Field::root(report, document), None, &mut objects);
     }
-    ParsedFile {
-        name,
-        objects,
-        diagnostics: report.into_problems().into_sorted(),
-    }
+    objects
+}
+
+/// The fields that the parsers know of the objects in a text, by the path of each.
+#[cfg(test)]
+pub(crate) fn known_fields(text: &str) -> BTreeMap<String, BTreeSet<&'static str>> {
+    let mut problems = Problems::new(Arc::from("known"));
+    let documents = yaml::read(text.as_bytes(), &mut problems);
+    let report = Report::new(problems);
+    read_documents(&documents, &report);
+    report.known()
 }
 
 /// `implied` is the kind of the items of a typed list, which need not repeat it.

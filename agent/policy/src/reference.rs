@@ -216,3 +216,6 @@ fn rule(policy: &PolicyId, direction: Direction, index: u32) -> Why {
         index,
     })
 }
+
+#[cfg(test)]
+mod tests;

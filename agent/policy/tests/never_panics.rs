@@ -5,10 +5,19 @@ use std::sync::Arc;
 use agent_policy::load::{InputFile, load};
 use proptest::prelude::*;
 
-const VALID: [&str; 3] = [
+const VALID: [&str; 12] = [
     include_str!("good/plain-host.yaml"),
     include_str!("good/kubectl-list.json"),
     include_str!("bad/between-objects.yaml"),
+    include_str!("bad/declared-twice.yaml"),
+    include_str!("bad/ringfence-rules.yaml"),
+    include_str!("bad/cnp-peers.yaml"),
+    include_str!("bad/cnp-protocols.yaml"),
+    include_str!("bad/when.yaml"),
+    include_str!("../../../policies/samples/cluster-guardrails.yaml"),
+    include_str!("../../../policies/samples/host-maintenance.yaml"),
+    include_str!("../../../policies/samples/quarantine.yaml"),
+    include_str!("../../../policies/samples/names-of-the-outside.yaml"),
 ];
 
 /// Pieces that mean something to YAML, or that sit at the edge of a range.

@@ -3,12 +3,13 @@
 //! The JSON form is one object:
 //!
 //! ```json
-//! {"files": 2, "errors": 1, "warnings": 0, "diagnostics": [
+//! {"files": 2, "errors": 1, "warnings": 0, "notes": 0, "diagnostics": [
 //!   {"severity": "error", "file": "a.yaml", "line": 3, "column": 7, "code": "unknown-field",
 //!    "path": "spec.polcyTypes", "message": "…", "hint": "did you mean `policyTypes`?"}]}
 //! ```
 //!
-//! `hint` is left out where there is none; codes are stable.
+//! `hint` is left out where there is none; codes are stable. All of it is in
+//! `agent/docs/diagnostics.md`.
 
 use std::{
     fmt::{self, Write as _},
@@ -36,7 +37,7 @@ pub(crate) struct CheckArgs {
     input: Input,
     #[arg(short, long, value_name = "FORMAT", default_value_t, value_enum)]
     output: Format,
-    /// Exit with 1 if there are warnings
+    /// Exit with 1 if there are warnings; notes do not count
     #[arg(long)]
     strict: bool,
 }
@@ -46,6 +47,7 @@ struct Report {
     files: usize,
     errors: usize,
     warnings: usize,
+    notes: usize,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -78,15 +80,15 @@ impl Report {
             .collect();
         diagnostics.extend(between);
         diagnostics.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
-        let errors = diagnostics
-            .iter()
-            .filter(|one| one.severity == Severity::Error)
-            .count();
-        let warnings = diagnostics.len() - errors;
+        let of = |severity| {
+            let found = diagnostics.iter().filter(|one| one.severity == severity);
+            found.count()
+        };
         Self {
             files,
-            errors,
-            warnings,
+            errors: of(Severity::Error),
+            warnings: of(Severity::Warning),
+            notes: of(Severity::Note),
             diagnostics,
         }
     }
@@ -98,6 +100,7 @@ impl fmt::Display for Report {
             files,
             errors,
             warnings,
+            notes,
             diagnostics,
         } = self;
         let mut text = String::new();
@@ -108,7 +111,11 @@ impl fmt::Display for Report {
             format!("{number} {what}{}", if *number == 1 { "" } else { "s" })
         };
         let (files, errors) = (counted(files, "file"), counted(errors, "error"));
-        writeln!(text, "{files}: {errors}, {}", counted(warnings, "warning"))?;
+        write!(text, "{files}: {errors}, {}", counted(warnings, "warning"))?;
+        if *notes > 0 {
+            write!(text, ", {}", counted(notes, "note"))?;
+        }
+        text.push('\n');
         f.write_str(&text)
     }
 }
@@ -142,6 +149,7 @@ mod tests {
             )
         };
         for (spec, flags, answer) in [
+            // A default deny is noted, which is nothing to fail for.
             ("{podSelector: {}}", &["--strict"][..], Answer::Yes),
             ("{podSelector: {}, ingress: [{}]}", &[], Answer::Yes),
             (
@@ -153,6 +161,22 @@ mod tests {
         ] {
             assert_eq!(checked(&policy(spec), flags).0, answer, "{spec}");
         }
+    }
+
+    #[test]
+    fn notes_are_counted_where_there_are_any() {
+        let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n\
+                      spec: {podSelector: {}}\n";
+        let (_, human) = checked(policy, &[]);
+        assert!(human.contains("note[only-isolates]"), "{human}");
+        assert!(
+            human.ends_with("1 file: 0 errors, 0 warnings, 1 note\n"),
+            "{human}"
+        );
+        let (_, json) = checked(policy, &["-o", "json"]);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["notes"], 1);
+        assert_eq!(json["diagnostics"][0]["severity"], "note");
     }
 
     #[test]

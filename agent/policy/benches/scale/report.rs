@@ -32,7 +32,7 @@ pub(crate) struct Target {
 #[derive(Debug)]
 pub(crate) struct Tables {
     size: &'static str,
-    counts: Vec<(&'static str, usize)>,
+    pub(crate) counts: Vec<(&'static str, usize)>,
 }
 
 /// The figure that all others are told in.
@@ -152,13 +152,7 @@ impl Target {
 }
 
 impl Tables {
-    pub(crate) fn of(
-        size: Size,
-        world: &World,
-        compiled: &Compiled,
-        bytes: usize,
-        refused: usize,
-    ) -> Self {
+    pub(crate) fn of(size: Size, world: &World, compiled: &Compiled) -> Self {
         let Compiled {
             prefixes,
             policy,
@@ -186,8 +180,6 @@ impl Tables {
             ("policy entries", policy.len()),
             ("port tables", port_tables.len()),
             ("port entries", entries),
-            ("bytes of YAML", bytes),
-            ("errors in reading it", refused),
         ];
         Self {
             size: size.name,

@@ -1,12 +1,11 @@
 //! The compiler: follows changes of the world, and keeps the tables that belong to it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+mod rows;
+mod usage;
 
-use agent_common::table::{Endpoint, PolicyKey};
+use std::collections::{BTreeMap, BTreeSet};
+
+use agent_common::table::PolicyKey;
 use ipnet::IpNet;
 
 use crate::{
@@ -15,15 +14,12 @@ use crate::{
         ids::Ids,
         lists::{PeerLists, Touched, group},
         points::{Dirty, Facts, Points},
-        policies::{self, Lowered, LoweredRule, Order},
-        ports::{NamedPorts, names},
-        select,
         services::{self, Frontends},
-        sets::{Addresses, FailsafeRules, InUse, Numbers, PolicySet, Rows, SetContent, Tables},
+        sets::{FailsafeRules, InUse, PolicySet, SetContent, Tables},
     },
-    compiled::{Clock, Compiled, PortTable, Subject},
-    model::{Change, Direction, Mode, ObjectName, PolicyId, SubjectName, Time, Workload, World},
-    question::{RuleId, View},
+    compiled::{Clock, Compiled, PortTable},
+    model::{Change, ObjectName, PolicyId, SubjectName, Time, Workload, World},
+    question::RuleId,
 };
 
 /// A world and its tables.
@@ -36,6 +32,7 @@ pub struct Compiler {
     clock: Clock,
     /// The policies that select a subject, whatever their mode.
     selections: BTreeMap<SubjectName, BTreeSet<PolicyId>>,
+    selected_by: BTreeMap<PolicyId, BTreeSet<SubjectName>>,
     in_use: BTreeMap<PolicyId, InUse>,
     failsafe: FailsafeRules,
     rule_ids: Ids<RuleId>,
@@ -46,6 +43,8 @@ pub struct Compiler {
     frontends: BTreeMap<ObjectName, Frontends>,
     set_ids: Ids<SetContent>,
     sets: BTreeMap<u32, PolicySet>,
+    /// The sets of each subject, view by view.
+    assigned: BTreeMap<SubjectName, [u32; 3]>,
     tables: Tables,
     compiled: Compiled,
     delta: Delta,
@@ -63,6 +62,8 @@ pub struct Delta {
 struct Agenda {
     subjects: BTreeSet<SubjectName>,
     policies: BTreeSet<PolicyId>,
+    /// Those whose sets may be others.
+    assign: BTreeSet<SubjectName>,
     services: BTreeSet<ObjectName>,
     failsafe: bool,
     places: Dirty,
@@ -78,6 +79,7 @@ impl Compiler {
             scope: Scope::default(),
             clock,
             selections: BTreeMap::new(),
+            selected_by: BTreeMap::new(),
             in_use: BTreeMap::new(),
             failsafe: FailsafeRules::default(),
             rule_ids: Ids::below(u32::MAX),
@@ -87,6 +89,7 @@ impl Compiler {
             frontends: BTreeMap::new(),
             set_ids: Ids::below(u32::MAX),
             sets: BTreeMap::new(),
+            assigned: BTreeMap::new(),
             tables: Tables::new(),
             compiled: Compiled::default(),
             delta: Delta::default(),
@@ -248,6 +251,10 @@ impl Compiler {
         }
         let moved = subjects.symmetric_difference(&self.scope.subjects);
         agenda.subjects.extend(moved.cloned());
+        // A node has the addresses of its scope.
+        let nodes = self.scope.subjects.iter();
+        let nodes = nodes.filter(|subject| matches!(subject, SubjectName::Node(_)));
+        agenda.assign.extend(nodes.cloned());
     }
 
     /// Services that may send to a workload.
@@ -270,7 +277,7 @@ impl Compiler {
     }
 
     fn refresh(&mut self, mut agenda: Agenda, held: &BTreeMap<u32, PortTable>) {
-        self.select(&agenda);
+        self.select(&mut agenda);
         let names_before: BTreeSet<String> = self.port_names.keys().cloned().collect();
         self.lower(&mut agenda);
         self.locate(&mut agenda, &names_before);
@@ -285,220 +292,9 @@ impl Compiler {
             .points
             .refresh(&facts, places, &mut self.compiled.prefixes);
         self.delta.prefixes.extend(changed);
-        self.write_rows(&agenda, held);
+        let new_sets = self.assign(&agenda);
+        self.write_rows(&agenda, new_sets, held);
         self.compiled.next_change = self.next_change();
-    }
-
-    /// Which policies select which subjects.
-    fn select(&mut self, agenda: &Agenda) {
-        for subject in &agenda.subjects {
-            if !self.is_subject(subject) {
-                self.selections.remove(subject);
-                continue;
-            }
-            let policies = self.selecting(subject);
-            self.selections.insert(subject.clone(), policies);
-        }
-        for id in &agenda.policies {
-            for (subject, selected) in &mut self.selections {
-                if selects(&self.world, id, subject) {
-                    selected.insert(id.clone());
-                } else {
-                    selected.remove(id);
-                }
-            }
-        }
-    }
-
-    fn is_subject(&self, subject: &SubjectName) -> bool {
-        let exists = match subject {
-            SubjectName::Workload(name) => self.world.workloads.contains_key(name),
-            SubjectName::Node(name) => self.world.nodes.contains_key(name),
-        };
-        exists && self.scope.subjects.contains(subject)
-    }
-
-    fn selecting(&self, subject: &SubjectName) -> BTreeSet<PolicyId> {
-        let of_namespace = subject.workload().into_iter().flat_map(|name| {
-            let first = ObjectName::new(name.namespace.clone(), "");
-            let policies = self.world.network_policies.range(first..);
-            policies
-                .take_while(|(policy, _)| policy.namespace == name.namespace)
-                .filter(|(_, policy)| select::isolates(&self.world, policy, subject))
-                .map(|(policy, _)| PolicyId::network_policy(policy))
-        });
-        let tiers = self
-            .world
-            .tier_policies
-            .iter()
-            .filter(|(_, policy)| select::is_about(&self.world, &policy.subjects, subject))
-            .map(|(id, _)| id.clone());
-        of_namespace.chain(tiers).collect()
-    }
-
-    /// Takes policies into use that select somebody, and out of it that do not.
-    fn lower(&mut self, agenda: &mut Agenda) {
-        if agenda.failsafe {
-            self.lower_failsafe(agenda);
-        }
-        let wanted: BTreeSet<PolicyId> = self.selections.values().flatten().cloned().collect();
-        let gone: Vec<PolicyId> = self
-            .in_use
-            .keys()
-            .filter(|id| !wanted.contains(id))
-            .cloned()
-            .collect();
-        let now = self.clock.now;
-        for id in wanted {
-            let is_new = !self.in_use.contains_key(&id);
-            if !is_new && !agenda.policies.contains(&id) {
-                continue;
-            }
-            let Some(lowered) = policies::lower(&self.world, &id, now) else {
-                continue;
-            };
-            if self
-                .in_use
-                .get(&id)
-                .is_some_and(|known| known.lowered == lowered)
-            {
-                continue;
-            }
-            // The new lists before the old ones go: most are the same.
-            let old = self.in_use.remove(&id);
-            let in_use = self.take(lowered, agenda);
-            if let Some(old) = old {
-                self.give_back(&old, &in_use.lowered, agenda);
-            }
-            self.in_use.insert(id.clone(), in_use);
-            let using = self
-                .sets
-                .iter()
-                .filter(|(_, set)| set.content.policies.contains(&id));
-            agenda.sets.extend(using.map(|(number, _)| *number));
-        }
-        for id in gone {
-            if let Some(old) = self.in_use.remove(&id) {
-                self.give_back(&old, &nothing(old.lowered.order.clone()), agenda);
-            }
-        }
-    }
-
-    fn lower_failsafe(&mut self, agenda: &mut Agenda) {
-        let entries = Arc::clone(&self.world.failsafe);
-        let mut side = |direction| -> Vec<(LoweredRule, Numbers)> {
-            policies::lower_failsafe(&entries, direction)
-                .into_iter()
-                .map(|rule| {
-                    let numbers = self.take_rule(&rule, agenda);
-                    (rule, numbers)
-                })
-                .collect()
-        };
-        let new = FailsafeRules {
-            ingress: side(Direction::Ingress),
-            egress: side(Direction::Egress),
-        };
-        let kept: BTreeSet<RuleId> = new.all().map(|(rule, _)| rule.origin.id.clone()).collect();
-        let old = std::mem::replace(&mut self.failsafe, new);
-        for (rule, numbers) in old.all() {
-            self.give_back_rule(rule, *numbers, &kept, agenda);
-        }
-        let on_nodes = self
-            .sets
-            .iter()
-            .filter(|(_, set)| set.content.addresses == Addresses::OfNode);
-        agenda.sets.extend(on_nodes.map(|(number, _)| *number));
-    }
-
-    fn take(&mut self, lowered: Lowered, agenda: &mut Agenda) -> InUse {
-        let mut numbers = |rules: &[LoweredRule]| -> Vec<Numbers> {
-            rules
-                .iter()
-                .map(|rule| self.take_rule(rule, agenda))
-                .collect()
-        };
-        let (ingress, egress) = (
-            numbers(&lowered.ingress.rules),
-            numbers(&lowered.egress.rules),
-        );
-        for name in lowered
-            .egress
-            .rules
-            .iter()
-            .flat_map(|rule| names(&rule.ports))
-        {
-            *self.port_names.entry(name.to_owned()).or_default() += 1;
-        }
-        InUse {
-            lowered,
-            ingress,
-            egress,
-        }
-    }
-
-    fn take_rule(&mut self, rule: &LoweredRule, agenda: &mut Agenda) -> Numbers {
-        let number = self.rule_ids.number(&rule.origin.id);
-        self.compiled.rules.insert(number, rule.origin.clone());
-        let list = rule.peers.as_ref().map(|peers| {
-            let (list, is_new) = self.lists.take(peers);
-            if is_new {
-                self.lists
-                    .admit(&self.world, list, peers, &mut agenda.touched);
-                let borders = self.points.blocks.add(list, peers);
-                agenda.places.prefixes.extend(borders);
-            }
-            list
-        });
-        Numbers { rule: number, list }
-    }
-
-    /// Takes a policy out of use, in favour of `new`.
-    fn give_back(&mut self, old: &InUse, new: &Lowered, agenda: &mut Agenda) {
-        let kept: BTreeSet<RuleId> = new.rules().map(|rule| rule.origin.id.clone()).collect();
-        let InUse {
-            lowered,
-            ingress,
-            egress,
-        } = old;
-        let numbers = ingress.iter().chain(egress);
-        for (rule, numbers) in lowered.rules().zip(numbers) {
-            self.give_back_rule(rule, *numbers, &kept, agenda);
-        }
-        for name in lowered
-            .egress
-            .rules
-            .iter()
-            .flat_map(|rule| names(&rule.ports))
-        {
-            if let Some(times) = self.port_names.get_mut(name) {
-                *times = times.saturating_sub(1);
-                if *times == 0 {
-                    self.port_names.remove(name);
-                }
-            }
-        }
-    }
-
-    fn give_back_rule(
-        &mut self,
-        rule: &LoweredRule,
-        numbers: Numbers,
-        kept: &BTreeSet<RuleId>,
-        agenda: &mut Agenda,
-    ) {
-        let Numbers { rule: number, list } = numbers;
-        if !kept.contains(&rule.origin.id) {
-            self.rule_ids.release(&rule.origin.id);
-            self.compiled.rules.remove(&number);
-        }
-        if let Some(list) = list
-            && let Some(peers) = self.lists.give_back(list)
-        {
-            self.lists.forget(list, &mut agenda.touched);
-            let borders = self.points.blocks.remove(list, &peers);
-            agenda.places.prefixes.extend(borders);
-        }
     }
 
     /// Finds the places of those whom changed lists concern.
@@ -564,196 +360,11 @@ impl Compiler {
         }
     }
 
-    fn write_rows(&mut self, agenda: &Agenda, held: &BTreeMap<u32, PortTable>) {
-        let (subjects, contents) = self.subjects();
-        let (added, removed) = self.points.classes.take_changes();
-        let mut rows = Rows {
-            compiled: &mut self.compiled,
-            tables: &mut self.tables,
-            held,
-            changed: &mut self.delta.policy,
-            clock: self.clock,
-        };
-        let gone: Vec<u32> = self
-            .sets
-            .keys()
-            .filter(|set| !contents.contains_key(set))
-            .copied()
-            .collect();
-        for set in gone {
-            rows.clear(set);
-            self.sets.remove(&set);
-        }
-        for (number, content) in contents {
-            match self.sets.get_mut(&number) {
-                Some(set) if !agenda.sets.contains(&number) => {
-                    for class in removed.difference(&added) {
-                        for direction in Direction::BOTH {
-                            rows.put(super::sets::key(number, direction, *class), None);
-                        }
-                    }
-                    for class in &added {
-                        if let Some(content) = self.points.classes.get(*class) {
-                            set.answer(number, *class, content, &mut rows);
-                        }
-                    }
-                }
-                _ => {
-                    let mut set = PolicySet::new(content, &self.in_use, &self.failsafe);
-                    set.fill(number, &self.points.classes, &mut rows);
-                    self.sets.insert(number, set);
-                }
-            }
-        }
-        self.compiled.subjects = subjects;
-    }
-
-    /// The subjects with the numbers of their sets, and what these are.
-    fn subjects(&mut self) -> (BTreeMap<SubjectName, Subject>, BTreeMap<u32, SetContent>) {
-        let mut subjects = BTreeMap::new();
-        let mut contents: BTreeMap<u32, SetContent> = BTreeMap::new();
-        let known: BTreeSet<SetContent> =
-            self.sets.values().map(|set| set.content.clone()).collect();
-        // In the order of contents, so that the order of the subjects has no say in the numbers.
-        let wanted: BTreeMap<SubjectName, [SetContent; 3]> = self
-            .selections
-            .iter()
-            .map(|(subject, policies)| {
-                (
-                    subject.clone(),
-                    View::ALL.map(|view| self.content(subject, policies, view)),
-                )
-            })
-            .collect();
-        let distinct: BTreeSet<&SetContent> = wanted.values().flatten().collect();
-        for content in known.iter().filter(|content| !distinct.contains(content)) {
-            self.set_ids.release(content);
-        }
-        for content in distinct {
-            contents.insert(self.set_ids.number(content), content.clone());
-        }
-        for (subject, [live, audit, staged]) in &wanted {
-            let number = |content: &SetContent| self.set_ids.get(content).unwrap_or_default();
-            let other = |content: &SetContent| (content != live).then(|| number(content));
-            let subject_of = Subject {
-                set: number(live),
-                audit: other(audit),
-                staged: other(staged),
-                flags: match (subject, live.addresses) {
-                    // Its hooks see what pods do, too.
-                    (SubjectName::Node(_), _) => Endpoint::ONLY_OWN,
-                    (_, Addresses::Own) => Endpoint::OWNS_ADDRESSES | Endpoint::CHECK_SOURCE,
-                    (_, Addresses::OfNode) => 0,
-                },
-                addresses: self.addresses(subject),
-                policies: self.in_order(subject),
-            };
-            subjects.insert(subject.clone(), subject_of);
-        }
-        (subjects, contents)
-    }
-
-    fn content(
-        &self,
-        subject: &SubjectName,
-        policies: &BTreeSet<PolicyId>,
-        view: View,
-    ) -> SetContent {
-        let has_a_say = |id: &&PolicyId| {
-            let mode = policies::mode(&self.world, id).unwrap_or_default();
-            match (mode, view) {
-                (Mode::Enforce, _) | (Mode::Audit, View::Audit) | (Mode::Staged, View::Staged) => {
-                    true
-                }
-                (Mode::Audit | Mode::Staged, _) => false,
-            }
-        };
-        let policies: BTreeSet<PolicyId> = policies.iter().filter(has_a_say).cloned().collect();
-        let workload = subject
-            .workload()
-            .and_then(|name| self.world.workloads.get(name));
-        let addresses = match workload {
-            Some(workload) if workload.owns_its_addresses() => Addresses::Own,
-            Some(_) | None => Addresses::OfNode,
-        };
-        let failsafe = self.failsafe.ingress.iter().map(|(rule, _)| rule);
-        let in_use = policies.iter().filter_map(|id| self.in_use.get(id));
-        let rules = in_use.flat_map(|in_use| &in_use.lowered.ingress.rules);
-        let called: BTreeSet<&str> = rules
-            .chain(failsafe)
-            .flat_map(|rule| names(&rule.ports))
-            .collect();
-        let named = workload.map_or_else(NamedPorts::default, |workload| {
-            NamedPorts::of(workload, |name| called.contains(name))
-        });
-        SetContent {
-            policies,
-            named,
-            addresses,
-        }
-    }
-
-    fn addresses(&self, subject: &SubjectName) -> BTreeSet<IpAddr> {
-        match subject {
-            SubjectName::Workload(name) => self
-                .world
-                .workloads
-                .get(name)
-                .map(|workload| workload.addresses.clone())
-                .unwrap_or_default(),
-            // What the node has itself is more than what the cluster knows of it.
-            SubjectName::Node(_) => self.scope.this_node.clone(),
-        }
-    }
-
-    /// The policies of a subject in the order in which they are asked.
-    fn in_order(&self, subject: &SubjectName) -> Vec<PolicyId> {
-        let selected = self.selections.get(subject).into_iter().flatten();
-        let mut policies: Vec<(&Order, &PolicyId)> = selected
-            .filter_map(|id| Some((&self.in_use.get(id)?.lowered.order, id)))
-            .collect();
-        policies.sort();
-        policies.into_iter().map(|(_, id)| id.clone()).collect()
-    }
-
     fn next_change(&self) -> Option<Time> {
         self.in_use
             .values()
             .flat_map(|in_use| in_use.lowered.rules())
             .filter_map(|rule| rule.timing.as_ref()?.changes.first().copied())
             .min()
-    }
-}
-
-impl FailsafeRules {
-    fn all(&self) -> impl Iterator<Item = &(LoweredRule, Numbers)> {
-        self.ingress.iter().chain(&self.egress)
-    }
-}
-
-fn selects(world: &World, id: &PolicyId, subject: &SubjectName) -> bool {
-    if let Some(name) = policies::network_policy(id) {
-        return world
-            .network_policies
-            .get(&name)
-            .is_some_and(|policy| select::isolates(world, policy, subject));
-    }
-    world
-        .tier_policies
-        .get(id)
-        .is_some_and(|policy| select::is_about(world, &policy.subjects, subject))
-}
-
-/// A policy without rules.
-fn nothing(order: Order) -> Lowered {
-    let side = || super::policies::Side {
-        isolates: false,
-        rules: Vec::new(),
-    };
-    Lowered {
-        order,
-        denied: crate::model::Denied::Drop,
-        ingress: side(),
-        egress: side(),
     }
 }

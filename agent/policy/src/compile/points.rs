@@ -18,7 +18,7 @@ use crate::{
         services::{Backends, FrontendPort, Frontends},
     },
     compiled::host_prefix,
-    model::{ObjectName, World},
+    model::{ObjectName, Service, World},
 };
 
 /// Where too many places are to be looked at one by one, all are.
@@ -167,17 +167,16 @@ impl Points {
         for root in roots(&places) {
             self.rebase(facts, root, &mut moved);
         }
-        let mut fronts: BTreeSet<IpNet> = moved
+        let served = self.served(facts.world, &moved);
+        let mut fronts: BTreeSet<IpNet> = served
             .iter()
-            .filter(|place| place.prefix_len() == place.max_prefix_len())
-            .filter_map(|place| self.served_by.get(&place.addr()))
-            .flatten()
-            .filter_map(|service| facts.world.services.get(service))
             .flat_map(|service| &service.addresses)
             .copied()
             .map(host_prefix)
             .collect();
-        if self.serves_by_nodes(facts, &moved) {
+        let by_nodes =
+            |service: &&Service| service.ports.iter().any(|port| port.node_port.is_some());
+        if served.iter().any(by_nodes) {
             let nodes = self.hosts.iter().filter(|(_, host)| !host.nodes.is_empty());
             fronts.extend(nodes.map(|(address, _)| host_prefix(*address)));
         }
@@ -195,14 +194,22 @@ impl Points {
         changed
     }
 
-    /// Whether a place that moved is a backend behind a port of the nodes.
-    fn serves_by_nodes(&self, facts: &Facts<'_>, moved: &BTreeSet<IpNet>) -> bool {
-        moved
-            .iter()
-            .filter_map(|place| self.served_by.get(&place.addr()))
-            .flatten()
-            .filter_map(|service| facts.world.services.get(service))
-            .any(|service| service.ports.iter().any(|port| port.node_port.is_some()))
+    /// Services with a backend whose base may be another: at a place that moved, or below one and
+    /// no place itself, as what served last and is gone.
+    fn served<'w>(&self, world: &'w World, moved: &BTreeSet<IpNet>) -> Vec<&'w Service> {
+        let mut names: BTreeSet<&ObjectName> = BTreeSet::new();
+        for root in roots(moved) {
+            for (address, services) in root.addresses(&self.served_by) {
+                let place = host_prefix(*address);
+                if moved.contains(&place) || !self.points.contains_key(&place) {
+                    names.extend(services);
+                }
+            }
+        }
+        let services = names
+            .into_iter()
+            .filter_map(|name| world.services.get(name));
+        services.map(AsRef::as_ref).collect()
     }
 
     fn is_point(&self, place: &IpNet) -> bool {
@@ -376,6 +383,13 @@ impl Root {
                 Self::All => true,
                 Self::Below(root) => root.contains(*place),
             })
+    }
+
+    fn addresses<T>(self, all: &BTreeMap<IpAddr, T>) -> impl Iterator<Item = (&IpAddr, &T)> {
+        match self {
+            Self::All => all.range::<IpAddr, _>(..),
+            Self::Below(root) => all.range(root.network()..=root.broadcast()),
+        }
     }
 }
 

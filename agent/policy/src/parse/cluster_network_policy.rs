@@ -141,17 +141,14 @@ fn namespaced_pods(field: &Field<'_>) -> Option<(Selector, Selector)> {
     let namespaces = object.get("namespaceSelector");
     let pods = object.require("podSelector");
     object.deny_unknown();
-    let namespaces = match namespaces {
-        None => Some(Selector::default()),
-        Some(field) => selector::read(&field),
-    };
+    let namespaces = form::optional(namespaces, selector::read);
     let pods = pods.and_then(|field| selector::read(&field));
-    Some((namespaces?, pods?))
+    Some((namespaces.ok()?.unwrap_or_default(), pods?))
 }
 
 fn rule(field: &Field<'_>, direction: Direction, uses: &mut Vec<PortUse>) -> Option<TierRule> {
     let mut object = field.object()?;
-    let name = object.get("name").map(|field| rule_name(&field));
+    let name = form::optional(object.get("name"), rule_name);
     let action = object.require("action");
     let peers = object.require(tier::side(direction));
     let protocols = object.get("protocols");
@@ -165,7 +162,6 @@ fn rule(field: &Field<'_>, direction: Direction, uses: &mut Vec<PortUse>) -> Opt
     let ports = protocols.map_or(Some(Ports::Every), |field| {
         protocols::read(&field, names, uses)
     });
-    let name = name.unwrap_or(Some(None))?;
     let (action, peers, ports) = (action?, peers?, ports?);
     let PeerList {
         listed,
@@ -181,7 +177,8 @@ fn rule(field: &Field<'_>, direction: Direction, uses: &mut Vec<PortUse>) -> Opt
         }
     };
     Some(TierRule {
-        name,
+        // An empty name is how the API writes that there is none.
+        name: name.ok()?.filter(|name| !name.is_empty()),
         action,
         peers,
         ports,
@@ -190,8 +187,8 @@ fn rule(field: &Field<'_>, direction: Direction, uses: &mut Vec<PortUse>) -> Opt
     })
 }
 
-/// The API takes any text; an empty one is how it writes that there is none.
-fn rule_name(field: &Field<'_>) -> Option<Option<String>> {
+/// The API takes any text.
+fn rule_name(field: &Field<'_>) -> Option<String> {
     let name = field.string()?;
     let length = name.chars().count();
     if length > tier::MAX_NAME {
@@ -203,5 +200,5 @@ fn rule_name(field: &Field<'_>) -> Option<Option<String>> {
         field.error("name-too-long", message);
         return None;
     }
-    Some((length > 0).then(|| name.to_owned()))
+    Some(name.to_owned())
 }

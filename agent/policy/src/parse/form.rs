@@ -5,6 +5,18 @@ use super::{
     reader::{Field, Object},
 };
 
+/// A field is not what it must be, which has been reported.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Broken;
+
+/// What a field says that may be left out.
+pub(super) fn optional<'n, T>(
+    field: Option<Field<'n>>,
+    read: impl FnOnce(&Field<'n>) -> Option<T>,
+) -> Result<Option<T>, Broken> {
+    field.map(|field| read(&field).ok_or(Broken)).transpose()
+}
+
 /// The fields of `forms` that are written, each with what stands for it there.
 pub(super) fn written<'n, T: Copy>(
     object: &mut Object<'n>,

@@ -155,14 +155,13 @@ fn container_ports(field: &Field<'_>, container: Container, ports: &mut Ports) {
         item.tolerate_unknown();
         if let (Some(Some(name)), Some(port), Some(protocol)) = (name, port, protocol)
             && (container == Container::Main || always)
+            && ports.seen.insert((name.clone(), port, protocol))
         {
-            if ports.seen.insert((name.clone(), port, protocol)) {
-                ports.listed.push(NamedPort {
-                    name,
-                    port,
-                    protocol,
-                });
-            }
+            ports.listed.push(NamedPort {
+                name,
+                port,
+                protocol,
+            });
         }
     }
 }

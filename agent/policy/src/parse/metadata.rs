@@ -42,7 +42,7 @@ pub(super) enum Annotations {
 }
 
 /// What the API server adds, and what nobody here reads.
-const OF_THE_SERVER: [&str; 11] = [
+pub(crate) const OF_THE_SERVER: [&str; 11] = [
     "creationTimestamp",
     "deletionGracePeriodSeconds",
     "deletionTimestamp",

@@ -4,11 +4,13 @@
 //! the next field. An [`Object`] remembers which fields were asked for: whatever remains when it
 //! is closed is unknown, and the fields that were asked for are the suggestions.
 
+mod object;
+
 #[cfg(test)]
 use std::collections::{BTreeMap, BTreeSet};
 use std::{cell::RefCell, fmt};
 
-use super::nearest::nearest;
+pub(crate) use self::object::{Object, Unknown};
 use crate::{
     diagnostic::{Diagnostic, Position, Problems, Severity},
     model::Source,
@@ -26,7 +28,7 @@ pub(crate) struct Report {
 
 /// Problems of one file that come with a near miss. Finding one costs, and a file can hold a
 /// hundred thousand.
-const MAX_SUGGESTIONS: usize = 1_000;
+const MAX_SUGGESTIONS: usize = 100;
 
 /// A value and the way to it.
 #[derive(Clone, Debug)]
@@ -34,22 +36,6 @@ pub(crate) struct Field<'n> {
     report: &'n Report,
     node: &'n Node,
     path: String,
-}
-
-#[derive(Debug)]
-#[must_use = "close it, or unknown fields go unnoticed"]
-pub(crate) struct Object<'n> {
-    field: Field<'n>,
-    entries: &'n [Entry],
-    known: Vec<&'static str>,
-    refused: Vec<&'static str>,
-}
-
-/// What becomes of fields that nobody asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unknown {
-    Deny,
-    Tolerate,
 }
 
 // === impl Report ===
@@ -232,16 +218,15 @@ impl<'n> Field<'n> {
     }
 
     pub(crate) fn object(&self) -> Option<Object<'n>> {
+        Some(Object::new(self.clone(), self.entries()?))
+    }
+
+    fn entries(&self) -> Option<&'n [Entry]> {
         let Value::Object(entries) = &self.node.value else {
             self.wrong_type("object");
             return None;
         };
-        Some(Object {
-            field: self.clone(),
-            entries,
-            known: Vec::new(),
-            refused: Vec::new(),
-        })
+        Some(entries)
     }
 
     pub(crate) fn list(&self) -> Option<Vec<Self>> {
@@ -259,7 +244,6 @@ impl<'n> Field<'n> {
 
     /// The pairs of a free map such as `labels`.
     pub(crate) fn pairs(&self) -> Option<Vec<(&'n Entry, Self)>> {
-        let Object { entries, .. } = self.object()?;
         let pair = |entry: &'n Entry| {
             let path = format!("{}[{}]", self.path, entry.key);
             (
@@ -271,7 +255,7 @@ impl<'n> Field<'n> {
                 },
             )
         };
-        Some(entries.iter().map(pair).collect())
+        Some(self.entries()?.iter().map(pair).collect())
     }
 
     /// Whether a list has no items; `None` if it is no list.
@@ -304,139 +288,6 @@ impl<'n> Field<'n> {
             return None;
         };
         Some(value)
-    }
-}
-
-// === impl Object ===
-
-impl<'n> Object<'n> {
-    pub(crate) fn field(&self) -> &Field<'n> {
-        &self.field
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    pub(crate) fn only_nulls(&self) -> bool {
-        self.entries
-            .iter()
-            .all(|entry| entry.value.value == Value::Null)
-    }
-
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.entries.iter().any(|entry| &*entry.key == name)
-    }
-
-    /// A field, unless it is missing or null: the API treats both alike.
-    pub(crate) fn get(&mut self, name: &'static str) -> Option<Field<'n>> {
-        self.known.push(name);
-        let entry = self.entries.iter().find(|entry| &*entry.key == name)?;
-        if entry.value.value == Value::Null {
-            return None;
-        }
-        Some(self.child(entry))
-    }
-
-    /// A field that must be there.
-    pub(crate) fn require(&mut self, name: &'static str) -> Option<Field<'n>> {
-        let found = self.get(name);
-        if found.is_none() {
-            let path = join(&self.field.path, name);
-            let message = format!("missing field {}", quote(&path));
-            let at = self.field.at();
-            self.field
-                .report
-                .push(Severity::Error, at, &path, "missing-field", message, None);
-        }
-        found
-    }
-
-    /// A field that has no place here, for whoever says more about it than that it is unknown.
-    pub(crate) fn refused(&mut self, name: &'static str) -> Option<Field<'n>> {
-        let entry = self.entries.iter().find(|entry| &*entry.key == name)?;
-        self.refused.push(name);
-        Some(self.child(entry))
-    }
-
-    /// The items of a list, none if the field is missing.
-    pub(crate) fn items(&mut self, name: &'static str) -> Vec<Field<'n>> {
-        self.get(name)
-            .and_then(|field| field.list())
-            .unwrap_or_default()
-    }
-
-    /// Fields that may stand here and that nobody reads.
-    pub(crate) fn tolerate(&mut self, names: &[&'static str]) {
-        self.known.extend_from_slice(names);
-    }
-
-    pub(crate) fn close(self, unknown: Unknown) {
-        match unknown {
-            Unknown::Deny => self.deny_unknown(),
-            Unknown::Tolerate => self.tolerate_unknown(),
-        }
-    }
-
-    /// Reports every field that nobody asked for.
-    pub(crate) fn deny_unknown(self) {
-        let Self {
-            field,
-            entries,
-            known,
-            refused,
-        } = self;
-        #[cfg(test)]
-        field.report.note(&field.path, &known);
-        for entry in entries {
-            if known.contains(&&*entry.key) || refused.contains(&&*entry.key) {
-                continue;
-            }
-            let path = join(&field.path, &entry.key);
-            let place = if field.path.is_empty() {
-                String::new()
-            } else {
-                format!(" in {}", field.name())
-            };
-            let message = format!("unknown field {}{place}", quote(&entry.key));
-            let hint = field.report.suggestion(|| nearest(&entry.key, &known));
-            field.report.push(
-                Severity::Error,
-                entry.at,
-                &path,
-                "unknown-field",
-                message,
-                hint,
-            );
-        }
-    }
-
-    /// The keys that nobody asked for, so far.
-    pub(crate) fn unknown(&self) -> Vec<&'n str> {
-        self.entries
-            .iter()
-            .map(|entry| &*entry.key)
-            .filter(|key| !self.known.contains(key) && !self.refused.contains(key))
-            .collect()
-    }
-
-    /// For objects that are not ours to judge, where newer servers add fields.
-    pub(crate) fn tolerate_unknown(self) {
-        let Self {
-            field: _,
-            entries: _,
-            known: _,
-            refused: _,
-        } = self;
-    }
-
-    fn child(&self, entry: &'n Entry) -> Field<'n> {
-        let path = join(&self.field.path, &entry.key);
-        Field {
-            report: self.field.report,
-            node: &entry.value,
-            path,
-        }
     }
 }
 

@@ -8,6 +8,7 @@ mod subject;
 use super::{
     Declared, Object as Parsed, PortUse,
     choice::{ACTIONS, TIERS},
+    form,
     metadata::{self, Annotations, Form},
     names,
     reader::{Field, Object},
@@ -72,10 +73,10 @@ fn read_spec(mut spec: Object<'_>, source: &Source, uses: &mut Vec<PortUse>) -> 
         Some(Tier::Admin | Tier::Baseline) => spec.require("priority"),
         Some(Tier::Quarantine) | None => spec.get("priority"),
     };
-    let priority = priority.map(|field| tier::priority(&field));
+    let priority = form::optional(priority, tier::priority);
     let subject = spec.require("subject");
     let terms = terms::of_spec(&mut spec);
-    let when = spec.get("when").map(|field| when::read(&field));
+    let when = form::optional(spec.get("when"), when::read);
     let ingress = spec.get("ingress");
     let egress = spec.get("egress");
     spec.deny_unknown();
@@ -102,13 +103,10 @@ fn read_spec(mut spec: Object<'_>, source: &Source, uses: &mut Vec<PortUse>) -> 
     };
     Some(Spec {
         tier: tier?,
-        priority: match priority {
-            None => 0,
-            Some(priority) => priority?,
-        },
+        priority: priority.ok()?.unwrap_or_default(),
         subjects: subjects?,
         rules: [ingress, egress],
-        when: when.unwrap_or_else(|| Some(When::default()))?,
+        when: when.ok()?.unwrap_or_default(),
         terms,
     })
 }
@@ -135,13 +133,13 @@ fn everything(source: &Source) -> Vec<TierRule> {
 
 fn rule(field: &Field<'_>, direction: Direction, uses: &mut Vec<PortUse>) -> Option<TierRule> {
     let mut object = field.object()?;
-    let name = object
-        .get("name")
-        .map(|field| terms::line(&field, tier::MAX_NAME));
+    let name = form::optional(object.get("name"), |field| {
+        terms::line(field, tier::MAX_NAME)
+    });
     let action = object.require("action");
     let peers = object.get(tier::side(direction));
     let ports = object.get("ports");
-    let when = object.get("when").map(|field| when::read(&field));
+    let when = form::optional(object.get("when"), when::read);
     object.deny_unknown();
 
     let action = action.and_then(|field| ACTIONS.read(&field));
@@ -150,14 +148,11 @@ fn rule(field: &Field<'_>, direction: Direction, uses: &mut Vec<PortUse>) -> Opt
     });
     let ports = ports.map_or(Some(Ports::Every), |field| ports::read(&field, uses));
     Some(TierRule {
-        name: match name {
-            None => None,
-            Some(name) => Some(name?),
-        },
+        name: name.ok()?,
         action: action?,
         peers: peers?,
         ports: ports?,
-        when: when.unwrap_or_else(|| Some(When::default()))?,
+        when: when.ok()?.unwrap_or_default(),
         source: field.source(),
     })
 }

@@ -11,7 +11,7 @@ pub(crate) const MAX_PRIORITY: u16 = 1000;
 pub(crate) const MAX_NAME: usize = 100;
 
 /// The field that lists the peers of a rule.
-pub(super) fn side(direction: Direction) -> &'static str {
+pub(crate) fn side(direction: Direction) -> &'static str {
     match direction {
         Direction::Ingress => "from",
         Direction::Egress => "to",

@@ -34,10 +34,10 @@ pub(super) fn read(field: &Field<'_>) -> Option<When> {
         );
         return None;
     }
-    let from = not_before.as_ref().map(time);
-    let until = expires.as_ref().map(time);
-    let schedule = schedule.as_ref().map(read_schedule);
-    if let (Some(Some(from)), Some(Some(until)), Some(field)) = (from, until, &expires)
+    let from = form::optional(not_before, time);
+    let until = form::optional(expires.clone(), time);
+    let schedule = form::optional(schedule, read_schedule);
+    if let (Ok(Some(from)), Ok(Some(until)), Some(field)) = (from, until, &expires)
         && until <= from
     {
         let message = format!("`expires` {until} is not after `notBefore` {from}");
@@ -45,18 +45,10 @@ pub(super) fn read(field: &Field<'_>) -> Option<When> {
         return None;
     }
     Some(When {
-        not_before: flat(from)?,
-        expires: flat(until)?,
-        schedule: flat(schedule)?,
+        not_before: from.ok()?,
+        expires: until.ok()?,
+        schedule: schedule.ok()?,
     })
-}
-
-/// `None` only for what is written and broken.
-fn flat<T>(read: Option<Option<T>>) -> Option<Option<T>> {
-    match read {
-        None => Some(None),
-        Some(read) => read.map(Some),
-    }
 }
 
 fn time(field: &Field<'_>) -> Option<Time> {

@@ -54,3 +54,6 @@ fn weekday(day: civil::Weekday) -> Weekday {
         civil::Weekday::Sunday => Weekday::Sunday,
     }
 }
+
+#[cfg(test)]
+mod tests;

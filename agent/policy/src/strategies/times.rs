@@ -13,13 +13,19 @@ const ZONES: [&str; 3] = ["UTC", "Asia/Kolkata", "Europe/Berlin"];
 /// Berlin leaves out the hour from 2 o'clock on the one day, and has it twice on the other.
 const DAYS: [civil::Date; 2] = [civil::date(2026, 3, 29), civil::date(2026, 10, 25)];
 
+/// At 01:00 in UTC.
+const CHANGES_OF_CLOCKS: [Time; 2] = [
+    Time::from_unix(1_774_746_000),
+    Time::from_unix(1_792_890_000),
+];
+
 /// Around these days and the changes of the clocks, in seconds.
 const MOMENTS: [Time; 6] = [
     Time::from_unix(1_774_735_200),
-    Time::from_unix(1_774_746_000),
+    CHANGES_OF_CLOCKS[0],
     Time::from_unix(1_774_771_200),
     Time::from_unix(1_792_886_400),
-    Time::from_unix(1_792_890_000),
+    CHANGES_OF_CLOCKS[1],
     Time::from_unix(1_792_918_800),
 ];
 
@@ -102,11 +108,13 @@ fn boundaries(schedule: &Schedule) -> Vec<Time> {
             midnight.checked_add(i64::from(*minutes).minutes()).ok()
         })
     });
-    shown
+    let mut found: Vec<Time> = shown
         .flat_map(|shown| {
             let moment = zone.to_ambiguous_timestamp(shown);
-            [moment.clone().earlier(), moment.later()]
+            [moment.earlier(), moment.later()]
         })
         .filter_map(|moment| Some(Time::from_unix(moment.ok()?.as_second())))
-        .collect()
+        .collect();
+    found.extend(CHANGES_OF_CLOCKS);
+    found
 }

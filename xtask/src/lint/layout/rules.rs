@@ -76,7 +76,7 @@ pub(super) fn reference_shares_nothing(files: &[File]) -> Vec<Finding> {
         for (path, line) in paths(&tokens) {
             if let Some(name) = path
                 .iter()
-                .find(|name| ["compile", "tables"].contains(name))
+                .find(|name| ["compile", "compiled"].contains(name))
             {
                 found.push(file.at(line, what(name)));
             }

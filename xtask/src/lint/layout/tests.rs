@@ -25,7 +25,7 @@ fn the_reference_may_use_the_model_and_not_the_compiler() {
     let text = "//! Not crate::compile.\nuse crate::model::{Policy, Rule};\nlet compile = 1;\n";
     assert_eq!(lines(reference_shares_nothing, path, text), [0; 0]);
 
-    let text = "use crate::{\n  model,\n  compile::Compiler,\n};\nfn f() { super::tables::x() }\n\
+    let text = "use crate::{\n  model,\n  compile::Compiler,\n};\nfn f() { super::compiled::x() }\n\
                 use agent_common::decide;\n";
     let mut found = lines(reference_shares_nothing, path, text);
     found.sort_unstable();

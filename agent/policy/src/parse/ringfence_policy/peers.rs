@@ -18,23 +18,22 @@ struct Rule {
     action: Option<TierAction>,
 }
 
-type Read = fn(&Field<'_>, Rule) -> Option<Peer>;
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Workloads,
+    Cidr,
+    Nodes,
+    OwnNode,
+    /// Of egress only.
+    Domain,
+}
 
-const FORMS: [(&str, Read); 5] = [
-    ("workloads", |field, _| {
-        let (namespaces, workloads) = subject::workloads(field)?;
-        Some(Peer::Workloads {
-            namespaces: NamespaceScope::Matching(namespaces),
-            workloads,
-        })
-    }),
-    ("cidr", |field, _| block(field)),
-    ("nodes", |field, _| selector::read(field).map(Peer::Nodes)),
-    ("ownNode", |field, _| {
-        field.object()?.deny_unknown();
-        Some(Peer::OwnNode)
-    }),
-    ("domain", domain_name),
+const FORMS: [(&str, Form); 5] = [
+    ("workloads", Form::Workloads),
+    ("cidr", Form::Cidr),
+    ("nodes", Form::Nodes),
+    ("ownNode", Form::OwnNode),
+    ("domain", Form::Domain),
 ];
 
 /// What shares its node's addresses, under the names that people try.
@@ -69,17 +68,50 @@ pub(super) fn read(
 
 fn peer(field: &Field<'_>, rule: Rule) -> Option<Peer> {
     let mut object = field.object()?;
-    let written = form::written(&mut object, &FORMS);
-    let shared = without_address(&mut object);
+    let mut forms = FORMS.to_vec();
+    let mut refused = without_address(&mut object);
+    if rule.direction == Direction::Ingress {
+        forms.retain(|(_, form)| *form != Form::Domain);
+        if let Some(field) = object.refused("domain") {
+            refused = true;
+            field.error_with_hint(
+                "egress-only-peer",
+                "`domain` can only be a peer of egress",
+                "use `cidr` or `nodes`",
+            );
+        }
+    }
+    let written = form::written(&mut object, &forms);
     object.deny_unknown();
     let read: Vec<_> = written
         .iter()
-        .map(|(read, field)| read(field, rule))
+        .map(|(form, field)| form.read(field, rule))
         .collect();
-    if shared && read.is_empty() {
+    if refused && read.is_empty() {
         return None;
     }
-    form::only(field, "peer-form", &FORMS, read)
+    form::only(field, "peer-form", &forms, read)
+}
+
+impl Form {
+    fn read(self, field: &Field<'_>, rule: Rule) -> Option<Peer> {
+        match self {
+            Self::Workloads => {
+                let (namespaces, workloads) = subject::workloads(field)?;
+                Some(Peer::Workloads {
+                    namespaces: NamespaceScope::Matching(namespaces),
+                    workloads,
+                })
+            }
+            Self::Cidr => block(field),
+            Self::Nodes => selector::read(field).map(Peer::Nodes),
+            Self::OwnNode => {
+                field.object()?.deny_unknown();
+                Some(Peer::OwnNode)
+            }
+            Self::Domain => domain_name(field, rule.action),
+        }
+    }
 }
 
 fn without_address(object: &mut Object<'_>) -> bool {
@@ -106,15 +138,7 @@ fn block(field: &Field<'_>) -> Option<Peer> {
     address::block(block, &except)
 }
 
-fn domain_name(field: &Field<'_>, rule: Rule) -> Option<Peer> {
-    let Rule { direction, action } = rule;
-    if direction == Direction::Ingress {
-        field.error_with_hint(
-            "egress-only-peer",
-            "`domain` can only be a peer of egress",
-            "use `cidr` or `nodes`",
-        );
-    }
+fn domain_name(field: &Field<'_>, action: Option<TierAction>) -> Option<Peer> {
     if action.is_some_and(|action| action != TierAction::Accept) {
         field.error_with_hint(
             "domain-not-accepted",

@@ -92,14 +92,12 @@ fn icmp(field: &Field<'_>, version: IcmpVersion) -> Option<PortMatch> {
     if let (None, Some(code)) = (&kind, &code) {
         code.error("code-without-type", "`code` needs `type`, found none");
     }
-    let read = |field: Option<Field<'_>>, what| match field {
-        None => Some(None),
-        Some(field) => form::octet(&field, "invalid-icmp", what).map(Some),
-    };
+    let read =
+        |field, what| form::optional(field, |field| form::octet(field, "invalid-icmp", what));
     let (kind, code) = (read(kind, "ICMP type"), read(code, "ICMP code"));
     Some(PortMatch::Icmp {
         version,
-        kind: kind?,
-        code: code?,
+        kind: kind.ok()?,
+        code: code.ok()?,
     })
 }

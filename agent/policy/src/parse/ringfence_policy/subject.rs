@@ -42,12 +42,12 @@ pub(super) fn workloads(field: &Field<'_>) -> Option<(Selector, Selector)> {
     let namespaces = object.get("namespaceSelector");
     let workloads = object.get("selector");
     object.deny_unknown();
-    let read = |field: Option<Field<'_>>| match field {
-        None => Some(Selector::default()),
-        Some(field) => selector::read(&field),
-    };
-    let (namespaces, workloads) = (read(namespaces), read(workloads));
-    Some((namespaces?, workloads?))
+    let namespaces = form::optional(namespaces, selector::read);
+    let workloads = form::optional(workloads, selector::read);
+    Some((
+        namespaces.ok()?.unwrap_or_default(),
+        workloads.ok()?.unwrap_or_default(),
+    ))
 }
 
 fn set(field: &Field<'_>, name: HostName) -> Option<BTreeSet<String>> {

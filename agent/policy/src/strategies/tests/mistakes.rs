@@ -113,10 +113,14 @@ fn with_each_list_of_peers(world: &World, change: impl Fn(&mut Vec<Peer>)) -> Wo
         }
     };
     let world = with_each_rule_list(world, |rules| {
-        rules.iter_mut().for_each(|rule| listed(&mut rule.peers));
+        for rule in rules {
+            listed(&mut rule.peers);
+        }
     });
     with_each_tier_rule_list(&world, |rules| {
-        rules.iter_mut().for_each(|rule| listed(&mut rule.peers));
+        for rule in rules {
+            listed(&mut rule.peers);
+        }
     })
 }
 
@@ -127,9 +131,13 @@ fn with_each_port(world: &World, change: fn(&mut PortMatch)) -> World {
         }
     };
     let world = with_each_rule_list(world, |rules| {
-        rules.iter_mut().for_each(|rule| listed(&mut rule.ports));
+        for rule in rules {
+            listed(&mut rule.ports);
+        }
     });
     with_each_tier_rule_list(&world, |rules| {
-        rules.iter_mut().for_each(|rule| listed(&mut rule.ports));
+        for rule in rules {
+            listed(&mut rule.ports);
+        }
     })
 }

@@ -154,7 +154,7 @@ fn with_each_schedule(world: &World, change: impl Fn(&mut Schedule)) -> World {
 
 fn with_each_window(world: &World, change: fn(&mut Window)) -> World {
     with_each_schedule(world, |schedule| {
-        schedule.windows.iter_mut().for_each(change)
+        schedule.windows.iter_mut().for_each(change);
     })
 }
 

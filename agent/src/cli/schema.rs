@@ -1,0 +1,83 @@
+//! `ringfence schema`: JSON Schemas of the kinds that are ours, for editors and for CI.
+
+use std::io::Write;
+
+use agent_policy::schema::{self, Kind};
+use clap::{Args, ValueEnum};
+
+use crate::{cli::output, exit::Answer};
+
+/// Print the JSON Schema (draft 2020-12) of a kind, or one schema of all kinds.
+///
+/// Editors complete and check by it; what is right is decided by `ringfence policy check`.
+///
+/// Exit code: 0, or 2 on an error.
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArgs {
+    #[arg(value_enum, ignore_case = true, value_name = "KIND")]
+    kind: Option<Spelled>,
+}
+
+/// A kind as it is typed; documents spell it so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Spelled {
+    #[value(name = "Workload")]
+    Workload,
+    #[value(name = "RingfencePolicy")]
+    RingfencePolicy,
+    #[value(name = "NameTable")]
+    NameTable,
+}
+
+/// Writes the schema to `out`.
+///
+/// # Errors
+///
+/// If `out` fails.
+pub(crate) fn run(args: &SchemaArgs, out: &mut impl Write) -> anyhow::Result<Answer> {
+    let SchemaArgs { kind } = args;
+    let schema = match kind {
+        None => schema::of_all(),
+        Some(name) => schema::of((*name).into()),
+    };
+    output::unless_closed(output::json(&schema, out))?;
+    Ok(Answer::Yes)
+}
+
+impl From<Spelled> for Kind {
+    fn from(name: Spelled) -> Self {
+        match name {
+            Spelled::Workload => Self::Workload,
+            Spelled::RingfencePolicy => Self::RingfencePolicy,
+            Spelled::NameTable => Self::NameTable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches as _;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn printed(line: &[&str]) -> Value {
+        let command = SchemaArgs::augment_args(clap::Command::new("schema"));
+        let matches = command.try_get_matches_from(line).unwrap();
+        let args = SchemaArgs::from_arg_matches(&matches).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(run(&args, &mut out).unwrap(), Answer::Yes);
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn one_kind_or_all() {
+        for kind in Kind::ALL {
+            let schema = printed(&["schema", kind.name()]);
+            assert_eq!(schema["properties"]["kind"]["const"], kind.name());
+        }
+        assert_eq!(printed(&["schema", "nametable"])["title"], "NameTable");
+        let all = printed(&["schema"]);
+        assert_eq!(all["oneOf"].as_array().unwrap().len(), Kind::ALL.len());
+    }
+}
