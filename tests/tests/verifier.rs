@@ -10,7 +10,10 @@ const ROOM: u32 = 500_000;
 
 #[test]
 fn every_program_leaves_the_verifier_room() {
-    let path = PathBuf::from(format!("/sys/fs/bpf/ringfence-test-{}-costs", std::process::id()));
+    let path = PathBuf::from(format!(
+        "/sys/fs/bpf/ringfence-test-{}-costs",
+        std::process::id()
+    ));
     for cost in Testbed::costs(&path).unwrap() {
         let Cost {
             program, verified, ..
