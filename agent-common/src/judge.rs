@@ -258,6 +258,16 @@ fn opened<A: Family, D: Datapath<A>>(
         return refuse(datapath, key, sight, facts, verdict);
     }
     if facts.is_reply() {
+        // A kernel answers for its node without a socket, at whose hook the question would have
+        // been seen: it is judged now.
+        let sends = matches!(sight.direction, Direction::Egress);
+        if endpoint.has(Endpoint::ONLY_OWN) && sends {
+            let asked = answer(datapath, key, sight, Flow::INITIATED_BY_PEER);
+            if asked.allows() {
+                datapath.count(endpoint, asked.reason(), sight.length);
+                return asked;
+            }
+        }
         return refuse(
             datapath,
             key,

@@ -589,3 +589,21 @@ fn a_node_may_be_a_router() {
     let seen = host(&case, Direction::Egress, &advertisement, false);
     assert_eq!(seen, Reason::NeighbourDiscovery);
 }
+
+#[test]
+fn a_node_answers_an_echo_request_that_policy_permits() {
+    let reply = out().icmp(0, 0, 7);
+    let asked = Case::new(&[ECHO], &[]);
+    assert_eq!(host(&asked, Direction::Egress, &reply, false), Reason::Rule);
+    let not_asked = Case::new(&[], &[ECHO]);
+    assert_eq!(
+        host(&not_asked, Direction::Egress, &reply, false),
+        Reason::NoState
+    );
+    // What comes in must be an answer to somebody.
+    let reply = back().icmp(0, 0, 7);
+    assert_eq!(
+        host(&asked, Direction::Ingress, &reply, false),
+        Reason::NoState
+    );
+}
