@@ -23,8 +23,9 @@ use crate::{
 pub(super) struct Program {
     direction: Direction,
     pub(super) steps: Vec<Step>,
-    /// Tables are made once for each combination of steps that have a say.
-    memo: BTreeMap<RowKey, Arc<PortTable>>,
+    /// Tables by the steps that have a say, where nothing else does.
+    memo: BTreeMap<Vec<u32>, Arc<PortTable>>,
+    default: Option<Arc<PortTable>>,
 }
 
 #[derive(Clone, Debug)]
@@ -54,14 +55,6 @@ pub(super) enum Effect {
 pub(super) struct Outcome {
     pub(super) action: Action,
     pub(super) rule: u32,
-}
-
-/// All that a table depends on, beside the program.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct RowKey {
-    chosen: Vec<u32>,
-    /// Where ports are called by name, or translated, the class has a say of its own.
-    class: Option<Arc<Class>>,
 }
 
 /// The steps that have a say about one peer.
@@ -95,6 +88,7 @@ impl Program {
             direction,
             steps,
             memo: BTreeMap::new(),
+            default: None,
         }
     }
 
@@ -113,24 +107,34 @@ impl Program {
         self.steps.iter().any(|step| step.timing.is_some())
     }
 
-    pub(super) fn table(&mut self, class: &Arc<Class>, clock: Clock) -> Arc<PortTable> {
-        let mut own_say = !self.frontends(class).is_empty();
+    /// What holds for those whom no rule tells from others.
+    pub(super) fn default_table(&mut self, clock: Clock) -> Arc<PortTable> {
+        if let Some(known) = &self.default {
+            return Arc::clone(known);
+        }
+        let table = Arc::new(self.compute(&Class::default(), clock));
+        self.default = Some(Arc::clone(&table));
+        table
+    }
+
+    pub(super) fn table(&mut self, class: &Class, clock: Clock) -> Arc<PortTable> {
+        // Where ports are called by name, or translated, each class has a say of its own.
+        let mut is_special = !self.frontends(class).is_empty();
         let mut chosen = Vec::new();
         for (index, step) in (0..).zip(&self.steps) {
             if step.concerns(&class.base) {
                 chosen.push(index);
-                own_say |= matches!(step.ports, StepPorts::OfPeer(_));
+                is_special |= matches!(step.ports, StepPorts::OfPeer(_));
             }
         }
-        let key = RowKey {
-            chosen,
-            class: own_say.then(|| Arc::clone(class)),
-        };
-        if let Some(known) = self.memo.get(&key) {
+        if is_special {
+            return Arc::new(self.compute(class, clock));
+        }
+        if let Some(known) = self.memo.get(&chosen) {
             return Arc::clone(known);
         }
         let table = Arc::new(self.compute(class, clock));
-        self.memo.insert(key, Arc::clone(&table));
+        self.memo.insert(chosen, Arc::clone(&table));
         table
     }
 

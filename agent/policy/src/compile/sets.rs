@@ -141,7 +141,7 @@ impl PolicySet {
         for direction in Direction::BOTH {
             let program = self.program(direction);
             let mut wanted: BTreeMap<u32, Arc<PortTable>> = BTreeMap::new();
-            let default = program.table(&Arc::default(), rows.clock);
+            let default = program.default_table(rows.clock);
             for number in candidates(program, direction, classes) {
                 if let Some(class) = classes.get(number) {
                     let table = program.table(class, rows.clock);
@@ -154,7 +154,7 @@ impl PolicySet {
             if direction == Direction::Ingress
                 && let Some(own_node) = &mut self.own_node
             {
-                wanted.insert(THIS_NODE, own_node.table(&Arc::default(), rows.clock));
+                wanted.insert(THIS_NODE, own_node.default_table(rows.clock));
             }
             rows.replace(set, direction, &wanted);
         }
@@ -170,7 +170,7 @@ impl PolicySet {
     ) {
         for direction in Direction::BOTH {
             let program = self.program(direction);
-            let default = program.table(&Arc::default(), rows.clock);
+            let default = program.default_table(rows.clock);
             let table = program.table(class, rows.clock);
             let row = (*table != *default).then_some(&*table);
             rows.put(key(set, direction, number), row);
