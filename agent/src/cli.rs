@@ -2,6 +2,7 @@
 //!
 //! Every human output is a rendering, into a writer, of a value that also prints as JSON.
 
+pub(crate) mod asked;
 pub(crate) mod check;
 pub(crate) mod explain;
 pub(crate) mod flows;

@@ -13,10 +13,12 @@
     )
 )]
 
+pub mod classes;
 pub mod compile;
 pub mod compiled;
 pub mod connection;
 pub mod diagnostic;
+pub mod diff;
 #[cfg(test)]
 mod example;
 pub mod explain;
@@ -30,4 +32,5 @@ pub mod question;
 pub mod reference;
 #[cfg(any(test, feature = "strategies"))]
 pub mod strategies;
+pub mod verify;
 pub mod yaml;

@@ -46,6 +46,11 @@ impl<'w> Everywhere<'w> {
         Self { world, nodes }
     }
 
+    /// The tables of every node, in a fixed order.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (Option<&str>, &Compiled)> {
+        self.nodes.iter().map(|(name, compiled)| (*name, compiled))
+    }
+
     fn node_of<'s>(&'s self, subject: &'s SubjectName) -> Option<Option<&'s str>> {
         match subject {
             SubjectName::Workload(name) => Some(self.world.workloads.get(name)?.node.as_deref()),
