@@ -6,4 +6,8 @@ mod flows;
 pub mod packet;
 mod twin;
 
-pub use self::{flows::Flows, packet::PacketBuilder, twin::Twin};
+pub use self::{
+    flows::Flows,
+    packet::PacketBuilder,
+    twin::{Slice, Twin},
+};

@@ -2,15 +2,16 @@
 
 use anyhow::Result;
 
-use crate::{demo, lint, setup, test};
+use crate::{demo, fuzz, lint, setup, test};
 
-/// Set up, lint, then both commands of the README: `cargo xtask demo` and `cargo xtask test`.
+/// Set up, lint, fuzz for a few minutes, then both commands of the README: `cargo xtask demo` and `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args) -> Result<()> {
     setup::ensure()?;
     lint::run(&lint::Args {})?;
+    fuzz::run(&fuzz::Args::default())?;
     demo::run(&demo::Args::default())?;
     test::run(&test::Args::default())
 }

@@ -40,6 +40,11 @@ pub(crate) fn ensure() -> Result<()> {
     set_up(Mode::Install)
 }
 
+/// The programs alone, for a command that builds nothing for BPF.
+pub(crate) fn ensure_tools() -> Result<()> {
+    tools(Mode::Install)
+}
+
 fn set_up(mode: Mode) -> Result<()> {
     tools(mode)?;
     let compiler = compiler(mode)?;

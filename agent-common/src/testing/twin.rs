@@ -63,7 +63,7 @@ impl FamilyFlows for [u8; 16] {
 
 /// A packet as a slice.
 #[derive(Clone, Copy, Debug)]
-struct Slice<'p>(&'p [u8]);
+pub struct Slice<'p>(pub &'p [u8]);
 
 // === impl Twin ===
 

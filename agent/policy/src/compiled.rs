@@ -14,7 +14,7 @@ pub use self::everywhere::Everywhere;
 use agent_common::{
     decide::{Question as PacketQuestion, Tables, decide},
     table::{self, Decision, Endpoint, NO_TABLE, PolicyKey, PortKey, Versioned, WORLD, Word},
-    verdict::{self, Action, Verdict},
+    verdict::Verdict,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
@@ -127,18 +127,22 @@ impl Compiled {
     fn decision_for(&self, key: PortKey) -> Decision {
         let number = u32::from_be_bytes(key.table);
         let port = u16::from_be_bytes(key.port);
-        let Some(PortTable(entries)) = self.port_tables.get(&number) else {
-            return Decision::NO_MATCH;
-        };
-        entries
-            .iter()
-            .filter(|entry| entry.covers(key.protocol, port))
-            .max_by_key(|entry| entry.bits)
-            .map_or(Decision::NO_MATCH, |entry| entry.decision)
+        self.port_tables
+            .get(&number)
+            .map_or(Decision::NO_MATCH, |table| {
+                table.decision(key.protocol, port)
+            })
     }
 }
 
 impl Subject {
+    /// The policy sets of all views.
+    pub fn sets(&self) -> impl Iterator<Item = u32> {
+        [Some(self.set), self.audit, self.staged]
+            .into_iter()
+            .flatten()
+    }
+
     /// The policy set of a view; without policies of its own, a view is the live one.
     pub fn set_of(&self, view: View) -> u32 {
         match view {
@@ -258,14 +262,13 @@ impl Tables<[u8; 16]> for At<'_> {
 }
 
 impl PortTable {
-    /// Every port of every protocol, because no policy isolates the direction.
-    pub fn not_isolated() -> Self {
-        Self(vec![PortEntry {
-            bits: PortKey::TABLE_BITS,
-            protocol: 0,
-            port: 0,
-            decision: Decision::new(Action::Allow, verdict::RuleId::NONE),
-        }])
+    /// The decision of the longest prefix that covers a port; [`Decision::NO_MATCH`] if none does.
+    pub fn decision(&self, protocol: u8, port: u16) -> Decision {
+        self.0
+            .iter()
+            .filter(|entry| entry.covers(protocol, port))
+            .max_by_key(|entry| entry.bits)
+            .map_or(Decision::NO_MATCH, |entry| entry.decision)
     }
 }
 

@@ -19,7 +19,11 @@ use std::{
 use agent_common::table::{GENERATION_KEPT, NO_TABLE, PolicyKey, THIS_NODE, WORLD, Word};
 use ipnet::IpNet;
 
-use crate::compiled::{Compiled, PortTable};
+use crate::{
+    compile::Delta,
+    compiled::{Compiled, PortTable},
+    model::SubjectName,
+};
 
 /// What the kernel holds, between plans.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +90,17 @@ pub struct Overflow {
     pub needed: usize,
 }
 
+impl ChangeKind {
+    fn of(held: Option<u32>, wanted: Option<u32>) -> Option<Self> {
+        match (held, wanted) {
+            (None, None) => None,
+            (None, Some(_)) => Some(Self::Add),
+            (Some(_), None) => Some(Self::Remove),
+            (Some(held), Some(wanted)) => (held != wanted).then_some(Self::Update),
+        }
+    }
+}
+
 impl Plan {
     /// The plan that takes `old` to `compiled`, for endpoints with the given subjects.
     ///
@@ -93,12 +108,52 @@ impl Plan {
     pub fn new(
         old: &Programmed,
         compiled: &Compiled,
-        endpoints: &BTreeMap<u16, crate::model::SubjectName>,
+        endpoints: &BTreeMap<u16, SubjectName>,
+    ) -> Self {
+        let prefixes = prefix_changes(&old.prefixes, &compiled.prefixes);
+        let keys = old.policy.keys().chain(compiled.policy.keys());
+        let policy = policy_changes(&old.policy, &compiled.policy, keys);
+        Self::of_changes(old, compiled, endpoints, prefixes, policy)
+    }
+
+    /// As [`Plan::new`], if `old` and `compiled` differ in nothing but what `delta` names, beside
+    /// port tables and endpoints. Its cost grows with the change.
+    pub fn of_delta(
+        old: &Programmed,
+        compiled: &Compiled,
+        endpoints: &BTreeMap<u16, SubjectName>,
+        delta: &Delta,
+    ) -> Self {
+        let prefixes = delta
+            .prefixes
+            .iter()
+            .filter_map(|prefix| {
+                let (held, before) = at(&old.prefixes, prefix);
+                let (wanted, after) = at(&compiled.prefixes, prefix);
+                let kind = ChangeKind::of(held, wanted)?;
+                let change = Change {
+                    kind,
+                    before,
+                    after,
+                };
+                Some((*prefix, change))
+            })
+            .collect();
+        let policy = policy_changes(&old.policy, &compiled.policy, delta.policy.iter());
+        Self::of_changes(old, compiled, endpoints, prefixes, policy)
+    }
+
+    fn of_changes(
+        old: &Programmed,
+        compiled: &Compiled,
+        endpoints: &BTreeMap<u16, SubjectName>,
+        prefixes: BTreeMap<IpNet, Change>,
+        policy: BTreeMap<PolicyKey, Change>,
     ) -> Self {
         let mut plan = Self {
             generation: next_generation(old),
-            prefixes: prefix_changes(&old.prefixes, &compiled.prefixes),
-            policy: policy_changes(&old.policy, &compiled.policy),
+            prefixes,
+            policy,
             ..Self::default()
         };
         for (number, table) in &compiled.port_tables {
@@ -123,7 +178,7 @@ impl Plan {
                 .words
                 .get(&id)
                 .is_some_and(|word| word.set() == subject.set);
-            if !same || touched.contains(&subject.set) {
+            if !same || subject.sets().any(|set| touched.contains(&set)) {
                 plan.words
                     .insert(id, Word::new(subject.set, plan.generation));
             }
@@ -255,7 +310,11 @@ impl Plan {
             .filter(|change| change.before != change.after)
             .map(|change| (change.before, change.after))
             .collect();
-        let sets: BTreeSet<u32> = new.subjects.values().map(|subject| subject.set).collect();
+        let sets: BTreeSet<u32> = new
+            .subjects
+            .values()
+            .flat_map(crate::compiled::Subject::sets)
+            .collect();
         for set in sets {
             let changes = moves.iter().any(|&(before, after)| {
                 (before ^ after) & THIS_NODE != 0
@@ -324,12 +383,7 @@ fn prefix_changes(
         let (held, wanted) = (old.get(prefix).copied(), new.get(prefix).copied());
         let before = held.unwrap_or(outer_before);
         let after = wanted.unwrap_or(outer_after);
-        let kind = match (held, wanted) {
-            (None, _) => Some(ChangeKind::Add),
-            (_, None) => Some(ChangeKind::Remove),
-            (Some(held), Some(wanted)) => (held != wanted).then_some(ChangeKind::Update),
-        };
-        if let Some(kind) = kind {
+        if let Some(kind) = ChangeKind::of(held, wanted) {
             changes.insert(
                 *prefix,
                 Change {
@@ -344,47 +398,33 @@ fn prefix_changes(
     changes
 }
 
-fn policy_changes(
+/// What a prefix has, and what holds there: its own, or else that of the prefix around it.
+fn at(prefixes: &BTreeMap<IpNet, u32>, prefix: &IpNet) -> (Option<u32>, u32) {
+    let own = prefixes.get(prefix).copied();
+    let around = || {
+        (0..prefix.prefix_len())
+            .rev()
+            .filter_map(|bits| IpNet::new(prefix.addr(), bits).ok())
+            .find_map(|outer| prefixes.get(&outer.trunc()).copied())
+    };
+    (own, own.or_else(around).unwrap_or(WORLD))
+}
+
+fn policy_changes<'k>(
     old: &BTreeMap<PolicyKey, u32>,
     new: &BTreeMap<PolicyKey, u32>,
+    keys: impl Iterator<Item = &'k PolicyKey>,
 ) -> BTreeMap<PolicyKey, Change> {
-    let mut changes = BTreeMap::new();
-    for (key, &after) in new {
-        match old.get(key) {
-            None => {
-                changes.insert(
-                    *key,
-                    Change {
-                        kind: ChangeKind::Add,
-                        before: NO_TABLE,
-                        after,
-                    },
-                );
-            }
-            Some(&before) if before != after => {
-                changes.insert(
-                    *key,
-                    Change {
-                        kind: ChangeKind::Update,
-                        before,
-                        after,
-                    },
-                );
-            }
-            Some(_) => {}
-        }
-    }
-    for (key, &before) in old {
-        if !new.contains_key(key) {
-            let change = Change {
-                kind: ChangeKind::Remove,
-                before,
-                after: NO_TABLE,
-            };
-            changes.insert(*key, change);
-        }
-    }
-    changes
+    keys.filter_map(|key| {
+        let (held, wanted) = (old.get(key).copied(), new.get(key).copied());
+        let change = Change {
+            kind: ChangeKind::of(held, wanted)?,
+            before: held.unwrap_or(NO_TABLE),
+            after: wanted.unwrap_or(NO_TABLE),
+        };
+        Some((*key, change))
+    })
+    .collect()
 }
 
 fn settle<K: Ord + Copy>(held: &mut BTreeMap<K, u32>, changes: &BTreeMap<K, Change>) {

@@ -14,11 +14,16 @@ pub(super) struct Tool {
 }
 
 /// What the build and the tests call. A test that needs another program adds its row.
-pub(super) const TOOLS: [Tool; 4] = [
+pub(super) const TOOLS: [Tool; 5] = [
     Tool {
         program: "cc",
         package: "gcc",
         why: "Rust links host binaries with it",
+    },
+    Tool {
+        program: "c++",
+        package: "g++",
+        why: "`cargo xtask fuzz` builds libFuzzer with it",
     },
     Tool {
         program: "git",

@@ -1,75 +1,70 @@
 //! Numbers for things, taken from what they are.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{Hash, Hasher},
 };
 
 use agent_common::table::{ID_LIMIT, THIS_NODE};
 
-use crate::compiled::PortTable;
-
 /// Gives each content a number: its hash, or the next free number where two hashes meet.
+///
+/// A content keeps its number for as long as it is not released.
+#[derive(Clone, Debug)]
 pub(super) struct Ids<T> {
     limit: u32,
-    taken: BTreeMap<u32, T>,
+    numbers: BTreeMap<T, u32>,
+    taken: BTreeSet<u32>,
 }
 
 impl<T: Clone + Ord + Hash> Ids<T> {
-    fn below(limit: u32) -> Self {
+    pub(super) fn below(limit: u32) -> Self {
         Self {
             limit,
-            taken: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            taken: BTreeSet::new(),
         }
-    }
-
-    /// Never 0, which means "none" everywhere.
-    pub(super) fn number(&mut self, content: &T) -> u32 {
-        let mut number = bounded(hash(content), self.limit);
-        loop {
-            match self.taken.get(&number) {
-                None => {
-                    self.taken.insert(number, content.clone());
-                    return number;
-                }
-                Some(known) if known == content => return number,
-                Some(_) => {
-                    number = if number + 1 < self.limit {
-                        number + 1
-                    } else {
-                        1
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl<T: Clone + Ord + Hash> Ids<T> {
-    pub(super) fn for_rules() -> Self {
-        Self::below(u32::MAX)
-    }
-
-    pub(super) fn for_sets() -> Self {
-        Self::below(u32::MAX)
-    }
-
-    pub(super) fn for_peer_lists() -> Self {
-        Self::below(u32::MAX)
     }
 
     /// The bit above is that of this node's own addresses.
     pub(super) fn for_identities() -> Self {
         Self::below(THIS_NODE)
     }
-}
 
-impl Ids<PortTable> {
-    /// Tables are immutable in the kernel: a number keeps its content for as long as it is there.
-    pub(super) fn for_tables(held: &BTreeMap<u32, PortTable>) -> Self {
-        Self {
-            limit: ID_LIMIT,
-            taken: held.clone(),
+    pub(super) fn for_tables() -> Self {
+        Self::below(ID_LIMIT)
+    }
+
+    /// Never 0, which means "none" everywhere.
+    pub(super) fn number(&mut self, content: &T) -> u32 {
+        self.number_unless(content, |_| false)
+    }
+
+    /// As [`Self::number`], and none that `refused` does not want.
+    pub(super) fn number_unless(&mut self, content: &T, refused: impl Fn(u32) -> bool) -> u32 {
+        if let Some(number) = self.numbers.get(content) {
+            return *number;
+        }
+        let mut number = bounded(hash(content), self.limit);
+        while self.taken.contains(&number) || refused(number) {
+            number = if number + 1 < self.limit {
+                number + 1
+            } else {
+                1
+            };
+        }
+        self.taken.insert(number);
+        self.numbers.insert(content.clone(), number);
+        number
+    }
+
+    pub(super) fn get(&self, content: &T) -> Option<u32> {
+        self.numbers.get(content).copied()
+    }
+
+    pub(super) fn release(&mut self, content: &T) {
+        if let Some(number) = self.numbers.remove(content) {
+            self.taken.remove(&number);
         }
     }
 }

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use agent_common::{
-    table::{Decision, PortKey},
-    verdict::{Action, RuleId},
-};
+use agent_common::table::{Decision, PortKey};
 
 use crate::{
     compiled::{PortEntry, PortTable},
@@ -17,11 +14,11 @@ use crate::{
 pub(super) struct NamedPorts(Vec<NamedPort>);
 
 impl NamedPorts {
-    pub(super) fn of(workload: &Workload, names: &BTreeSet<&str>) -> Self {
+    pub(super) fn of(workload: &Workload, is_used: impl Fn(&str) -> bool) -> Self {
         let mut ports: Vec<NamedPort> = workload
             .ports
             .iter()
-            .filter(|port| names.contains(port.name.as_str()))
+            .filter(|port| is_used(&port.name))
             .cloned()
             .collect();
         ports.sort();
@@ -29,93 +26,172 @@ impl NamedPorts {
         Self(ports)
     }
 
-    pub(super) fn ports(&self) -> &[NamedPort] {
-        &self.0
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
-/// A rule that admits the peer, with its ports by number. Earlier rules go first.
-pub(super) struct RankedRule {
-    pub(super) rule: u32,
-    pub(super) ports: ResolvedPorts,
-}
-
+/// Ports by number.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ResolvedPorts {
     /// Every port of every protocol.
     Every,
     Ranges(Vec<Range>),
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Range {
-    protocol: u8,
-    first: u16,
-    last: u16,
+    pub(super) protocol: u8,
+    pub(super) first: u16,
+    pub(super) last: u16,
+}
+
+/// The names that a rule calls ports by.
+pub(super) fn names(ports: &Ports) -> impl Iterator<Item = &str> {
+    let ports = match ports {
+        Ports::Every => &[][..],
+        Ports::Listed(ports) => ports,
+    };
+    ports.iter().filter_map(|port| match port {
+        PortMatch::Named(name)
+        | PortMatch::Transport {
+            port: PortSpec::Name(name),
+            ..
+        } => Some(name.as_str()),
+        PortMatch::Transport { .. } | PortMatch::Icmp { .. } | PortMatch::Protocol(_) => None,
+    })
+}
+
+impl Range {
+    fn all(protocol: u8) -> Self {
+        Self {
+            protocol,
+            first: 0,
+            last: u16::MAX,
+        }
+    }
+
+    fn one(port: &NamedPort) -> Self {
+        Self {
+            protocol: port.protocol.number(),
+            first: port.port,
+            last: port.port,
+        }
+    }
 }
 
 impl ResolvedPorts {
     /// A name that `named` does not have matches nothing.
-    pub(super) fn of(ports: &Ports, named: &[NamedPort]) -> Self {
+    pub(super) fn of(ports: &Ports, named: &NamedPorts) -> Self {
         let Ports::Listed(listed) = ports else {
             return Self::Every;
         };
+        let NamedPorts(named) = named;
         let mut ranges = Vec::new();
         for port in listed {
-            let PortMatch::Transport {
-                protocol: named_protocol,
-                port,
-            } = port
-            else {
-                continue;
-            };
-            let protocol = named_protocol.number();
             match port {
-                PortSpec::Every => ranges.push(Range {
+                PortMatch::Transport {
                     protocol,
-                    first: 0,
-                    last: u16::MAX,
-                }),
-                &PortSpec::Range { first, last } => ranges.push(Range {
+                    port: PortSpec::Every,
+                } => ranges.push(Range::all(protocol.number())),
+                &PortMatch::Transport {
                     protocol,
+                    port: PortSpec::Range { first, last },
+                } => ranges.push(Range {
+                    protocol: protocol.number(),
                     first,
                     last,
                 }),
-                PortSpec::Name(name) => ranges.extend(
+                PortMatch::Transport {
+                    protocol,
+                    port: PortSpec::Name(name),
+                } => ranges.extend(
                     named
                         .iter()
-                        .filter(|known| known.name == *name && known.protocol == *named_protocol)
-                        .map(|known| Range {
-                            protocol,
-                            first: known.port,
-                            last: known.port,
-                        }),
+                        .filter(|known| known.name == *name && known.protocol == *protocol)
+                        .map(Range::one),
                 ),
+                PortMatch::Named(name) => ranges.extend(
+                    named
+                        .iter()
+                        .filter(|known| known.name == *name)
+                        .map(Range::one),
+                ),
+                &PortMatch::Icmp {
+                    version,
+                    kind,
+                    code,
+                } => {
+                    let [least, most] = [0, u8::MAX];
+                    let at = |kind, code| u16::from_be_bytes([kind, code]);
+                    ranges.push(Range {
+                        protocol: version.number(),
+                        first: at(kind.unwrap_or(least), code.unwrap_or(least)),
+                        last: at(kind.unwrap_or(most), code.unwrap_or(most)),
+                    });
+                }
+                &PortMatch::Protocol(number) => ranges.push(Range::all(number)),
             }
         }
         Self::Ranges(ranges)
     }
+
+    pub(super) fn ranges(&self) -> &[Range] {
+        match self {
+            Self::Every => &[],
+            Self::Ranges(ranges) => ranges,
+        }
+    }
+
+    pub(super) fn covers(&self, place: Place) -> bool {
+        match (self, place) {
+            (Self::Every, _) => true,
+            (Self::Ranges(_), Place::Unnamed) => false,
+            (Self::Ranges(ranges), Place::Port { protocol, port }) => ranges.iter().any(|range| {
+                range.protocol == protocol && (range.first..=range.last).contains(&port)
+            }),
+        }
+    }
 }
 
-/// The table in which the first rule that covers a port decides it.
-pub(super) fn port_table(rules: &[RankedRule]) -> PortTable {
-    let every = rules
-        .iter()
-        .find(|rule| matches!(rule.ports, ResolvedPorts::Every))
-        .map(|rule| rule.rule);
-    let protocols: BTreeSet<u8> = rules
-        .iter()
-        .flat_map(|rule| rule.ports.ranges())
-        .map(|range| range.protocol)
-        .collect();
+/// What a decision is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// Every protocol that no rule names.
+    Unnamed,
+    Port {
+        protocol: u8,
+        port: u16,
+    },
+}
 
+/// The table of what `decide` says of every place. It must say the same between the borders of
+/// `ranges`, and of every protocol that none of them is of.
+pub(super) fn port_table(ranges: &[Range], mut decide: impl FnMut(Place) -> Decision) -> PortTable {
+    let otherwise = decide(Place::Unnamed);
     let mut entries = Vec::new();
-    if let Some(rule) = every {
-        entries.push(entry(PortKey::TABLE_BITS, 0, 0, rule));
+    // What is in no table is denied.
+    if otherwise != Decision::NO_MATCH {
+        entries.push(PortEntry {
+            bits: PortKey::TABLE_BITS,
+            protocol: 0,
+            port: 0,
+            decision: otherwise,
+        });
     }
+    let protocols: BTreeSet<u8> = ranges.iter().map(|range| range.protocol).collect();
     for protocol in protocols {
-        for (first, last, rule) in intervals(rules, protocol) {
+        for (first, last, decision) in intervals(ranges, protocol, &mut decide) {
+            if decision == otherwise {
+                continue;
+            }
             prefixes(first, last, |port, bits| {
-                entries.push(entry(PortKey::PROTOCOL_BITS + bits, protocol, port, rule));
+                entries.push(PortEntry {
+                    bits: PortKey::PROTOCOL_BITS + bits,
+                    protocol,
+                    port,
+                    decision,
+                });
             });
         }
     }
@@ -123,47 +199,30 @@ pub(super) fn port_table(rules: &[RankedRule]) -> PortTable {
     PortTable(entries)
 }
 
-impl ResolvedPorts {
-    fn ranges(&self) -> &[Range] {
-        match self {
-            Self::Every => &[],
-            Self::Ranges(ranges) => ranges,
-        }
-    }
-
-    fn covers(&self, protocol: u8, port: u16) -> bool {
-        match self {
-            Self::Every => true,
-            Self::Ranges(ranges) => ranges.iter().any(|range| {
-                range.protocol == protocol && (range.first..=range.last).contains(&port)
-            }),
-        }
-    }
-}
-
-/// Disjoint intervals of a protocol with the rule that decides each; gaps are left out.
-fn intervals(rules: &[RankedRule], protocol: u8) -> Vec<(u16, u16, u32)> {
+/// All ports of a protocol as intervals, each as long as its decision is the same.
+fn intervals(
+    ranges: &[Range],
+    protocol: u8,
+    decide: &mut impl FnMut(Place) -> Decision,
+) -> Vec<(u16, u16, Decision)> {
     // Between two neighbouring borders nothing changes.
     let mut starts = BTreeSet::from([0_u16]);
-    for range in rules.iter().flat_map(|rule| rule.ports.ranges()) {
-        if range.protocol == protocol {
-            starts.insert(range.first);
-            starts.extend(range.last.checked_add(1));
-        }
+    for range in ranges.iter().filter(|range| range.protocol == protocol) {
+        starts.insert(range.first);
+        starts.extend(range.last.checked_add(1));
     }
     let starts: Vec<u16> = starts.into_iter().collect();
     let ends = starts.iter().skip(1).map(|next| next - 1).chain([u16::MAX]);
 
-    let mut found: Vec<(u16, u16, u32)> = Vec::new();
+    let mut found: Vec<(u16, u16, Decision)> = Vec::new();
     for (&first, last) in starts.iter().zip(ends) {
-        let Some(rule) = rules.iter().find(|rule| rule.ports.covers(protocol, first)) else {
-            continue;
-        };
+        let decision = decide(Place::Port {
+            protocol,
+            port: first,
+        });
         match found.last_mut() {
-            Some((_, end, known)) if *known == rule.rule && end.checked_add(1) == Some(first) => {
-                *end = last;
-            }
-            _ => found.push((first, last, rule.rule)),
+            Some((_, end, known)) if *known == decision => *end = last,
+            _ => found.push((first, last, decision)),
         }
     }
     found
@@ -182,17 +241,10 @@ fn prefixes(first: u16, last: u16, mut each: impl FnMut(u16, u32)) {
     }
 }
 
-fn entry(bits: u32, protocol: u8, port: u16, rule: u32) -> PortEntry {
-    PortEntry {
-        bits,
-        protocol,
-        port,
-        decision: Decision::new(Action::Allow, RuleId(rule)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use agent_common::verdict::{Action, RuleId};
+
     use super::*;
 
     #[test]
@@ -219,25 +271,26 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_decides_where_ranges_overlap() {
-        let tcp = |first, last| {
-            ResolvedPorts::Ranges(vec![Range {
-                protocol: 6,
-                first,
-                last,
-            }])
+    fn a_table_has_an_entry_only_where_something_differs_from_the_rest() {
+        let range = |first, last| Range {
+            protocol: 6,
+            first,
+            last,
         };
-        let rules = [
-            RankedRule {
-                rule: 1,
-                ports: tcp(80, 90),
-            },
-            RankedRule {
-                rule: 2,
-                ports: tcp(85, 100),
-            },
-        ];
-        assert_eq!(intervals(&rules, 6), [(80, 90, 1), (91, 100, 2)]);
-        assert_eq!(intervals(&rules, 17), []);
+        let by = |rule| Decision::new(Action::Allow, RuleId(rule));
+        let table = port_table(&[range(80, 81), range(82, 83)], |place| match place {
+            Place::Port { port: 80..=83, .. } => by(1),
+            Place::Port { .. } | Place::Unnamed => by(2),
+        });
+        let entries: Vec<_> = table
+            .0
+            .iter()
+            .map(|entry| (entry.bits, entry.port, entry.decision.rule))
+            .collect();
+        let block_of_four = PortKey::PROTOCOL_BITS + 14;
+        assert_eq!(
+            entries,
+            [(PortKey::TABLE_BITS, 0, 2), (block_of_four, 80, 1)]
+        );
     }
 }

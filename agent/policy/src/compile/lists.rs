@@ -1,0 +1,296 @@
+//! Peer lists in use, and which of them admit whom by labels and names.
+//!
+//! A list is known by its number, and each distinct one is asked once for each group of workloads
+//! that no selector can tell apart.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    compile::{
+        ids::Ids,
+        select::{in_scope, matches},
+    },
+    model::{Labels, NamespaceScope, Node, Peer, Workload, World},
+};
+
+/// Workloads of one namespace that have the same labels.
+pub(super) type Group = (String, Arc<Labels>);
+
+#[derive(Debug)]
+pub(super) struct PeerLists {
+    ids: Ids<Arc<Vec<Peer>>>,
+    used: BTreeMap<u32, Used>,
+    /// Lists that admit a group, in order.
+    groups: BTreeMap<Group, Members>,
+    nodes: BTreeMap<String, BTreeSet<u32>>,
+    names: BTreeMap<String, BTreeSet<u32>>,
+    pub(super) own_node: BTreeSet<u32>,
+}
+
+#[derive(Debug)]
+struct Used {
+    peers: Arc<Vec<Peer>>,
+    /// Those of them that are no blocks: lists of a hundred thousand blocks are asked often.
+    by_name: Vec<Peer>,
+    times: usize,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    workloads: usize,
+    lists: BTreeSet<u32>,
+}
+
+/// Whom a list that came or went concerns.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    pub(super) groups: BTreeSet<Group>,
+    pub(super) nodes: BTreeSet<String>,
+    pub(super) names: BTreeSet<String>,
+    pub(super) own_node: bool,
+}
+
+impl PeerLists {
+    pub(super) fn new() -> Self {
+        Self {
+            ids: Ids::below(u32::MAX),
+            used: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            names: BTreeMap::new(),
+            own_node: BTreeSet::new(),
+        }
+    }
+
+    /// Uses a list once more. The second value is true if nobody had.
+    pub(super) fn take(&mut self, peers: &Arc<Vec<Peer>>) -> (u32, bool) {
+        let number = self.ids.number(peers);
+        let used = self.used.entry(number).or_insert_with(|| Used {
+            peers: Arc::clone(peers),
+            by_name: peers
+                .iter()
+                .filter(|peer| !matches!(peer, Peer::Block { .. }))
+                .cloned()
+                .collect(),
+            times: 0,
+        });
+        used.times += 1;
+        (number, used.times == 1)
+    }
+
+    /// Uses a list once less; gives its peers if nobody does any more.
+    pub(super) fn give_back(&mut self, number: u32) -> Option<Arc<Vec<Peer>>> {
+        let used = self.used.get_mut(&number)?;
+        used.times = used.times.saturating_sub(1);
+        if used.times > 0 {
+            return None;
+        }
+        let Used { peers, .. } = self.used.remove(&number)?;
+        self.ids.release(&peers);
+        Some(peers)
+    }
+
+    /// Asks a new list about everybody.
+    pub(super) fn admit(
+        &mut self,
+        world: &World,
+        list: u32,
+        peers: &[Peer],
+        touched: &mut Touched,
+    ) {
+        for peer in peers {
+            match peer {
+                Peer::Block { .. } => {}
+                Peer::OwnNode => touched.own_node |= self.own_node.insert(list),
+                Peer::Nodes(selector) => {
+                    for (name, node) in &world.nodes {
+                        if matches(selector, &node.labels)
+                            && self.nodes.entry(name.clone()).or_default().insert(list)
+                        {
+                            touched.nodes.insert(name.clone());
+                        }
+                    }
+                }
+                Peer::Domain(pattern) => {
+                    for name in world.names.keys() {
+                        if is_name(pattern, name)
+                            && self.names.entry(name.clone()).or_default().insert(list)
+                        {
+                            touched.names.insert(name.clone());
+                        }
+                    }
+                }
+                Peer::Workloads {
+                    namespaces,
+                    workloads,
+                } => {
+                    let mut ask = |namespace: &str| {
+                        let from = (namespace.to_owned(), Arc::default());
+                        for (group, members) in self
+                            .groups
+                            .range_mut(from..)
+                            .take_while(|((of, _), _)| of == namespace)
+                        {
+                            if matches(workloads, &group.1) && members.lists.insert(list) {
+                                touched.groups.insert(group.clone());
+                            }
+                        }
+                    };
+                    match namespaces {
+                        NamespaceScope::Named(name) => ask(name),
+                        NamespaceScope::Matching(_) => world
+                            .namespaces
+                            .keys()
+                            .filter(|name| in_scope(world, namespaces, name))
+                            .for_each(|name| ask(name)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Forgets a list that nobody uses.
+    pub(super) fn forget(&mut self, list: u32, touched: &mut Touched) {
+        for (group, members) in &mut self.groups {
+            if members.lists.remove(&list) {
+                touched.groups.insert(group.clone());
+            }
+        }
+        for (node, lists) in &mut self.nodes {
+            if lists.remove(&list) {
+                touched.nodes.insert(node.clone());
+            }
+        }
+        for (name, lists) in &mut self.names {
+            if lists.remove(&list) {
+                touched.names.insert(name.clone());
+            }
+        }
+        touched.own_node |= self.own_node.remove(&list);
+    }
+
+    /// One more workload of a group.
+    pub(super) fn enter(&mut self, world: &World, group: Group) {
+        if !self.groups.contains_key(&group) {
+            let members = Members {
+                workloads: 0,
+                lists: self.lists_for(world, &group),
+            };
+            self.groups.insert(group.clone(), members);
+        }
+        if let Some(members) = self.groups.get_mut(&group) {
+            members.workloads += 1;
+        }
+    }
+
+    pub(super) fn leave(&mut self, group: &Group) {
+        if let Some(members) = self.groups.get_mut(group) {
+            members.workloads = members.workloads.saturating_sub(1);
+            if members.workloads == 0 {
+                self.groups.remove(group);
+            }
+        }
+    }
+
+    /// Asks every list again about the groups of a namespace, whose labels have changed.
+    pub(super) fn review_namespace(
+        &mut self,
+        world: &World,
+        namespace: &str,
+        touched: &mut Touched,
+    ) {
+        let from = (namespace.to_owned(), Arc::default());
+        let groups: Vec<Group> = self
+            .groups
+            .range(from..)
+            .take_while(|((of, _), _)| of == namespace)
+            .map(|(group, _)| group.clone())
+            .collect();
+        for group in groups {
+            let lists = self.lists_for(world, &group);
+            if let Some(members) = self.groups.get_mut(&group)
+                && members.lists != lists
+            {
+                members.lists = lists;
+                touched.groups.insert(group);
+            }
+        }
+    }
+
+    /// Asks every list again about a node.
+    pub(super) fn review_node(&mut self, name: &str, node: Option<&Node>) {
+        let lists = self.asked(|peer| match (peer, node) {
+            (Peer::Nodes(selector), Some(node)) => matches(selector, &node.labels),
+            _ => false,
+        });
+        put(&mut self.nodes, name, lists);
+    }
+
+    /// Asks every list again about a name of the DNS.
+    pub(super) fn review_name(&mut self, name: &str, is_known: bool) {
+        let lists = self.asked(|peer| match peer {
+            Peer::Domain(pattern) => is_known && is_name(pattern, name),
+            _ => false,
+        });
+        put(&mut self.names, name, lists);
+    }
+
+    pub(super) fn of_workload(&self, workload: &Workload) -> impl Iterator<Item = u32> {
+        let members = self.groups.get(&group(workload));
+        members
+            .into_iter()
+            .flat_map(|members| members.lists.iter().copied())
+    }
+
+    pub(super) fn of_node(&self, name: &str) -> impl Iterator<Item = u32> {
+        self.nodes.get(name).into_iter().flatten().copied()
+    }
+
+    pub(super) fn of_name(&self, name: &str) -> impl Iterator<Item = u32> {
+        self.names.get(name).into_iter().flatten().copied()
+    }
+
+    fn lists_for(&self, world: &World, (namespace, labels): &Group) -> BTreeSet<u32> {
+        self.asked(|peer| match peer {
+            Peer::Workloads {
+                namespaces,
+                workloads,
+            } => matches(workloads, labels) && in_scope(world, namespaces, namespace),
+            Peer::Block { .. } | Peer::Nodes(_) | Peer::OwnNode | Peer::Domain(_) => false,
+        })
+    }
+
+    fn asked(&self, admits: impl Fn(&Peer) -> bool) -> BTreeSet<u32> {
+        self.used
+            .iter()
+            .filter(|(_, used)| used.by_name.iter().any(&admits))
+            .map(|(number, _)| *number)
+            .collect()
+    }
+}
+
+pub(super) fn group(workload: &Workload) -> Group {
+    (
+        workload.name.namespace.clone(),
+        Arc::new(workload.labels.clone()),
+    )
+}
+
+fn put(map: &mut BTreeMap<String, BTreeSet<u32>>, key: &str, lists: BTreeSet<u32>) {
+    if lists.is_empty() {
+        map.remove(key);
+    } else {
+        map.insert(key.to_owned(), lists);
+    }
+}
+
+/// A leading `*.` stands for one or more labels.
+fn is_name(pattern: &str, name: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
+        None => pattern == name,
+    }
+}
