@@ -28,6 +28,7 @@ pub mod matrix;
 pub mod model;
 mod parse;
 pub mod plan;
+pub mod policy_test;
 pub mod question;
 pub mod reference;
 #[cfg(any(test, feature = "strategies"))]

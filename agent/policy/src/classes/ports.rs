@@ -267,6 +267,45 @@ impl PortRange {
         }
     }
 
+    /// Reads what it prints as, or a port.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let protocol = |name: &str| {
+            let transport = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter();
+            let found = transport.clone().find(|known| known.to_string() == name);
+            found.map(Protocol::number)
+        };
+        let all = |protocol| Self {
+            protocol: Some(protocol),
+            first: 0,
+            last: u16::MAX,
+        };
+        match text.split_once('/') {
+            None if protocol(text).is_some() => return protocol(text).map(all),
+            Some(("ICMP", "*")) => return Some(all(IcmpVersion::V4.number())),
+            Some(("ICMPv6", "*")) => return Some(all(IcmpVersion::V6.number())),
+            _ => {}
+        }
+        let Some((first, last)) = text.split_once('-') else {
+            let port: Port = text.parse().ok()?;
+            // What has no ports has no one to choose from.
+            let has_parts = protocol(text.split_once('/').map_or(text, |(name, _)| name)).is_some()
+                || text.starts_with("ICMP");
+            return Some(if has_parts {
+                Self::one(port)
+            } else {
+                all(port.protocol)
+            });
+        };
+        let first: Port = first.parse().ok()?;
+        let last: u16 = last.parse().ok()?;
+        let is_range = WITH_PORTS.contains(&first.protocol) && first.number <= last;
+        is_range.then_some(Self {
+            protocol: Some(first.protocol),
+            first: first.number,
+            last,
+        })
+    }
+
     fn as_map(self) -> PortMap<bool> {
         let Self {
             protocol,
@@ -383,6 +422,25 @@ mod tests {
         assert_eq!(map.find(|is_in| *is_in), Some("TCP/80".parse().unwrap()));
         assert_eq!(map.find(|is_in| !is_in), Some("TCP/1".parse().unwrap()));
         assert_eq!(PortSet::new(map).to_string(), "TCP/80, UDP");
+    }
+
+    #[test]
+    fn a_range_is_read_as_it_is_printed() {
+        for text in [
+            "TCP/80",
+            "TCP/80-90",
+            "UDP",
+            "ICMP",
+            "ICMP/*",
+            "ICMPv6/*",
+            "ICMP/3/1",
+            "47",
+        ] {
+            assert_eq!(PortRange::parse(text).unwrap().to_string(), text);
+        }
+        for text in ["", "http", "TCP/90-80", "ICMP/1-2", "TCP/0", "TCP/1-", "-"] {
+            assert_eq!(PortRange::parse(text), None, "{text}");
+        }
     }
 
     #[test]

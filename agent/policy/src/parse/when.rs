@@ -59,7 +59,7 @@ fn flat<T>(read: Option<Option<T>>) -> Option<Option<T>> {
     }
 }
 
-fn time(field: &Field<'_>) -> Option<Time> {
+pub(super) fn time(field: &Field<'_>) -> Option<Time> {
     let text = field.string()?;
     let time = Time::parse(text).ok();
     if time.is_none() {
