@@ -10,17 +10,15 @@ use std::collections::BTreeMap;
 
 use agent_policy::{
     compile::{Compiler, Scope, compile},
-    compiled::Clock,
+    compiled::{Clock, Compiled},
     model::{Change, SubjectName, Time, World},
-    strategies,
+    strategies::{self, Borders},
 };
 
 use crate::agreement::{check, draw, seed_of};
 
 const QUESTIONS: usize = 48;
 const STEPS: usize = 6;
-/// Seconds in a unit of waiting: a quarter of an hour, as schedules are written.
-const QUARTER: i64 = 900;
 
 /// What four bytes say.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +33,7 @@ enum Action {
     /// From the world of this number.
     TakeOver(u16),
     Remove,
-    /// So many quarters of an hour.
+    /// Until a moment at which something in the world may change.
     Wait(u16),
 }
 
@@ -57,8 +55,8 @@ pub fn run(bytes: &[u8]) {
     let (steps, _) = steps.as_chunks();
     for step in steps.iter().take(STEPS) {
         let step_read = Step::read(*step);
-        if let Action::Wait(quarters) = step_read.action {
-            follower.wait(quarters);
+        if let Action::Wait(moment) = step_read.action {
+            follower.wait(moment.into());
         } else if let Some(change) = step_read.change(&follower.world) {
             follower.follow(change);
             check(&follower.world, seed_of(step), QUESTIONS);
@@ -73,7 +71,7 @@ fn generated(number: u16) -> World {
 // === impl Follower ===
 
 impl Follower {
-    /// On the first node, where everything is to be judged, at the beginning of time.
+    /// On the first node, where everything is to be judged, from the first moment.
     fn new(world: World) -> Self {
         let workloads = world.workloads.keys().cloned().map(SubjectName::Workload);
         let nodes = world.nodes.keys().cloned().map(SubjectName::Node);
@@ -82,7 +80,12 @@ impl Follower {
             subjects: workloads.chain(nodes).collect(),
             this_node: this_node.map_or_else(Default::default, |node| node.addresses.clone()),
         };
-        let clock = Clock::default();
+        // Each moment but the last has one to wait for.
+        let now = Borders::of(&world).moments.first().copied();
+        let clock = Clock {
+            now: now.unwrap_or_default(),
+            boot: Time::default(),
+        };
         let compiler = Compiler::new(world.clone(), scope.clone(), &BTreeMap::new(), clock);
         Self {
             compiler,
@@ -98,9 +101,13 @@ impl Follower {
         self.compare();
     }
 
-    fn wait(&mut self, quarters: u16) {
-        let now = self.clock.now.unix() + i64::from(quarters) * QUARTER;
-        self.clock.now = Time::from_unix(now);
+    fn wait(&mut self, moment: usize) {
+        let mut moments = Borders::of(&self.world).moments;
+        moments.retain(|moment| *moment >= self.clock.now);
+        let Some(place) = moment.checked_rem(moments.len()) else {
+            return;
+        };
+        self.clock.now = moments[place];
         self.compiler.set_clock(self.clock, &BTreeMap::new());
         self.compare();
     }
@@ -113,7 +120,21 @@ impl Follower {
             clock,
         } = self;
         let anew = compile(world, scope, &BTreeMap::new(), *clock);
-        assert_eq!(*compiler.compiled(), anew, "in {world:#?}");
+        let Compiled {
+            prefixes,
+            policy,
+            port_tables,
+            subjects,
+            rules,
+            next_change,
+        } = compiler.compiled();
+        // Each for itself: all at once is too much to read.
+        assert_eq!(*subjects, anew.subjects, "in {world:#?}");
+        assert_eq!(*prefixes, anew.prefixes, "in {world:#?}");
+        assert_eq!(*policy, anew.policy, "in {world:#?}");
+        assert_eq!(*port_tables, anew.port_tables, "in {world:#?}");
+        assert_eq!(*rules, anew.rules, "in {world:#?}");
+        assert_eq!(*next_change, anew.next_change, "in {world:#?}");
     }
 }
 
