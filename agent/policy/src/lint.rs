@@ -35,7 +35,8 @@ pub(crate) fn run(world: &World, files: &[ParsedFile], problems: &mut Vec<Diagno
                 | Declared::Workload { .. }
                 | Declared::Node(_)
                 | Declared::Service(_)
-                | Declared::NameTable { .. } => continue,
+                | Declared::NameTable { .. }
+                | Declared::Test(_) => continue,
             };
             for port in uses {
                 unknown_port(&ports, port, &file.name, problems);
