@@ -4,6 +4,7 @@
 
 pub(crate) mod asked;
 pub(crate) mod check;
+pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod flows;
 pub(crate) mod matrix;
@@ -11,6 +12,7 @@ pub(crate) mod output;
 pub(crate) mod policy;
 pub(crate) mod settings;
 pub(crate) mod status;
+pub(crate) mod test;
 
 use std::{io, process::ExitCode};
 

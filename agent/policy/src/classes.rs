@@ -273,6 +273,7 @@ impl<T: Clone + Ord> Universe<T> {
 type Marks = Vec<Option<(Option<(usize, u32, u16)>, Vec<u32>, Option<String>)>>;
 
 struct Sorting<T> {
+    /// IPv4 goes first.
     classes: BTreeMap<(T, bool, Marks), Class<T>>,
 }
 
@@ -291,7 +292,7 @@ impl<T: Clone + Ord> Sorting<T> {
             .collect();
         let class = self
             .classes
-            .entry((tag.clone(), is_v4, marks))
+            .entry((tag.clone(), !is_v4, marks))
             .or_insert_with(|| Class {
                 tag,
                 is_v4,

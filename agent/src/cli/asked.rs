@@ -99,11 +99,6 @@ impl Look {
             at: self.at.unwrap_or_else(|| WallTime::now().whole_seconds()),
         }
     }
-
-    /// What was said, where a file has a say too.
-    pub(crate) fn said(&self) -> (Option<View>, Option<Time>) {
-        (self.view.map(View::from), self.at)
-    }
 }
 
 impl From<Views> for View {

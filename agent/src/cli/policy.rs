@@ -10,7 +10,7 @@ use agent_policy::{
 use clap::{Args, Subcommand};
 
 use crate::{
-    cli::{check, explain, matrix},
+    cli::{check, diff, explain, matrix, test},
     exit::Answer,
     source::files,
 };
@@ -20,6 +20,9 @@ pub(crate) enum PolicyCommand {
     Check(check::CheckArgs),
     Explain(explain::ExplainArgs),
     Matrix(matrix::MatrixArgs),
+    Diff(diff::DiffArgs),
+    Test(test::TestArgs),
+    Verify(test::VerifyArgs),
 }
 
 /// The input has errors, all of which have been printed.
@@ -52,6 +55,9 @@ impl PolicyCommand {
                 let tables = Everywhere::new(&world, look.at);
                 matrix::run(&args, &world, &tables, look, &mut out)
             }
+            Self::Diff(args) => args.run(&mut out),
+            Self::Test(args) => args.run(&mut out),
+            Self::Verify(args) => args.run(&mut out),
         }
     }
 }

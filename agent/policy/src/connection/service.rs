@@ -40,14 +40,15 @@ fn serving(
     like: IpAddr,
 ) -> BTreeSet<Serving> {
     let mut found = BTreeSet::new();
-    let Some(selector) = &service.selector else {
-        return found;
+    let is_selected = |workload: &Workload| {
+        service.selector.as_ref().is_some_and(|selector| {
+            let mut labels = selector.iter();
+            labels.all(|(key, value)| workload.labels.get(key) == Some(value))
+        })
     };
     let selected = world.workloads.values().filter(|workload| {
         workload.name.namespace == service.name.namespace
-            && selector
-                .iter()
-                .all(|(key, value)| workload.labels.get(key) == Some(value))
+            && is_selected(workload)
             && (workload.ready || service.publish_not_ready)
     });
     for workload in selected {
@@ -87,5 +88,40 @@ fn targets(workload: &Workload, target: &PortName, protocol: Protocol) -> Vec<u1
             .filter(|port| port.name == *name && port.protocol == protocol)
             .map(|port| port.port)
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{model::Direction, reference::behind_frontend, strategies};
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_backends_are_those_that_are_judged(
+            (world, _, questions) in strategies::world_and_questions(),
+        ) {
+            for question in &questions {
+                if question.direction == Direction::Ingress {
+                    continue;
+                }
+                let port = Port { protocol: question.protocol, number: question.port };
+                let mut ours: Vec<_> = backends(&world, question.peer, port)
+                    .into_iter()
+                    .map(|backend| (backend.address, backend.port.number))
+                    .collect();
+                // Several workloads of one node may serve at its address.
+                ours.dedup();
+                let theirs: Vec<_> = behind_frontend(&world, question)
+                    .into_iter()
+                    .map(|question| (question.peer, question.port))
+                    .collect();
+                prop_assert_eq!(ours, theirs, "{:?}", question);
+            }
+        }
     }
 }

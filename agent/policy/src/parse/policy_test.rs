@@ -233,7 +233,6 @@ fn port_range(field: &Field<'_>) -> Option<PortRange> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::load::parse_file;
 
     fn problems(spec: &str) -> Vec<String> {
@@ -253,7 +252,7 @@ mod tests {
             expect: [{from: a/b, to: 192.0.2.1, ports: [TCP/1, ICMP], verdict: deny, rule: x}], \
             assert: [{name: n, reach: never, from: [{internet: {}}, {cidr: {block: 10.0.0.0/8, \
             except: [10.1.0.0/16]}}], to: [{workloads: {selector: {matchLabels: {app: db}}}}, \
-            {nodes: {}}], ports: [TCP, UDP/53-54, 47, ICMP/*]}, {name: m, reach: always, \
+            {nodes: {}}], ports: [TCP, UDP/53-54, '47', ICMP/*]}, {name: m, reach: always, \
             from: [{any: {}}]}]}";
         assert_eq!(problems(spec), [""; 0]);
     }
