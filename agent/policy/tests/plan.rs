@@ -359,7 +359,9 @@ proptest! {
     #[test]
     fn no_step_of_a_plan_mixes_old_and_new(
         ((old, new, batches), old_questions, new_questions) in increments().prop_flat_map(|(old, new, batches)| {
-            let questions = |world: &World| prop::collection::vec(Borders::of(world).question(), 15);
+            let questions = |world: &World| {
+                prop::collection::vec(Borders::of(world).question(vec![CLOCK.now]), 15)
+            };
             let (of_old, of_new) = (questions(&old), questions(&new));
             (Just((old, new, batches)), of_old, of_new)
         }),

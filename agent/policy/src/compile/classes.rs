@@ -18,12 +18,14 @@ pub(super) struct Base {
     pub(super) named: NamedPorts,
 }
 
+/// Ports that are translated, and the bases and ports of whoever serves them.
+pub(super) type Translations = BTreeMap<FrontendPort, Vec<(Arc<Base>, u16)>>;
+
 /// All that rules can tell of an address. The empty class is the rest of the world.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Class {
     pub(super) base: Arc<Base>,
-    /// Ports that are translated, and to whom.
-    pub(super) frontends: BTreeMap<FrontendPort, Vec<(Arc<Base>, u16)>>,
+    pub(super) frontends: Translations,
 }
 
 /// The classes that some prefix is of, with their numbers.

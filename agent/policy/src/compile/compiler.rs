@@ -400,7 +400,9 @@ impl Compiler {
             egress: side(Direction::Egress),
         };
         let kept: BTreeSet<RuleId> = new.all().map(|(rule, _)| rule.origin.id.clone()).collect();
+        self.call_ports(new.egress.iter().map(|(rule, _)| rule));
         let old = std::mem::replace(&mut self.failsafe, new);
+        self.call_ports_no_more(old.egress.iter().map(|(rule, _)| rule));
         for (rule, numbers) in old.all() {
             self.give_back_rule(rule, *numbers, &kept, agenda);
         }
@@ -422,14 +424,7 @@ impl Compiler {
             numbers(&lowered.ingress.rules),
             numbers(&lowered.egress.rules),
         );
-        for name in lowered
-            .egress
-            .rules
-            .iter()
-            .flat_map(|rule| names(&rule.ports))
-        {
-            *self.port_names.entry(name.to_owned()).or_default() += 1;
-        }
+        self.call_ports(&lowered.egress.rules);
         InUse {
             lowered,
             ingress,
@@ -465,12 +460,18 @@ impl Compiler {
         for (rule, numbers) in lowered.rules().zip(numbers) {
             self.give_back_rule(rule, *numbers, &kept, agenda);
         }
-        for name in lowered
-            .egress
-            .rules
-            .iter()
-            .flat_map(|rule| names(&rule.ports))
-        {
+        self.call_ports_no_more(&lowered.egress.rules);
+    }
+
+    /// Notes the names that egress rules call ports by.
+    fn call_ports<'r>(&mut self, rules: impl IntoIterator<Item = &'r LoweredRule>) {
+        for name in rules.into_iter().flat_map(|rule| names(&rule.ports)) {
+            *self.port_names.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+
+    fn call_ports_no_more<'r>(&mut self, rules: impl IntoIterator<Item = &'r LoweredRule>) {
+        for name in rules.into_iter().flat_map(|rule| names(&rule.ports)) {
             if let Some(times) = self.port_names.get_mut(name) {
                 *times = times.saturating_sub(1);
                 if *times == 0 {

@@ -9,18 +9,19 @@ use agent_common::{
 
 use crate::{
     compile::{
-        classes::{Base, Class},
+        classes::{Base, Class, Translations},
         ports::{NamedPorts, Place, Range, ResolvedPorts, names, port_table},
         services::FrontendPort,
         timing::Timing,
     },
     compiled::{Clock, PortTable},
-    model::{Ports, Time},
+    model::{Direction, Ports, Time},
 };
 
 /// Steps in order of rank; the last one decides whatever gets there.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Program {
+    direction: Direction,
     pub(super) steps: Vec<Step>,
     /// Tables are made once for each combination of steps that have a say.
     memo: BTreeMap<RowKey, Arc<PortTable>>,
@@ -89,8 +90,9 @@ impl Outcome {
 }
 
 impl Program {
-    pub(super) fn new(steps: Vec<Step>) -> Self {
+    pub(super) fn new(direction: Direction, steps: Vec<Step>) -> Self {
         Self {
+            direction,
             steps,
             memo: BTreeMap::new(),
         }
@@ -112,7 +114,7 @@ impl Program {
     }
 
     pub(super) fn table(&mut self, class: &Arc<Class>, clock: Clock) -> Arc<PortTable> {
-        let mut own_say = !class.frontends.is_empty();
+        let mut own_say = !self.frontends(class).is_empty();
         let mut chosen = Vec::new();
         for (index, step) in (0..).zip(&self.steps) {
             if step.concerns(&class.base) {
@@ -134,8 +136,8 @@ impl Program {
 
     fn compute(&self, class: &Class, clock: Clock) -> PortTable {
         let own = self.walk(&class.base);
-        let translated: BTreeMap<FrontendPort, Vec<(Walk<'_>, u16)>> = class
-            .frontends
+        let translated: BTreeMap<FrontendPort, Vec<(Walk<'_>, u16)>> = self
+            .frontends(class)
             .iter()
             .map(|(frontend, backends)| {
                 let walks = backends.iter().map(|(base, port)| (self.walk(base), *port));
@@ -166,6 +168,15 @@ impl Program {
         port_table(&ranges, |place| {
             decision(&times, clock, |at| outcome(place, at))
         })
+    }
+
+    /// What comes from the address of a Service is not translated.
+    fn frontends<'c>(&self, class: &'c Class) -> &'c Translations {
+        static NONE: Translations = Translations::new();
+        match self.direction {
+            Direction::Egress => &class.frontends,
+            Direction::Ingress => &NONE,
+        }
     }
 
     fn walk<'p>(&'p self, base: &Base) -> Walk<'p> {

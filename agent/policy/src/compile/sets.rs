@@ -253,7 +253,7 @@ fn program(
         }
     }
     steps.push(everything(Outcome::NOT_ISOLATED));
-    Program::new(steps)
+    Program::new(direction, steps)
 }
 
 /// A quarantine closes even what no other policy takes away: the way from the own node.
@@ -269,7 +269,7 @@ fn quarantine(ingress: &Program, policies: &[&InUse]) -> Option<Program> {
         return None;
     }
     steps.push(everything(Outcome::NOT_ISOLATED));
-    Some(Program::new(steps))
+    Some(Program::new(Direction::Ingress, steps))
 }
 
 fn is_of(order: &Order, rank: Rank) -> bool {
