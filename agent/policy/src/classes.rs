@@ -58,9 +58,11 @@ pub(crate) enum Who {
 pub(crate) struct Class<T> {
     pub(crate) tag: T,
     pub(crate) is_v4: bool,
-    /// Each with its place in every state; `None` where it is not there.
-    pub(crate) members: Vec<(Who, Vec<Option<Place>>)>,
+    pub(crate) members: Vec<Member>,
 }
+
+/// Somebody with the place in every state; `None` where there is none.
+pub(crate) type Member = (Who, Vec<Option<Place>>);
 
 /// Somebody's address in a state, with all that answers can depend on.
 #[derive(Clone, Debug)]
@@ -270,11 +272,19 @@ impl<T: Clone + Ord> Universe<T> {
 }
 
 /// What tells two members of a class apart, for sorting.
-type Marks = Vec<Option<(Option<(usize, u32, u16)>, Vec<u32>, Option<String>)>>;
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Marks {
+    /// The tables, the policy set and the flags.
+    judged: Option<(usize, u32, u16)>,
+    identities: Vec<u32>,
+    voice: Option<String>,
+}
+
+/// By tag, IPv4 first, then by what tells them apart in each state.
+type Sort<T> = (T, bool, Vec<Option<Marks>>);
 
 struct Sorting<T> {
-    /// IPv4 goes first.
-    classes: BTreeMap<(T, bool, Marks), Class<T>>,
+    classes: BTreeMap<Sort<T>, Class<T>>,
 }
 
 impl<T> Default for Sorting<T> {
@@ -286,7 +296,7 @@ impl<T> Default for Sorting<T> {
 
 impl<T: Clone + Ord> Sorting<T> {
     fn add(&mut self, tag: T, who: &Who, is_v4: bool, places: Vec<Option<Place>>) {
-        let marks: Marks = places
+        let marks: Vec<Option<Marks>> = places
             .iter()
             .map(|place| place.as_ref().map(Place::marks))
             .collect();
@@ -310,10 +320,7 @@ impl<T> Class<T> {
     }
 
     /// A member, and one of the other class that is not the same.
-    pub(crate) fn example<'c, U>(
-        &'c self,
-        to: &'c Class<U>,
-    ) -> Option<(&'c (Who, Vec<Option<Place>>), &'c (Who, Vec<Option<Place>>))> {
+    pub(crate) fn example<'c, U>(&'c self, to: &'c Class<U>) -> Option<(&'c Member, &'c Member)> {
         self.members
             .iter()
             .take(2)
@@ -324,8 +331,15 @@ impl<T> Class<T> {
 /// Finds the places of a state.
 struct Finder<'s> {
     state: &'s State<'s>,
-    /// The tables of every node, and the lengths of prefixes that they have.
-    nodes: Vec<(Option<&'s str>, &'s Compiled, [BTreeSet<u8>; 2])>,
+    nodes: Vec<NodeTables<'s>>,
+}
+
+/// The tables of a node, and the lengths of prefixes that they have.
+struct NodeTables<'s> {
+    name: Option<&'s str>,
+    tables: &'s Compiled,
+    v4: BTreeSet<u8>,
+    v6: BTreeSet<u8>,
 }
 
 impl<'s> Finder<'s> {
@@ -339,12 +353,11 @@ impl<'s> Finder<'s> {
         Self {
             state,
             nodes: nodes
-                .map(|(name, tables)| {
-                    (
-                        name,
-                        tables,
-                        [lengths(tables, true), lengths(tables, false)],
-                    )
+                .map(|(name, tables)| NodeTables {
+                    name,
+                    tables,
+                    v4: lengths(tables, true),
+                    v6: lengths(tables, false),
                 })
                 .collect(),
         }
@@ -380,9 +393,8 @@ impl<'s> Finder<'s> {
             SubjectName::Workload(name) => self.state.world.workloads.get(name)?.node.as_deref(),
             SubjectName::Node(name) => Some(name.as_str()),
         };
-        let tables = self.nodes.iter().position(|(name, ..)| *name == node)?;
-        let (_, compiled, _) = self.nodes.get(tables)?;
-        let subject = compiled.subjects.get(&name)?;
+        let tables = self.nodes.iter().position(|known| known.name == node)?;
+        let subject = self.nodes.get(tables)?.tables.subjects.get(&name)?;
         Some(Judged {
             tables,
             set: subject.set_of(self.state.perspective.view),
@@ -392,14 +404,17 @@ impl<'s> Finder<'s> {
     }
 
     fn identities(&self, address: IpAddr) -> Vec<u32> {
-        let identity = |(_, tables, lengths): &(_, &Compiled, [BTreeSet<u8>; 2])| {
-            let [v4, v6] = lengths;
-            let lengths = if address.is_ipv4() { v4 } else { v6 };
+        let identity = |node: &NodeTables<'_>| {
+            let lengths = if address.is_ipv4() {
+                &node.v4
+            } else {
+                &node.v6
+            };
             lengths
                 .iter()
                 .rev()
                 .filter_map(|bits| IpNet::new(address, *bits).ok())
-                .find_map(|prefix| tables.prefixes.get(&prefix.trunc()).copied())
+                .find_map(|prefix| node.tables.prefixes.get(&prefix.trunc()).copied())
                 .unwrap_or(WORLD)
         };
         self.nodes.iter().map(identity).collect()
@@ -409,7 +424,7 @@ impl<'s> Finder<'s> {
 // === impl Place ===
 
 impl Place {
-    fn marks(&self) -> (Option<(usize, u32, u16)>, Vec<u32>, Option<String>) {
+    fn marks(&self) -> Marks {
         let Self {
             address: _,
             judged,
@@ -427,7 +442,11 @@ impl Place {
             } = judged;
             (*tables, *set, *flags)
         });
-        (judged, identities.clone(), voice.clone())
+        Marks {
+            judged,
+            identities: identities.clone(),
+            voice: voice.clone(),
+        }
     }
 }
 

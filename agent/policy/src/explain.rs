@@ -140,10 +140,12 @@ pub fn explain(
     let mut would_be = Vec::new();
     if perspective.view == View::Live {
         for view in [View::Audit, View::Staged] {
-            let would = connect(perspective.through(view))?.judge(world, evaluator);
-            if would != outcome {
-                let outcome = would;
-                would_be.push(WouldBe { view, outcome });
+            let other = connect(perspective.through(view))?.judge(world, evaluator);
+            if other != outcome {
+                would_be.push(WouldBe {
+                    view,
+                    outcome: other,
+                });
             }
         }
     }
@@ -245,6 +247,10 @@ fn considered(world: &World, question: &Question) -> Vec<ConsideredPolicy> {
         .collect()
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
 fn as_text<S: serde::Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(time)
 }

@@ -24,7 +24,7 @@ use crate::{
     exit::Answer,
 };
 
-/// Run the expectations of PolicyTest documents.
+/// Run what policy tests expect of single connections.
 ///
 /// Exit code: 0 all pass, 1 some fail, 2 error.
 #[derive(Debug, Args)]
@@ -44,11 +44,11 @@ enum TestFormat {
     Human,
     /// For machines
     Json,
-    /// For CI servers: JUnit XML
+    /// For CI servers: the XML that they read
     Junit,
 }
 
-/// Prove the assertions of PolicyTest documents, or find what contradicts them.
+/// Prove what policy tests assert of everybody, or find what contradicts it.
 ///
 /// Exit code: 0 all hold, 1 some are false, 2 error.
 #[derive(Debug, Args)]
@@ -69,7 +69,7 @@ pub(crate) struct VerifyArgs {
 
 /// As JSON, `{"holding": 1, "false": 0, "proofs": […]}`.
 #[derive(Debug, Serialize)]
-struct Proofs {
+struct Outcome {
     holding: usize,
     #[serde(rename = "false")]
     contradicted: usize,
@@ -118,7 +118,7 @@ impl VerifyArgs {
         } else {
             of_files
         };
-        let proofs = Proofs::new(&world, tests(&files), &self.look);
+        let proofs = Outcome::new(&world, tests(&files), &self.look);
         ensure!(
             !proofs.proofs.is_empty(),
             "the input asserts nothing: no PolicyTest has `spec.assert`"
@@ -139,7 +139,7 @@ fn tests(files: &[ParsedFile]) -> impl Iterator<Item = &PolicyTest> {
     files.iter().flat_map(ParsedFile::policy_tests)
 }
 
-impl Proofs {
+impl Outcome {
     fn new<'t>(world: &World, tests: impl Iterator<Item = &'t PolicyTest>, look: &Look) -> Self {
         let now = look.perspective();
         let proofs: Vec<_> = tests

@@ -82,6 +82,7 @@ impl Regions {
         places.filter_map(|(place, known)| Some((Region(place), known.sample?)))
     }
 
+    #[cfg(test)]
     pub(crate) fn prefix(&self, region: Region) -> Option<IpNet> {
         self.all.get(region.0).map(|known| known.prefix)
     }

@@ -125,21 +125,22 @@ impl Side {
         let (Some(policy), Some(rule)) = (&self.policy, &self.rule) else {
             return self.reason.phrase().to_owned();
         };
-        let mut text = match self.kind {
-            None | Some(PolicyKind::NetworkPolicy) => format!("by {policy} {rule}"),
-            Some(PolicyKind::Failsafe) => format!("by failsafe {policy}"),
-            Some(kind) => {
-                let tier = self.tier.map(|tier| format!(" ({tier})"));
-                format!("by {kind}{} {policy} {rule}", tier.unwrap_or_default())
+        let place = match (self.kind, self.tier) {
+            (Some(PolicyKind::Failsafe), _) => format!("by failsafe {policy}"),
+            (
+                Some(kind @ (PolicyKind::ClusterNetworkPolicy | PolicyKind::RingfencePolicy)),
+                Some(tier),
+            ) => {
+                format!("by {kind} ({tier}) {policy} {rule}")
             }
+            _ => format!("by {policy} {rule}"),
         };
-        if let Some(name) = &self.rule_name {
-            text.push_str(&format!(" `{name}`"));
-        }
-        if let (Some(file), Some(line)) = (&self.file, self.line) {
-            text.push_str(&format!(" at {file}:{line}"));
-        }
-        text
+        let name = self.rule_name.as_ref().map(|name| format!(" `{name}`"));
+        let source = match (&self.file, self.line) {
+            (Some(file), Some(line)) => format!(" at {file}:{line}"),
+            _ => String::new(),
+        };
+        place + &name.unwrap_or_default() + &source
     }
 }
 

@@ -41,16 +41,19 @@ struct Key {
 
 /// Pairs with a difference. Every member of `from` differs to every other member of `to`.
 #[derive(Debug, Default)]
-pub(super) struct Found(BTreeMap<(Key, bool), Vec<(BTreeSet<Who>, BTreeSet<Who>)>>);
+pub(super) struct Found(BTreeMap<(Key, bool), Vec<(Ends, Ends)>>);
+
+type Ends = BTreeSet<Who>;
+/// IPv4 or not, or both.
+type Families = BTreeSet<bool>;
 
 /// A row whose ends are still lists of everybody.
 #[derive(Debug)]
 pub(super) struct Unnamed {
     key: Key,
-    from: BTreeSet<Who>,
-    to: BTreeSet<Who>,
-    /// IPv4 or not, or both.
-    families: BTreeSet<bool>,
+    from: Ends,
+    to: Ends,
+    families: Families,
 }
 
 /// Whether a pair's answers amount to something else, and by whom.
@@ -109,8 +112,7 @@ impl Found {
     }
 
     pub(super) fn into_rows(self) -> Vec<Unnamed> {
-        let mut by_family: BTreeMap<Key, BTreeMap<(BTreeSet<Who>, BTreeSet<Who>), BTreeSet<bool>>> =
-            BTreeMap::new();
+        let mut by_family: BTreeMap<Key, BTreeMap<(Ends, Ends), Families>> = BTreeMap::new();
         for ((key, is_v4), pairs) in self.0 {
             let rows = by_family.entry(key).or_default();
             for pair in joined(pairs) {
@@ -119,20 +121,15 @@ impl Found {
         }
         let mut rows = Vec::new();
         for (key, pairs) in by_family {
-            let mut outside: BTreeMap<(bool, BTreeSet<Who>), (BTreeSet<Who>, BTreeSet<bool>)> =
-                BTreeMap::new();
+            let mut outside: BTreeMap<(bool, Ends), Ends> = BTreeMap::new();
             for ((from, to), families) in pairs {
                 // The family of an address outside is to be seen: both belong in one row.
                 match (&key.from, &key.to) {
                     (Kin::Outside, _) => {
-                        let (all, known) = outside.entry((true, to)).or_default();
-                        all.extend(from);
-                        known.extend(families);
+                        outside.entry((true, to)).or_default().extend(from);
                     }
                     (_, Kin::Outside) => {
-                        let (all, known) = outside.entry((false, from)).or_default();
-                        all.extend(to);
-                        known.extend(families);
+                        outside.entry((false, from)).or_default().extend(to);
                     }
                     _ => rows.push(Unnamed {
                         key: key.clone(),
@@ -142,7 +139,7 @@ impl Found {
                     }),
                 }
             }
-            rows.extend(outside.into_iter().map(|((is_source, known), (all, _))| {
+            rows.extend(outside.into_iter().map(|((is_source, known), all)| {
                 let (from, to) = if is_source {
                     (all, known)
                 } else {
@@ -162,14 +159,12 @@ impl Found {
 
 /// The same pairs in fewer products: sources with the same destinations together, and the other
 /// way round.
-fn joined(
-    pairs: Vec<(BTreeSet<Who>, BTreeSet<Who>)>,
-) -> impl Iterator<Item = (BTreeSet<Who>, BTreeSet<Who>)> {
-    let mut by_source: BTreeMap<BTreeSet<Who>, BTreeSet<Who>> = BTreeMap::new();
+fn joined(pairs: Vec<(Ends, Ends)>) -> impl Iterator<Item = (Ends, Ends)> {
+    let mut by_source: BTreeMap<Ends, Ends> = BTreeMap::new();
     for (from, to) in pairs {
         by_source.entry(from).or_default().extend(to);
     }
-    let mut by_destination: BTreeMap<BTreeSet<Who>, BTreeSet<Who>> = BTreeMap::new();
+    let mut by_destination: BTreeMap<Ends, Ends> = BTreeMap::new();
     for (from, mut to) in by_source {
         if from.len() == 1 {
             // It is not among "everybody else", so that it may stand there: as the others have it.
@@ -228,9 +223,9 @@ impl Unnamed {
     }
 
     /// The only family, where both ends have the other one too.
-    fn only_family(&self, families: &BTreeSet<bool>, universe: &Universe<Kin>) -> Option<Family> {
+    fn only_family(&self, families: &Families, universe: &Universe<Kin>) -> Option<Family> {
         let is_v4 = *families.first().filter(|_| families.len() == 1)?;
-        let has_other = |ends: &BTreeSet<Who>| {
+        let has_other = |ends: &Ends| {
             let mut others = universe.classes.iter().filter(|class| class.is_v4 != is_v4);
             others.any(|class| class.members.iter().any(|(who, _)| ends.contains(who)))
         };

@@ -105,8 +105,14 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     let metadata = metadata?;
     let test = PolicyTest {
         name: metadata.name,
-        at: written(at)?,
-        view: written(view)?,
+        at: match at {
+            None => None,
+            Some(at) => Some(at?),
+        },
+        view: match view {
+            None => None,
+            Some(view) => Some(view?),
+        },
         expectations: expectations?,
         assertions: assertions?,
         source,
@@ -115,11 +121,6 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
         at: metadata.at,
         declared: Declared::Test(test),
     })
-}
-
-/// `None` only for what is written and broken.
-fn written<T>(read: Option<Option<T>>) -> Option<Option<T>> {
-    read.map_or(Some(None), |read| read.map(Some))
 }
 
 /// All items are read, for their problems.
@@ -147,7 +148,10 @@ fn expectation(field: &Field<'_>) -> Option<Expectation> {
         to: to?,
         ports: ports?,
         verdict: verdict?,
-        rule: written(rule)?,
+        rule: match rule {
+            None => None,
+            Some(rule) => Some(rule?),
+        },
         source: field.source(),
     })
 }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::{Ending, Report, Suite, render::title};
 
 impl Report {
-    /// Writes JUnit XML.
+    /// Writes the XML of `JUnit`.
     ///
     /// # Errors
     ///
