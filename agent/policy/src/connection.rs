@@ -87,6 +87,9 @@ pub struct BackendConnection {
     /// As if the backend were asked for by its own address.
     pub egress: Option<Question>,
     pub ingress: Option<Question>,
+    /// Whether that answers for the way through the Service as well: not if the backend is the
+    /// source itself, or another frontend.
+    pub stands_alone: bool,
 }
 
 /// Something that has to be permitted for a connection to pass.
@@ -175,15 +178,14 @@ impl Connection {
                     name,
                     address,
                     port,
-                    egress: _,
+                    egress: asked,
                     ingress,
+                    stands_alone,
                 } = backend;
-                let egress = match &backend.egress {
-                    // By its own address nothing stops it; through a Service, policy has a say.
-                    Some(question) if self.egress.is_some() && self.from == question.peer => {
-                        egress.clone()
-                    }
-                    question => side(question),
+                let egress = if *stands_alone {
+                    side(asked)
+                } else {
+                    egress.clone()
                 };
                 let ingress = side(ingress);
                 BackendOutcome {
@@ -225,17 +227,23 @@ impl Connection {
             let both = self.egress.iter().chain(&self.ingress);
             return both.map(plain).collect();
         }
-        let egress = self.backends.iter().filter_map(|backend| {
-            let about = backend.egress.clone()?;
-            let asked = if about.peer == self.from {
-                // By its own address nothing stops it; through a Service, policy has a say.
-                self.egress.clone()?
-            } else {
-                about.clone()
-            };
-            Some(Need { asked, about })
-        });
+        let egress = |stands_alone: bool| {
+            let backends = self.backends.iter();
+            backends
+                .filter(move |backend| backend.stands_alone == stands_alone)
+                .filter_map(move |backend| {
+                    let about = backend.egress.clone()?;
+                    let asked = if stands_alone {
+                        about.clone()
+                    } else {
+                        self.egress.clone()?
+                    };
+                    Some(Need { asked, about })
+                })
+        };
         let ingress = self.backends.iter().filter_map(|one| one.ingress.as_ref());
+        // Where the Service is asked itself, the others have to be permitted before.
+        let egress = egress(true).chain(egress(false));
         egress.chain(ingress.map(plain)).collect()
     }
 }
@@ -300,6 +308,8 @@ impl Asking<'_> {
         BackendConnection {
             egress: self.egress(address, port),
             ingress: self.ingress(&end, port),
+            stands_alone: address != self.source
+                && service::backends(self.world, address, port).is_empty(),
             name: Some(end).filter(|end| *end != End::Address(address)),
             address,
             port,

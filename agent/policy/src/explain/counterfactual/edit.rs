@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     compiled::Rank,
     connection::{Perspective, Port, rule_name},
+    load::NAMESPACE_NAME_LABEL,
     model::{
         Change, Direction, Labels, NamespaceScope, NetworkPolicy, ObjectName, Peer, Peers,
         PolicyId, PolicyKind, PortMatch, Ports, Requirement, Rule, Selector, Source, SubjectName,
@@ -403,6 +404,9 @@ impl fmt::Display for PeerWords {
                 f.write_str(&labels(workloads))?;
                 match namespaces {
                     NamespaceScope::Named(name) => write!(f, " of namespace {name}"),
+                    NamespaceScope::Matching(selector) if name_of(selector).is_some() => {
+                        write!(f, " of namespace {}", name_of(selector).unwrap_or_default())
+                    }
                     NamespaceScope::Matching(selector) => {
                         write!(f, " of namespaces with {}", labels(selector))
                     }
@@ -412,6 +416,16 @@ impl fmt::Display for PeerWords {
             Peer::OwnNode => f.write_str("its own node"),
             Peer::Domain(name) => f.write_str(name),
         }
+    }
+}
+
+/// The name of the one namespace that a selector asks for.
+fn name_of(selector: &Selector) -> Option<&str> {
+    match selector.requirements.as_slice() {
+        [Requirement::In { key, values }] if key == NAMESPACE_NAME_LABEL && values.len() == 1 => {
+            values.first().map(String::as_str)
+        }
+        _ => None,
     }
 }
 
