@@ -2,7 +2,9 @@
 //!
 //! Every human output is a rendering, into a writer, of a value that also prints as JSON.
 
+pub(crate) mod asked;
 pub(crate) mod check;
+pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod flows;
 pub(crate) mod matrix;
@@ -11,6 +13,7 @@ pub(crate) mod policy;
 pub(crate) mod schema;
 pub(crate) mod settings;
 pub(crate) mod status;
+pub(crate) mod test;
 
 use std::{io, process::ExitCode};
 

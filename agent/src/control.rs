@@ -5,6 +5,7 @@
 //!
 //! ```json
 //! {"command":"status"}
+//! {"command":"world"}
 //! {"command":"flows","last":20,"follow":true,"verdict":"deny","workload":"shop/api-0"}
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! The answer is JSON, one value a line, and the end of the stream is its end:
 //!
 //! - `status`: one [`status::Status`];
+//! - `world`: one [`ServedWorld`], what the agent enforces and of which node it is;
 //! - `flows`: records as in the JSON lines export, losses included. A follower that is too slow is
 //!   told by a loss record of stage `client`;
 //! - whatever cannot be answered: `{"error":"…"}`, and nothing after it.
@@ -28,6 +30,7 @@ pub(crate) mod status;
 #[cfg(test)]
 mod tests;
 
+use agent_policy::model::Change;
 use serde::{Deserialize, Serialize};
 
 use self::filter::WorkloadName;
@@ -40,6 +43,7 @@ pub(crate) const REQUEST_LIMIT: usize = 4096;
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Request {
     Status {},
+    World {},
     Flows(FlowsRequest),
 }
 
@@ -57,6 +61,13 @@ pub(crate) struct FlowsRequest {
     /// On either side.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) workload: Option<WorkloadName>,
+}
+
+/// What an agent enforces, as the changes that make it out of nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServedWorld {
+    pub(crate) node: String,
+    pub(crate) world: Vec<Change>,
 }
 
 /// The only answer to what cannot be answered.

@@ -290,6 +290,20 @@ impl PortEntry {
     }
 }
 
+// === impl Rank ===
+
+impl std::fmt::Display for Rank {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Failsafe => "Failsafe",
+            Self::Quarantine => "Quarantine",
+            Self::Admin => "Admin",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::Baseline => "Baseline",
+        })
+    }
+}
+
 /// The address as a prefix of its own.
 pub fn host_prefix(address: IpAddr) -> IpNet {
     match address {

@@ -6,22 +6,37 @@
 mod ends;
 mod error;
 mod port;
+mod service;
+mod side;
 
 use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-pub use self::{ends::End, error::ConnectionError, port::Port};
+pub(crate) use self::ends::addresses_of;
+pub use self::{
+    ends::End,
+    error::ConnectionError,
+    port::Port,
+    side::{Reason, Side, rule_name},
+};
 use crate::{
-    model::{Direction, ObjectName, PolicyKind, Source, Time, World},
-    question::{Answer, Evaluator, Origin, Question, RuleId, View, Why},
+    model::{Direction, SubjectName, Time, World},
+    question::{Evaluator, Origin, Question, View},
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Allow,
     Deny,
+}
+
+/// Which policies are asked, and at what moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Perspective {
+    pub view: View,
+    pub at: Time,
 }
 
 /// Both ends' answers, and what they amount to.
@@ -29,40 +44,27 @@ pub enum Verdict {
 pub struct Outcome {
     pub verdict: Verdict,
     pub egress: Side,
+    /// Where a Service is asked for: that of the first backend that does not permit, else of the
+    /// first one.
+    pub ingress: Side,
+    /// What serves, where a Service is asked for; in order of address and port.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<BackendOutcome>,
+}
+
+/// One backend of the Service that is asked for. The connection may lead to any of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendOutcome {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<End>,
+    pub address: IpAddr,
+    pub port: Port,
+    pub verdict: Verdict,
+    pub egress: Side,
     pub ingress: Side,
 }
 
-/// One end's answer, with the place in the files that it comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Side {
-    pub verdict: Verdict,
-    /// `NAMESPACE/NAME` of the policy whose rule permits.
-    pub policy: Option<String>,
-    /// `ingress[0]`: the rule's index in its direction.
-    pub rule: Option<String>,
-    pub file: Option<String>,
-    pub line: Option<u32>,
-    pub reason: Reason,
-}
-
-/// Why an end answers as it does; the words of the JSON output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    Rule,
-    NotIsolated,
-    DefaultDeny,
-    OwnAddress,
-    OwnNode,
-    UnknownSubject,
-    Stale,
-    /// The end is a node or an address outside: it has no policies of its own.
-    NoSubject,
-    /// Both ends are the same workload.
-    Itself,
-}
-
-/// A connection bound to addresses: up to one question for each end.
+/// A connection bound to addresses: up to one question for each end, or for each backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     pub from: IpAddr,
@@ -71,7 +73,31 @@ pub struct Connection {
     pub egress: Option<Question>,
     /// `None`: the destination is no subject.
     pub ingress: Option<Question>,
+    /// What the destination stands for, if it is a Service that something serves.
+    pub backends: Vec<BackendConnection>,
     same_workload: bool,
+}
+
+/// The way behind a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendConnection {
+    pub name: Option<End>,
+    pub address: IpAddr,
+    pub port: Port,
+    /// As if the backend were asked for by its own address.
+    pub egress: Option<Question>,
+    pub ingress: Option<Question>,
+    /// Whether that answers for the way through the Service as well: not if the backend is the
+    /// source itself, or another frontend.
+    pub stands_alone: bool,
+}
+
+/// Something that has to be permitted for a connection to pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub(crate) asked: Question,
+    /// The peer and port that rules have to speak about: behind a Service, those of a backend.
+    pub(crate) about: Question,
 }
 
 // === impl Connection ===
@@ -81,41 +107,43 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// If an end has no address, or the two have none of the same family.
+    /// If an end has no address, the two have none of the same family, or a Service is the source.
     pub fn new(
         world: &World,
         from: &End,
         to: &End,
         port: Port,
-        at: Time,
+        perspective: Perspective,
     ) -> Result<Self, ConnectionError> {
+        if let End::Service(_) = from {
+            let seen = from.to_string();
+            return Err(ConnectionError::ServiceAsSource { seen });
+        }
         let from = from.clone().resolved(world);
         let to = to.clone().resolved(world);
         let (source, destination) = ends::common_family(world, &from, &to, port)?;
-        let origin = match (from.node_spoken_for(world), to.node_of_workload(world)) {
-            (Some(here), Some(there)) if here == there => Origin::ThisNode,
-            _ => Origin::Forwarded,
+        let asking = Asking {
+            world,
+            perspective,
+            from: &from,
+            source,
         };
-        let Port { protocol, number } = port;
-        let ask = |end: &End, direction, peer, origin| {
-            end.workload().map(|subject| Question {
-                subject: subject.clone().into(),
-                direction,
-                peer,
-                protocol,
-                port: number,
-                origin,
-                view: View::Live,
-                at,
-            })
+        let backends: Vec<_> = service::backends(world, destination, port)
+            .into_iter()
+            .map(|backend| asking.backend(backend))
+            .collect();
+        let ingress = if backends.is_empty() {
+            asking.ingress(&to, port)
+        } else {
+            None
         };
         Ok(Self {
             from: source,
             to: destination,
-            // What an endpoint sends has come in through its interface, seen from the node.
-            egress: ask(&from, Direction::Egress, destination, Origin::Forwarded),
-            ingress: ask(&to, Direction::Ingress, source, origin),
-            same_workload: from.workload().is_some() && from == to,
+            egress: asking.egress(destination, port),
+            ingress,
+            backends,
+            same_workload: matches!(from, End::Workload(_)) && from == to,
         })
     }
 
@@ -126,7 +154,8 @@ impl Connection {
                 .as_ref()
                 .is_none_or(|q| evaluator.answer(q).allows())
         };
-        if self.same_workload || (permitted(&self.egress) && permitted(&self.ingress)) {
+        let behind = || self.backends.iter().all(|one| permitted(&one.ingress));
+        if self.same_workload || (permitted(&self.egress) && permitted(&self.ingress) && behind()) {
             Verdict::Allow
         } else {
             Verdict::Deny
@@ -140,12 +169,166 @@ impl Connection {
             Some(question) => Side::new(world, &evaluator.answer(question)),
             None => Side::without_rule(Verdict::Allow, Reason::NoSubject),
         };
-        let (egress, ingress) = (side(&self.egress), side(&self.ingress));
+        let egress = side(&self.egress);
+        let backends: Vec<_> = self
+            .backends
+            .iter()
+            .map(|backend| {
+                let BackendConnection {
+                    name,
+                    address,
+                    port,
+                    egress: asked,
+                    ingress,
+                    stands_alone,
+                } = backend;
+                let egress = if *stands_alone {
+                    side(asked)
+                } else {
+                    egress.clone()
+                };
+                let ingress = side(ingress);
+                BackendOutcome {
+                    name: name.clone(),
+                    address: *address,
+                    port: *port,
+                    verdict: egress.verdict.and(ingress.verdict),
+                    egress,
+                    ingress,
+                }
+            })
+            .collect();
+        let behind = backends
+            .iter()
+            .find(|backend| backend.ingress.verdict == Verdict::Deny)
+            .or(backends.first());
+        let ingress = match behind {
+            Some(backend) => backend.ingress.clone(),
+            None => side(&self.ingress),
+        };
         Outcome {
             verdict: egress.verdict.and(ingress.verdict),
             egress,
             ingress,
+            backends,
         }
+    }
+
+    /// Everything that has to be permitted.
+    pub(crate) fn needs(&self) -> Vec<Need> {
+        if self.same_workload {
+            return Vec::new();
+        }
+        let plain = |question: &Question| Need {
+            asked: question.clone(),
+            about: question.clone(),
+        };
+        if self.backends.is_empty() {
+            let both = self.egress.iter().chain(&self.ingress);
+            return both.map(plain).collect();
+        }
+        let egress = |stands_alone: bool| {
+            let backends = self.backends.iter();
+            backends
+                .filter(move |backend| backend.stands_alone == stands_alone)
+                .filter_map(move |backend| {
+                    let about = backend.egress.clone()?;
+                    let asked = if stands_alone {
+                        about.clone()
+                    } else {
+                        self.egress.clone()?
+                    };
+                    Some(Need { asked, about })
+                })
+        };
+        let ingress = self.backends.iter().filter_map(|one| one.ingress.as_ref());
+        // Where the Service is asked itself, the others have to be permitted before.
+        let egress = egress(true).chain(egress(false));
+        egress.chain(ingress.map(plain)).collect()
+    }
+}
+
+/// What the questions of one connection have in common.
+struct Asking<'a> {
+    world: &'a World,
+    perspective: Perspective,
+    from: &'a End,
+    source: IpAddr,
+}
+
+impl Asking<'_> {
+    fn egress(&self, peer: IpAddr, port: Port) -> Option<Question> {
+        let subject = self.from.subject(self.world)?;
+        // What an endpoint sends has come in through its interface, seen from the node.
+        let origin = match subject {
+            SubjectName::Workload(_) => Origin::Forwarded,
+            SubjectName::Node(_) => Origin::ThisNode,
+        };
+        Some(self.question(subject, Direction::Egress, peer, port, origin))
+    }
+
+    fn ingress(&self, to: &End, port: Port) -> Option<Question> {
+        let subject = to.subject(self.world)?;
+        let here = self.from.node_spoken_for(self.world);
+        let origin = match (here, to.node_of_workload(self.world)) {
+            (Some(here), Some(there)) if here == there => Origin::ThisNode,
+            _ => Origin::Forwarded,
+        };
+        Some(self.question(subject, Direction::Ingress, self.source, port, origin))
+    }
+
+    fn question(
+        &self,
+        subject: SubjectName,
+        direction: Direction,
+        peer: IpAddr,
+        port: Port,
+        origin: Origin,
+    ) -> Question {
+        let Perspective { view, at } = self.perspective;
+        Question {
+            subject,
+            direction,
+            peer,
+            protocol: port.protocol,
+            port: port.number,
+            origin,
+            view,
+            at,
+        }
+    }
+
+    fn backend(&self, backend: service::Serving) -> BackendConnection {
+        let service::Serving {
+            address,
+            port,
+            workload,
+        } = backend;
+        let end = workload.map_or(End::Address(address), End::Workload);
+        BackendConnection {
+            egress: self.egress(address, port),
+            ingress: self.ingress(&end, port),
+            stands_alone: address != self.source
+                && service::backends(self.world, address, port).is_empty(),
+            name: Some(end).filter(|end| *end != End::Address(address)),
+            address,
+            port,
+        }
+    }
+}
+
+// === impl Perspective ===
+
+impl Perspective {
+    /// What is enforced at a moment.
+    pub fn live(at: Time) -> Self {
+        let view = View::Live;
+        Self { view, at }
+    }
+
+    #[must_use]
+    pub fn through(self, view: View) -> Self {
+        Self { view, ..self }
     }
 }
 
@@ -165,98 +348,6 @@ impl std::fmt::Display for Verdict {
             Self::Allow => "allow",
             Self::Deny => "deny",
         })
-    }
-}
-
-// === impl Side ===
-
-impl Side {
-    fn new(world: &World, answer: &Answer) -> Self {
-        let verdict = if answer.allows() {
-            Verdict::Allow
-        } else {
-            Verdict::Deny
-        };
-        match &answer.why {
-            Why::Rule(rule) => {
-                let source = rule_source(world, rule);
-                Self {
-                    policy: Some(rule.policy.to_string()),
-                    rule: Some(rule_name(rule.direction, rule.index)),
-                    file: source.map(|source| source.file.to_string()),
-                    line: source.map(|source| source.line),
-                    ..Self::without_rule(verdict, Reason::Rule)
-                }
-            }
-            Why::NotIsolated => Self::without_rule(verdict, Reason::NotIsolated),
-            Why::DefaultDeny => Self::without_rule(verdict, Reason::DefaultDeny),
-            Why::ItsOwnAddress => Self::without_rule(verdict, Reason::OwnAddress),
-            Why::OwnNode => Self::without_rule(verdict, Reason::OwnNode),
-            Why::UnknownSubject => Self::without_rule(verdict, Reason::UnknownSubject),
-            Why::Stale => Self::without_rule(verdict, Reason::Stale),
-        }
-    }
-
-    fn without_rule(verdict: Verdict, reason: Reason) -> Self {
-        Self {
-            verdict,
-            policy: None,
-            rule: None,
-            file: None,
-            line: None,
-            reason,
-        }
-    }
-}
-
-pub(crate) fn rule_name(direction: Direction, index: u32) -> String {
-    match direction {
-        Direction::Ingress => format!("ingress[{index}]"),
-        Direction::Egress => format!("egress[{index}]"),
-    }
-}
-
-/// Where a rule is written.
-fn rule_source<'a>(world: &'a World, rule: &RuleId) -> Option<&'a Source> {
-    let RuleId {
-        policy,
-        direction,
-        index,
-    } = rule;
-    let index = usize::try_from(*index).ok()?;
-    match policy.kind {
-        PolicyKind::Failsafe => {
-            let found = world.failsafe.iter().find(|one| one.name == policy.name)?;
-            Some(&found.source)
-        }
-        PolicyKind::NetworkPolicy => {
-            let name = ObjectName::new(policy.namespace.clone()?, policy.name.clone());
-            let rules = world.network_policies.get(&name)?.rules(*direction)?;
-            rules.get(index).map(|rule| &rule.source)
-        }
-        PolicyKind::ClusterNetworkPolicy | PolicyKind::RingfencePolicy => {
-            let rules = world.tier_policies.get(policy)?.rules(*direction);
-            rules.get(index).map(|rule| &rule.source)
-        }
-    }
-}
-
-// === impl Reason ===
-
-impl Reason {
-    /// The reason in a sentence's end, for people.
-    pub fn phrase(self) -> &'static str {
-        match self {
-            Self::Rule => "a rule permits it",
-            Self::NotIsolated => "no policy selects it in this direction",
-            Self::DefaultDeny => "selected by policy, and no rule permits it",
-            Self::OwnAddress => "its own address",
-            Self::OwnNode => "from its own node",
-            Self::UnknownSubject => "nothing is known about it",
-            Self::Stale => "a schedule goes on, and what it says now is not compiled",
-            Self::NoSubject => "not subject to policy",
-            Self::Itself => "a workload always reaches itself",
-        }
     }
 }
 

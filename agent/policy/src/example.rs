@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::model::{
-    NamedPort, NamespaceScope, NetworkPolicy, Node, ObjectName, Peer, Peers, PortMatch, PortSpec,
-    Ports, Protocol, Requirement, Rule, Selector, Source, Terms, Workload, WorkloadKind, World,
+use crate::{
+    load::NAMESPACE_NAME_LABEL,
+    model::{
+        NamedPort, NamespaceScope, NetworkPolicy, Node, ObjectName, Peer, Peers, PortMatch,
+        PortSpec, Ports, Protocol, Requirement, Rule, Selector, Source, Terms, Workload,
+        WorkloadKind, World,
+    },
 };
 
 pub(crate) fn source(line: u32) -> Source {
@@ -79,8 +83,9 @@ pub(crate) fn world() -> World {
         source: source(1),
     };
     let nodes = [node("one", "10.0.0.1"), node("two", "10.0.0.2")];
+    let labels = [(NAMESPACE_NAME_LABEL.to_owned(), "shop".to_owned())].into();
     World {
-        namespaces: [("shop".to_owned(), Arc::default())].into(),
+        namespaces: [("shop".to_owned(), Arc::new(labels))].into(),
         addresses: workloads
             .iter()
             .filter(|workload| workload.owns_its_addresses())

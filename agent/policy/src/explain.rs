@@ -1,48 +1,85 @@
-//! Why a connection passes or not: both decisions, and every rule that was considered.
+//! Why a connection passes or not: both decisions, every rule that was considered, what other views
+//! would say, and the smallest change that would turn the verdict round.
 //!
-//! The verdict comes from whichever evaluator is handed in; the rules are matched here one by one,
-//! so that people see what failed. Imports the connection and the reference's matching.
+//! The verdict comes from whichever evaluator is handed in; the rules are matched by the reference,
+//! so that people see what failed. Imports the connection and the reference.
 
+mod counterfactual;
 mod render;
+
+use std::net::IpAddr;
 
 use serde::Serialize;
 
+pub use self::counterfactual::{Counterfactual, Edit, Step};
 use crate::{
-    connection::{Connection, ConnectionError, End, Port, Side, Verdict, rule_name},
-    model::{Rule, Time, World},
-    question::{Evaluator, Question},
-    reference::{isolating, matching},
+    compiled::Rank,
+    connection::{
+        BackendOutcome, Connection, ConnectionError, End, Outcome, Perspective, Port, Side,
+        Verdict, rule_name,
+    },
+    model::{PolicyKind, Terms, Tier, Time, World},
+    question::{Evaluator, Question, View},
+    reference::{self, Considered, Effect, Fit},
 };
 
-/// As JSON, the issue's `{"verdict", "egress": {…}, "ingress": {…}}` and more beside it.
+/// As JSON, `{"verdict", "egress": {…}, "ingress": {…}}` and more beside it; the fields are those of
+/// these types, and `agent/docs/questions.md` shows them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     pub verdict: Verdict,
+    pub view: View,
+    #[serde(serialize_with = "as_text")]
+    pub at: Time,
     pub from: Party,
     pub to: Party,
     pub port: Port,
     pub egress: SideExplanation,
     pub ingress: SideExplanation,
+    /// What serves, where a Service is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<BackendOutcome>,
+    /// Other views, as far as they say something else than the live one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub would_be: Vec<WouldBe>,
+    pub counterfactual: Option<Counterfactual>,
 }
 
 /// An end, and the one of its addresses that was asked about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Party {
     pub name: End,
-    pub address: std::net::IpAddr,
+    pub address: IpAddr,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SideExplanation {
     #[serde(flatten)]
     pub decision: Side,
-    /// The policies that isolate this end in this direction, in the order of attribution.
+    /// The policies that have a say about this end in this direction, in the order in which they
+    /// decide.
     pub policies: Vec<ConsideredPolicy>,
+}
+
+/// What a view says that is not the live one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WouldBe {
+    pub view: View,
+    #[serde(flatten)]
+    pub outcome: Outcome,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConsideredPolicy {
+    pub kind: PolicyKind,
+    pub tier: Rank,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u16>,
     pub policy: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
+    /// Whether it exists at the moment that is asked about.
+    pub in_time: bool,
     pub file: String,
     pub line: u32,
     pub rules: Vec<ConsideredRule>,
@@ -51,9 +88,21 @@ pub struct ConsideredPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConsideredRule {
     pub rule: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub effect: RuleEffect,
     pub file: String,
     pub line: u32,
     pub result: RuleResult,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RuleEffect {
+    Allow,
+    Deny,
+    /// Leaves the tier.
+    Pass,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -65,6 +114,8 @@ pub enum RuleResult {
     /// The peer would do.
     OtherPort,
     OtherPeerAndPort,
+    /// The rule does not exist at this moment, whatever else it says.
+    OtherTime,
 }
 
 /// Asks about one connection.
@@ -78,19 +129,37 @@ pub fn explain(
     from: &End,
     to: &End,
     port: Port,
-    at: Time,
+    perspective: Perspective,
 ) -> Result<Explanation, ConnectionError> {
-    let connection = Connection::new(world, from, to, port, at)?;
+    let connect = |perspective| Connection::new(world, from, to, port, perspective);
+    let connection = connect(perspective)?;
     let outcome = connection.judge(world, evaluator);
-    let side = |decision, question: &Option<Question>| SideExplanation {
+    let asked = counterfactual::Asked { from, to, port };
+    let counterfactual = Counterfactual::find(world, perspective, asked)
+        .filter(|found| found.verdict != outcome.verdict);
+    let mut would_be = Vec::new();
+    if perspective.view == View::Live {
+        for view in [View::Audit, View::Staged] {
+            let other = connect(perspective.through(view))?.judge(world, evaluator);
+            if other != outcome {
+                would_be.push(WouldBe {
+                    view,
+                    outcome: other,
+                });
+            }
+        }
+    }
+    let (egress, ingress) = asked_of_ends(&connection, &outcome);
+    let side = |decision, question: Option<&Question>| SideExplanation {
         decision,
         policies: question
-            .as_ref()
             .map(|asked| considered(world, asked))
             .unwrap_or_default(),
     };
     Ok(Explanation {
         verdict: outcome.verdict,
+        view: perspective.view,
+        at: perspective.at,
         from: Party {
             name: from.clone(),
             address: connection.from,
@@ -100,42 +169,99 @@ pub fn explain(
             address: connection.to,
         },
         port,
-        egress: side(outcome.egress, &connection.egress),
-        ingress: side(outcome.ingress, &connection.ingress),
+        egress: side(outcome.egress, egress),
+        ingress: side(outcome.ingress, ingress),
+        backends: outcome.backends,
+        would_be,
+        counterfactual,
     })
 }
 
-fn considered(world: &World, question: &Question) -> Vec<ConsideredPolicy> {
-    let workload = question.subject.workload();
-    let Some(subject) = workload.and_then(|name| world.workloads.get(name)) else {
-        return Vec::new();
+/// The questions whose rules are worth reading: behind a Service, those about the first backend that
+/// is not permitted.
+fn asked_of_ends<'c>(
+    connection: &'c Connection,
+    outcome: &Outcome,
+) -> (Option<&'c Question>, Option<&'c Question>) {
+    let of = |denied: fn(&BackendOutcome) -> Verdict| {
+        let place = outcome
+            .backends
+            .iter()
+            .position(|one| denied(one) == Verdict::Deny);
+        connection.backends.get(place.unwrap_or(0))
     };
-    let judged = |(index, rule): (u32, &Rule)| ConsideredRule {
-        rule: rule_name(question.direction, index),
+    let egress = of(|backend| backend.egress.verdict)
+        .map_or(connection.egress.as_ref(), |backend| {
+            backend.egress.as_ref()
+        });
+    let ingress = of(|backend| backend.ingress.verdict)
+        .map_or(connection.ingress.as_ref(), |backend| {
+            backend.ingress.as_ref()
+        });
+    (egress, ingress)
+}
+
+fn considered(world: &World, question: &Question) -> Vec<ConsideredPolicy> {
+    let rule = |rule: reference::ConsideredRule<'_>| ConsideredRule {
+        rule: rule_name(rule.id.direction, rule.id.index),
+        name: rule.name.map(ToOwned::to_owned),
+        effect: match rule.effect {
+            Effect::Allow => RuleEffect::Allow,
+            Effect::Deny => RuleEffect::Deny,
+            Effect::Pass => RuleEffect::Pass,
+        },
         file: rule.source.file.to_string(),
         line: rule.source.line,
-        result: RuleResult::new(matching::fit(
-            world,
-            subject.as_ref().into(),
-            question,
-            rule,
-        )),
+        result: RuleResult::new(rule.fit),
     };
-    isolating(world, subject, question.direction)
-        .map(|(policy, rules)| ConsideredPolicy {
-            policy: policy.name.to_string(),
-            file: policy.source.file.to_string(),
-            line: policy.source.line,
-            rules: (0..).zip(rules).map(judged).collect(),
+    reference::considered(world, question)
+        .into_iter()
+        .map(|considered| {
+            let Considered {
+                policy,
+                tier,
+                priority,
+                terms,
+                time,
+                rules,
+                source,
+            } = considered;
+            ConsideredPolicy {
+                kind: policy.kind,
+                tier: match (tier, policy.kind) {
+                    (Some(Tier::Quarantine), _) => Rank::Quarantine,
+                    (Some(Tier::Admin), _) => Rank::Admin,
+                    (Some(Tier::Baseline), _) => Rank::Baseline,
+                    (None, PolicyKind::Failsafe) => Rank::Failsafe,
+                    (None, _) => Rank::NetworkPolicy,
+                },
+                priority,
+                policy: policy.to_string(),
+                terms: terms.cloned(),
+                in_time: time,
+                file: source.file.to_string(),
+                line: source.line,
+                rules: rules.into_iter().map(rule).collect(),
+            }
         })
         .collect()
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+fn as_text<S: serde::Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
 }
 
 // === impl RuleResult ===
 
 impl RuleResult {
-    fn new(fit: matching::Fit) -> Self {
-        match (fit.peer, fit.port) {
+    fn new(fit: Fit) -> Self {
+        let Fit { peer, port, time } = fit;
+        match (peer, port) {
+            _ if !time => Self::OtherTime,
             (true, true) => Self::Matches,
             (false, true) => Self::OtherPeer,
             (true, false) => Self::OtherPort,
@@ -149,6 +275,7 @@ impl RuleResult {
             Self::OtherPeer => "no: another peer",
             Self::OtherPort => "no: another port",
             Self::OtherPeerAndPort => "no: another peer and another port",
+            Self::OtherTime => "no: another time",
         }
     }
 }

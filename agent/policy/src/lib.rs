@@ -13,10 +13,12 @@
     )
 )]
 
+pub mod classes;
 pub mod compile;
 pub mod compiled;
 pub mod connection;
 pub mod diagnostic;
+pub mod diff;
 #[cfg(test)]
 mod example;
 pub mod explain;
@@ -26,9 +28,11 @@ pub mod matrix;
 pub mod model;
 mod parse;
 pub mod plan;
+pub mod policy_test;
 pub mod question;
 pub mod reference;
 pub mod schema;
 #[cfg(any(test, feature = "strategies"))]
 pub mod strategies;
+pub mod verify;
 pub mod yaml;

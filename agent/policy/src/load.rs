@@ -138,6 +138,10 @@ impl Assembly {
                         .insert(policy.id.clone(), Arc::new(policy.clone()));
                 }
             }
+            // Nothing is enforced by it; that two are not mixed up in a report is all there is to say.
+            Declared::Test(test) => {
+                self.is_first("policy test", "PolicyTest", &test.name, &place);
+            }
             Declared::NameTable { name, names } => {
                 if self.is_first("name table", "NameTable", name, &place) {
                     self.add_names(names);

@@ -7,22 +7,31 @@ mod render;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
-    connection::{Connection, End, Port, Verdict},
-    model::{ObjectName, Time, World},
+    connection::{Connection, End, Perspective, Port, Verdict},
+    model::World,
     question::Evaluator,
 };
 
-/// All pairs of different workloads for each port. As JSON: `{"pairs": [{from, to, port, verdict}…]}`.
+/// All pairs of different ends for each port. As JSON: `{"pairs": [{from, to, port, verdict}…]}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matrix {
-    workloads: Vec<ObjectName>,
+    ends: Vec<End>,
     grids: Vec<Grid>,
+}
+
+/// Who is asked about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Axes {
+    #[default]
+    Workloads,
+    /// And every node, behind the workloads.
+    WorkloadsAndNodes,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Grid {
     port: Port,
-    /// By source and then destination, in the order of the workloads.
+    /// By source and then destination, in the order of the ends.
     rows: Vec<Vec<Cell>>,
 }
 
@@ -33,16 +42,14 @@ pub enum Cell {
     Deny,
     /// The two have no addresses of a common family, so there is nothing that policy could judge.
     Unreachable,
-    /// A workload and itself; never among the pairs.
+    /// An end and itself; never among the pairs.
     Itself,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Pair<'a> {
-    #[serde(serialize_with = "as_text")]
-    pub from: &'a ObjectName,
-    #[serde(serialize_with = "as_text")]
-    pub to: &'a ObjectName,
+    pub from: &'a End,
+    pub to: &'a End,
     pub port: Port,
     pub verdict: Cell,
 }
@@ -50,12 +57,22 @@ pub struct Pair<'a> {
 // === impl Matrix ===
 
 impl Matrix {
-    pub fn new(world: &World, evaluator: &impl Evaluator, ports: &[Port], at: Time) -> Self {
-        let workloads: Vec<_> = world.workloads.keys().cloned().collect();
-        let ends: Vec<_> = workloads.iter().cloned().map(End::Workload).collect();
+    pub fn new(
+        world: &World,
+        evaluator: &impl Evaluator,
+        axes: Axes,
+        ports: &[Port],
+        perspective: Perspective,
+    ) -> Self {
+        let workloads = world.workloads.keys().cloned().map(End::Workload);
+        let nodes = world.nodes.keys().cloned().map(End::Node);
+        let ends: Vec<_> = match axes {
+            Axes::Workloads => workloads.collect(),
+            Axes::WorkloadsAndNodes => workloads.chain(nodes).collect(),
+        };
         let row = |from: &End, port| {
             ends.iter()
-                .map(|to| cell(world, evaluator, from, to, port, at))
+                .map(|to| cell(world, evaluator, from, to, port, perspective))
                 .collect()
         };
         let grid = |&port: &Port| Grid {
@@ -64,18 +81,18 @@ impl Matrix {
         };
         Self {
             grids: ports.iter().map(grid).collect(),
-            workloads,
+            ends,
         }
     }
 
-    /// Port by port, then by source and destination; never a workload with itself.
+    /// Port by port, then by source and destination; never an end with itself.
     pub fn pairs(&self) -> impl Iterator<Item = Pair<'_>> {
         self.grids.iter().flat_map(move |grid| {
-            self.workloads
+            self.ends
                 .iter()
                 .zip(&grid.rows)
                 .flat_map(move |(from, row)| {
-                    self.workloads
+                    self.ends
                         .iter()
                         .zip(row)
                         .filter(|(_, verdict)| **verdict != Cell::Itself)
@@ -96,12 +113,12 @@ fn cell(
     from: &End,
     to: &End,
     port: Port,
-    at: Time,
+    perspective: Perspective,
 ) -> Cell {
     if from == to {
         return Cell::Itself;
     }
-    match Connection::new(world, from, to, port, at) {
+    match Connection::new(world, from, to, port, perspective) {
         Ok(connection) => match connection.verdict(evaluator) {
             Verdict::Allow => Cell::Allow,
             Verdict::Deny => Cell::Deny,
@@ -124,10 +141,6 @@ impl Serialize for Matrix {
         object.serialize_field("pairs", &Pairs(self))?;
         object.end()
     }
-}
-
-fn as_text<S: Serializer>(name: &ObjectName, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(name)
 }
 
 #[cfg(test)]

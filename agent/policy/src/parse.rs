@@ -18,6 +18,7 @@ mod name_table;
 mod names;
 mod nearest;
 mod network_policy;
+mod policy_test;
 mod port;
 mod reader;
 mod ringfence_policy;
@@ -38,6 +39,7 @@ use self::reader::{Field, Report};
 use crate::{
     diagnostic::{Diagnostic, Position, Problems},
     model::{Labels, NetworkPolicy, Node, Protocol, Service, TierPolicy, Workload},
+    policy_test::PolicyTest,
     yaml::{self, Value, quote},
 };
 
@@ -82,6 +84,7 @@ pub(crate) enum Declared {
         name: String,
         names: BTreeMap<String, BTreeSet<IpAddr>>,
     },
+    Test(PolicyTest),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -113,12 +116,22 @@ impl ParsedFile {
     pub fn has_errors(&self) -> bool {
         self.diagnostics.iter().any(Diagnostic::is_error)
     }
+
+    /// The tests that stand beside the policies.
+    pub fn policy_tests(&self) -> impl Iterator<Item = &PolicyTest> {
+        self.objects
+            .iter()
+            .filter_map(|object| match &object.declared {
+                Declared::Test(test) => Some(test),
+                _ => None,
+            })
+    }
 }
 
 type Read = fn(reader::Object<'_>) -> Option<Object>;
 
 /// Every kind that is read: its name, its `apiVersion`, its reader.
-const KINDS: [(&str, &str, Read); 9] = [
+const KINDS: [(&str, &str, Read); 10] = [
     (
         "NetworkPolicy",
         "networking.k8s.io/v1",
@@ -140,6 +153,7 @@ const KINDS: [(&str, &str, Read); 9] = [
     ("Service", "v1", service::read),
     ("Workload", "ringfence.io/v1alpha1", workload::read),
     ("NameTable", "ringfence.io/v1alpha1", name_table::read),
+    ("PolicyTest", "ringfence.io/v1alpha1", policy_test::read),
 ];
 
 /// Reads one file: several documents, each an object or a list of objects.

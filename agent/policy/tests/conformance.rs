@@ -11,7 +11,7 @@ mod vectors;
 
 use agent_policy::{
     compiled::Everywhere,
-    connection::{Connection, End, Port, Verdict},
+    connection::{Connection, End, Perspective, Port, Verdict},
     model::{Time, World},
     question::Evaluator,
     reference::Reference,
@@ -197,5 +197,5 @@ fn connect(world: &World, from: &str, to: &str, port: &str) -> Connection {
         None => End::parse(world, text).unwrap(),
     };
     let port: Port = port.parse().unwrap();
-    Connection::new(world, &end(from), &end(to), port, Time::default()).unwrap()
+    Connection::new(world, &end(from), &end(to), port, Perspective::default()).unwrap()
 }

@@ -5,32 +5,32 @@
 use std::io::Write;
 
 use agent_policy::{
-    connection::{End, Port, Verdict},
+    connection::{End, Perspective, Port, Verdict},
     explain::explain,
-    model::{Time, World},
+    model::World,
     question::Evaluator,
 };
 use clap::Args;
 
 use crate::{
     cli::{
+        asked::Asked,
         output::{self, Format},
-        policy::Input,
     },
     exit::Answer,
 };
 
-/// Say whether a connection passes, and which rule of which file decides.
+/// Say whether a connection passes, which rule of which file decides, and what would change that.
 ///
 /// Exit code: 0 allowed, 1 denied, 2 error.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
     #[command(flatten)]
-    pub(crate) input: Input,
+    pub(crate) asked: Asked,
     /// Source: NAMESPACE/NAME, node/NAME or an address
     #[arg(long, value_name = "END")]
     from: String,
-    /// Destination: NAMESPACE/NAME, node/NAME or an address
+    /// Destination: NAMESPACE/NAME, node/NAME, service/NAMESPACE/NAME or an address
     #[arg(long, value_name = "END")]
     to: String,
     /// Destination port: TCP/8080, UDP/53, SCTP/1, ICMP, ICMPv6/TYPE/CODE or a protocol number
@@ -49,18 +49,18 @@ pub(crate) fn run(
     args: &ExplainArgs,
     world: &World,
     evaluator: &impl Evaluator,
-    at: Time,
+    perspective: Perspective,
     out: &mut impl Write,
 ) -> anyhow::Result<Answer> {
     let ExplainArgs {
-        input: _,
+        asked: _,
         from,
         to,
         port,
         output,
     } = args;
     let (from, to) = (End::parse(world, from)?, End::parse(world, to)?);
-    let explanation = explain(world, evaluator, &from, &to, *port, at)?;
+    let explanation = explain(world, evaluator, &from, &to, *port, perspective)?;
     output::unless_closed(match output {
         Format::Human => explanation.render(out),
         Format::Json => output::json(&explanation, out),
@@ -108,7 +108,7 @@ mod tests {
             &args(&LINE),
             &world,
             &Reference(&world),
-            Time::default(),
+            Perspective::default(),
             &mut out,
         )
         .unwrap();
@@ -141,7 +141,7 @@ mod tests {
                 &args(&line),
                 &world,
                 &Reference(&world),
-                Time::default(),
+                Perspective::default(),
                 &mut Closed,
             )
             .unwrap();
@@ -157,7 +157,7 @@ mod tests {
             &args(&line),
             &world,
             &Reference(&world),
-            Time::default(),
+            Perspective::default(),
             &mut Vec::new(),
         )
         .unwrap_err();

@@ -5,17 +5,17 @@
 use std::io::Write;
 
 use agent_policy::{
-    connection::Port,
-    matrix::Matrix,
-    model::{Time, World},
+    connection::{Perspective, Port},
+    matrix::{Axes, Matrix},
+    model::World,
     question::Evaluator,
 };
 use clap::Args;
 
 use crate::{
     cli::{
+        asked::Asked,
         output::{self, Format},
-        policy::Input,
     },
     exit::Answer,
 };
@@ -26,10 +26,13 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct MatrixArgs {
     #[command(flatten)]
-    pub(crate) input: Input,
+    pub(crate) asked: Asked,
     /// Destination port, as for explain; repeat it for several
     #[arg(long = "port", value_name = "PORT", required = true)]
     ports: Vec<Port>,
+    /// Nodes too, behind the pods and workloads
+    #[arg(long)]
+    nodes: bool,
     #[arg(short, long, value_name = "FORMAT", default_value_t, value_enum)]
     output: Format,
 }
@@ -43,15 +46,21 @@ pub(crate) fn run(
     args: &MatrixArgs,
     world: &World,
     evaluator: &impl Evaluator,
-    at: Time,
+    perspective: Perspective,
     out: &mut impl Write,
 ) -> anyhow::Result<Answer> {
     let MatrixArgs {
-        input: _,
+        asked: _,
+        nodes,
         ports,
         output,
     } = args;
-    let matrix = Matrix::new(world, evaluator, ports, at);
+    let axes = if *nodes {
+        Axes::WorkloadsAndNodes
+    } else {
+        Axes::Workloads
+    };
+    let matrix = Matrix::new(world, evaluator, axes, ports, perspective);
     output::unless_closed(match output {
         Format::Human => matrix.render(out),
         Format::Json => output::json(&matrix, out),

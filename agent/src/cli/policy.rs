@@ -10,9 +10,8 @@ use agent_policy::{
 use clap::{Args, Subcommand};
 
 use crate::{
-    cli::{check, explain, matrix},
+    cli::{check, diff, explain, matrix, test},
     exit::Answer,
-    flow::clock::WallTime,
     source::files,
 };
 
@@ -21,6 +20,9 @@ pub(crate) enum PolicyCommand {
     Check(check::CheckArgs),
     Explain(explain::ExplainArgs),
     Matrix(matrix::MatrixArgs),
+    Diff(diff::DiffArgs),
+    Test(test::TestArgs),
+    Verify(test::VerifyArgs),
 }
 
 /// The input has errors, all of which have been printed.
@@ -44,31 +46,34 @@ impl PolicyCommand {
         match self {
             Self::Check(args) => check::run(&args, &mut out),
             Self::Explain(args) => {
-                let world = args.input.world()?;
-                let now = WallTime::now().whole_seconds();
-                explain::run(&args, &world, &Everywhere::new(&world, now), now, &mut out)
+                let (world, look) = (args.asked.world()?, args.asked.perspective());
+                let tables = Everywhere::new(&world, look.at);
+                explain::run(&args, &world, &tables, look, &mut out)
             }
             Self::Matrix(args) => {
-                let world = args.input.world()?;
-                let now = WallTime::now().whole_seconds();
-                matrix::run(&args, &world, &Everywhere::new(&world, now), now, &mut out)
+                let (world, look) = (args.asked.world()?, args.asked.perspective());
+                let tables = Everywhere::new(&world, look.at);
+                matrix::run(&args, &world, &tables, look, &mut out)
             }
+            Self::Diff(args) => args.run(&mut out),
+            Self::Test(args) => args.run(&mut out),
+            Self::Verify(args) => args.run(&mut out),
         }
     }
 }
 
 impl Input {
+    pub(crate) fn of(paths: Vec<PathBuf>) -> Self {
+        Self { paths }
+    }
+
     pub(crate) fn parse(&self) -> Vec<ParsedFile> {
         files::parse(&self.paths)
     }
-
-    /// The world that the input describes; what is wrong with it goes to standard error.
-    fn world(&self) -> anyhow::Result<World> {
-        without_errors(&self.parse())
-    }
 }
 
-fn without_errors(files: &[ParsedFile]) -> anyhow::Result<World> {
+/// The world that files describe; what is wrong with them goes to standard error.
+pub(crate) fn world_of(files: &[ParsedFile]) -> anyhow::Result<World> {
     let (world, between) = assemble(files);
     let errors: Vec<_> = files
         .iter()

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use super::{FlowsRequest, Refusal, Request, status::Status};
+use serde::de::DeserializeOwned;
+
+use super::{FlowsRequest, Refusal, Request, ServedWorld, status::Status};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
@@ -34,7 +36,16 @@ struct Conversation {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
-    let mut conversation = Conversation::begin(socket, &Request::Status {})?;
+    only_answer(socket, &Request::Status {})
+}
+
+/// What the agent enforces.
+pub(crate) fn world(socket: &Path) -> Result<ServedWorld, ClientError> {
+    only_answer(socket, &Request::World {})
+}
+
+fn only_answer<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, ClientError> {
+    let mut conversation = Conversation::begin(socket, request)?;
     let Some(line) = conversation.next().transpose()? else {
         let source = io::ErrorKind::UnexpectedEof.into();
         return Err(ClientError::Io {
@@ -68,7 +79,7 @@ impl Conversation {
                 });
             }
         };
-        if matches!(request, Request::Status {}) {
+        if matches!(request, Request::Status {} | Request::World {}) {
             // An agent that is stopped or stuck keeps its socket, and would be waited for in vain.
             stream
                 .set_read_timeout(Some(PATIENCE))

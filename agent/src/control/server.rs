@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use agent_policy::model::World;
 use rustix::process::Pid;
 use serde::Serialize;
 use tokio::{
@@ -19,7 +20,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{FlowsRequest, REQUEST_LIMIT, Refusal, Request, status::Status};
+use super::{FlowsRequest, REQUEST_LIMIT, Refusal, Request, ServedWorld, status::Status};
 use crate::flow::{
     clock::WallTime,
     record::{Line, Loss, LossRecord},
@@ -35,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Who knows how the agent is. May block for a moment: it is asked on a thread of its own.
 pub(crate) trait StatusSource: Send + Sync + 'static {
     fn status(&self) -> Status;
+
+    /// What is in force.
+    fn world(&self) -> Arc<World>;
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +167,18 @@ impl Handler {
                     Err(error) => refuse(&mut writer, &format!("no status: {error}")).await,
                 }
             }
+            Ok(Request::World {}) => {
+                let (source, node) = (Arc::clone(&self.status), self.node.to_string());
+                // A world can be large: neither it nor its text is made where others are served.
+                let line = tokio::task::spawn_blocking(move || {
+                    let world = source.world().changes_from(&World::default());
+                    line_of(&ServedWorld { node, world })
+                });
+                match line.await {
+                    Ok(line) => writer.write_all(&line?).await,
+                    Err(error) => refuse(&mut writer, &format!("no world: {error}")).await,
+                }
+            }
             Ok(Request::Flows(request)) => {
                 // Whoever follows says no more: the end of its stream is the end of its interest.
                 let mut rest = reader.into_inner();
@@ -263,7 +279,11 @@ async fn refuse(writer: &mut OwnedWriteHalf, error: &str) -> io::Result<()> {
 }
 
 async fn send(writer: &mut OwnedWriteHalf, value: &impl Serialize) -> io::Result<()> {
+    writer.write_all(&line_of(value)?).await
+}
+
+fn line_of(value: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
-    writer.write_all(&line).await
+    Ok(line)
 }

@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use agent_policy::model::World;
+
 use super::{
     client::{self, ClientError},
     server::{BindError, Server, StatusSource},
@@ -23,6 +25,12 @@ use crate::flow::{
 struct Fixed;
 
 impl StatusSource for Fixed {
+    fn world(&self) -> Arc<World> {
+        let mut world = World::default();
+        world.apply(&Change::Namespace("shop".to_owned(), Some(Arc::default())));
+        Arc::new(world)
+    }
+
     fn status(&self) -> Status {
         Status {
             agent_version: "0.1.0".to_owned(),
@@ -87,6 +95,14 @@ async fn with_server<T: Send + 'static>(
 async fn a_client_reads_the_status() {
     let status = with_server(Arc::new(Ring::new(8)), |path| client::status(&path)).await;
     assert_eq!(status.unwrap(), Fixed.status());
+}
+
+#[tokio::test]
+async fn a_client_reads_the_world_that_is_enforced() {
+    let served = with_server(Arc::new(Ring::new(8)), |path| client::world(&path)).await;
+    let ServedWorld { node, world } = served.unwrap();
+    assert_eq!(node, "node-1");
+    assert_eq!(world.into_iter().collect::<World>(), *Fixed.world());
 }
 
 #[tokio::test]

@@ -316,6 +316,7 @@ impl Controller {
             endpoints.insert(id, endpoint_status(name, place, *policies, reached));
         }
         self.release_ended();
+        self.shared.in_force(Arc::clone(&self.desired.world));
         self.shared.enforces(Enforcement {
             generation: self.engine.programmed().generation,
             policies: self.desired.policies(),

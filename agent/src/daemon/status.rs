@@ -14,6 +14,7 @@ use agent_common::{
     table::Endpoint,
     verdict::{Action, Reason},
 };
+use agent_policy::model::World;
 
 use agent_policy::model::{Failsafe, PolicyKind, Time};
 
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Told {
     enforcement: Enforcement,
+    world: Arc<World>,
     load: Option<Load>,
     flows: [u64; 3],
     /// As the tables were made, whatever the settings say now.
@@ -128,6 +130,11 @@ impl Shared {
         self.lock().enforcement = enforcement;
     }
 
+    /// What questions about the running agent are answered from.
+    pub(crate) fn in_force(&self, world: Arc<World>) {
+        self.lock().world = world;
+    }
+
     /// One line for whoever started the agent.
     pub(crate) fn summary(&self) -> String {
         let told = self.lock();
@@ -164,6 +171,10 @@ impl Shared {
 }
 
 impl StatusSource for Shared {
+    fn world(&self) -> Arc<World> {
+        Arc::clone(&self.lock().world)
+    }
+
     fn status(&self) -> Status {
         let told = self.lock();
         let Enforcement {

@@ -46,6 +46,11 @@ impl<'w> Everywhere<'w> {
         Self { world, nodes }
     }
 
+    /// The tables of every node, in a fixed order.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (Option<&str>, &Compiled)> {
+        self.nodes.iter().map(|(name, compiled)| (*name, compiled))
+    }
+
     /// The state of the node that judges a subject.
     fn compiled_for<'s>(&'s self, subject: &'s SubjectName) -> Option<&'s Compiled> {
         let node = match subject {

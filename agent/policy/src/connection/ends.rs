@@ -1,6 +1,6 @@
 //! The ends of a connection, as people name them, and the addresses that stand for them.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
@@ -9,13 +9,19 @@ use super::{
     error::nearest,
     port::{Family, Port},
 };
-use crate::model::{ObjectName, World};
+use crate::{
+    model::{Node, ObjectName, SubjectName, Subjects, Workload, World},
+    reference::matching,
+};
 
-/// Serialised and printed as it is typed: `NAMESPACE/NAME`, `node/NAME` or an address.
+/// Serialised and printed as it is typed: `NAMESPACE/NAME`, `node/NAME`, `service/NAMESPACE/NAME` or
+/// an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum End {
     Workload(ObjectName),
     Node(String),
+    /// As a destination only.
+    Service(ObjectName),
     Address(IpAddr),
 }
 
@@ -37,6 +43,9 @@ impl End {
             seen: text.to_owned(),
         };
         let (namespace, name) = text.split_once('/').ok_or_else(malformed)?;
+        if let ("service", Some((namespace, name))) = (namespace, name.split_once('/')) {
+            return Self::service(world, ObjectName::new(namespace, name), text);
+        }
         if namespace.is_empty() || name.is_empty() || name.contains('/') {
             return Err(malformed());
         }
@@ -62,6 +71,17 @@ impl End {
         })
     }
 
+    fn service(world: &World, name: ObjectName, text: &str) -> Result<Self, ConnectionError> {
+        if world.services.contains_key(&name) {
+            return Ok(Self::Service(name));
+        }
+        let known = world.services.keys().map(|name| format!("service/{name}"));
+        Err(ConnectionError::UnknownService {
+            near: nearest(text, known),
+            seen: text.to_owned(),
+        })
+    }
+
     /// Puts a workload in the place of an address that it owns.
     pub(super) fn resolved(self, world: &World) -> Self {
         match self {
@@ -71,14 +91,31 @@ impl End {
                 .map_or(Self::Address(address), |owner| {
                     Self::Workload(owner.clone())
                 }),
-            Self::Workload(_) | Self::Node(_) => self,
+            Self::Workload(_) | Self::Node(_) | Self::Service(_) => self,
         }
     }
 
-    pub(super) fn workload(&self) -> Option<&ObjectName> {
+    /// Whose policies have a say: a workload's always, a node's if some policy selects it.
+    pub(super) fn subject(&self, world: &World) -> Option<SubjectName> {
+        match self {
+            Self::Workload(name) => Some(name.clone().into()),
+            Self::Node(name) => {
+                let node = world.nodes.get(name)?;
+                is_selected(world, node).then(|| SubjectName::Node(name.clone()))
+            }
+            Self::Address(address) => {
+                let has_it = |node: &&Arc<Node>| node.addresses.contains(address);
+                let node = world.nodes.values().find(has_it)?;
+                is_selected(world, node).then(|| SubjectName::Node(node.name.clone()))
+            }
+            Self::Service(_) => None,
+        }
+    }
+
+    fn workload(&self) -> Option<&ObjectName> {
         match self {
             Self::Workload(name) => Some(name),
-            Self::Node(_) | Self::Address(_) => None,
+            Self::Node(_) | Self::Address(_) | Self::Service(_) => None,
         }
     }
 
@@ -91,7 +128,7 @@ impl End {
                 .get(name)
                 .filter(|workload| !workload.owns_its_addresses())
                 .and_then(|workload| workload.node.as_deref()),
-            Self::Address(_) => None,
+            Self::Address(_) | Self::Service(_) => None,
         }
     }
 
@@ -102,7 +139,6 @@ impl End {
             .as_deref()
     }
 
-    /// A workload on its node's network need not list the node's addresses to have them.
     fn addresses(&self, world: &World) -> Result<BTreeSet<IpAddr>, ConnectionError> {
         let of_node = |name: &str| world.nodes.get(name).map(|node| node.addresses.clone());
         let addresses = match self {
@@ -110,10 +146,11 @@ impl End {
             Self::Node(name) => of_node(name).ok_or_else(|| self.unknown())?,
             Self::Workload(name) => {
                 let workload = world.workloads.get(name).ok_or_else(|| self.unknown())?;
-                match self.node_spoken_for(world).and_then(of_node) {
-                    Some(shared) if workload.addresses.is_empty() => shared,
-                    _ => workload.addresses.clone(),
-                }
+                addresses_of(world, workload)
+            }
+            Self::Service(name) => {
+                let service = world.services.get(name).ok_or_else(|| self.unknown())?;
+                service.addresses.clone()
             }
         };
         if addresses.is_empty() {
@@ -128,9 +165,34 @@ impl End {
         let (seen, near) = (self.to_string(), None);
         match self {
             Self::Node(_) => ConnectionError::UnknownNode { seen, near },
+            Self::Service(_) => ConnectionError::UnknownService { seen, near },
             Self::Workload(_) | Self::Address(_) => ConnectionError::UnknownWorkload { seen, near },
         }
     }
+}
+
+/// A workload on its node's network need not list the node's addresses to have them.
+pub(crate) fn addresses_of(world: &World, workload: &Workload) -> BTreeSet<IpAddr> {
+    let node = workload
+        .node
+        .as_ref()
+        .and_then(|name| world.nodes.get(name));
+    match node {
+        Some(node) if workload.addresses.is_empty() && !workload.owns_its_addresses() => {
+            node.addresses.clone()
+        }
+        _ => workload.addresses.clone(),
+    }
+}
+
+fn is_selected(world: &World, node: &Node) -> bool {
+    world
+        .tier_policies
+        .values()
+        .any(|policy| match &policy.subjects {
+            Subjects::Nodes(selector) => matching::selects(selector, &node.labels),
+            Subjects::Workloads { .. } | Subjects::Units(_) | Subjects::Cgroups(_) => false,
+        })
 }
 
 /// §4.5: the first IPv4 address of both, else the first IPv6 address of both.
@@ -163,6 +225,7 @@ impl fmt::Display for End {
         match self {
             Self::Workload(name) => name.fmt(f),
             Self::Node(name) => write!(f, "node/{name}"),
+            Self::Service(name) => write!(f, "service/{name}"),
             Self::Address(address) => address.fmt(f),
         }
     }

@@ -11,13 +11,18 @@ pub enum ConnectionError {
     )]
     Port { seen: String },
     #[error(
-        "no end of a connection: `{seen}`; expected `NAMESPACE/NAME`, `node/NAME` or an address"
+        "no end of a connection: `{seen}`; expected `NAMESPACE/NAME`, `node/NAME`, \
+         `service/NAMESPACE/NAME` or an address"
     )]
     End { seen: String },
     #[error("no pod or workload is called `{seen}`{}", did_you_mean(.near.as_ref()))]
     UnknownWorkload { seen: String, near: Option<String> },
     #[error("no node is called `{seen}`{}", did_you_mean(.near.as_ref()))]
     UnknownNode { seen: String, near: Option<String> },
+    #[error("no Service is called `{seen}`{}", did_you_mean(.near.as_ref()))]
+    UnknownService { seen: String, near: Option<String> },
+    #[error("`{seen}` is no source: a Service starts no connection")]
+    ServiceAsSource { seen: String },
     #[error("`{end}` has no address")]
     NoAddress { end: String },
     #[error("`{from}` and `{to}` have no addresses of the same family that `{port}` could use")]

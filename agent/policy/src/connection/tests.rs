@@ -13,7 +13,7 @@ fn outcome(from: &str, to: &str, port: &str) -> Outcome {
         &end(from).unwrap(),
         &end(to).unwrap(),
         port,
-        Time::default(),
+        Perspective::default(),
     )
     .unwrap();
     let outcome = connection.judge(&world, &Reference(&world));
@@ -69,7 +69,7 @@ fn the_first_common_family_is_used() {
     let world = example::world();
     let addresses = |from: &str, port: &str| {
         let (from, to) = (End::parse(&world, from)?, End::parse(&world, "shop/api")?);
-        Connection::new(&world, &from, &to, port.parse()?, Time::default())
+        Connection::new(&world, &from, &to, port.parse()?, Perspective::default())
             .map(|made| made.from.to_string())
     };
     assert_eq!(addresses("shop/web", "TCP/1").unwrap(), "10.1.0.2");

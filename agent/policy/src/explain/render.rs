@@ -1,9 +1,18 @@
 //! An explanation for people.
 
-use std::io::{self, Write};
+use std::{
+    fmt,
+    io::{self, Write},
+};
 
-use super::{ConsideredPolicy, Explanation, Party, SideExplanation};
-use crate::connection::Side;
+use super::{
+    ConsideredPolicy, Counterfactual, Explanation, Party, RuleEffect, SideExplanation, WouldBe,
+};
+use crate::{
+    connection::{BackendOutcome, Outcome, Side, Verdict},
+    model::{Denied, Mode, PolicyKind, Terms},
+    question::{Action, View},
+};
 
 impl Explanation {
     /// Writes plain text, some ten lines of it.
@@ -14,15 +23,33 @@ impl Explanation {
     pub fn render(&self, out: &mut impl Write) -> io::Result<()> {
         let Self {
             verdict,
+            view,
+            at: _,
             from,
             to,
             port,
             egress,
             ingress,
+            backends,
+            would_be,
+            counterfactual,
         } = self;
-        writeln!(out, "{verdict}: {from} to {to} {port}")?;
+        write!(out, "{verdict}: {from} to {to} {port}")?;
+        match view {
+            View::Live => writeln!(out)?,
+            View::Audit => writeln!(out, ", with the policies in audit")?,
+            View::Staged => writeln!(out, ", with the staged policies")?,
+        }
         side(out, "egress", from, egress)?;
-        side(out, "ingress", to, ingress)
+        side(out, "ingress", to, ingress)?;
+        behind(out, to, backends)?;
+        for one in would_be {
+            would(out, one)?;
+        }
+        if let Some(change) = counterfactual {
+            turned_round(out, change)?;
+        }
+        Ok(())
     }
 }
 
@@ -33,51 +60,175 @@ fn side(
     explanation: &SideExplanation,
 ) -> io::Result<()> {
     let SideExplanation { decision, policies } = explanation;
-    let Side {
-        verdict,
-        policy,
-        rule,
-        file,
-        line,
-        reason,
-    } = decision;
-    write!(out, "\n{direction} of {}: {verdict}, ", party.name)?;
-    match (policy, rule, file, line) {
-        (Some(policy), Some(rule), Some(file), Some(line)) => {
-            writeln!(out, "by {policy} {rule} at {file}:{line}")?;
-        }
-        (Some(policy), Some(rule), _, _) => writeln!(out, "by {policy} {rule}")?,
-        _ => writeln!(out, "{}", reason.phrase())?,
+    writeln!(
+        out,
+        "\n{direction} of {}: {}",
+        party.name,
+        Decision(decision)
+    )?;
+    if let Some(terms) = &decision.terms {
+        said(out, terms)?;
     }
     policies
         .iter()
         .try_for_each(|policy| considered(out, policy))
 }
 
+/// What is said with a policy, for whoever wants to know why it is there.
+fn said(out: &mut impl Write, terms: &Terms) -> io::Result<()> {
+    let Terms {
+        mode: _,
+        denied: _,
+        reason,
+        approved_by,
+        owner,
+    } = terms;
+    for (what, text) in [
+        ("reason", reason),
+        ("approved by", approved_by),
+        ("owner", owner),
+    ] {
+        if let Some(text) = text {
+            writeln!(out, "  {what}: {text}")?;
+        }
+    }
+    Ok(())
+}
+
 fn considered(out: &mut impl Write, considered: &ConsideredPolicy) -> io::Result<()> {
     let ConsideredPolicy {
+        kind,
+        tier,
+        priority,
         policy,
+        terms,
+        in_time,
         file,
         line,
         rules,
     } = considered;
-    writeln!(out, "  {policy} at {file}:{line}")?;
+    match kind {
+        PolicyKind::NetworkPolicy => write!(out, "  {policy}")?,
+        PolicyKind::Failsafe => write!(out, "  failsafe {policy}")?,
+        _ => write!(out, "  {kind} {policy} ({tier}")?,
+    }
+    if let Some(priority) = priority {
+        write!(out, " {priority})")?;
+    }
+    write!(out, " at {file}:{line}")?;
+    match terms.as_ref().map(|terms| terms.mode) {
+        None | Some(Mode::Enforce) => {}
+        Some(Mode::Audit) => write!(out, ", in audit")?,
+        Some(Mode::Staged) => write!(out, ", staged")?,
+    }
+    if !in_time {
+        write!(out, ", not at this time")?;
+    }
+    writeln!(out)?;
     if rules.is_empty() {
         writeln!(out, "    no rules: permits nothing")?;
     }
     for rule in rules {
         let phrase = rule.result.phrase();
+        let effect = match (kind, rule.effect) {
+            // All they can do is permit.
+            (PolicyKind::NetworkPolicy | PolicyKind::Failsafe, _) => "",
+            (_, RuleEffect::Allow) => " Allow",
+            (_, RuleEffect::Deny) => " Deny",
+            (_, RuleEffect::Pass) => " Pass",
+        };
+        let name = rule.name.as_ref().map(|name| format!(" `{name}`"));
         writeln!(
             out,
-            "    {} at {}:{}: {phrase}",
-            rule.rule, rule.file, rule.line
+            "    {}{}{effect} at {}:{}: {phrase}",
+            rule.rule,
+            name.unwrap_or_default(),
+            rule.file,
+            rule.line
         )?;
     }
     Ok(())
 }
 
-impl std::fmt::Display for Party {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+fn behind(out: &mut impl Write, to: &Party, backends: &[BackendOutcome]) -> io::Result<()> {
+    let denied: Vec<_> = backends
+        .iter()
+        .filter(|backend| backend.verdict == Verdict::Deny)
+        .collect();
+    match (backends.len(), denied.len()) {
+        (0, _) => return Ok(()),
+        (1, 0) => writeln!(out, "\nbehind {}: 1 backend, permitted", to.name)?,
+        (all, 0) => writeln!(out, "\nbehind {}: {all} backends, all permitted", to.name)?,
+        (all, denied) => writeln!(
+            out,
+            "\nbehind {}: {denied} of {all} backends not permitted",
+            to.name
+        )?,
+    }
+    for backend in denied {
+        let BackendOutcome {
+            name,
+            address,
+            port,
+            verdict: _,
+            egress,
+            ingress,
+        } = backend;
+        match name {
+            Some(name) => write!(out, "  {name} ({address}) {port}:")?,
+            None => write!(out, "  {address} {port}:")?,
+        }
+        let sides = [("egress", egress), ("ingress", ingress)]
+            .into_iter()
+            .filter(|(_, side)| side.verdict == Verdict::Deny)
+            .map(|(name, side)| format!(" {name} {}", Decision(side)));
+        writeln!(out, "{}", sides.collect::<Vec<_>>().join(";"))?;
+    }
+    Ok(())
+}
+
+fn would(out: &mut impl Write, would_be: &WouldBe) -> io::Result<()> {
+    let WouldBe { view, outcome } = would_be;
+    let Outcome {
+        verdict,
+        egress,
+        ingress,
+        backends: _,
+    } = outcome;
+    let policies = match view {
+        View::Live => "enforced policies",
+        View::Audit => "the policies in audit",
+        View::Staged => "the staged policies",
+    };
+    writeln!(out, "\nwith {policies} it would be: {verdict}")?;
+    writeln!(out, "  egress: {}", Decision(egress))?;
+    writeln!(out, "  ingress: {}", Decision(ingress))
+}
+
+fn turned_round(out: &mut impl Write, change: &Counterfactual) -> io::Result<()> {
+    let Counterfactual { verdict, changes } = change;
+    writeln!(out, "\nto {verdict} it:")?;
+    changes
+        .iter()
+        .try_for_each(|step| writeln!(out, "  {}", step.text))
+}
+
+/// `deny, by shop/api ingress[0] at shop.yaml:12`.
+struct Decision<'a>(&'a Side);
+
+impl fmt::Display for Decision<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(side) = self;
+        write!(f, "{}", side.verdict)?;
+        if side.action == Action::from(Denied::Reject) {
+            f.write_str(" (reject)")?;
+        }
+        write!(f, ", {}", side.phrase())
+    }
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, address) = (self.name.to_string(), self.address.to_string());
         if name == address {
             f.write_str(&name)

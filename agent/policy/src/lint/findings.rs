@@ -29,7 +29,8 @@ impl<'p> Findings<'p> {
             | Declared::Workload { .. }
             | Declared::Node(_)
             | Declared::Service(_)
-            | Declared::NameTable { .. } => None,
+            | Declared::NameTable { .. }
+            | Declared::Test(_) => None,
         });
         Self {
             names: names.collect(),

@@ -31,7 +31,8 @@ pub(super) fn run(world: &World, files: &[ParsedFile], findings: &mut Findings<'
                 | Declared::Workload { .. }
                 | Declared::Node(_)
                 | Declared::Service(_)
-                | Declared::NameTable { .. } => continue,
+                | Declared::NameTable { .. }
+                | Declared::Test(_) => continue,
             };
             for used in uses {
                 unknown(&known, used, file, findings);

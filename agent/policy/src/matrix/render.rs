@@ -11,8 +11,8 @@ impl Matrix {
     ///
     /// Those of the writer.
     pub fn render(&self, out: &mut impl Write) -> io::Result<()> {
-        let Self { workloads, grids } = self;
-        let names: Vec<_> = workloads.iter().map(ToString::to_string).collect();
+        let Self { ends, grids } = self;
+        let names: Vec<_> = ends.iter().map(ToString::to_string).collect();
         let longest = names
             .iter()
             .map(|name| name.chars().count())

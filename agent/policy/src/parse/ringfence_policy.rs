@@ -3,7 +3,7 @@
 
 mod peers;
 mod ports;
-mod subject;
+pub(super) mod subject;
 
 use super::{
     Declared, Object as Parsed, PortUse,

@@ -51,7 +51,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<When> {
     })
 }
 
-fn time(field: &Field<'_>) -> Option<Time> {
+pub(super) fn time(field: &Field<'_>) -> Option<Time> {
     let text = field.string()?;
     let time = Time::parse(text).ok();
     if time.is_none() {

@@ -180,7 +180,7 @@ fn in_scope(world: &World, scope: &NamespaceScope, namespace: &str) -> bool {
 }
 
 /// §1.6: an exception holds within its own block only, so a wider block elsewhere still matches.
-fn in_block(cidr: &IpNet, except: &[IpNet], address: IpAddr) -> bool {
+pub(crate) fn in_block(cidr: &IpNet, except: &[IpNet], address: IpAddr) -> bool {
     covers(cidr, address) && !except.iter().any(|hole| covers(hole, address))
 }
 

@@ -37,7 +37,7 @@ pub(super) fn read(field: &Field<'_>) -> Option<Subjects> {
 }
 
 /// The selectors of namespaces and of workloads in them; one that is missing selects all.
-pub(super) fn workloads(field: &Field<'_>) -> Option<(Selector, Selector)> {
+pub(in crate::parse) fn workloads(field: &Field<'_>) -> Option<(Selector, Selector)> {
     let mut object = field.object()?;
     let namespaces = object.get("namespaceSelector");
     let workloads = object.get("selector");

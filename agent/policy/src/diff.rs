@@ -1,0 +1,258 @@
+//! What changes from one world to another: who may now reach whom, and who may no longer.
+//!
+//! Not a comparison of texts or of tables: every pair of classes is asked in both worlds, for every
+//! interval of ports, and what differs becomes a row. Whoever is in one world only can reach nobody
+//! in the other.
+
+mod render;
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+pub use crate::classes::{Block, PortSet};
+use crate::{
+    classes::{Judge, Pair, PortMap, Region, State, Universe, Who},
+    connection::{Perspective, Side},
+    diff::rows::{Answers, Found, Presence},
+    model::{Direction, Labels, ObjectName, World},
+};
+
+/// As JSON, `{"rows": […]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diff {
+    /// What is permitted now, then what no longer is; by source and destination.
+    pub rows: Vec<Row>,
+}
+
+/// Everybody of `from` to everybody else of `to`, on each of the ports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Row {
+    pub change: Change,
+    pub from: Group,
+    pub to: Group,
+    /// Where it is so over one family only, although there is the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
+    pub ports: PortSet,
+    /// The ends that decide otherwise now; none if one of the ends is new or gone.
+    pub turns: Vec<Turn>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence: Option<Presence>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Change {
+    /// May now.
+    #[serde(rename = "+")]
+    Permitted,
+    /// May no longer.
+    #[serde(rename = "-")]
+    Denied,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Family {
+    IPv4,
+    IPv6,
+}
+
+/// An end that decides otherwise than before.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Turn {
+    pub direction: Direction,
+    pub old: Side,
+    pub new: Side,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Group {
+    /// With the same labels in the same namespace.
+    Workloads {
+        namespace: String,
+        labels: Labels,
+        names: Vec<String>,
+        /// How many there are with these labels.
+        of: usize,
+    },
+    Nodes {
+        names: Vec<String>,
+    },
+    Service {
+        name: String,
+    },
+    /// Addresses that nobody of the inventory has.
+    Addresses {
+        blocks: Vec<Block>,
+    },
+}
+
+/// What is shown as one, as far as it is the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kin {
+    Workloads { namespace: String, labels: Labels },
+    Nodes,
+    Service(ObjectName),
+    Outside,
+}
+
+/// Labels that tell the replicas of one workload apart.
+const OF_REPLICAS: [&str; 5] = [
+    "apps.kubernetes.io/pod-index",
+    "controller-revision-hash",
+    "pod-template-generation",
+    "pod-template-hash",
+    "statefulset.kubernetes.io/pod-name",
+];
+
+// === impl Diff ===
+
+impl Diff {
+    /// Compares two worlds, both looked at alike.
+    pub fn new(old: &World, new: &World, perspective: Perspective) -> Self {
+        let states = [State::new(old, perspective), State::new(new, perspective)];
+        let kin = |who: &Who| Kin::of(who, new, old);
+        let universe = Universe::new(&states, [], |who, _| kin(who));
+        let mut judge = Judge::new(&states);
+        let mut known: BTreeMap<[Option<Pair>; 2], Vec<(Answers, PortSet)>> = BTreeMap::new();
+        let mut found = Found::default();
+        for (from, to) in universe.pairs() {
+            let Some(((_, sources), (_, destinations))) = from.example(to) else {
+                continue;
+            };
+            let mut both = [None; 2];
+            for (state, (pair, ends)) in both
+                .iter_mut()
+                .zip(sources.iter().zip(destinations))
+                .enumerate()
+            {
+                if let (Some(from), Some(to)) = ends {
+                    *pair = Some(judge.pair(state, from, to));
+                }
+            }
+            let differences = known
+                .entry(both)
+                .or_insert_with(|| differences(&judge, both));
+            for (answers, ports) in differences {
+                found.add(answers, ports, from, to);
+            }
+        }
+        let sizes = Sizes::of(&universe);
+        let mut rows: Vec<Row> = found
+            .into_rows()
+            .into_iter()
+            .map(|row| row.named(&judge, &universe, &sizes))
+            .collect();
+        rows.sort();
+        rows.dedup();
+        Self { rows }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+/// The ports at which a pair is permitted in one state only, by what was answered.
+fn differences(judge: &Judge<'_, '_>, both: [Option<Pair>; 2]) -> Vec<(Answers, PortSet)> {
+    let [old, new] = both;
+    if old == new {
+        return Vec::new();
+    }
+    let absent = || PortMap::constant(None);
+    let ports = |pair: Option<Pair>| {
+        pair.map_or_else(absent, |pair| {
+            judge.ports(pair).map(|answers| Some(*answers))
+        })
+    };
+    let changed = ports(old).zip(&ports(new), |old, new| rows::changed(judge, *old, *new));
+    let distinct: BTreeSet<Answers> = changed.values().flatten().copied().collect();
+    distinct
+        .into_iter()
+        .map(|answers| {
+            let ports = changed.map(|one| *one == Some(answers));
+            (answers, PortSet::new(ports))
+        })
+        .collect()
+}
+
+// === impl Kin ===
+
+impl Kin {
+    fn of(who: &Who, new: &World, old: &World) -> Self {
+        match who {
+            Who::Workload(name) => {
+                let known = new.workloads.get(name).or_else(|| old.workloads.get(name));
+                let mut labels = known
+                    .map(|workload| workload.labels.clone())
+                    .unwrap_or_default();
+                labels.retain(|key, _| !OF_REPLICAS.contains(&key.as_str()));
+                Self::Workloads {
+                    namespace: name.namespace.clone(),
+                    labels,
+                }
+            }
+            Who::Node(_) => Self::Nodes,
+            Who::Service(name, _) => Self::Service(name.clone()),
+            Who::Outside(_) => Self::Outside,
+        }
+    }
+}
+
+/// How many workloads are shown as one.
+struct Sizes(BTreeMap<Kin, usize>);
+
+impl Sizes {
+    fn of(universe: &Universe<Kin>) -> Self {
+        let mut all: BTreeMap<&Kin, BTreeSet<&Who>> = BTreeMap::new();
+        for class in &universe.classes {
+            let members = class.members.iter().map(|(who, _)| who);
+            all.entry(&class.tag).or_default().extend(members);
+        }
+        let counted = all
+            .into_iter()
+            .map(|(kin, members)| (kin.clone(), members.len()));
+        Self(counted.collect())
+    }
+}
+
+impl Group {
+    fn new(kin: &Kin, who: &BTreeSet<Who>, universe: &Universe<Kin>, sizes: &Sizes) -> Self {
+        match kin {
+            Kin::Workloads { namespace, labels } => Self::Workloads {
+                namespace: namespace.clone(),
+                labels: labels.clone(),
+                names: names(who),
+                of: sizes.0.get(kin).copied().unwrap_or_default(),
+            },
+            Kin::Nodes => Self::Nodes { names: names(who) },
+            Kin::Service(name) => Self::Service {
+                name: name.to_string(),
+            },
+            Kin::Outside => {
+                let region = |who: &Who| match who {
+                    Who::Outside(region) => Some(*region),
+                    Who::Workload(_) | Who::Node(_) | Who::Service(..) => None,
+                };
+                let regions: BTreeSet<Region> = who.iter().filter_map(region).collect();
+                let blocks = universe.regions.blocks(&regions);
+                Self::Addresses { blocks }
+            }
+        }
+    }
+}
+
+fn names(who: &BTreeSet<Who>) -> Vec<String> {
+    who.iter()
+        .filter_map(|who| match who {
+            Who::Workload(name) => Some(name.to_string()),
+            Who::Node(name) => Some(name.clone()),
+            Who::Outside(_) | Who::Service(..) => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

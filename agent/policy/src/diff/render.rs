@@ -1,0 +1,110 @@
+//! A difference for people: rows with `+` and `-`, below each what decides otherwise.
+
+use std::{
+    fmt,
+    io::{self, Write},
+};
+
+use super::{Change, Diff, Family, Group, Presence, Row, Turn};
+
+impl Diff {
+    /// Writes plain text, two or three lines a row.
+    ///
+    /// # Errors
+    ///
+    /// Those of the writer.
+    pub fn render(&self, out: &mut impl Write) -> io::Result<()> {
+        let Self { rows } = self;
+        if rows.is_empty() {
+            return writeln!(
+                out,
+                "no difference: everybody may reach whom they could before"
+            );
+        }
+        for row in rows {
+            render(out, row)?;
+        }
+        let count = |change| rows.iter().filter(|row| row.change == change).count();
+        let (permitted, denied) = (count(Change::Permitted), count(Change::Denied));
+        writeln!(out, "\n{permitted} permitted now, {denied} no longer")
+    }
+}
+
+fn render(out: &mut impl Write, row: &Row) -> io::Result<()> {
+    let Row {
+        change,
+        from,
+        to,
+        family,
+        ports,
+        turns,
+        presence,
+    } = row;
+    let sign = match change {
+        Change::Permitted => '+',
+        Change::Denied => '-',
+    };
+    write!(out, "{sign} {from} -> {to}: {ports}")?;
+    match family {
+        Some(Family::IPv4) => write!(out, " over IPv4 only")?,
+        Some(Family::IPv6) => write!(out, " over IPv6 only")?,
+        None => {}
+    }
+    writeln!(out)?;
+    match presence {
+        Some(Presence::New) => writeln!(out, "    one of them is new")?,
+        Some(Presence::Gone) => writeln!(out, "    one of them is gone")?,
+        None => {}
+    }
+    for Turn {
+        direction,
+        old,
+        new,
+    } in turns
+    {
+        let (was, is) = (old.phrase(), new.phrase());
+        writeln!(
+            out,
+            "    {direction}: was {}, {was}\n{:14}now {}, {is}",
+            old.verdict, "", new.verdict
+        )?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workloads {
+                namespace,
+                labels,
+                names,
+                of,
+            } => {
+                let labels: Vec<_> = labels
+                    .iter()
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect();
+                match (labels.is_empty(), names.as_slice()) {
+                    (true, [name]) => return f.write_str(name),
+                    (true, _) => write!(f, "{namespace}/ without labels")?,
+                    (false, _) => write!(f, "{namespace}/{}", labels.join(","))?,
+                }
+                if names.len() == *of {
+                    write!(f, " ({of})")
+                } else {
+                    write!(f, " ({} of {of})", names.len())
+                }
+            }
+            Self::Nodes { names } => {
+                let names: Vec<_> = names.iter().map(|name| format!("node/{name}")).collect();
+                f.write_str(&names.join(", "))
+            }
+            Self::Service { name } => write!(f, "service/{name}"),
+            Self::Addresses { blocks } => {
+                let blocks: Vec<_> = blocks.iter().map(ToString::to_string).collect();
+                f.write_str(&blocks.join("; "))
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    connection::Reason,
+    example,
+    explain::explain,
+    model::{Change, Direction, ObjectName, PolicyId, PolicyKind},
+    strategies,
+};
+
+fn texts(world: &World, from: &str, to: &str, port: &str) -> Vec<String> {
+    let end = |text| End::parse(world, text).unwrap();
+    let (from, to, port) = (end(from), end(to), port.parse().unwrap());
+    let perspective = Perspective::default();
+    let explained = explain(world, &Reference(world), &from, &to, port, perspective).unwrap();
+    explained
+        .counterfactual
+        .into_iter()
+        .flat_map(|found| found.changes)
+        .map(|step| step.text)
+        .collect()
+}
+
+#[test]
+fn a_denied_connection_is_told_what_is_missing() {
+    let world = example::world();
+    for (from, port, expected) in [
+        (
+            "shop/web",
+            "TCP/80",
+            "add to NetworkPolicy shop/api ingress[0] the port TCP/80",
+        ),
+        (
+            "shop/web",
+            "ICMP",
+            "add to NetworkPolicy shop/api an ingress rule from app=web of namespace shop on every \
+             port",
+        ),
+        (
+            "192.0.2.1",
+            "TCP/8080",
+            "add to NetworkPolicy shop/api an ingress rule from 192.0.2.1/32 on TCP/8080",
+        ),
+        ("shop/v6", "TCP/8080", "label shop/v6 with app=web"),
+    ] {
+        assert_eq!(texts(&world, from, "shop/api", port), [expected]);
+    }
+}
+
+#[test]
+fn a_permitted_connection_is_told_what_permits_it() {
+    let world = example::world();
+    assert_eq!(
+        texts(&world, "shop/web", "shop/api", "TCP/8080"),
+        ["remove rule ingress[0] of NetworkPolicy shop/api"]
+    );
+    assert_eq!(
+        texts(&world, "shop/api", "192.0.2.1", "TCP/1"),
+        [
+            "add a RingfencePolicy of tier Admin and priority 0 that denies shop/api egress to \
+             192.0.2.1/32 on TCP/1"
+        ]
+    );
+    assert!(texts(&world, "shop/api", "10.1.0.1", "TCP/1").is_empty());
+}
+
+#[test]
+fn both_ends_get_an_edit_where_both_deny() {
+    let mut world = example::world();
+    let closed = ObjectName::new("shop", "closed");
+    let mut policy = world.network_policies[&ObjectName::new("shop", "api")]
+        .as_ref()
+        .clone();
+    policy.name = closed.clone();
+    policy.subject = example::is("web");
+    policy.ingress = None;
+    policy.egress = Some(Vec::new());
+    world.apply(&Change::NetworkPolicy(closed, Some(policy.into())));
+    assert_eq!(
+        texts(&world, "shop/web", "shop/api", "TCP/80"),
+        [
+            "add to NetworkPolicy shop/closed an egress rule to app=api of namespace shop on \
+             TCP/80",
+            "add to NetworkPolicy shop/api ingress[0] the port TCP/80"
+        ]
+    );
+}
+
+#[test]
+fn a_step_is_json_with_its_words() {
+    let rule = crate::question::RuleId {
+        policy: PolicyId::cluster_wide(PolicyKind::ClusterNetworkPolicy, "x"),
+        direction: Direction::Egress,
+        index: 1,
+    };
+    assert_eq!(
+        serde_json::to_value(Step::new(Edit::RemoveRule { rule })).unwrap(),
+        serde_json::json!({
+            "change": "remove-rule",
+            "rule": {
+                "policy": {"kind": "ClusterNetworkPolicy", "name": "x"},
+                "direction": "egress",
+                "index": 1
+            },
+            "text": "remove rule egress[1] of ClusterNetworkPolicy x"
+        })
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_said_turns_the_verdict_round(
+        (world, _, questions) in strategies::world_and_questions(),
+    ) {
+        for question in questions.iter().take(24) {
+            let subject = match &question.subject {
+                crate::model::SubjectName::Workload(name) => End::Workload(name.clone()),
+                crate::model::SubjectName::Node(name) => End::Node(name.clone()),
+            };
+            let peer = End::Address(question.peer);
+            let (from, to) = match question.direction {
+                Direction::Ingress => (peer, subject),
+                Direction::Egress => (subject, peer),
+            };
+            let port = Port { protocol: question.protocol, number: question.port };
+            let perspective = Perspective { view: question.view, at: question.at };
+            let Ok(connection) = Connection::new(&world, &from, &to, port, perspective) else {
+                continue;
+            };
+            let outcome = connection.judge(&world, &Reference(&world));
+            let asked = Asked { from: &from, to: &to, port };
+            let Some(found) = Counterfactual::find(&world, perspective, asked) else {
+                // A port that no rule can list apart, and what policy has no say about.
+                let unlisted = matches!(port.protocol, 6 | 17 | 132) && port.number == 0;
+                let beyond = [&outcome.egress, &outcome.ingress].into_iter().all(|side| {
+                    matches!(
+                        side.reason,
+                        Reason::Itself | Reason::NoSubject | Reason::OwnAddress | Reason::OwnNode
+                    ) || side.kind == Some(PolicyKind::Failsafe)
+                });
+                // Frontends behind a frontend can not be asked about one by one.
+                let entangled = connection.backends.iter().any(|one| !one.stands_alone);
+                prop_assert!(unlisted || beyond || entangled, "{:?} {:?}", question, outcome);
+                continue;
+            };
+            prop_assert_ne!(found.verdict, outcome.verdict);
+            let (mut changed, mut later) = (world.clone(), perspective);
+            for step in &found.changes {
+                step.edit.apply(&mut changed, &mut later);
+            }
+            let again = Connection::new(&changed, &from, &to, port, later).unwrap();
+            prop_assert_eq!(again.verdict(&Reference(&changed)), found.verdict, "{:?}", found);
+        }
+    }
+}
