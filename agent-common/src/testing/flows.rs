@@ -8,7 +8,7 @@ use crate::{
     shared::Shared,
 };
 
-/// Flows by key. One that is taken out stays readable until [`Flows::clear`].
+/// Flows by key. One that is taken out stays readable until the table is cleared.
 #[derive(Debug)]
 pub struct Flows<A> {
     places: RefCell<BTreeMap<FlowKey<A>, usize>>,
