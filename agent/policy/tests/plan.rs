@@ -266,9 +266,11 @@ fn fresh(compiled: &Compiled, endpoints: &BTreeMap<u16, SubjectName>) -> Kernel 
     kernel
 }
 
-/// A world, and changes that lead from it to another one in several batches.
+/// A world, another one, and changes that lead from the first to the second: in batches, in any
+/// order, by way of a third world, and some of them more than once.
 fn increments() -> impl Strategy<Value = (World, World, Vec<Vec<WorldChange>>)> {
-    (world(), world(), any::<[bool; 3]>(), any::<u64>()).prop_map(|(old, other, same, seed)| {
+    let worlds = (world(), world(), world());
+    (worlds, any::<[bool; 3]>(), any::<u64>()).prop_map(|((old, other, third), same, seed)| {
         let mut new = other;
         let [workloads, policies, services] = same;
         if workloads {
@@ -283,15 +285,44 @@ fn increments() -> impl Strategy<Value = (World, World, Vec<Vec<WorldChange>>)> 
         if services {
             new.services.clone_from(&old.services);
         }
-        let mut batches: Vec<Vec<WorldChange>> = vec![Vec::new(); 1 + (seed % 4) as usize];
-        let mut seed = seed;
-        for change in new.changes_from(&old) {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let batch = (seed >> 33) as usize % batches.len();
-            batches[batch].push(change);
+        let mut dice = Dice(seed);
+        let mut batches = Vec::new();
+        if dice.roll(2) == 0 {
+            batches.extend(scattered(&mut dice, third.changes_from(&old)));
+            batches.extend(scattered(&mut dice, new.changes_from(&third)));
+        } else {
+            batches.extend(scattered(&mut dice, new.changes_from(&old)));
         }
         (old, new, batches)
     })
+}
+
+/// Changes in one to four batches, a quarter of them also in a later one: it says the same again.
+fn scattered(dice: &mut Dice, changes: Vec<WorldChange>) -> Vec<Vec<WorldChange>> {
+    let mut batches: Vec<Vec<WorldChange>> = vec![Vec::new(); 1 + dice.roll(4)];
+    for change in changes {
+        let batch = dice.roll(batches.len());
+        if dice.roll(4) == 0 {
+            let last = batches.len() - 1;
+            batches[last].push(change.clone());
+        }
+        let at = dice.roll(batches[batch].len() + 1);
+        batches[batch].insert(at, change);
+    }
+    batches
+}
+
+/// Numbers that follow from a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        let Self(state) = self;
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(*state >> 33).unwrap() % sides
+    }
 }
 
 /// What tables say, whatever the numbers in them.

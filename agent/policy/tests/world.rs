@@ -153,3 +153,22 @@ fn problems_between_files_name_both() {
         ]
     );
 }
+
+#[test]
+fn the_order_of_files_and_of_documents_does_not_matter() {
+    let text = include_str!("good/plain-host.yaml");
+    let parts: Vec<&str> = text.split("\n---\n").collect();
+    assert!(parts.len() > 3);
+    let world = |parts: Vec<&str>| {
+        let files = parts.into_iter().map(|text| InputFile {
+            name: Arc::from("part.yaml"),
+            bytes: text.as_bytes().to_vec(),
+        });
+        let loaded = load(files);
+        assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+        format!("{:?}", loaded.world)
+    };
+    let forwards = world(parts.clone());
+    let backwards = world(parts.into_iter().rev().collect());
+    assert_eq!(forwards, backwards);
+}
