@@ -237,7 +237,8 @@ impl Controller {
         };
         let clock = self.timekeeper.read();
         let held = &self.engine.programmed().port_tables;
-        let compiler = match compiler {
+        let is_kept = compiler.is_some();
+        let mut compiler = match compiler {
             Some(mut compiler) => {
                 compiler.apply(&world.changes_from(compiler.world()), held);
                 compiler.set_scope(scope, held);
@@ -246,12 +247,19 @@ impl Controller {
             }
             None => Compiler::new(&world, scope, held, clock),
         };
+        let delta = compiler.take_delta();
         let tables = compiler.compiled();
         let local = local(tables);
         let capacity = self.engine.capacity().endpoints;
         let assignment = self.registry.assign(local.into_iter(), capacity)?;
         let endpoints = assignment.endpoints().clone();
-        let plan = Plan::new(self.engine.programmed(), tables, &endpoints);
+        let programmed = self.engine.programmed();
+        // A compiler that was kept has been followed to its last delta: nothing else can differ.
+        let plan = if is_kept {
+            Plan::of_delta(programmed, tables, &endpoints, &delta)
+        } else {
+            Plan::new(programmed, tables, &endpoints)
+        };
 
         plan.check(self.engine.programmed(), self.engine.capacity())
             .map_err(crate::datapath::sync::ApplyError::Overflow)
