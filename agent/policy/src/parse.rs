@@ -18,7 +18,7 @@ mod name_table;
 mod names;
 mod nearest;
 mod network_policy;
-mod policy_test;
+pub(crate) mod policy_test;
 mod port;
 mod reader;
 mod ringfence_policy;

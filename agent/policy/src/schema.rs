@@ -7,6 +7,7 @@
 mod common;
 mod name_table;
 mod policy;
+mod policy_test;
 mod workload;
 
 use std::fmt;
@@ -21,6 +22,7 @@ pub enum Kind {
     Workload,
     RingfencePolicy,
     NameTable,
+    PolicyTest,
 }
 
 /// The schema of one kind.
@@ -56,13 +58,19 @@ pub fn of_all() -> Value {
 // === impl Kind ===
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Workload, Self::RingfencePolicy, Self::NameTable];
+    pub const ALL: [Self; 4] = [
+        Self::Workload,
+        Self::RingfencePolicy,
+        Self::NameTable,
+        Self::PolicyTest,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Workload => "Workload",
             Self::RingfencePolicy => "RingfencePolicy",
             Self::NameTable => "NameTable",
+            Self::PolicyTest => "PolicyTest",
         }
     }
 
@@ -73,6 +81,7 @@ impl Kind {
                 "A ranked policy about workloads, units, cgroups or whole nodes."
             }
             Self::NameTable => "The addresses that names of the DNS stand for.",
+            Self::PolicyTest => "What is expected and asserted of the policies beside it.",
         }
     }
 
@@ -82,6 +91,7 @@ impl Kind {
             Self::Workload => ("namespacedMetadata", workload::spec()),
             Self::RingfencePolicy => ("clusterMetadata", policy::spec()),
             Self::NameTable => ("clusterMetadata", name_table::spec()),
+            Self::PolicyTest => ("clusterMetadata", policy_test::spec()),
         };
         json!({
             "title": self.name(),
@@ -103,6 +113,7 @@ impl Kind {
             Self::Workload => workload::definitions(),
             Self::RingfencePolicy => policy::definitions(),
             Self::NameTable => name_table::definitions(),
+            Self::PolicyTest => policy_test::definitions(),
         };
         own.into_iter()
             .map(|(name, schema)| (name.to_owned(), schema))

@@ -7,13 +7,17 @@ use std::{
 };
 
 /// Texts of the sources that look like codes.
-const NO_CODES: [&str; 3] = [
+const NO_CODES: [&str; 6] = [
     // How serde writes the names of variants.
     "kebab-case",
     // The end of an annotation's name.
     "approved-by",
     // A format of JSON Schema.
     "date-time",
+    // Labels that Kubernetes itself gives to replicas.
+    "controller-revision-hash",
+    "pod-template-generation",
+    "pod-template-hash",
 ];
 
 fn root() -> PathBuf {

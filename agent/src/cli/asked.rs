@@ -10,7 +10,7 @@ use agent_policy::{
 use clap::{Args, ValueEnum};
 
 use crate::{
-    cli::policy::{Input, world_of},
+    cli::policy::{Input, Settings, world_of},
     config::DEFAULT_SOCKET,
     control::client,
     flow::clock::WallTime,
@@ -30,6 +30,8 @@ pub(crate) struct Asked {
     /// Ask about what the running agent enforces, instead of files
     #[arg(long, conflicts_with = "paths")]
     live: bool,
+    #[command(flatten)]
+    settings: Settings,
     #[command(flatten)]
     agent: Agent,
     #[command(flatten)]
@@ -75,7 +77,7 @@ impl Asked {
         if self.live {
             self.agent.world()
         } else {
-            world_of(&Input::of(self.paths.clone()).parse())
+            world_of(&Input::of(self.paths.clone()).parse(), &self.settings)
         }
     }
 

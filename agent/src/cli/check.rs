@@ -18,14 +18,15 @@ use std::{
 
 use agent_policy::{
     diagnostic::{Diagnostic, Severity},
-    load::{ParsedFile, assemble},
+    load::{ParsedFile, assemble_with},
+    model::Failsafe,
 };
 use serde::Serialize;
 
 use crate::{
     cli::{
         output::{self, Format},
-        policy::Input,
+        policy::{Input, Settings},
     },
     exit::Answer,
 };
@@ -35,6 +36,8 @@ use crate::{
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     input: Input,
+    #[command(flatten)]
+    settings: Settings,
     #[arg(short, long, value_name = "FORMAT", default_value_t, value_enum)]
     output: Format,
     /// Exit with 1 if there are warnings; notes do not count
@@ -54,10 +57,11 @@ struct Report {
 pub(crate) fn run(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<Answer> {
     let CheckArgs {
         input,
+        settings,
         output,
         strict,
     } = args;
-    let report = Report::new(input.parse());
+    let report = Report::new(input.parse(), settings.failsafe()?);
     output::unless_closed(match output {
         Format::Human => write!(out, "{report}"),
         Format::Json => output::json(&report, out),
@@ -71,9 +75,9 @@ pub(crate) fn run(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<Answ
 }
 
 impl Report {
-    fn new(parsed: Vec<ParsedFile>) -> Self {
+    fn new(parsed: Vec<ParsedFile>, failsafe: Vec<Failsafe>) -> Self {
         let files = parsed.len();
-        let (_, between) = assemble(&parsed);
+        let (_, between) = assemble_with(&parsed, failsafe);
         let mut diagnostics: Vec<_> = parsed
             .into_iter()
             .flat_map(|file| file.diagnostics)
@@ -177,6 +181,20 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["notes"], 1);
         assert_eq!(json["diagnostics"][0]["severity"], "note");
+    }
+
+    #[test]
+    fn settings_tell_what_no_policy_can_deny() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = folder.path().join("settings.yaml");
+        std::fs::write(&settings, "failsafe: {managementCidrs: [192.0.2.0/24]}\n").unwrap();
+        let policy = "apiVersion: ringfence.io/v1alpha1\nkind: RingfencePolicy\n\
+                      metadata: {name: p}\nspec: {tier: Admin, priority: 1, subject: {nodes: {}}, \
+                      ingress: [{action: Deny, ports: [{tcp: {port: 22}}]}]}\n";
+        let (_, without) = checked(policy, &[]);
+        assert!(!without.contains("denies-failsafe"), "{without}");
+        let (_, with) = checked(policy, &["--config", settings.to_str().unwrap()]);
+        assert!(with.contains("[denies-failsafe]"), "{with}");
     }
 
     #[test]

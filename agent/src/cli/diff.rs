@@ -12,7 +12,7 @@ use crate::{
     cli::{
         asked::{Agent, Look},
         output::{self, Format},
-        policy::{Input, world_of},
+        policy::{Input, Settings, world_of},
     },
     exit::Answer,
 };
@@ -43,6 +43,8 @@ pub(crate) struct DiffArgs {
     #[arg(long, requires = "paths")]
     live: bool,
     #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
     agent: Agent,
     #[command(flatten)]
     look: Look,
@@ -53,18 +55,22 @@ pub(crate) struct DiffArgs {
 impl DiffArgs {
     pub(crate) fn run(&self, out: &mut impl Write) -> anyhow::Result<Answer> {
         let (old, new) = if self.live {
-            (self.agent.world()?, world(None, &self.paths)?)
+            (
+                self.agent.world()?,
+                world(None, &self.paths, &self.settings)?,
+            )
         } else {
-            let of = |path: &Option<PathBuf>| world(path.as_deref(), &self.paths);
+            let of = |path: &Option<PathBuf>| world(path.as_deref(), &self.paths, &self.settings);
             (of(&self.old)?, of(&self.new)?)
         };
         compare(&old, &new, self.look.perspective(), self.output, out)
     }
 }
 
-fn world(one: Option<&Path>, others: &[PathBuf]) -> anyhow::Result<World> {
+fn world(one: Option<&Path>, others: &[PathBuf], settings: &Settings) -> anyhow::Result<World> {
     let paths = one.map(Path::to_owned).into_iter();
-    world_of(&Input::of(paths.chain(others.iter().cloned()).collect()).parse())
+    let input = Input::of(paths.chain(others.iter().cloned()).collect());
+    world_of(&input.parse(), settings)
 }
 
 fn compare(

@@ -4,13 +4,14 @@ use std::{io, path::PathBuf};
 
 use agent_policy::{
     compiled::Everywhere,
-    load::{ParsedFile, assemble},
-    model::World,
+    load::{ParsedFile, assemble_with},
+    model::{Failsafe, World},
 };
 use clap::{Args, Subcommand};
 
 use crate::{
     cli::{check, diff, explain, matrix, test},
+    config::{Config, ConfigError, RawConfig},
     exit::Answer,
     source::files,
 };
@@ -38,6 +39,15 @@ pub(crate) struct Input {
     /// Policy and inventory: a file, a folder, or - for standard input. May be repeated.
     #[arg(short = 'f', long = "file", value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
+}
+
+/// The settings of the agent that the policies are for.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Settings {
+    /// Settings file of the agent, for its `failsafe`; the failsafe that `run` has without, if left
+    /// out
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 impl PolicyCommand {
@@ -72,9 +82,17 @@ impl Input {
     }
 }
 
-/// The world that files describe; what is wrong with them goes to standard error.
-pub(crate) fn world_of(files: &[ParsedFile]) -> anyhow::Result<World> {
-    let (world, between) = assemble(files);
+impl Settings {
+    pub(crate) fn failsafe(&self) -> Result<Vec<Failsafe>, ConfigError> {
+        let Self { config } = self;
+        let config = Config::load(config.as_deref(), RawConfig::default())?;
+        Ok(config.failsafe.rules())
+    }
+}
+
+/// The world that files and settings describe; what is wrong with them goes to standard error.
+pub(crate) fn world_of(files: &[ParsedFile], settings: &Settings) -> anyhow::Result<World> {
+    let (world, between) = assemble_with(files, settings.failsafe()?);
     let errors: Vec<_> = files
         .iter()
         .flat_map(|file| &file.diagnostics)

@@ -27,6 +27,8 @@ enum Spelled {
     RingfencePolicy,
     #[value(name = "NameTable")]
     NameTable,
+    #[value(name = "PolicyTest")]
+    PolicyTest,
 }
 
 /// Writes the schema to `out`.
@@ -50,6 +52,7 @@ impl From<Spelled> for Kind {
             Spelled::Workload => Self::Workload,
             Spelled::RingfencePolicy => Self::RingfencePolicy,
             Spelled::NameTable => Self::NameTable,
+            Spelled::PolicyTest => Self::PolicyTest,
         }
     }
 }

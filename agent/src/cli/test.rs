@@ -19,7 +19,7 @@ use crate::{
     cli::{
         asked::{Agent, Look},
         output::{self, Format},
-        policy::{Input, world_of},
+        policy::{Input, Settings, world_of},
     },
     exit::Answer,
 };
@@ -31,6 +31,8 @@ use crate::{
 pub(crate) struct TestArgs {
     #[command(flatten)]
     input: Input,
+    #[command(flatten)]
+    settings: Settings,
     #[command(flatten)]
     look: Look,
     #[arg(short, long, value_name = "FORMAT", default_value_t, value_enum)]
@@ -60,6 +62,8 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     live: bool,
     #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
     agent: Agent,
     #[command(flatten)]
     look: Look,
@@ -80,11 +84,12 @@ impl TestArgs {
     pub(crate) fn run(&self, out: &mut impl Write) -> anyhow::Result<Answer> {
         let Self {
             input,
+            settings,
             look,
             output,
         } = self;
         let files = input.parse();
-        let world = world_of(&files)?;
+        let world = world_of(&files, settings)?;
         let report = policy_test::run(&world, tests(&files), look.perspective());
         let Report {
             passed,
@@ -112,7 +117,7 @@ impl TestArgs {
 impl VerifyArgs {
     pub(crate) fn run(&self, out: &mut impl Write) -> anyhow::Result<Answer> {
         let files = Input::of(self.paths.clone()).parse();
-        let of_files = world_of(&files)?;
+        let of_files = world_of(&files, &self.settings)?;
         let world = if self.live {
             self.agent.world()?
         } else {

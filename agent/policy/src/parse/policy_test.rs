@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// Of the name of an assertion, in characters.
-const MAX_NAME: usize = 200;
+pub(crate) const MAX_NAME: usize = 200;
 
-const VIEWS: Choice<View> = Choice::new(
+pub(crate) const VIEWS: Choice<View> = Choice::new(
     "view",
     "unknown-view",
     &[
@@ -33,13 +33,13 @@ const VIEWS: Choice<View> = Choice::new(
     ],
 );
 
-const VERDICTS: Choice<Verdict> = Choice::new(
+pub(crate) const VERDICTS: Choice<Verdict> = Choice::new(
     "verdict",
     "unknown-verdict",
     &[("allow", Verdict::Allow), ("deny", Verdict::Deny)],
 );
 
-const REACHES: Choice<Reach> = Choice::new(
+pub(crate) const REACHES: Choice<Reach> = Choice::new(
     "reach",
     "unknown-reach",
     &[("never", Reach::Never), ("always", Reach::Always)],

@@ -190,6 +190,56 @@ pub(super) fn cgroup() -> Definition {
     ("cgroup", schema)
 }
 
+pub(super) fn workloads() -> Definition {
+    let schema = json!({
+        "description": "Pods and workloads; a selector that is left out selects all.",
+        "type": "object",
+        "properties": {
+            "namespaceSelector": reference("selector"),
+            "selector": reference("selector"),
+        },
+        "additionalProperties": false,
+    });
+    ("workloads", schema)
+}
+
+pub(super) fn block() -> Definition {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "block": reference("prefix"),
+            "except": {
+                "description": "Strictly within `block`.",
+                "type": "array",
+                "items": reference("prefix"),
+            },
+        },
+        "required": ["block"],
+        "additionalProperties": false,
+    });
+    ("block", schema)
+}
+
+pub(super) fn time() -> Definition {
+    let schema = json!({
+        "description": "RFC 3339.",
+        "type": "string",
+        "format": "date-time",
+        "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$",
+    });
+    ("time", schema)
+}
+
+/// An object that has no fields.
+pub(super) fn empty(description: &str) -> Value {
+    json!({
+        "description": description,
+        "type": "object",
+        "properties": {},
+        "additionalProperties": false,
+    })
+}
+
 /// A name of the DNS, with at least two labels.
 pub(super) fn domain_pattern() -> String {
     format!(r"({DOMAIN_LABEL}\.)+{DOMAIN_LABEL}\.?")

@@ -83,15 +83,6 @@ fn subject() -> Value {
 }
 
 pub(super) fn definitions() -> Vec<Definition> {
-    let workloads = json!({
-        "description": "Pods and workloads; a selector that is left out selects all.",
-        "type": "object",
-        "properties": {
-            "namespaceSelector": reference("selector"),
-            "selector": reference("selector"),
-        },
-        "additionalProperties": false,
-    });
     let mut definitions = vec![
         common::cluster_metadata(),
         common::name(),
@@ -104,7 +95,9 @@ pub(super) fn definitions() -> Vec<Definition> {
         common::prefix(),
         common::unit(),
         common::cgroup(),
-        ("workloads", workloads),
+        common::workloads(),
+        common::block(),
+        common::time(),
     ];
     definitions.extend(when::definitions());
     definitions.extend(rule::definitions());

@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Definition, common::domain_pattern, line, one_of, reference};
+use super::{
+    Definition,
+    common::{domain_pattern, empty},
+    line, one_of, reference,
+};
 use crate::{
     model::Direction,
     parse::{
@@ -67,29 +71,11 @@ fn rule(direction: Direction) -> Value {
 }
 
 fn peer(direction: Direction) -> Value {
-    let block = json!({
-        "type": "object",
-        "properties": {
-            "block": reference("prefix"),
-            "except": {
-                "description": "Strictly within `block`.",
-                "type": "array",
-                "items": reference("prefix"),
-            },
-        },
-        "required": ["block"],
-        "additionalProperties": false,
-    });
     let mut properties = json!({
         "workloads": reference("workloads"),
-        "cidr": block,
+        "cidr": reference("block"),
         "nodes": {"description": "Every address of these nodes.", "$ref": "#/$defs/selector"},
-        "ownNode": {
-            "description": "The node that the subject runs on.",
-            "type": "object",
-            "properties": {},
-            "additionalProperties": false,
-        },
+        "ownNode": empty("The node that the subject runs on."),
     });
     if let (Direction::Egress, Value::Object(properties)) = (direction, &mut properties) {
         let domain = json!({

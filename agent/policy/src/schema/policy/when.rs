@@ -7,7 +7,7 @@ use crate::{model::Schedule, parse::choice::DAYS};
 
 const CLOCK: &str = "([01][0-9]|2[0-3]):[0-5][0-9]";
 
-pub(super) fn definitions() -> [Definition; 4] {
+pub(super) fn definitions() -> [Definition; 3] {
     let when = json!({
         "description": "All parts must hold; outside of its time, it does not exist.",
         "type": "object",
@@ -18,12 +18,6 @@ pub(super) fn definitions() -> [Definition; 4] {
         },
         "minProperties": 1,
         "additionalProperties": false,
-    });
-    let time = json!({
-        "description": "RFC 3339.",
-        "type": "string",
-        "format": "date-time",
-        "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$",
     });
     let schedule = json!({
         "description": "Hours of days of every week.",
@@ -62,10 +56,5 @@ pub(super) fn definitions() -> [Definition; 4] {
         "required": ["days", "from", "to"],
         "additionalProperties": false,
     });
-    [
-        ("when", when),
-        ("time", time),
-        ("schedule", schedule),
-        ("window", window),
-    ]
+    [("when", when), ("schedule", schedule), ("window", window)]
 }
