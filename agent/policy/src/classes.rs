@@ -163,6 +163,11 @@ impl<'w> State<'w> {
 // === impl Who ===
 
 impl Who {
+    /// Nothing comes from the address of a Service.
+    fn may_begin(&self) -> bool {
+        !matches!(self, Self::Service(..))
+    }
+
     fn addresses(&self, world: &World) -> BTreeSet<IpAddr> {
         match self {
             Self::Workload(name) => world
@@ -259,10 +264,7 @@ impl<T: Clone + Ord> Universe<T> {
     /// All pairs of classes that could be ends of one connection, at least one of them known.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&Class<T>, &Class<T>)> {
         self.classes.iter().flat_map(move |from| {
-            let is_source = from
-                .members
-                .iter()
-                .any(|(who, _)| !matches!(who, Who::Service(..)));
+            let is_source = from.members.iter().any(|(who, _)| who.may_begin());
             let to = self.classes.iter().filter(move |to| {
                 is_source && from.is_v4 == to.is_v4 && (from.is_known() || to.is_known())
             });
@@ -319,12 +321,18 @@ impl<T> Class<T> {
         members.any(|(who, _)| matches!(who, Who::Workload(_) | Who::Node(_)))
     }
 
-    /// A member, and one of the other class that is not the same.
+    /// A member that may begin a connection, and one of the other class that is not the same.
+    ///
+    /// A member stands in a class once for each of its addresses, so that two of them may be one.
     pub(crate) fn example<'c, U>(&'c self, to: &'c Class<U>) -> Option<(&'c Member, &'c Member)> {
-        self.members
-            .iter()
-            .take(2)
-            .find_map(|from| Some((from, to.members.iter().find(|to| to.0 != from.0)?)))
+        let mut sources = self.members.iter().filter(|(who, _)| who.may_begin());
+        let first = sources.next()?;
+        if let Some(other) = to.members.iter().find(|to| to.0 != first.0) {
+            return Some((first, other));
+        }
+        // All of the other class is that one: anybody else will do.
+        let other = sources.find(|from| from.0 != first.0)?;
+        Some((other, to.members.first()?))
     }
 }
 

@@ -57,6 +57,35 @@ fn what_is_closed_is_proved_to_be() {
 }
 
 #[test]
+fn a_workload_with_many_addresses_does_not_hide_another() {
+    let text = "
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: ringfence.io/v1alpha1, kind: Workload, metadata: {namespace: shop, name: a}, \
+   spec: {addresses: [10.1.0.1, 10.1.0.2, 10.9.9.9]}}
+- {apiVersion: ringfence.io/v1alpha1, kind: Workload, metadata: {namespace: shop, name: b}, \
+   spec: {addresses: [10.1.0.5]}}
+- {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: p}, \
+   spec: {podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.9.0.0/16}}]}]}}
+";
+    let file = crate::load::InputFile {
+        name: "t.yaml".into(),
+        bytes: text.as_bytes().to_vec(),
+    };
+    let world = crate::load::load([file]).world;
+    let anybody = || {
+        Ends::Listed(vec![EndsPart::Workloads {
+            namespaces: Selector::default(),
+            workloads: Selector::default(),
+        }])
+    };
+    let claim = assertion(Reach::Never, anybody(), anybody(), PortSet::every());
+    let proofs = verify(&world, Perspective::default(), &[claim]);
+    assert!(!proofs[0].holds, "b reaches 10.9.9.9, an address of a");
+}
+
+#[test]
 fn always_is_about_each_of_them() {
     let port = crate::classes::PortRange::one("TCP/8080".parse().unwrap());
     let ports = || PortSet::of(&[port]);
