@@ -155,13 +155,15 @@ impl Program {
             first: frontend.port,
             last: frontend.port,
         }));
-        let backends = translated.values().flatten().map(|(walk, _)| walk);
-        let mut times: Vec<Time> = std::iter::once(&own)
-            .chain(backends)
-            .flat_map(Walk::changes)
-            .collect();
+        let backends = || translated.values().flatten().map(|(walk, _)| walk);
+        let walks = || std::iter::once(&own).chain(backends());
+        // A rule that ends long after the moments of a schedule that are known may uncover it then.
+        let known_until = walks().filter_map(Walk::known_until).min();
+        let mut times: Vec<Time> = walks().flat_map(Walk::changes).collect();
         times.sort_unstable();
         times.dedup();
+        let unknown_from =
+            known_until.and_then(|end| times.iter().find(|time| **time > end).copied());
 
         let outcome = |place, at| match place {
             Place::Port { protocol, port } => translated
@@ -170,7 +172,7 @@ impl Program {
             Place::Unnamed => own.outcome(place, at),
         };
         port_table(&ranges, |place| {
-            decision(&times, clock, |at| outcome(place, at))
+            decision(&times, unknown_from, clock, |at| outcome(place, at))
         })
     }
 
@@ -222,6 +224,13 @@ impl Walk<'_> {
         timings.flat_map(|timing| timing.changes.iter().copied())
     }
 
+    fn known_until(&self) -> Option<Time> {
+        let timings = self.0.iter();
+        timings
+            .filter_map(|(_, step, _)| step.timing.as_ref()?.known_until)
+            .min()
+    }
+
     fn outcome(&self, place: Place, at: Time) -> Outcome {
         let mut from = 0;
         for (index, step, ports) in &self.0 {
@@ -265,17 +274,34 @@ fn every(backends: &[(Walk<'_>, u16)], protocol: u8, at: Time) -> Outcome {
 
 /// What holds now, until when, and what then. What changes once more later is not known to the
 /// tables: they close rather than to permit for too long.
-fn decision(times: &[Time], clock: Clock, outcome: impl Fn(Time) -> Outcome) -> Decision {
+fn decision(
+    times: &[Time],
+    unknown_from: Option<Time>,
+    clock: Clock,
+    outcome: impl Fn(Time) -> Outcome,
+) -> Decision {
     let Outcome { action, rule } = outcome(clock.now);
     let now = Decision::new(action, RuleId(rule));
     let mut next: Option<(Time, Outcome)> = None;
     for time in times {
         let then = outcome(*time);
+        let stale = RuleId::NONE;
+        if unknown_from == Some(*time) {
+            return match next {
+                Some((at, after)) if after.allows() => {
+                    now.until(clock.boot_nanos(at), Action::Stale, stale)
+                }
+                Some((at, after)) => {
+                    now.until(clock.boot_nanos(at), after.action, RuleId(after.rule))
+                }
+                None if then.allows() => now.until(clock.boot_nanos(*time), Action::Stale, stale),
+                None => now.until(clock.boot_nanos(*time), then.action, RuleId(then.rule)),
+            };
+        }
         match next {
             None if then != (Outcome { action, rule }) => next = Some((*time, then)),
             Some((at, after)) if then != after => {
                 if after.allows() {
-                    let stale = RuleId::NONE;
                     return now.until(clock.boot_nanos(at), Action::Stale, stale);
                 }
                 break;

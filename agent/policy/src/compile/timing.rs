@@ -10,12 +10,17 @@ use crate::model::{Schedule, Time, Weekday, When, Window};
 /// week it is looked at, and be there a change of the clocks between.
 const HORIZON_DAYS: i64 = 15;
 
+/// A week less than the horizon.
+const KNOWN_SECONDS: i64 = (HORIZON_DAYS - 8) * 86_400;
+
 /// Several conditions that must all hold, such as those of a policy and of its rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Timing {
     conditions: Vec<When>,
     /// Moments after the one it was made for at which it may begin or end to hold, in order.
     pub(super) changes: Vec<Time>,
+    /// Until when a schedule's moments are all among them, with a week to spare; `None` without one.
+    pub(super) known_until: Option<Time>,
 }
 
 impl Timing {
@@ -45,6 +50,10 @@ impl Timing {
         let ends = conditions.iter().filter_map(|when| when.expires).min();
         changes.retain(|change| *change > now && ends.is_none_or(|ends| *change <= ends));
         Some(Arc::new(Self {
+            known_until: conditions
+                .iter()
+                .any(|when| when.schedule.is_some())
+                .then(|| Time::from_unix(from.unix().saturating_add(KNOWN_SECONDS))),
             conditions,
             changes: changes.into_iter().collect(),
         }))
