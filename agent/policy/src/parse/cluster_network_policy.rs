@@ -94,16 +94,10 @@ fn read_spec(mut spec: Object<'_>, uses: &mut Vec<PortUse>) -> Option<Spec> {
     let rank = rank.and_then(|field| CLUSTER_TIERS.read(&field));
     let priority = priority.and_then(|field| tier::priority(&field));
     let subjects = subject.and_then(|field| read_subject(&field));
-    let mut rules = |field: Option<Field<'_>>, direction| {
-        tier::rules(field.as_ref(), MAX_RULES, |item| {
-            rule(item, direction, uses)
-        })
-    };
-    let (ingress, egress) = (
-        rules(ingress, Direction::Ingress),
-        rules(egress, Direction::Egress),
-    );
-    let (ingress, egress) = (ingress?, egress?);
+    let rules = tier::both([ingress, egress], MAX_RULES, |item, direction| {
+        rule(item, direction, uses)
+    });
+    let [ingress, egress] = rules?;
     tier::warn_without_rules(&place, &ingress, &egress);
     Some(Spec {
         tier: rank?,

@@ -86,6 +86,16 @@ pub(super) fn at_most<'n>(field: &Field<'n>, most: usize) -> Option<Vec<Field<'n
     Some(items)
 }
 
+/// What all items were read as. Every one is read, for its problems, although the list is broken
+/// after the first.
+pub(super) fn each<'n, T>(
+    items: &[Field<'n>],
+    read: impl FnMut(&Field<'n>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let read: Vec<Option<T>> = items.iter().map(read).collect();
+    read.into_iter().collect()
+}
+
 /// A number within bounds that are not those of a type.
 pub(super) fn number(
     field: &Field<'_>,

@@ -88,16 +88,10 @@ fn read_spec(mut spec: Object<'_>, source: &Source, uses: &mut Vec<PortUse>) -> 
         }
         (everything(source), everything(source))
     } else {
-        let mut rules = |field: Option<Field<'_>>, direction| {
-            tier::rules(field.as_ref(), usize::MAX, |item| {
-                rule(item, direction, uses)
-            })
-        };
-        let (ingress, egress) = (
-            rules(ingress, Direction::Ingress),
-            rules(egress, Direction::Egress),
-        );
-        let (ingress, egress) = (ingress?, egress?);
+        let rules = tier::both([ingress, egress], usize::MAX, |item, direction| {
+            rule(item, direction, uses)
+        });
+        let [ingress, egress] = rules?;
         tier::warn_without_rules(&place, &ingress, &egress);
         (ingress, egress)
     };

@@ -22,8 +22,20 @@ pub(super) fn priority(field: &Field<'_>) -> Option<u16> {
     form::number(field, "invalid-priority", "priority", (0, MAX_PRIORITY))
 }
 
-/// Every rule is read, for its problems, although the policy is broken after the first.
-pub(super) fn rules(
+/// The rules of both directions, ingress first.
+pub(super) fn both(
+    [ingress, egress]: [Option<Field<'_>>; 2],
+    most: usize,
+    mut read: impl FnMut(&Field<'_>, Direction) -> Option<TierRule>,
+) -> Option<[Vec<TierRule>; 2]> {
+    let ingress = rules(ingress.as_ref(), most, |item| {
+        read(item, Direction::Ingress)
+    });
+    let egress = rules(egress.as_ref(), most, |item| read(item, Direction::Egress));
+    Some([ingress?, egress?])
+}
+
+fn rules(
     field: Option<&Field<'_>>,
     most: usize,
     read: impl FnMut(&Field<'_>) -> Option<TierRule>,
@@ -31,8 +43,7 @@ pub(super) fn rules(
     let Some(field) = field else {
         return Some(Vec::new());
     };
-    let read: Vec<_> = form::at_most(field, most)?.iter().map(read).collect();
-    read.into_iter().collect()
+    form::each(&form::at_most(field, most)?, read)
 }
 
 pub(super) fn warn_without_rules(object: &Field<'_>, ingress: &[TierRule], egress: &[TierRule]) {

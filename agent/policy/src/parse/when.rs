@@ -72,8 +72,7 @@ fn read_schedule(field: &Field<'_>) -> Option<Schedule> {
     let zone = zone.and_then(|field| zone_name(&field));
     let windows = windows.and_then(|field| {
         let items = form::items(&field, None)?;
-        let read: Vec<_> = items.iter().map(window).collect();
-        read.into_iter().collect::<Option<Vec<_>>>()
+        form::each(&items, window)
     });
     Some(Schedule {
         zone: zone?,

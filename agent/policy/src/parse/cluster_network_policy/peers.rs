@@ -69,14 +69,10 @@ pub(super) fn read(
         understood: Understood::All,
         port_names: PortNames::Possible,
     };
-    let mut broken = false;
-    for item in form::items(field, Some(MAX_PEERS))? {
-        match peer(&item, direction, action, &mut list) {
-            Some(peers) => list.listed.extend(peers),
-            None => broken = true,
-        }
-    }
-    (!broken).then_some(list)
+    let items = form::items(field, Some(MAX_PEERS))?;
+    let listed = form::each(&items, |item| peer(item, direction, action, &mut list))?;
+    list.listed = listed.into_iter().flatten().collect();
+    Some(list)
 }
 
 fn peer(

@@ -28,15 +28,8 @@ const FORMS: [(&str, Form); 4] = [
 const PORTS: [(&str, PortForm); 2] = [("number", PortForm::Number), ("range", PortForm::Range)];
 
 pub(super) fn read(field: &Field<'_>, names: PortNames, uses: &mut Vec<PortUse>) -> Option<Ports> {
-    let mut ports = Vec::new();
-    let mut broken = false;
-    for item in form::items(field, Some(MAX_PROTOCOLS))? {
-        match protocol(&item, names, uses) {
-            Some(port) => ports.push(port),
-            None => broken = true,
-        }
-    }
-    (!broken).then_some(Ports::Listed(ports))
+    let items = form::items(field, Some(MAX_PROTOCOLS))?;
+    form::each(&items, |item| protocol(item, names, uses)).map(Ports::Listed)
 }
 
 fn protocol(field: &Field<'_>, names: PortNames, uses: &mut Vec<PortUse>) -> Option<PortMatch> {

@@ -55,15 +55,8 @@ pub(super) fn read(
     let side = tier::side(direction);
     let hint = format!("leave `{side}` out to match every peer");
     let rule = Rule { direction, action };
-    let mut peers = Vec::new();
-    let mut broken = false;
-    for item in form::items_or_hint(field, None, Some(&hint))? {
-        match peer(&item, rule) {
-            Some(peer) => peers.push(peer),
-            None => broken = true,
-        }
-    }
-    (!broken).then_some(Peers::Listed(peers))
+    let items = form::items_or_hint(field, None, Some(&hint))?;
+    form::each(&items, |item| peer(item, rule)).map(Peers::Listed)
 }
 
 fn peer(field: &Field<'_>, rule: Rule) -> Option<Peer> {

@@ -24,16 +24,9 @@ const FORMS: [(&str, Form); 7] = [
 ];
 
 pub(super) fn read(field: &Field<'_>, uses: &mut Vec<PortUse>) -> Option<Ports> {
-    let mut ports = Vec::new();
-    let mut broken = false;
     let hint = "leave `ports` out to match every port and protocol";
-    for item in form::items_or_hint(field, None, Some(hint))? {
-        match port_match(&item, uses) {
-            Some(port) => ports.push(port),
-            None => broken = true,
-        }
-    }
-    (!broken).then_some(Ports::Listed(ports))
+    let items = form::items_or_hint(field, None, Some(hint))?;
+    form::each(&items, |item| port_match(item, uses)).map(Ports::Listed)
 }
 
 fn port_match(field: &Field<'_>, uses: &mut Vec<PortUse>) -> Option<PortMatch> {
