@@ -17,27 +17,35 @@ use crate::{
 impl Compiler {
     /// Which policies select which subjects.
     pub(super) fn select(&mut self, agenda: &mut Agenda) {
-        for subject in std::mem::take(&mut agenda.subjects) {
-            let new = if self.is_subject(&subject) {
-                self.selecting(&subject)
+        let changed = agenda.policies.clone();
+        let mut reviewed = std::mem::take(&mut agenda.subjects);
+        for subject in &reviewed {
+            let is_subject = self.is_subject(subject);
+            let new = if is_subject {
+                self.selecting(subject)
             } else {
                 BTreeSet::new()
             };
-            let old = self.selections.remove(&subject).unwrap_or_default();
+            let old = self.selections.remove(subject).unwrap_or_default();
             for id in old.difference(&new) {
-                self.unselect(id, &subject, agenda);
+                self.unselect(id, subject, agenda);
             }
             for id in new.difference(&old) {
-                self.note_selected(id, &subject, agenda);
+                self.note_selected(id, subject, agenda);
             }
-            if self.is_subject(&subject) {
+            if is_subject {
                 self.selections.insert(subject.clone(), new);
             }
-            agenda.assign.insert(subject);
         }
-        for id in agenda.policies.clone() {
-            let subjects: Vec<SubjectName> = self.selections.keys().cloned().collect();
-            for subject in subjects {
+        // Those were asked about every policy; the others, about those that changed.
+        for id in changed {
+            let others: Vec<SubjectName> = self
+                .selections
+                .keys()
+                .filter(|subject| !reviewed.contains(subject))
+                .cloned()
+                .collect();
+            for subject in others {
                 let is_selected = selects(&self.world, &id, &subject);
                 let Some(selected) = self.selections.get_mut(&subject) else {
                     continue;
@@ -53,6 +61,7 @@ impl Compiler {
                 }
             }
         }
+        agenda.assign.append(&mut reviewed);
     }
 
     /// A policy that selects somebody for the first time comes into use.
