@@ -146,16 +146,19 @@ fn selected(world: &World, service: &Service, port: &ServicePort) -> Backends {
         {
             continue;
         }
-        let target = match &port.target {
-            PortName::Number(number) => Some(*number),
+        // Two containers may call different ports the same: each of them may be meant.
+        let targets: BTreeSet<u16> = match &port.target {
+            PortName::Number(number) => BTreeSet::from([*number]),
             PortName::Name(name) => workload
                 .ports
                 .iter()
-                .find(|known| known.name == *name && known.protocol == port.protocol)
-                .map(|known| known.port),
+                .filter(|known| known.name == *name && known.protocol == port.protocol)
+                .map(|known| known.port)
+                .collect(),
         };
-        let Some(target) = target else { continue };
-        found.extend(addresses(world, workload).map(|address| (address, target)));
+        for address in addresses(world, workload) {
+            found.extend(targets.iter().map(|target| (address, *target)));
+        }
     }
     found
 }
