@@ -1,6 +1,10 @@
 //! What one policy set says in one direction: steps in order of rank, and what they come to.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use agent_common::{
     table::Decision,
@@ -57,6 +61,22 @@ pub(super) struct Outcome {
     pub(super) rule: u32,
 }
 
+/// When a program is asked about.
+#[derive(Clone, Copy)]
+enum Moment {
+    At(Time),
+    /// What is permitted then is permitted at any time; what is denied may be so at none.
+    Whenever,
+}
+
+/// The moments at which something may change.
+struct Timeline {
+    clock: Clock,
+    times: BTreeSet<Time>,
+    /// From here on, a schedule may have moments that are not listed.
+    unknown_from: Option<Time>,
+}
+
 /// The steps that have a say about one peer.
 struct Walk<'p>(Vec<(usize, &'p Step, Cow<'p, ResolvedPorts>)>);
 
@@ -77,8 +97,24 @@ impl Outcome {
         rule: RuleId::NONE.0,
     };
 
+    /// What no step of a program can be.
+    const CLOSED: Self = Self {
+        action: Action::Deny,
+        rule: RuleId::NONE.0,
+    };
+
+    const STALE: Self = Self {
+        action: Action::Stale,
+        rule: RuleId::NONE.0,
+    };
+
     fn allows(self) -> bool {
         self.action == Action::Allow
+    }
+
+    fn decision(self) -> Decision {
+        let Self { action, rule } = self;
+        Decision::new(action, RuleId(rule))
     }
 }
 
@@ -159,20 +195,23 @@ impl Program {
         let walks = || std::iter::once(&own).chain(backends());
         // A rule that ends long after the moments of a schedule that are known may uncover it then.
         let known_until = walks().filter_map(Walk::known_until).min();
-        let mut times: Vec<Time> = walks().flat_map(Walk::changes).collect();
-        times.sort_unstable();
-        times.dedup();
-        let unknown_from =
-            known_until.and_then(|end| times.iter().find(|time| **time > end).copied());
-
-        let outcome = |place, at| match place {
-            Place::Port { protocol, port } => translated
-                .get(&FrontendPort { protocol, port })
-                .map_or_else(|| own.outcome(place, at), |to| every(to, protocol, at)),
-            Place::Unnamed => own.outcome(place, at),
+        let times: BTreeSet<Time> = walks().flat_map(Walk::changes).collect();
+        let timeline = Timeline {
+            clock,
+            unknown_from: known_until
+                .and_then(|end| times.iter().find(|time| **time > end).copied()),
+            times,
         };
         port_table(&ranges, |place| {
-            decision(&times, unknown_from, clock, |at| outcome(place, at))
+            timeline.decision(|moment| match place {
+                Place::Port { protocol, port } => translated
+                    .get(&FrontendPort { protocol, port })
+                    .map_or_else(
+                        || own.outcome(place, moment),
+                        |to| every(to, protocol, moment),
+                    ),
+                Place::Unnamed => own.outcome(place, moment),
+            })
         })
     }
 
@@ -231,88 +270,88 @@ impl Walk<'_> {
             .min()
     }
 
-    fn outcome(&self, place: Place, at: Time) -> Outcome {
+    fn outcome(&self, place: Place, moment: Moment) -> Outcome {
         let mut from = 0;
         for (index, step, ports) in &self.0 {
-            let applies = *index >= from
-                && ports.covers(place)
-                && step.timing.as_ref().is_none_or(|timing| timing.holds(at));
+            if *index < from || !ports.covers(place) {
+                continue;
+            }
+            let holds = match (&step.timing, moment, step.effect) {
+                (None, ..) => true,
+                (Some(timing), Moment::At(at), _) => timing.holds(at),
+                // It may not be there.
+                (Some(_), Moment::Whenever, Effect::Decide(outcome)) if outcome.allows() => false,
+                // It may be there, and then permits nothing.
+                (Some(_), Moment::Whenever, _) => return Outcome::CLOSED,
+            };
             match step.effect {
-                Effect::Decide(outcome) if applies => return outcome,
-                Effect::Leave(to) if applies => from = to,
+                Effect::Decide(outcome) if holds => return outcome,
+                Effect::Leave(to) if holds => from = to,
                 Effect::Decide(_) | Effect::Leave(_) => {}
             }
         }
         // The last step of a program decides.
-        Outcome {
-            action: Action::Deny,
-            rule: RuleId::NONE.0,
-        }
+        Outcome::CLOSED
     }
 }
 
 /// The first backend that is denied, or else the first one.
-fn every(backends: &[(Walk<'_>, u16)], protocol: u8, at: Time) -> Outcome {
+fn every(backends: &[(Walk<'_>, u16)], protocol: u8, moment: Moment) -> Outcome {
     let mut first = None;
     for (walk, port) in backends {
         let place = Place::Port {
             protocol,
             port: *port,
         };
-        let outcome = walk.outcome(place, at);
+        let outcome = walk.outcome(place, moment);
         if !outcome.allows() {
             return outcome;
         }
         first.get_or_insert(outcome);
     }
     // A frontend has a backend.
-    first.unwrap_or(Outcome {
-        action: Action::Deny,
-        rule: RuleId::NONE.0,
-    })
+    first.unwrap_or(Outcome::CLOSED)
 }
 
-/// What holds now, until when, and what then. What changes once more later is not known to the
-/// tables: they close rather than to permit for too long.
-fn decision(
-    times: &[Time],
-    unknown_from: Option<Time>,
-    clock: Clock,
-    outcome: impl Fn(Time) -> Outcome,
-) -> Decision {
-    let Outcome { action, rule } = outcome(clock.now);
-    let now = Decision::new(action, RuleId(rule));
-    let mut next: Option<(Time, Outcome)> = None;
-    for time in times {
-        let then = outcome(*time);
-        let stale = RuleId::NONE;
-        if unknown_from == Some(*time) {
-            return match next {
-                Some((at, after)) if after.allows() => {
-                    now.until(clock.boot_nanos(at), Action::Stale, stale)
-                }
-                Some((at, after)) => {
-                    now.until(clock.boot_nanos(at), after.action, RuleId(after.rule))
-                }
-                None if then.allows() => now.until(clock.boot_nanos(*time), Action::Stale, stale),
-                None => now.until(clock.boot_nanos(*time), then.action, RuleId(then.rule)),
-            };
-        }
-        match next {
-            None if then != (Outcome { action, rule }) => next = Some((*time, then)),
-            Some((at, after)) if then != after => {
-                if after.allows() {
-                    return now.until(clock.boot_nanos(at), Action::Stale, stale);
-                }
-                break;
+impl Timeline {
+    /// What holds now, until when, and what then.
+    ///
+    /// What changes once more later has no room in a decision: unless it is permitted whatever the
+    /// time, the tables close rather than to permit for too long.
+    fn decision(&self, outcome: impl Fn(Moment) -> Outcome) -> Decision {
+        let Self {
+            clock,
+            times,
+            unknown_from,
+        } = self;
+        let now = outcome(Moment::At(clock.now));
+        let changes = |at: Time, then: Outcome| {
+            let decision = now.decision();
+            if then == now {
+                return decision;
             }
-            None | Some(_) => {}
+            decision.until(clock.boot_nanos(at), then.action, RuleId(then.rule))
+        };
+        let at_most = |then: Outcome| {
+            if then.allows() && !outcome(Moment::Whenever).allows() {
+                Outcome::STALE
+            } else {
+                then
+            }
+        };
+        let mut next: Option<(Time, Outcome)> = None;
+        for time in times {
+            let then = outcome(Moment::At(*time));
+            if unknown_from.is_some_and(|unknown| *time >= unknown) {
+                let (at, then) = next.unwrap_or((*time, then));
+                return changes(at, at_most(then));
+            }
+            match next {
+                None if then != now => next = Some((*time, then)),
+                Some((at, after)) if then != after => return changes(at, at_most(after)),
+                None | Some(_) => {}
+            }
         }
-    }
-    match next {
-        None => now,
-        Some((at, Outcome { action, rule })) => {
-            now.until(clock.boot_nanos(at), action, RuleId(rule))
-        }
+        next.map_or_else(|| now.decision(), |(at, then)| changes(at, then))
     }
 }
