@@ -35,6 +35,10 @@ pub trait Datapath<A>: Tables<A> {
     fn deny(&self, kind: &DenialKey, length: u32) -> bool;
 
     fn count(&self, endpoint: Endpoint, reason: Reason, length: u32);
+
+    /// The same number, by which whoever follows all ways through the program tells no two of them
+    /// apart: the kernel's verifier.
+    fn opaque(&self, number: u64) -> u64;
 }
 
 /// A packet at a hook.
@@ -368,7 +372,14 @@ fn answer<A: Family, D: Datapath<A>>(
         port: key.responder_port(direction),
         made_here: origin & Flow::MADE_HERE != 0,
     };
-    decide(datapath, &question)
+    unknown(datapath, decide(datapath, &question))
+}
+
+/// The same verdict. A policy has a dozen ways to come to one, and a verifier that remembers which way
+/// it took walks through all that follows as often.
+#[inline(always)]
+fn unknown<A, D: Datapath<A>>(datapath: &D, verdict: Verdict) -> Verdict {
+    Verdict::from_bits(datapath.opaque(verdict.to_bits()))
 }
 
 /// Until when a verdict may be taken from the flow: never, where time alone may change it.
@@ -460,7 +471,7 @@ fn refuse<A: Family, D: Datapath<A>>(
             event.fill(EventKind::Deny, key, &state, sight.ifindex, state.opened);
         });
     }
-    verdict
+    unknown(datapath, verdict)
 }
 
 #[cfg(test)]

@@ -109,6 +109,9 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    const REJECTS: u32 = 40;
+    const TIMED: u32 = 41;
+
     #[inline(always)]
     pub(crate) const fn by_rule(rule: RuleId) -> Self {
         Self::new(Reason::Rule, rule)
@@ -165,6 +168,42 @@ impl Verdict {
     pub const fn is_timed(self) -> bool {
         self.timed
     }
+
+    /// All of it as one number: the rule, the reason in the byte above, then a bit for each of the rest.
+    #[inline(always)]
+    pub(crate) const fn to_bits(self) -> u64 {
+        let Self {
+            reason,
+            rule,
+            rejects,
+            timed,
+        } = self;
+        rule.0 as u64
+            | (reason as u64) << 32
+            | (rejects as u64) << Self::REJECTS
+            | (timed as u64) << Self::TIMED
+    }
+
+    /// The inverse of [`Self::to_bits`]; a number that no verdict has is a denial.
+    #[inline(always)]
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        let [_, _, _, _, number, ..] = bits.to_le_bytes();
+        let reason = match Reason::from_number(number) {
+            Some(reason) => reason,
+            None => Reason::NotProgrammed,
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the rule is the lower half"
+        )]
+        let rule = RuleId(bits as u32);
+        Self {
+            reason,
+            rule,
+            rejects: bits >> Self::REJECTS & 1 != 0,
+            timed: bits >> Self::TIMED & 1 != 0,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -178,5 +217,19 @@ mod tests {
             assert_eq!(Reason::from_number(reason as u8), Some(reason));
         }
         assert_eq!(Reason::from_number(0), None);
+    }
+
+    #[test]
+    fn a_verdict_is_the_same_after_being_a_number() {
+        for &reason in Reason::ALL {
+            for (rejects, timed) in [(false, false), (true, false), (false, true), (true, true)] {
+                let verdict = Verdict::new(reason, RuleId(0xfedc_ba98))
+                    .rejecting(rejects)
+                    .timed(timed);
+                assert_eq!(Verdict::from_bits(verdict.to_bits()), verdict);
+            }
+        }
+        assert!(!Verdict::from_bits(u64::MAX).allows());
+        assert!(!Verdict::from_bits(0).allows());
     }
 }

@@ -176,13 +176,28 @@ impl<A: FamilyMaps> Datapath<A> for Maps {
             }
         }
     }
+
+    #[inline(always)]
+    fn opaque(&self, number: u64) -> u64 {
+        opaque(number)
+    }
+}
+
+/// The same truth, of which the verifier follows one way only.
+#[inline(always)]
+pub(crate) fn indistinct(truth: bool) -> bool {
+    opaque(u64::from(truth)) != 0
 }
 
 /// What a slot holds, or what is so without a slot; the verifier need not tell which it was.
 #[inline(always)]
 fn answer(held: Option<&u64>, without: u32) -> Versioned {
     let Versioned(word) = held.map_or(Versioned::settled(without), |word| Versioned(*word));
+    Versioned(opaque(word))
+}
+
+#[inline(always)]
+fn opaque(number: u64) -> u64 {
     // SAFETY: a helper without arguments.
-    let unknown = unsafe { bpf_jiffies64() };
-    Versioned(forgotten(word, unknown))
+    forgotten(number, unsafe { bpf_jiffies64() })
 }

@@ -227,6 +227,10 @@ impl<A: FamilyFlows, T: Tables<A>> Datapath<A> for Twin<T> {
             length,
         );
     }
+
+    fn opaque(&self, number: u64) -> u64 {
+        number
+    }
 }
 
 impl Packet for Slice<'_> {

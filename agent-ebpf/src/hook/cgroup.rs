@@ -9,7 +9,7 @@ use aya_ebpf::{bindings::__sk_buff, macros::cgroup_skb, programs::SkBuffContext}
 use network_types::eth::EtherType;
 
 use crate::{
-    datapath::{Maps, word},
+    datapath::{Maps, indistinct, word},
     family::judge_family,
     packet::Buffer,
 };
@@ -57,7 +57,8 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
     let (length, protocol) = unsafe { ((*context).len, (*context).protocol) };
     let endpoint = Endpoint { id, flags };
     // SAFETY: as above.
-    let made_here = endpoint.has(Endpoint::ONLY_OWN) && unsafe { (*context).ifindex } == LOOPBACK;
+    let is_loopback = unsafe { (*context).ifindex } == LOOPBACK;
+    let made_here = indistinct(endpoint.has(Endpoint::ONLY_OWN) && is_loopback);
     let Some(word) = word(endpoint) else {
         return DROP;
     };

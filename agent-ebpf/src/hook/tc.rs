@@ -15,7 +15,7 @@ use aya_ebpf::{
 use network_types::eth::EthHdr;
 
 use crate::{
-    datapath::{Maps, word},
+    datapath::{Maps, indistinct, word},
     family::judge_family,
     maps::{CLOCK, INTERFACES},
     packet::Buffer,
@@ -73,7 +73,7 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         word: word(endpoint).unwrap_or(Word::UNSET),
         direction,
         length: length.saturating_sub(ETHERNET),
-        made_here: ingress_ifindex == 0,
+        made_here: indistinct(ingress_ifindex == 0),
         ifindex,
     };
     let packet = Buffer::new(context);

@@ -205,8 +205,8 @@ pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
         })
     }
 
-    let somebody = Endpoint { id: 1, flags: 0 };
-    let mut object = load(folder, sizes, somebody)?;
+    let somebody = |flags| load(folder, sizes, Endpoint { id: 1, flags });
+    let mut object = somebody(0)?;
     let mut costs = Vec::new();
     for name in ["null", "from_endpoint", "to_endpoint"] {
         let program = classifier(&mut object, name)?;
@@ -215,12 +215,18 @@ pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
             Ok(program.info()?)
         })?);
     }
-    for name in ["cgroup_ingress", "cgroup_egress"] {
-        let program = cgroup_skb(&mut object, name)?;
-        costs.push(cost(name, || {
-            program.load()?;
-            Ok(program.info()?)
-        })?);
+    // A node's own copy takes other ways than that of a service.
+    let mut node = somebody(Endpoint::ONLY_OWN)?;
+    let names = ["cgroup_ingress", "cgroup_egress"];
+    let of_node = ["cgroup_ingress of a node", "cgroup_egress of a node"];
+    for (object, shown) in [(&mut object, names), (&mut node, of_node)] {
+        for (name, shown) in names.into_iter().zip(shown) {
+            let program = cgroup_skb(object, name)?;
+            costs.push(cost(shown, || {
+                program.load()?;
+                Ok(program.info()?)
+            })?);
+        }
     }
     Ok(costs)
 }
