@@ -8,6 +8,7 @@ mod error;
 mod port;
 mod service;
 mod side;
+mod ways;
 
 use std::net::IpAddr;
 
@@ -19,6 +20,7 @@ pub use self::{
     error::ConnectionError,
     port::Port,
     side::{Reason, Side, rule_name},
+    ways::{Judged, Ways},
 };
 use crate::{
     model::{Direction, SubjectName, Time, World},
@@ -103,11 +105,11 @@ pub(crate) struct Need {
 // === impl Connection ===
 
 impl Connection {
-    /// Chooses the addresses, as §4.5 of the semantics says.
+    /// The first of the [`Ways`] between two ends: the only one where both mean a single address.
     ///
     /// # Errors
     ///
-    /// If an end has no address, the two have none of the same family, or a Service is the source.
+    /// As those of [`Ways::new`].
     pub fn new(
         world: &World,
         from: &End,
@@ -115,36 +117,7 @@ impl Connection {
         port: Port,
         perspective: Perspective,
     ) -> Result<Self, ConnectionError> {
-        if let End::Service(_) = from {
-            let seen = from.to_string();
-            return Err(ConnectionError::ServiceAsSource { seen });
-        }
-        let from = from.clone().resolved(world);
-        let to = to.clone().resolved(world);
-        let (source, destination) = ends::common_family(world, &from, &to, port)?;
-        let asking = Asking {
-            world,
-            perspective,
-            from: &from,
-            source,
-        };
-        let backends: Vec<_> = service::backends(world, destination, port)
-            .into_iter()
-            .map(|backend| asking.backend(backend))
-            .collect();
-        let ingress = if backends.is_empty() {
-            asking.ingress(&to, port)
-        } else {
-            None
-        };
-        Ok(Self {
-            from: source,
-            to: destination,
-            egress: asking.egress(destination, port),
-            ingress,
-            backends,
-            same_workload: matches!(from, End::Workload(_)) && from == to,
-        })
+        Ways::new(world, from, to, port, perspective).map(Ways::into_first)
     }
 
     /// Whether the connection passes. Cheaper than [`Self::judge`]: a matrix asks a million times.
@@ -248,15 +221,37 @@ impl Connection {
     }
 }
 
-/// What the questions of one connection have in common.
+/// What the questions about two ends have in common.
 struct Asking<'a> {
     world: &'a World,
     perspective: Perspective,
     from: &'a End,
-    source: IpAddr,
+    to: &'a End,
+    port: Port,
 }
 
 impl Asking<'_> {
+    fn connection(&self, from: IpAddr, to: IpAddr) -> Connection {
+        let backends: Vec<_> = service::backends(self.world, to, self.port)
+            .into_iter()
+            .map(|backend| self.backend(from, backend))
+            .collect();
+        let ingress = if backends.is_empty() {
+            self.ingress(from, self.to, self.port)
+        } else {
+            None
+        };
+        let source = self.from.workload();
+        Connection {
+            from,
+            to,
+            egress: self.egress(to, self.port),
+            ingress,
+            backends,
+            same_workload: source.is_some() && source == self.to.workload(),
+        }
+    }
+
     fn egress(&self, peer: IpAddr, port: Port) -> Option<Question> {
         let subject = self.from.subject(self.world)?;
         // What an endpoint sends has come in through its interface, seen from the node.
@@ -267,14 +262,14 @@ impl Asking<'_> {
         Some(self.question(subject, Direction::Egress, peer, port, origin))
     }
 
-    fn ingress(&self, to: &End, port: Port) -> Option<Question> {
+    fn ingress(&self, source: IpAddr, to: &End, port: Port) -> Option<Question> {
         let subject = to.subject(self.world)?;
         let here = self.from.node_spoken_for(self.world);
         let origin = match (here, to.node_of_workload(self.world)) {
             (Some(here), Some(there)) if here == there => Origin::ThisNode,
             _ => Origin::Forwarded,
         };
-        Some(self.question(subject, Direction::Ingress, self.source, port, origin))
+        Some(self.question(subject, Direction::Ingress, source, port, origin))
     }
 
     fn question(
@@ -298,17 +293,18 @@ impl Asking<'_> {
         }
     }
 
-    fn backend(&self, backend: service::Serving) -> BackendConnection {
+    fn backend(&self, source: IpAddr, backend: service::Serving) -> BackendConnection {
         let service::Serving {
             address,
             port,
             workload,
         } = backend;
-        let end = workload.map_or(End::Address(address), End::Workload);
+        let end =
+            workload.map_or_else(|| End::Address(address).resolved(self.world), End::Workload);
         BackendConnection {
             egress: self.egress(address, port),
-            ingress: self.ingress(&end, port),
-            stands_alone: address != self.source
+            ingress: self.ingress(source, &end, port),
+            stands_alone: address != source
                 && service::backends(self.world, address, port).is_empty(),
             name: Some(end).filter(|end| *end != End::Address(address)),
             address,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    load::NAMESPACE_NAME_LABEL,
+    load::{NAMESPACE_NAME_LABEL, assemble, parse_file},
     model::{
         NamedPort, NamespaceScope, NetworkPolicy, Node, ObjectName, Peer, Peers, PortMatch,
         PortSpec, Ports, Protocol, Requirement, Rule, Selector, Source, Terms, Workload,
@@ -107,4 +107,74 @@ pub(crate) fn world() -> World {
         network_policies: [(policy.name.clone(), Arc::new(policy))].into(),
         ..World::default()
     }
+}
+
+/// Names with several addresses that policy treats differently, all of them on TCP/5432.
+///
+/// `db` lets in one of the two addresses of `shop/web`, the IPv4 address of `shop/job`, and what
+/// node `edge` sends from one of its two. `shop/client` may send to IPv4 alone, which leaves out one
+/// of the two frontends of the Service `shop/front`, with `shop/job` behind.
+const BY_ADDRESS: &str = r#"
+apiVersion: ringfence.io/v1alpha1
+kind: Workload
+metadata: {name: client, namespace: shop, labels: {app: client}}
+spec: {addresses: [10.1.0.1, "fd00::1"]}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Workload
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec: {addresses: [10.1.0.9, "fd00::9"]}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Workload
+metadata: {name: job, namespace: shop, labels: {app: job}}
+spec: {addresses: [10.1.0.5, "fd00::5"]}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Workload
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {addresses: [10.1.0.2, 10.1.0.3]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: edge}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}, {type: ExternalIP, address: 198.51.100.1}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front, namespace: shop}
+spec:
+  selector: {app: job}
+  clusterIP: 10.96.0.1
+  clusterIPs: [10.96.0.1, "fd00:96::1"]
+  ipFamilies: [IPv4, IPv6]
+  ports: [{port: 5432}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: db}}
+  ingress:
+  - from:
+    - ipBlock: {cidr: 10.1.0.3/32}
+    - ipBlock: {cidr: 10.1.0.5/32}
+    - ipBlock: {cidr: 198.51.100.1/32}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: client, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: client}}
+  policyTypes: [Egress]
+  egress:
+  - to: [{ipBlock: {cidr: 0.0.0.0/0}}]
+"#;
+
+pub(crate) fn by_address() -> World {
+    let file = parse_file("ends.yaml".into(), BY_ADDRESS.as_bytes());
+    let (world, between) = assemble(std::slice::from_ref(&file));
+    let mut found = file.diagnostics.iter().chain(&between);
+    assert!(found.all(|one| !one.is_error()), "{:?}", file.diagnostics);
+    world
 }

@@ -15,8 +15,8 @@ pub use self::counterfactual::{Counterfactual, Edit, Step};
 use crate::{
     compiled::Rank,
     connection::{
-        BackendOutcome, Connection, ConnectionError, End, Outcome, Perspective, Port, Side,
-        Verdict, rule_name,
+        BackendOutcome, Connection, ConnectionError, End, Judged, Outcome, Perspective, Port, Side,
+        Verdict, Ways, rule_name,
     },
     model::{PolicyKind, Terms, Tier, Time, World},
     question::{Evaluator, Question, View},
@@ -34,6 +34,11 @@ pub struct Explanation {
     pub from: Party,
     pub to: Party,
     pub port: Port,
+    /// How many pairs of addresses the names stand for; what is here is about one of them.
+    pub pairs: usize,
+    /// The pairs with another verdict. It is denied then, and all of these are permitted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherPair>,
     pub egress: SideExplanation,
     pub ingress: SideExplanation,
     /// What serves, where a Service is asked for.
@@ -61,12 +66,21 @@ pub struct SideExplanation {
     pub policies: Vec<ConsideredPolicy>,
 }
 
-/// What a view says that is not the live one.
+/// A pair of addresses, and what becomes of the connection between them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OtherPair {
+    pub from: IpAddr,
+    pub to: IpAddr,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What a view says that is not the live one, of a pair of addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WouldBe {
     pub view: View,
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub pair: OtherPair,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -118,7 +132,8 @@ pub enum RuleResult {
     OtherTime,
 }
 
-/// Asks about one connection.
+/// Asks about a connection, over every pair of addresses; what is told is about the pair that tells
+/// the verdict.
 ///
 /// # Errors
 ///
@@ -131,22 +146,27 @@ pub fn explain(
     port: Port,
     perspective: Perspective,
 ) -> Result<Explanation, ConnectionError> {
-    let connect = |perspective| Connection::new(world, from, to, port, perspective);
-    let connection = connect(perspective)?;
-    let outcome = connection.judge(world, evaluator);
-    let asked = counterfactual::Asked { from, to, port };
+    let judged = |perspective| {
+        Ways::new(world, from, to, port, perspective).map(|ways| ways.judge(world, evaluator))
+    };
+    let ways = judged(perspective)?;
+    let Judged {
+        connection,
+        outcome,
+    } = ways.telling().clone();
+    let asked = counterfactual::Asked {
+        from: &from.at(connection.from),
+        to: &to.at(connection.to),
+        port,
+    };
     let counterfactual = Counterfactual::find(world, perspective, asked)
         .filter(|found| found.verdict != outcome.verdict);
     let mut would_be = Vec::new();
     if perspective.view == View::Live {
         for view in [View::Audit, View::Staged] {
-            let other = connect(perspective.through(view))?.judge(world, evaluator);
-            if other != outcome {
-                would_be.push(WouldBe {
-                    view,
-                    outcome: other,
-                });
-            }
+            let other = judged(perspective.through(view))?;
+            let told = told_of_view(&ways, &other).into_iter();
+            would_be.extend(told.map(|pair| WouldBe { view, pair }));
         }
     }
     let (egress, ingress) = asked_of_ends(&connection, &outcome);
@@ -156,6 +176,9 @@ pub fn explain(
             .map(|asked| considered(world, asked))
             .unwrap_or_default(),
     };
+    let others = ways
+        .iter()
+        .filter(|way| way.outcome.verdict != outcome.verdict);
     Ok(Explanation {
         verdict: outcome.verdict,
         view: perspective.view,
@@ -169,12 +192,33 @@ pub fn explain(
             address: connection.to,
         },
         port,
+        pairs: ways.count(),
+        others: others.map(OtherPair::new).collect(),
         egress: side(outcome.egress, egress),
         ingress: side(outcome.ingress, ingress),
         backends: outcome.backends,
         would_be,
         counterfactual,
     })
+}
+
+/// The pairs that another view says something else of: those whose verdict turns, the first for each
+/// verdict; if none does, the first that has another reason.
+fn told_of_view(live: &Ways<Judged>, other: &Ways<Judged>) -> Vec<OtherPair> {
+    let pairs = || live.iter().zip(other.iter());
+    let mut told = Vec::new();
+    for verdict in [Verdict::Deny, Verdict::Allow] {
+        let turned = pairs().find(|(live, other)| {
+            live.outcome.verdict != verdict && other.outcome.verdict == verdict
+        });
+        told.extend(turned);
+    }
+    if told.is_empty() {
+        told.extend(pairs().find(|(live, other)| live.outcome != other.outcome));
+    }
+    told.into_iter()
+        .map(|(_, other)| OtherPair::new(other))
+        .collect()
 }
 
 /// The questions whose rules are worth reading: behind a Service, those about the first backend that
@@ -253,6 +297,22 @@ fn considered(world: &World, question: &Question) -> Vec<ConsideredPolicy> {
 )]
 fn as_text<S: serde::Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(time)
+}
+
+// === impl OtherPair ===
+
+impl OtherPair {
+    fn new(judged: &Judged) -> Self {
+        let Judged {
+            connection,
+            outcome,
+        } = judged;
+        Self {
+            from: connection.from,
+            to: connection.to,
+            outcome: outcome.clone(),
+        }
+    }
 }
 
 // === impl RuleResult ===

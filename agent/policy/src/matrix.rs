@@ -7,7 +7,7 @@ mod render;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
-    connection::{Connection, End, Perspective, Port, Verdict},
+    connection::{End, Perspective, Port, Verdict, Ways},
     model::World,
     question::Evaluator,
 };
@@ -38,8 +38,12 @@ struct Grid {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cell {
+    /// Between all of their addresses.
     Allow,
+    /// Between all of their addresses.
     Deny,
+    /// Some pairs of their addresses are permitted and others denied.
+    Mixed,
     /// The two have no addresses of a common family, so there is nothing that policy could judge.
     Unreachable,
     /// An end and itself; never among the pairs.
@@ -118,10 +122,11 @@ fn cell(
     if from == to {
         return Cell::Itself;
     }
-    match Connection::new(world, from, to, port, perspective) {
-        Ok(connection) => match connection.verdict(evaluator) {
-            Verdict::Allow => Cell::Allow,
-            Verdict::Deny => Cell::Deny,
+    match Ways::new(world, from, to, port, perspective) {
+        Ok(ways) => match ways.common_verdict(evaluator) {
+            Some(Verdict::Allow) => Cell::Allow,
+            Some(Verdict::Deny) => Cell::Deny,
+            None => Cell::Mixed,
         },
         // Both names are from this world, so only their addresses can be missing.
         Err(_) => Cell::Unreachable,

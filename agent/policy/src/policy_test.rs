@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::{
     compiled::Everywhere,
-    connection::{Connection, ConnectionError, End, Outcome, Perspective, Port, Side, Verdict},
+    connection::{
+        Connection, ConnectionError, End, Judged, Perspective, Port, Side, Verdict, Ways,
+    },
     model::{Source, Time, World},
     question::View,
     verify::Assertion,
@@ -111,7 +113,7 @@ pub fn run<'t>(
             for port in &expectation.ports {
                 let judged = expectation.judge(world, &tables, *port, perspective);
                 let ending = match judged {
-                    Ok(outcome) => expectation.ending(&outcome),
+                    Ok(ways) => expectation.ending(&ways),
                     Err(error) => Ending::Error {
                         message: error.to_string(),
                     },
@@ -149,33 +151,49 @@ impl Expectation {
         tables: &Everywhere<'_>,
         port: Port,
         perspective: Perspective,
-    ) -> Result<Outcome, ConnectionError> {
+    ) -> Result<Ways<Judged>, ConnectionError> {
         let (from, to) = (End::parse(world, &self.from)?, End::parse(world, &self.to)?);
-        let connection = Connection::new(world, &from, &to, port, perspective)?;
-        Ok(connection.judge(world, tables))
+        let ways = Ways::new(world, &from, &to, port, perspective)?;
+        Ok(ways.judge(world, tables))
     }
 
-    fn ending(&self, outcome: &Outcome) -> Ending {
-        let fail = |message| Ending::Fail {
-            message,
-            egress: Box::new(outcome.egress.clone()),
-            ingress: Box::new(outcome.ingress.clone()),
-        };
-        let (expected, seen) = (self.verdict, outcome.verdict);
-        if expected != seen {
-            return fail(format!("expected {expected}, found {seen}"));
+    /// Every pair of addresses has to end as expected.
+    fn ending(&self, ways: &Ways<Judged>) -> Ending {
+        let expected = self.verdict;
+        let otherwise = |way: &&Judged| way.outcome.verdict != expected;
+        if let Some((way, of)) = failing(ways, otherwise) {
+            let seen = way.outcome.verdict;
+            return Ending::fail(way, format!("expected {expected}, found {seen}{of}"));
         }
         let Some(rule) = &self.rule else {
             return Ending::Pass;
         };
-        let mut sides = [&outcome.egress, &outcome.ingress].into_iter();
-        let found = sides.any(|side| side.verdict == seen && is_called(side, rule));
-        if found {
-            Ending::Pass
-        } else {
-            fail(format!("{seen} as expected, but not by `{rule}`"))
+        let not_by_it = |way: &&Judged| {
+            let mut sides = [&way.outcome.egress, &way.outcome.ingress].into_iter();
+            !sides.any(|side| side.verdict == expected && is_called(side, rule))
+        };
+        match failing(ways, not_by_it) {
+            Some((way, of)) => Ending::fail(
+                way,
+                format!("{expected} as expected, but not by `{rule}`{of}"),
+            ),
+            None => Ending::Pass,
         }
     }
+}
+
+/// The first that fails, with words that name it unless all do.
+fn failing(ways: &Ways<Judged>, fails: impl Fn(&&Judged) -> bool) -> Option<(&Judged, String)> {
+    let count = ways.iter().filter(&fails).count();
+    let first = ways.iter().find(&fails)?;
+    let Connection { from, to, .. } = &first.connection;
+    let all = ways.count();
+    let of = if count == all {
+        String::new()
+    } else {
+        format!(" from {from} to {to} ({count} of {all} pairs of addresses)")
+    };
+    Some((first, of))
 }
 
 fn is_called(side: &Side, name: &str) -> bool {
@@ -183,6 +201,22 @@ fn is_called(side: &Side, name: &str) -> bool {
         return false;
     };
     side.rule_name.as_deref() == Some(name) || name == format!("{policy} {rule}")
+}
+
+// === impl Ending ===
+
+impl Ending {
+    fn fail(way: &Judged, message: String) -> Self {
+        let Judged {
+            connection: _,
+            outcome,
+        } = way;
+        Self::Fail {
+            message,
+            egress: Box::new(outcome.egress.clone()),
+            ingress: Box::new(outcome.ingress.clone()),
+        }
+    }
 }
 
 #[cfg(test)]

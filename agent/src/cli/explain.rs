@@ -22,6 +22,8 @@ use crate::{
 
 /// Say whether a connection passes, which rule of which file decides, and what would change that.
 ///
+/// A name stands for all of its addresses: the connection passes if it does between each of them.
+///
 /// Exit code: 0 allowed, 1 denied, 2 error.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {

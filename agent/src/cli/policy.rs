@@ -1,6 +1,9 @@
 //! `ringfence policy …`: questions about policy files. Needs no agent and no privileges.
 
-use std::{io, path::PathBuf};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use agent_policy::{
     compiled::Everywhere,
@@ -52,22 +55,25 @@ pub(crate) struct Settings {
 
 impl PolicyCommand {
     pub(crate) fn run(self) -> anyhow::Result<Answer> {
-        let mut out = io::stdout().lock();
+        self.answer(&mut io::stdout().lock())
+    }
+
+    fn answer(self, out: &mut impl Write) -> anyhow::Result<Answer> {
         match self {
-            Self::Check(args) => check::run(&args, &mut out),
+            Self::Check(args) => check::run(&args, out),
             Self::Explain(args) => {
                 let (world, look) = (args.asked.world()?, args.asked.perspective());
                 let tables = Everywhere::new(&world, look.at);
-                explain::run(&args, &world, &tables, look, &mut out)
+                explain::run(&args, &world, &tables, look, out)
             }
             Self::Matrix(args) => {
                 let (world, look) = (args.asked.world()?, args.asked.perspective());
                 let tables = Everywhere::new(&world, look.at);
-                matrix::run(&args, &world, &tables, look, &mut out)
+                matrix::run(&args, &world, &tables, look, out)
             }
-            Self::Diff(args) => args.run(&mut out),
-            Self::Test(args) => args.run(&mut out),
-            Self::Verify(args) => args.run(&mut out),
+            Self::Diff(args) => args.run(out),
+            Self::Test(args) => args.run(out),
+            Self::Verify(args) => args.run(out),
         }
     }
 }
@@ -110,4 +116,94 @@ pub(crate) fn world_of(files: &[ParsedFile], settings: &Settings) -> anyhow::Res
         many => format!("{many} errors"),
     };
     Err(BrokenInput { count }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{FromArgMatches as _, Subcommand as _};
+
+    use super::*;
+
+    const WORLD: &str = r"
+apiVersion: ringfence.io/v1alpha1
+kind: Workload
+metadata: {name: desk, namespace: ops}
+spec: {addresses: [192.0.2.7]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: gate}
+status: {addresses: [{type: InternalIP, address: 10.0.0.1}]}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: PolicyTest
+metadata: {name: ssh}
+spec:
+  expect:
+  - {from: ops/desk, to: node/gate, ports: [TCP/22], verdict: allow}
+  assert:
+  - {name: operators get in, reach: always, from: [{cidr: {block: 192.0.2.0/24}}], to: [{nodes: {}}], ports: [TCP/22]}
+";
+
+    const LOCKED: &str = "apiVersion: ringfence.io/v1alpha1\nkind: RingfencePolicy\nmetadata: {name: \
+        locked}\nspec: {tier: Admin, priority: 1, subject: {nodes: {}}, ingress: [{action: Deny, from: \
+        [{cidr: {block: 192.0.2.0/24}}], ports: [{tcp: {port: 22}}]}]}\n";
+
+    const SETTINGS: &str = "failsafe: {managementCidrs: [192.0.2.0/24]}\n";
+
+    fn answered(line: &[&str]) -> (Answer, String) {
+        let command = PolicyCommand::augment_subcommands(clap::Command::new("policy"));
+        let line = [&["policy"], line].concat();
+        let matches = command.try_get_matches_from(line).unwrap();
+        let mut out = Vec::new();
+        let command = PolicyCommand::from_arg_matches(&matches).unwrap();
+        let answer = command.answer(&mut out).unwrap();
+        (answer, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn each_question_heeds_the_failsafe_of_the_settings() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (world, locked) = (file("world.yaml", WORLD), file("locked.yaml", LOCKED));
+        let (open, settings) = (file("open.yaml", ""), file("settings.yaml", SETTINGS));
+        let both = ["-f", &world, "-f", &locked];
+        let ends = [
+            "--from",
+            "ops/desk",
+            "--to",
+            "node/gate",
+            "--port",
+            "TCP/22",
+        ];
+        let lines: [Vec<&str>; 4] = [
+            [&["explain"][..], &both, &ends].concat(),
+            vec!["diff", &open, &locked, "-f", &world],
+            [&["test"][..], &both].concat(),
+            [&["verify"][..], &both].concat(),
+        ];
+        for line in lines {
+            let (without, _) = answered(&line);
+            let (with, text) = answered(&[&line[..], &["--config", &settings]].concat());
+            assert_eq!(
+                (without, with),
+                (Answer::No, Answer::Yes),
+                "{line:?} {text}"
+            );
+        }
+        let verdict = |flags: &[&str]| {
+            let line = ["matrix", "--nodes", "--port", "TCP/22", "-o", "json"];
+            let (_, text) = answered(&[&line[..], &both, flags].concat());
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let pairs = json["pairs"].as_array().unwrap();
+            let pair = pairs.iter().find(|pair| pair["from"] == "ops/desk");
+            pair.unwrap()["verdict"].clone()
+        };
+        assert_eq!(verdict(&[]), "deny");
+        assert_eq!(verdict(&["--config", &settings]), "allow");
+    }
 }

@@ -1,21 +1,17 @@
 //! The ends of a connection, as people name them, and the addresses that stand for them.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use serde::{Serialize, Serializer};
 
-use super::{
-    ConnectionError,
-    error::nearest,
-    port::{Family, Port},
-};
+use super::{ConnectionError, error::nearest};
 use crate::{
     model::{Node, ObjectName, SubjectName, Subjects, Workload, World},
     reference::matching,
 };
 
-/// Serialised and printed as it is typed: `NAMESPACE/NAME`, `node/NAME`, `service/NAMESPACE/NAME` or
-/// an address.
+/// Serialised and printed as it is named: `NAMESPACE/NAME`, `node/NAME`, `service/NAMESPACE/NAME` or
+/// an address that nobody known has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum End {
     Workload(ObjectName),
@@ -23,12 +19,14 @@ pub enum End {
     /// As a destination only.
     Service(ObjectName),
     Address(IpAddr),
+    /// A name, and the one of its addresses that is meant.
+    At(Box<Self>, IpAddr),
 }
 
 // === impl End ===
 
 impl End {
-    /// Reads an end; an address that a workload owns becomes the workload.
+    /// Reads an end; an address that a workload owns, or a node has, becomes that one's.
     ///
     /// A namespace called `node` is taken as such if it has a workload of this name.
     ///
@@ -37,7 +35,7 @@ impl End {
     /// If it is no end, or names nothing in this world: then with the nearest name, if one is near.
     pub fn parse(world: &World, text: &str) -> Result<Self, ConnectionError> {
         if let Ok(address) = text.parse() {
-            return Ok(Self::Address(address).resolved(world));
+            return Self::from_address(world, address, text);
         }
         let malformed = || ConnectionError::End {
             seen: text.to_owned(),
@@ -82,16 +80,38 @@ impl End {
         })
     }
 
-    /// Puts a workload in the place of an address that it owns.
-    pub(super) fn resolved(self, world: &World) -> Self {
+    fn from_address(world: &World, address: IpAddr, text: &str) -> Result<Self, ConnectionError> {
+        if let IpAddr::V6(v6) = address
+            && let Some(v4) = v6.to_ipv4_mapped()
+        {
+            let seen = text.to_owned();
+            return Err(ConnectionError::MappedAddress { seen, v4 });
+        }
+        Ok(Self::Address(address).resolved(world))
+    }
+
+    /// The end with this one of its addresses.
+    pub(crate) fn at(&self, address: IpAddr) -> Self {
         match self {
-            Self::Address(address) => world
-                .addresses
-                .get(&address)
-                .map_or(Self::Address(address), |owner| {
-                    Self::Workload(owner.clone())
-                }),
-            Self::Workload(_) | Self::Node(_) | Self::Service(_) => self,
+            Self::Workload(_) | Self::Node(_) | Self::Service(_) => {
+                Self::At(Box::new(self.clone()), address)
+            }
+            Self::Address(_) | Self::At(..) => self.clone(),
+        }
+    }
+
+    /// Says whose an address is: of the workload that owns it, else of the node that has it.
+    pub(super) fn resolved(self, world: &World) -> Self {
+        let Self::Address(address) = self else {
+            return self;
+        };
+        if let Some(owner) = world.addresses.get(&address) {
+            return Self::Workload(owner.clone()).at(address);
+        }
+        let mut nodes = world.nodes.values();
+        match nodes.find(|node| node.addresses.contains(&address)) {
+            Some(node) => Self::Node(node.name.clone()).at(address),
+            None => self,
         }
     }
 
@@ -103,19 +123,24 @@ impl End {
                 let node = world.nodes.get(name)?;
                 is_selected(world, node).then(|| SubjectName::Node(name.clone()))
             }
-            Self::Address(address) => {
-                let has_it = |node: &&Arc<Node>| node.addresses.contains(address);
-                let node = world.nodes.values().find(has_it)?;
-                is_selected(world, node).then(|| SubjectName::Node(node.name.clone()))
-            }
-            Self::Service(_) => None,
+            Self::At(name, _) => name.subject(world),
+            Self::Address(_) | Self::Service(_) => None,
         }
     }
 
-    fn workload(&self) -> Option<&ObjectName> {
+    pub(super) fn workload(&self) -> Option<&ObjectName> {
         match self {
             Self::Workload(name) => Some(name),
+            Self::At(name, _) => name.workload(),
             Self::Node(_) | Self::Address(_) | Self::Service(_) => None,
+        }
+    }
+
+    pub(super) fn is_service(&self) -> bool {
+        match self {
+            Self::Service(_) => true,
+            Self::At(name, _) => name.is_service(),
+            Self::Workload(_) | Self::Node(_) | Self::Address(_) => false,
         }
     }
 
@@ -128,6 +153,7 @@ impl End {
                 .get(name)
                 .filter(|workload| !workload.owns_its_addresses())
                 .and_then(|workload| workload.node.as_deref()),
+            Self::At(name, _) => name.node_spoken_for(world),
             Self::Address(_) | Self::Service(_) => None,
         }
     }
@@ -139,10 +165,11 @@ impl End {
             .as_deref()
     }
 
-    fn addresses(&self, world: &World) -> Result<BTreeSet<IpAddr>, ConnectionError> {
+    /// Those that it stands for.
+    pub(super) fn addresses(&self, world: &World) -> Result<BTreeSet<IpAddr>, ConnectionError> {
         let of_node = |name: &str| world.nodes.get(name).map(|node| node.addresses.clone());
         let addresses = match self {
-            Self::Address(address) => [*address].into(),
+            Self::Address(address) | Self::At(_, address) => [*address].into(),
             Self::Node(name) => of_node(name).ok_or_else(|| self.unknown())?,
             Self::Workload(name) => {
                 let workload = world.workloads.get(name).ok_or_else(|| self.unknown())?;
@@ -161,12 +188,23 @@ impl End {
         Ok(addresses)
     }
 
+    /// With the address, where only one is meant.
+    pub(super) fn described(&self) -> String {
+        match self {
+            Self::At(name, address) => format!("{name} ({address})"),
+            Self::Workload(_) | Self::Node(_) | Self::Service(_) | Self::Address(_) => {
+                self.to_string()
+            }
+        }
+    }
+
     fn unknown(&self) -> ConnectionError {
         let (seen, near) = (self.to_string(), None);
         match self {
             Self::Node(_) => ConnectionError::UnknownNode { seen, near },
             Self::Service(_) => ConnectionError::UnknownService { seen, near },
             Self::Workload(_) | Self::Address(_) => ConnectionError::UnknownWorkload { seen, near },
+            Self::At(name, _) => name.unknown(),
         }
     }
 }
@@ -195,31 +233,6 @@ fn is_selected(world: &World, node: &Node) -> bool {
         })
 }
 
-/// §4.5: the first IPv4 address of both, else the first IPv6 address of both.
-pub(super) fn common_family(
-    world: &World,
-    from: &End,
-    to: &End,
-    port: Port,
-) -> Result<(IpAddr, IpAddr), ConnectionError> {
-    let (ours, theirs) = (from.addresses(world)?, to.addresses(world)?);
-    let pair = |wanted: fn(&IpAddr) -> bool| {
-        let first = |addresses: &BTreeSet<IpAddr>| addresses.iter().copied().find(wanted);
-        first(&ours).zip(first(&theirs))
-    };
-    let (v4, v6) = (|| pair(IpAddr::is_ipv4), || pair(IpAddr::is_ipv6));
-    match port.family() {
-        Some(Family::V4) => v4(),
-        Some(Family::V6) => v6(),
-        None => v4().or_else(v6),
-    }
-    .ok_or_else(|| ConnectionError::NoCommonFamily {
-        from: from.to_string(),
-        to: to.to_string(),
-        port: port.to_string(),
-    })
-}
-
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -227,6 +240,7 @@ impl fmt::Display for End {
             Self::Node(name) => write!(f, "node/{name}"),
             Self::Service(name) => write!(f, "service/{name}"),
             Self::Address(address) => address.fmt(f),
+            Self::At(name, _) => name.fmt(f),
         }
     }
 }

@@ -50,35 +50,90 @@ fn a_pod_on_the_host_network_is_its_node() {
 }
 
 #[test]
-fn an_address_of_the_node_is_not_taken_for_the_nodes_own_voice() {
+fn an_address_of_a_node_is_that_nodes_own_voice() {
+    let made = outcome("10.0.0.1", "shop/api", "TCP/9");
+    assert_eq!(made.ingress.reason, Reason::OwnNode);
     assert_eq!(
-        outcome("10.0.0.1", "shop/api", "TCP/9").verdict,
+        outcome("10.0.0.2", "shop/api", "TCP/9").verdict,
         Verdict::Deny
     );
+    assert_eq!(end("10.0.0.1").unwrap().to_string(), "node/one");
 }
 
 #[test]
 fn a_workload_reaches_itself() {
-    let outcome = outcome("shop/api", "10.1.0.1", "TCP/9");
-    assert_eq!(outcome.verdict, Verdict::Allow);
-    assert_eq!(outcome.ingress.reason, Reason::Itself);
+    for to in ["shop/api", "10.1.0.1", "fd00::1"] {
+        let outcome = outcome("shop/api", to, "TCP/9");
+        assert_eq!(outcome.verdict, Verdict::Allow);
+        assert_eq!(outcome.ingress.reason, Reason::Itself, "{to}");
+    }
+}
+
+fn ways(from: &str, to: &str, port: &str) -> Result<Vec<String>, ConnectionError> {
+    let world = example::world();
+    let (from, to) = (End::parse(&world, from)?, End::parse(&world, to)?);
+    let ways = Ways::new(&world, &from, &to, port.parse()?, Perspective::default())?;
+    let text = |way: &Connection| format!("{} to {}", way.from, way.to);
+    assert_eq!(ways.iter().count(), ways.count());
+    Ok(ways.iter().map(text).collect())
 }
 
 #[test]
-fn the_first_common_family_is_used() {
-    let world = example::world();
-    let addresses = |from: &str, port: &str| {
-        let (from, to) = (End::parse(&world, from)?, End::parse(&world, "shop/api")?);
-        Connection::new(&world, &from, &to, port.parse()?, Perspective::default())
-            .map(|made| made.from.to_string())
-    };
-    assert_eq!(addresses("shop/web", "TCP/1").unwrap(), "10.1.0.2");
-    assert_eq!(addresses("shop/web", "ICMPv6").unwrap(), "fd00::2");
-    assert_eq!(addresses("shop/v6", "TCP/1").unwrap(), "fd00::3");
-    let error = addresses("shop/v6", "ICMP").unwrap_err();
+fn a_name_stands_for_each_of_its_addresses() {
+    let (v4, v6) = ("10.1.0.2 to 10.1.0.1", "fd00::2 to fd00::1");
+    for (port, expected) in [("TCP/1", &[v4, v6][..]), ("ICMP", &[v4]), ("ICMPv6", &[v6])] {
+        assert_eq!(
+            ways("shop/web", "shop/api", port).unwrap(),
+            expected,
+            "{port}"
+        );
+    }
+}
+
+#[test]
+fn an_address_stands_for_itself_alone() {
+    for (from, to, expected) in [
+        ("fd00::2", "shop/api", "fd00::2 to fd00::1"),
+        ("shop/web", "fd00::1", "fd00::2 to fd00::1"),
+        ("shop/web", "10.0.0.1", "10.1.0.2 to 10.0.0.1"),
+        ("shop/web", "2001:db8::1", "fd00::2 to 2001:db8::1"),
+    ] {
+        assert_eq!(ways(from, to, "TCP/1").unwrap(), [expected], "{from} {to}");
+    }
     assert_eq!(
-        error.to_string(),
-        "`shop/v6` and `shop/api` have no addresses of the same family that `ICMP` could use"
+        outcome("fd00::2", "shop/api", "TCP/8080").verdict,
+        Verdict::Allow
+    );
+    let own = end("fd00::2").unwrap();
+    assert_eq!(own.to_string(), "shop/web", "whose policies have a say");
+}
+
+#[test]
+fn ends_without_a_common_family_have_no_way() {
+    for (from, to, expected) in [
+        (
+            "shop/v6",
+            "shop/probe",
+            "`shop/v6` and `shop/probe` have no addresses of the same family that `TCP/1` could use",
+        ),
+        (
+            "shop/v6",
+            "10.1.0.1",
+            "`shop/v6` and `shop/api (10.1.0.1)` have no addresses of the same family that `TCP/1` \
+             could use",
+        ),
+    ] {
+        let error = ways(from, to, "TCP/1").unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+    assert!(ways("shop/v6", "shop/api", "ICMP").is_err());
+}
+
+#[test]
+fn an_address_has_one_spelling() {
+    assert_eq!(
+        end("::ffff:10.0.0.1").unwrap_err().to_string(),
+        "`::ffff:10.0.0.1` is an IPv4 address written as IPv6; write it as IPv4, `10.0.0.1`"
     );
 }
 

@@ -159,7 +159,10 @@ pub(crate) fn ends(world: &World, question: &Question) -> Option<(End, End)> {
     let of_node = |node: &&Arc<crate::model::Node>| node.addresses.contains(&question.peer);
     let peer = match world.nodes.values().find(of_node) {
         Some(node) => End::Node(node.name.clone()),
-        None => End::parse(world, &question.peer.to_string()).ok()?,
+        None => match world.addresses.get(&question.peer) {
+            Some(owner) => End::Workload(owner.clone()),
+            None => End::Address(question.peer),
+        },
     };
     Some(match question.direction {
         Direction::Ingress => (peer, subject),

@@ -3,10 +3,12 @@
 use std::{
     fmt,
     io::{self, Write},
+    net::IpAddr,
 };
 
 use super::{
-    ConsideredPolicy, Counterfactual, Explanation, Party, RuleEffect, SideExplanation, WouldBe,
+    ConsideredPolicy, Counterfactual, Explanation, OtherPair, Party, RuleEffect, SideExplanation,
+    WouldBe,
 };
 use crate::{
     connection::{BackendOutcome, Outcome, Side, Verdict},
@@ -28,13 +30,20 @@ impl Explanation {
             from,
             to,
             port,
+            pairs,
+            others,
             egress,
             ingress,
             backends,
             would_be,
             counterfactual,
         } = self;
-        write!(out, "{verdict}: {from} to {to} {port}")?;
+        write!(out, "{verdict}")?;
+        if !others.is_empty() {
+            let alike = pairs.saturating_sub(others.len());
+            write!(out, ", for {alike} of {pairs} pairs of addresses")?;
+        }
+        write!(out, ": {from} to {to} {port}")?;
         match view {
             View::Live => writeln!(out)?,
             View::Audit => writeln!(out, ", with the policies in audit")?,
@@ -43,11 +52,12 @@ impl Explanation {
         side(out, "egress", from, egress)?;
         side(out, "ingress", to, ingress)?;
         behind(out, to, backends)?;
+        between_others(out, *pairs, others)?;
         for one in would_be {
-            would(out, one)?;
+            would(out, one, (from.address, to.address))?;
         }
         if let Some(change) = counterfactual {
-            turned_round(out, change)?;
+            turned_round(out, change, *pairs)?;
         }
         Ok(())
     }
@@ -187,8 +197,31 @@ fn behind(out: &mut impl Write, to: &Party, backends: &[BackendOutcome]) -> io::
     Ok(())
 }
 
-fn would(out: &mut impl Write, would_be: &WouldBe) -> io::Result<()> {
-    let WouldBe { view, outcome } = would_be;
+fn between_others(out: &mut impl Write, pairs: usize, others: &[OtherPair]) -> io::Result<()> {
+    match (pairs.saturating_sub(1), others) {
+        (0, _) => return Ok(()),
+        (1, []) => writeln!(out, "\nthe same for 1 other pair of addresses")?,
+        (same, []) => writeln!(out, "\nthe same for {same} other pairs of addresses")?,
+        (_, others) => {
+            let count = others.len();
+            writeln!(
+                out,
+                "\nfor the other {count} of {pairs} pairs of addresses:"
+            )?;
+        }
+    }
+    for other in others {
+        let OtherPair { from, to, outcome } = other;
+        writeln!(out, "  {from} to {to}: {}", outcome.verdict)?;
+        writeln!(out, "    egress: {}", Decision(&outcome.egress))?;
+        writeln!(out, "    ingress: {}", Decision(&outcome.ingress))?;
+    }
+    Ok(())
+}
+
+fn would(out: &mut impl Write, would_be: &WouldBe, shown: (IpAddr, IpAddr)) -> io::Result<()> {
+    let WouldBe { view, pair } = would_be;
+    let OtherPair { from, to, outcome } = pair;
     let Outcome {
         verdict,
         egress,
@@ -200,14 +233,22 @@ fn would(out: &mut impl Write, would_be: &WouldBe) -> io::Result<()> {
         View::Audit => "the policies in audit",
         View::Staged => "the staged policies",
     };
-    writeln!(out, "\nwith {policies} it would be: {verdict}")?;
+    if (*from, *to) == shown {
+        writeln!(out, "\nwith {policies} it would be: {verdict}")?;
+    } else {
+        writeln!(out, "\nwith {policies} {from} to {to} would be: {verdict}")?;
+    }
     writeln!(out, "  egress: {}", Decision(egress))?;
     writeln!(out, "  ingress: {}", Decision(ingress))
 }
 
-fn turned_round(out: &mut impl Write, change: &Counterfactual) -> io::Result<()> {
+fn turned_round(out: &mut impl Write, change: &Counterfactual, pairs: usize) -> io::Result<()> {
     let Counterfactual { verdict, changes } = change;
-    writeln!(out, "\nto {verdict} it:")?;
+    match (verdict, pairs) {
+        // The others may need a change of their own.
+        (Verdict::Allow, 2..) => writeln!(out, "\nto {verdict} it for these addresses:")?,
+        _ => writeln!(out, "\nto {verdict} it:")?,
+    }
     changes
         .iter()
         .try_for_each(|step| writeln!(out, "  {}", step.text))

@@ -13,11 +13,14 @@ use crate::{
 };
 
 fn ask(from: &str, to: &str, port: &str) -> Explanation {
-    let world = example::world();
-    let end = |text| End::parse(&world, text).unwrap();
+    ask_between(&example::world(), from, to, port)
+}
+
+fn ask_between(world: &World, from: &str, to: &str, port: &str) -> Explanation {
+    let end = |text| End::parse(world, text).unwrap();
     explain(
-        &world,
-        &Reference(&world),
+        world,
+        &Reference(world),
         &end(from),
         &end(to),
         port.parse().unwrap(),
@@ -135,18 +138,7 @@ fn with_ranked_policy(mode: Mode) -> World {
 }
 
 fn ask_of(world: &World, to: &str) -> Explanation {
-    let end = |text| End::parse(world, text).unwrap();
-    let port = "TCP/8080".parse().unwrap();
-    let perspective = Perspective::default();
-    explain(
-        world,
-        &Reference(world),
-        &end("shop/web"),
-        &end(to),
-        port,
-        perspective,
-    )
-    .unwrap()
+    ask_between(world, "shop/web", to, "TCP/8080")
 }
 
 #[test]
@@ -162,7 +154,7 @@ fn a_ranked_rule_is_named_with_all_that_was_said_of_it() {
         "{text}"
     );
     assert!(
-        text.ends_with("to allow it:\n  wait until 1970-01-01T01:00:00Z\n"),
+        text.ends_with("to allow it for these addresses:\n  wait until 1970-01-01T01:00:00Z\n"),
         "{text}"
     );
     let json = serde_json::to_value(&explanation).unwrap();
@@ -178,7 +170,7 @@ fn what_another_view_would_say_is_shown_where_it_differs() {
     let views: Vec<_> = explanation
         .would_be
         .iter()
-        .map(|would| (would.view, would.outcome.verdict))
+        .map(|would| (would.view, would.pair.outcome.verdict))
         .collect();
     assert_eq!(views, [(View::Audit, Verdict::Deny)]);
     assert!(text(&explanation).contains("with the policies in audit it would be: deny\n"));
@@ -213,5 +205,187 @@ fn a_service_is_asked_for_its_backends() {
              deny, by RingfencePolicy (Admin) freeze"
         );
         assert!(text.contains(&expected), "{text}");
+    }
+}
+
+/// Each pair of addresses with its verdict, the one that is shown first.
+fn pairs(explanation: &Explanation) -> Vec<String> {
+    let Explanation {
+        from,
+        to,
+        verdict,
+        others,
+        ..
+    } = explanation;
+    let shown = format!("{} {} {verdict}", from.address, to.address);
+    let other = |pair: &OtherPair| format!("{} {} {}", pair.from, pair.to, pair.outcome.verdict);
+    [shown]
+        .into_iter()
+        .chain(others.iter().map(other))
+        .collect()
+}
+
+#[test]
+fn a_name_is_denied_if_one_of_its_addresses_is() {
+    let world = example::by_address();
+    for (from, to, expected) in [
+        (
+            "shop/web",
+            "shop/db",
+            ["10.1.0.2 10.1.0.9 deny", "10.1.0.3 10.1.0.9 allow"],
+        ),
+        (
+            "shop/job",
+            "shop/db",
+            ["fd00::5 fd00::9 deny", "10.1.0.5 10.1.0.9 allow"],
+        ),
+        (
+            "node/edge",
+            "shop/db",
+            ["192.0.2.1 10.1.0.9 deny", "198.51.100.1 10.1.0.9 allow"],
+        ),
+        (
+            "shop/client",
+            "service/shop/front",
+            ["fd00::1 fd00:96::1 deny", "10.1.0.1 10.96.0.1 allow"],
+        ),
+    ] {
+        let explanation = ask_between(&world, from, to, "TCP/5432");
+        assert_eq!(explanation.verdict, Verdict::Deny, "{from}");
+        assert_eq!(explanation.pairs, 2, "{from}");
+        assert_eq!(pairs(&explanation), expected, "{from}");
+    }
+}
+
+#[test]
+fn an_address_is_asked_about_alone() {
+    let world = example::by_address();
+    for (from, to, expected) in [
+        ("10.1.0.2", "shop/db", "10.1.0.2 10.1.0.9 deny"),
+        ("10.1.0.3", "shop/db", "10.1.0.3 10.1.0.9 allow"),
+        ("shop/job", "fd00::9", "fd00::5 fd00::9 deny"),
+        ("192.0.2.1", "shop/db", "192.0.2.1 10.1.0.9 deny"),
+        ("198.51.100.1", "shop/db", "198.51.100.1 10.1.0.9 allow"),
+        ("shop/client", "10.96.0.1", "10.1.0.1 10.96.0.1 allow"),
+        ("shop/client", "fd00:96::1", "fd00::1 fd00:96::1 deny"),
+    ] {
+        let explanation = ask_between(&world, from, to, "TCP/5432");
+        assert_eq!(explanation.pairs, 1, "{from} {to}");
+        assert_eq!(pairs(&explanation), [expected], "{from} {to}");
+    }
+    let of_node = ask_between(&world, "198.51.100.1", "shop/db", "TCP/5432");
+    assert_eq!(of_node.from.to_string(), "node/edge (198.51.100.1)");
+}
+
+#[test]
+fn pairs_that_differ_are_told_apart() {
+    let world = example::by_address();
+    let explanation = ask_between(&world, "shop/web", "shop/db", "TCP/5432");
+    assert_eq!(
+        text(&explanation),
+        "deny, for 1 of 2 pairs of addresses: shop/web (10.1.0.2) to shop/db (10.1.0.9) TCP/5432\n\
+         \n\
+         egress of shop/web: allow, no policy selects it in this direction\n\
+         \n\
+         ingress of shop/db: deny, selected by policy, and no rule permits it\n  \
+           shop/db at ends.yaml:37\n    \
+             ingress[0] at ends.yaml:43: no: another peer\n\
+         \n\
+         for the other 1 of 2 pairs of addresses:\n  \
+           10.1.0.3 to 10.1.0.9: allow\n    \
+             egress: allow, no policy selects it in this direction\n    \
+             ingress: allow, by shop/db ingress[0] at ends.yaml:43\n\
+         \n\
+         to allow it for these addresses:\n  \
+           add to NetworkPolicy shop/db an ingress rule from app=web of namespace shop on TCP/5432\n"
+    );
+    let json = serde_json::to_value(&explanation).unwrap();
+    assert_eq!(json["pairs"], 2);
+    assert_eq!(json["others"].as_array().unwrap().len(), 1);
+    assert_eq!(json["others"][0]["from"], "10.1.0.3");
+    assert_eq!(json["others"][0]["to"], "10.1.0.9");
+    assert_eq!(json["others"][0]["verdict"], "allow");
+    assert_eq!(json["others"][0]["egress"]["reason"], "not-isolated");
+    assert_eq!(json["others"][0]["ingress"]["policy"], "shop/db");
+}
+
+#[test]
+fn pairs_that_agree_are_counted() {
+    let explanation = ask("shop/web", "shop/api", "TCP/80");
+    assert_eq!(pairs(&explanation), ["10.1.0.2 10.1.0.1 deny"]);
+    let text = text(&explanation);
+    assert!(
+        text.contains("\nthe same for 1 other pair of addresses\n"),
+        "{text}"
+    );
+    let json = serde_json::to_value(&explanation).unwrap();
+    assert_eq!(json["pairs"], 2);
+    assert!(json.get("others").is_none());
+}
+
+#[test]
+fn another_view_is_told_for_the_pair_that_it_is_about() {
+    let mut world = example::by_address();
+    let name = ObjectName::new("shop", "db");
+    let mut policy = world.network_policies[&name].as_ref().clone();
+    policy.terms.mode = Mode::Audit;
+    world.apply(&Change::NetworkPolicy(name, Some(policy.into())));
+    let explanation = ask_between(&world, "shop/job", "shop/db", "TCP/5432");
+    assert_eq!(pairs(&explanation), ["10.1.0.5 10.1.0.9 allow"]);
+    let told: Vec<_> = explanation
+        .would_be
+        .iter()
+        .map(|would| {
+            (
+                would.view,
+                would.pair.from.to_string(),
+                would.pair.outcome.verdict,
+            )
+        })
+        .collect();
+    assert_eq!(told, [(View::Audit, "fd00::5".to_owned(), Verdict::Deny)]);
+    let text = text(&explanation);
+    assert!(
+        text.contains("\nwith the policies in audit fd00::5 to fd00::9 would be: deny\n"),
+        "{text}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_name_is_permitted_if_each_of_its_addresses_is(
+        (world, now, questions) in strategies::world_and_questions(),
+    ) {
+        let perspective = Perspective::live(now);
+        let reference = Reference(&world);
+        let owner = |address| world.addresses.get(address).cloned().map(End::Workload);
+        for question in &questions {
+            let port = Port { protocol: question.protocol, number: question.port };
+            let from = End::Workload(match question.subject.workload() {
+                Some(name) => name.clone(),
+                None => continue,
+            });
+            let Some(to) = owner(&question.peer) else { continue };
+            let Ok(ways) = Ways::new(&world, &from, &to, port, perspective) else { continue };
+            let ways = ways.judge(&world, &reference);
+            let mut all = Verdict::Allow;
+            for way in ways.iter() {
+                let of = |end: &End, address| match end {
+                    End::Workload(name) if world.workloads[name].owns_its_addresses() => {
+                        End::Address(address)
+                    }
+                    shared => shared.at(address),
+                };
+                let (from, to) = (of(&from, way.connection.from), of(&to, way.connection.to));
+                let alone = Ways::new(&world, &from, &to, port, perspective).unwrap();
+                prop_assert_eq!(alone.count(), 1);
+                let outcome = &alone.judge(&world, &reference).telling().outcome.clone();
+                prop_assert_eq!(outcome, &way.outcome);
+                all = all.and(outcome.verdict);
+            }
+            prop_assert_eq!(ways.telling().outcome.verdict, all);
+        }
     }
 }

@@ -41,7 +41,7 @@ impl Matrix {
         }
         writeln!(
             out,
-            ". allow   X deny   - no common address family   \\ itself"
+            ". allow   X deny   ~ allow or deny, by address   - no common address family   \\ itself"
         )
     }
 }
@@ -53,6 +53,7 @@ impl Cell {
         match self {
             Self::Allow => '.',
             Self::Deny => 'X',
+            Self::Mixed => '~',
             Self::Unreachable => '-',
             Self::Itself => '\\',
         }

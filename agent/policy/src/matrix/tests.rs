@@ -33,7 +33,7 @@ fn each_port_has_its_grid() {
          3 shop/v6    - - \\ -\n\
          4 shop/web   X . - \\\n\
          \n\
-         . allow   X deny   - no common address family   \\ itself\n"
+         . allow   X deny   ~ allow or deny, by address   - no common address family   \\ itself\n"
     );
 }
 
@@ -61,4 +61,34 @@ fn nodes_come_behind_the_workloads() {
     };
     assert_eq!(verdict("node/one"), "allow");
     assert_eq!(verdict("node/two"), "deny");
+}
+
+#[test]
+fn ends_whose_addresses_are_judged_differently_have_a_sign_of_their_own() {
+    let world = example::by_address();
+    let matrix = Matrix::new(
+        &world,
+        &Reference(&world),
+        Axes::WorkloadsAndNodes,
+        &["TCP/5432".parse().unwrap()],
+        Perspective::default(),
+    );
+    let mut text = Vec::new();
+    matrix.render(&mut text).unwrap();
+    assert_eq!(
+        String::from_utf8(text).unwrap(),
+        "TCP/5432: from the rows to the columns\n              \
+                       1 2 3 4 5\n\
+         1 shop/client \\ X ~ . .\n\
+         2 shop/db     . \\ . . .\n\
+         3 shop/job    . ~ \\ . .\n\
+         4 shop/web    . ~ . \\ .\n\
+         5 node/edge   . ~ . . \\\n\
+         \n\
+         . allow   X deny   ~ allow or deny, by address   - no common address family   \\ itself\n"
+    );
+    let json = serde_json::to_value(&matrix).unwrap();
+    let pairs = json["pairs"].as_array().unwrap();
+    let mixed = pairs.iter().filter(|pair| pair["verdict"] == "mixed");
+    assert_eq!(mixed.count(), 4);
 }

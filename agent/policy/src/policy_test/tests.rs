@@ -1,5 +1,9 @@
 use super::*;
-use crate::{example, load::parse_file};
+use crate::{
+    example,
+    load::parse_file,
+    model::{Change, ObjectName, Peers},
+};
 
 const TEST: &str = r#"
 apiVersion: ringfence.io/v1alpha1
@@ -14,13 +18,13 @@ spec:
 "#;
 
 fn report(text: &str) -> Report {
+    report_of(&example::world(), text)
+}
+
+fn report_of(world: &World, text: &str) -> Report {
     let file = parse_file("t.yaml".into(), text.as_bytes());
     assert!(!file.has_errors(), "{:?}", file.diagnostics);
-    run(
-        &example::world(),
-        file.policy_tests(),
-        Perspective::default(),
-    )
+    run(world, file.policy_tests(), Perspective::default())
 }
 
 #[test]
@@ -72,4 +76,71 @@ fn json_tells_the_endings_apart() {
         .map(|case| case["result"].as_str().unwrap())
         .collect();
     assert_eq!(results, ["pass", "fail", "fail", "fail", "error"]);
+}
+
+#[test]
+fn a_name_has_to_end_as_expected_with_each_of_its_addresses() {
+    let expected = r#"
+apiVersion: ringfence.io/v1alpha1
+kind: PolicyTest
+metadata: {name: shop}
+spec:
+  expect:
+  - {from: shop/web, to: shop/db, ports: [TCP/5432], verdict: allow}
+  - {from: shop/web, to: shop/db, ports: [TCP/5432], verdict: deny}
+  - {from: 10.1.0.3, to: shop/db, ports: [TCP/5432], verdict: allow, rule: "shop/db ingress[0]"}
+  - {from: 10.1.0.2, to: shop/db, ports: [TCP/5432], verdict: deny}
+  - {from: node/edge, to: shop/db, ports: [TCP/5432], verdict: allow}
+  - {from: shop/client, to: service/shop/front, ports: [TCP/5432], verdict: allow}
+  - {from: shop/job, to: shop/client, ports: [TCP/5432], verdict: allow}
+  - {from: shop/job, to: shop/client, ports: [TCP/5432], verdict: deny}
+"#;
+    let report = report_of(&example::by_address(), expected);
+    let endings: Vec<_> = report.suites[0]
+        .cases
+        .iter()
+        .map(|case| match &case.ending {
+            Ending::Pass => "",
+            Ending::Fail { message, .. } | Ending::Error { message } => message,
+        })
+        .collect();
+    assert_eq!(
+        endings,
+        [
+            "expected allow, found deny from 10.1.0.2 to 10.1.0.9 (1 of 2 pairs of addresses)",
+            "expected deny, found allow from 10.1.0.3 to 10.1.0.9 (1 of 2 pairs of addresses)",
+            "",
+            "",
+            "expected allow, found deny from 192.0.2.1 to 10.1.0.9 (1 of 2 pairs of addresses)",
+            "expected allow, found deny from fd00::1 to fd00:96::1 (1 of 2 pairs of addresses)",
+            "",
+            "expected deny, found allow",
+        ]
+    );
+}
+
+#[test]
+fn the_rule_has_to_decide_for_each_address() {
+    let mut world = example::by_address();
+    let name = ObjectName::new("shop", "db");
+    let mut policy = world.network_policies[&name].as_ref().clone();
+    let rules = policy.ingress.as_mut().unwrap();
+    let mut more = rules[0].clone();
+    more.peers = Peers::Every;
+    rules.push(more);
+    world.apply(&Change::NetworkPolicy(name, Some(policy.into())));
+    let expected = r#"
+apiVersion: ringfence.io/v1alpha1
+kind: PolicyTest
+metadata: {name: shop}
+spec:
+  expect:
+  - {from: shop/web, to: shop/db, ports: [TCP/5432], verdict: allow, rule: "shop/db ingress[0]"}
+"#;
+    let json = serde_json::to_value(report_of(&world, expected)).unwrap();
+    assert_eq!(
+        json["suites"][0]["cases"][0]["message"],
+        "allow as expected, but not by `shop/db ingress[0]` from 10.1.0.2 to 10.1.0.9 (1 of 2 \
+         pairs of addresses)"
+    );
 }

@@ -196,7 +196,7 @@ proptest! {
                     End::Workload(name) => Who::Workload(name.clone()),
                     End::Node(name) => Who::Node(name.clone()),
                     End::Service(name) => Who::Service(name.clone(), address),
-                    End::Address(_) => Who::Outside(crate::classes::Region::default()),
+                    End::Address(_) | End::At(..) => Who::Outside(crate::classes::Region::default()),
                 };
                 ends.include(&world, &who, address)
             };
