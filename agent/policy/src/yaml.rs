@@ -134,12 +134,18 @@ impl Node {
             Value::Null => "null".to_owned(),
             Value::Bool(value) => format!("boolean {value}"),
             Value::Integer(value) => format!("integer {value}"),
-            Value::Float(value) => format!("number {value}"),
+            // As `5.0`, not as 5: what is wrong must be seen.
+            Value::Float(value) => format!("number {value:?}"),
             Value::String(value) => format!("string {}", quote(value)),
             Value::List(_) => "a list".to_owned(),
             Value::Object(_) => "an object".to_owned(),
         }
     }
+}
+
+/// Whether a text would be a number without its quotes.
+pub(crate) fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Backticks around user input, and an end to input that is too long to be read in a message.

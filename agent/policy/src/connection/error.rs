@@ -1,5 +1,7 @@
 //! What can be wrong with the ends or the port that somebody asks about.
 
+use std::net::Ipv4Addr;
+
 use thiserror::Error;
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -15,6 +17,8 @@ pub enum ConnectionError {
          `service/NAMESPACE/NAME` or an address"
     )]
     End { seen: String },
+    #[error("`{seen}` is an IPv4 address written as IPv6; write `{v4}`")]
+    MappedAddress { seen: String, v4: Ipv4Addr },
     #[error("no pod or workload is called `{seen}`{}", did_you_mean(.near.as_ref()))]
     UnknownWorkload { seen: String, near: Option<String> },
     #[error("no node is called `{seen}`{}", did_you_mean(.near.as_ref()))]

@@ -1,5 +1,7 @@
 //! `PolicyTest` of `ringfence.io/v1alpha1`: what is expected and asserted of the policies beside it.
 
+use std::net::IpAddr;
+
 use super::{
     Declared, Object as Parsed, address,
     choice::Choice,
@@ -139,8 +141,10 @@ fn expectation(field: &Field<'_>) -> Option<Expectation> {
         .get("rule")
         .map(|field| terms::line(&field, MAX_NAME));
     object.deny_unknown();
-    let end = |field: Option<Field<'_>>| field.and_then(|field| Some(field.string()?.to_owned()));
-    let (from, to) = (end(from), end(to));
+    let (from, to) = (
+        from.and_then(|field| end(&field)),
+        to.and_then(|field| end(&field)),
+    );
     let ports = ports.and_then(|field| all(&field, port));
     let verdict = verdict.and_then(|field| VERDICTS.read(&field));
     Some(Expectation {
@@ -154,6 +158,15 @@ fn expectation(field: &Field<'_>) -> Option<Expectation> {
         },
         source: field.source(),
     })
+}
+
+/// Whether it is there is for whoever has the world.
+fn end(field: &Field<'_>) -> Option<String> {
+    let text = field.string()?;
+    if text.parse::<IpAddr>().is_ok() {
+        address::address(field)?;
+    }
+    Some(text.to_owned())
 }
 
 fn assertion(field: &Field<'_>) -> Option<Assertion> {
