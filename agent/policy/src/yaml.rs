@@ -153,11 +153,11 @@ pub(crate) fn quote(text: &str) -> String {
     const SHOWN: usize = 80;
     let mut shown = String::from("`");
     for c in text.chars().take(SHOWN) {
-        // A line feed in a value must not break a diagnostic into two.
-        if c.is_control() {
-            shown.extend(c.escape_debug());
-        } else {
-            shown.push(c);
+        // A line feed in a value must not break a diagnostic into two, nor what nobody sees turn the
+        // rest of the line round.
+        match c {
+            '\\' | '\'' | '"' => shown.push(c),
+            _ => shown.extend(c.escape_debug()),
         }
     }
     if text.chars().nth(SHOWN).is_some() {

@@ -41,7 +41,7 @@ pub(super) fn own_address(field: &Field<'_>) -> Option<IpAddr> {
     } else {
         return Some(address);
     };
-    let message = format!("`{address}` is {refused}, expected an address of the workload's own");
+    let message = format!("`{address}` is {refused}, expected an address that one object can have");
     field.error("invalid-address", message);
     None
 }

@@ -19,7 +19,7 @@ use crate::{
     policy_test::{Expectation, PolicyTest},
     question::View,
     verify::{Assertion, Ends, EndsPart, Reach},
-    yaml::quote,
+    yaml::{Value, quote},
 };
 
 /// Of the name of an assertion, in characters.
@@ -228,14 +228,28 @@ fn block(field: &Field<'_>) -> Option<EndsPart> {
     }
 }
 
+/// A number alone would be that of a protocol, and mostly means a port.
+fn port_text<'n>(field: &Field<'n>) -> Option<&'n str> {
+    if let Value::Integer(number) = field.node().value {
+        let message = format!(
+            "{}: expected a protocol, and mostly a port, found {}",
+            field.name(),
+            field.node().describe()
+        );
+        field.error_with_hint("wrong-type", message, format!("write `TCP/{number}`"));
+        return None;
+    }
+    field.string()
+}
+
 fn port(field: &Field<'_>) -> Option<Port> {
-    let port = field.string()?.parse::<Port>();
+    let port = port_text(field)?.parse::<Port>();
     port.map_err(|error| field.error("invalid-port", error.to_string()))
         .ok()
 }
 
 fn port_range(field: &Field<'_>) -> Option<PortRange> {
-    let text = field.string()?;
+    let text = port_text(field)?;
     let range = PortRange::parse(text);
     if range.is_none() {
         let message = format!(
