@@ -1,7 +1,9 @@
 use std::path::Path;
 
+use agent_policy::model::IcmpVersion;
+
 use super::*;
-use crate::config::{Config, RawConfig};
+use crate::config::{Config, ConfigError, RawConfig};
 
 fn check(text: &str) -> Result<Config, ConfigError> {
     Config::check(RawConfig::parse(Path::new("settings.yaml"), text)?)
