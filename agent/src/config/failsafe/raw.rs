@@ -29,7 +29,8 @@ pub(super) struct RawEntry {
     pub(super) ports: Option<Vec<Spanned<RawPort>>>,
 }
 
-/// As in a policy of our own kind, without names: exactly one of these.
+/// As in a policy of our own kind, without names: exactly one of these. Numbers of any size are
+/// taken here, so that those beyond their bounds are told of together with all else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPort {
@@ -44,23 +45,23 @@ pub(super) struct RawPort {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) icmpv6: Option<RawIcmp>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(super) protocol: Option<u8>,
+    pub(super) protocol: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RawRange {
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(super) port: Option<u16>,
+    pub(super) port: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(super) end_port: Option<u16>,
+    pub(super) end_port: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawIcmp {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none", default)]
-    pub(super) kind: Option<u8>,
+    pub(super) kind: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(super) code: Option<u8>,
+    pub(super) code: Option<i64>,
 }
