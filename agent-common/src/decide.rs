@@ -111,7 +111,7 @@ fn outcome<A>(decision: &Decision, tables: &impl Tables<A>, unruled: Reason) -> 
         after_rule,
         after_action,
     } = *decision;
-    let timed = until != Decision::FOREVER;
+    let timed = decision.is_timed();
     let (rule, action) = if timed && tables.now() >= until {
         (RuleId(after_rule), after_action)
     } else {

@@ -7,7 +7,10 @@ mod raw;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 
@@ -80,22 +83,29 @@ pub(crate) enum ConfigError {
         seen: String,
         expected: String,
     },
-    /// As [`ConfigError::Value`], in a list where only the place says which one.
-    #[error("{path}:{line}:{column}: `{setting}` is {seen}, expected {expected}")]
-    Item {
-        path: PathBuf,
-        line: u64,
-        column: u64,
-        setting: &'static str,
-        seen: String,
-        expected: String,
-    },
+    /// Every one that is wrong, a line for each.
+    #[error("{0}")]
+    Items(Items),
     #[error(
         "no policy to enforce: name files or folders by -f PATH, or by `policies` in a \
              settings file"
     )]
     NoPolicies,
 }
+
+/// As [`ConfigError::Value`], in a list where only the place says which one.
+#[derive(Debug)]
+pub(crate) struct Item {
+    path: PathBuf,
+    line: u64,
+    column: u64,
+    setting: &'static str,
+    seen: String,
+    expected: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Items(Vec<Item>);
 
 impl Config {
     /// Reads the settings file, if there is one, and lays the flags over it.
@@ -207,13 +217,39 @@ fn absolute(
 
 fn refuse(
     setting: &'static str,
-    seen: &dyn std::fmt::Display,
+    seen: &dyn fmt::Display,
     expected: impl Into<String>,
 ) -> ConfigError {
     ConfigError::Value {
         setting,
         seen: seen.to_string(),
         expected: expected.into(),
+    }
+}
+
+// === impl Items ===
+
+impl fmt::Display for Items {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, item) in self.0.iter().enumerate() {
+            let Item {
+                path,
+                line,
+                column,
+                setting,
+                seen,
+                expected,
+            } = item;
+            if number > 0 {
+                f.write_str("\n")?;
+            }
+            let path = path.display();
+            write!(
+                f,
+                "{path}:{line}:{column}: `{setting}` is {seen}, expected {expected}"
+            )?;
+        }
+        Ok(())
     }
 }
 

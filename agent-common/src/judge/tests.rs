@@ -1,5 +1,8 @@
 //! The rules of judging, one test each, over plain collections.
 
+mod node;
+mod time;
+
 use std::vec::Vec;
 
 use super::*;
@@ -390,8 +393,6 @@ fn denied_packets_of_a_kind_are_one_event() {
     assert_eq!(denials, [5]);
 }
 
-const NOON: u64 = 1_000;
-
 #[test]
 fn a_rule_that_denies_is_named_in_the_event_and_in_the_sums() {
     let mut case = Case::new(&[], &[HTTPS]);
@@ -419,191 +420,4 @@ fn a_rule_that_denies_is_named_in_the_event_and_in_the_sums() {
     );
     assert!(verdict.rejects() && !verdict.allows());
     assert_eq!(case.0.denials().len(), 2);
-}
-
-#[test]
-fn a_permission_that_ends_cuts_the_live_flow_without_anybody() {
-    let mut case = Case::new(&[], &[]);
-    let ends = Decision::new(Action::Allow, RuleId(4)).until(NOON, Action::Deny, RuleId(5));
-    case.told(HTTPS, ends);
-    case.0.now = NOON - 1;
-    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
-    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Rule);
-    // It is judged with every packet.
-    let flows = case.0.flows_v4();
-    assert!(flows.values().all(|flow| flow.generation == Flow::NEVER));
-    case.0.now = NOON;
-    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
-    assert_eq!(case.sends(&out().tcp(4000, 443, ACK)), Reason::Revoked);
-    assert_eq!(case.sends(&out().tcp(4001, 443, SYN)), Reason::DenyRule);
-    let events = case.0.events();
-    let close = events
-        .iter()
-        .find(|event| event.kind == EventKind::Close as u8);
-    // It ends as what it was permitted by; what is dropped from now on, as what denies it.
-    assert_eq!(close.map(|event| event.rule), Some(4));
-    let denied: Vec<u32> = case.0.denials().keys().map(|kind| kind.rule).collect();
-    assert_eq!(denied, [5, 5, 5]);
-}
-
-#[test]
-fn a_denial_that_ends_lets_the_cut_flow_go_on() {
-    let mut case = Case::new(&[], &[HTTPS]);
-    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
-    case.0.now = NOON - 1;
-    let ends = Decision::new(Action::Deny, RuleId(4)).until(NOON, Action::Allow, RuleId(9));
-    case.told(HTTPS, ends);
-    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
-    case.0.now = NOON;
-    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Rule);
-    assert_eq!(case.kinds().last(), Some(&(EventKind::Open as u8)));
-}
-
-#[test]
-fn a_schedule_that_nobody_goes_on_with_is_closed() {
-    let mut case = Case::new(&[], &[]);
-    let goes_on = Decision::new(Action::Allow, RuleId(4)).until(NOON, Action::Stale, RuleId::NONE);
-    case.told(HTTPS, goes_on);
-    case.0.now = NOON - 1;
-    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
-    case.0.now = NOON;
-    assert_eq!(
-        case.sends(&out().tcp(4001, 443, SYN)),
-        Reason::StaleSchedule
-    );
-    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
-}
-
-#[test]
-fn a_verdict_that_is_timed_no_more_is_remembered_again() {
-    let mut case = Case::new(&[], &[HTTPS]);
-    case.told(
-        HTTPS,
-        Decision::new(Action::Allow, RuleId(4)).until(NOON, Action::Deny, RuleId::NONE),
-    );
-    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
-    case.told(HTTPS, Decision::new(Action::Allow, RuleId(4)));
-    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Rule);
-    let generations: Vec<u32> = case
-        .0
-        .flows_v4()
-        .values()
-        .map(|flow| flow.generation)
-        .collect();
-    assert_eq!(generations, [3]);
-}
-
-#[test]
-fn an_endpoint_that_is_no_more_is_closed_for_every_flow() {
-    let mut case = Case::new(&[], &[HTTPS]);
-    let ends = Decision::new(Action::Allow, RuleId(4)).until(NOON, Action::Deny, RuleId::NONE);
-    case.told(HTTPS, ends);
-    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
-    case.0.tables.told.clear();
-    case.0.tables.egress.clear();
-    case.0.words.clear();
-    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
-    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
-}
-
-const HOST: Endpoint = Endpoint {
-    id: ENDPOINT.id,
-    flags: Endpoint::ONLY_OWN,
-};
-
-/// A node whose hooks see what its pods' sockets do, too.
-fn host(case: &Case, direction: Direction, packet: &PacketBuilder, loopback: bool) -> Reason {
-    let verdict = case.0.frame(HOST, direction, &packet.frame(), loopback);
-    verdict.reason()
-}
-
-#[test]
-fn a_node_is_judged_for_its_own_addresses_alone() {
-    const POD: [u8; 4] = [10, 0, 0, 3];
-    const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
-    let case = Case::new(&[], &[]);
-    let (egress, ingress) = (Direction::Egress, Direction::Ingress);
-    let syn = |from, to| PacketBuilder::v4(from, to).tcp(4000, 443, SYN);
-    for (direction, packet, loopback, expected) in [
-        (
-            egress,
-            out().tcp(4000, 443, SYN),
-            false,
-            Reason::DefaultDeny,
-        ),
-        (
-            ingress,
-            back().tcp(4000, 443, SYN),
-            false,
-            Reason::DefaultDeny,
-        ),
-        (egress, syn(POD, PEER), false, Reason::NotSubject),
-        (ingress, syn(PEER, POD), false, Reason::NotSubject),
-        (egress, syn(LOOPBACK, LOOPBACK), true, Reason::NotSubject),
-        (ingress, syn(LOCAL, LOCAL), true, Reason::NotSubject),
-        // Its own address as a source is no pass for what comes over a wire.
-        (ingress, syn(LOCAL, LOCAL), false, Reason::DefaultDeny),
-        (
-            egress,
-            syn(POD, PEER).fragment(3, false),
-            false,
-            Reason::NotSubject,
-        ),
-        (
-            egress,
-            out().udp(4000, 443).fragment(3, false),
-            false,
-            Reason::Fragment,
-        ),
-    ] {
-        let seen = host(&case, direction, &packet, loopback);
-        assert_eq!(seen, expected, "{direction:?} {packet:?}");
-    }
-    assert!(case.0.flows_v4().is_empty());
-}
-
-#[test]
-fn a_node_adopts_a_live_connection_only_if_policy_permits_it() {
-    let ssh = (protocol::TCP, 22);
-    let case = Case::new(&[ssh], &[]);
-    // What the node sends first is nobody's reply yet; what the operator sends makes it one.
-    let answer = out().tcp(22, 5000, ACK);
-    assert_eq!(
-        host(&case, Direction::Egress, &answer, false),
-        Reason::DefaultDeny
-    );
-    let typed = back().tcp(5000, 22, ACK);
-    assert_eq!(host(&case, Direction::Ingress, &typed, false), Reason::Rule);
-    assert_eq!(host(&case, Direction::Egress, &answer, false), Reason::Rule);
-    let other = back().tcp(5000, 23, ACK);
-    assert_eq!(
-        host(&case, Direction::Ingress, &other, false),
-        Reason::DefaultDeny
-    );
-}
-
-#[test]
-fn a_node_may_be_a_router() {
-    let case = Case::new(&[], &[]);
-    let advertisement = PacketBuilder::v6(LOCAL_V6, PEER_V6).icmp(134, 0, 0);
-    let seen = host(&case, Direction::Egress, &advertisement, false);
-    assert_eq!(seen, Reason::NeighbourDiscovery);
-}
-
-#[test]
-fn a_node_answers_an_echo_request_that_policy_permits() {
-    let reply = out().icmp(0, 0, 7);
-    let asked = Case::new(&[ECHO], &[]);
-    assert_eq!(host(&asked, Direction::Egress, &reply, false), Reason::Rule);
-    let not_asked = Case::new(&[], &[ECHO]);
-    assert_eq!(
-        host(&not_asked, Direction::Egress, &reply, false),
-        Reason::NoState
-    );
-    // What comes in must be an answer to somebody.
-    let reply = back().icmp(0, 0, 7);
-    assert_eq!(
-        host(&asked, Direction::Ingress, &reply, false),
-        Reason::NoState
-    );
 }

@@ -48,15 +48,20 @@ pub struct Diagnostic {
 /// Collects the problems of one file.
 ///
 /// Bounded, because a hostile file can hold more mistakes than memory; what is beyond the bound
-/// is counted, so that nobody takes the list for complete.
+/// is counted, so that nobody takes the list for complete. Doubts take no place from errors, and are
+/// no error, however many.
 #[derive(Debug)]
 pub(crate) struct Problems {
     file: Arc<str>,
     found: Vec<Diagnostic>,
+    /// How many of the kept are errors.
+    errors: usize,
     beyond: usize,
+    /// The gravest of those beyond.
+    gravest: Severity,
 }
 
-/// Diagnostics kept of one file.
+/// Errors kept of one file, and as many doubts.
 pub const MAX_DIAGNOSTICS: usize = 10_000;
 
 // === impl Position ===
@@ -182,7 +187,9 @@ impl Problems {
         Self {
             file,
             found: Vec::new(),
+            errors: 0,
             beyond: 0,
+            gravest: Severity::Note,
         }
     }
 
@@ -196,10 +203,18 @@ impl Problems {
     }
 
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
-        if self.found.len() < MAX_DIAGNOSTICS {
+        let is_error = diagnostic.is_error();
+        let kept = if is_error {
+            self.errors
+        } else {
+            self.found.len() - self.errors
+        };
+        if kept < MAX_DIAGNOSTICS {
+            self.errors += usize::from(is_error);
             self.found.push(diagnostic);
         } else {
             self.beyond += 1;
+            self.gravest = self.gravest.min(diagnostic.severity);
         }
     }
 
@@ -222,7 +237,7 @@ impl Problems {
                 column: last.column,
             });
             self.found.push(Diagnostic::new(
-                Severity::Error,
+                self.gravest,
                 &self.file,
                 last,
                 "too-many-problems",
@@ -253,6 +268,31 @@ mod tests {
             one.to_string(),
             "a.yaml:3:7: error[unknown-field]: unknown field `x`\n  hint: did you mean `y`?"
         );
+    }
+
+    #[test]
+    fn doubts_beyond_the_bound_are_no_error_and_hide_none() {
+        let mut problems = Problems::new(Arc::from("a.yaml"));
+        let doubt = Diagnostic::new(
+            Severity::Warning,
+            problems.file(),
+            Position::START,
+            "x",
+            "y",
+        );
+        for _ in 0..=MAX_DIAGNOSTICS {
+            problems.push(doubt.clone());
+        }
+        let found = problems.into_sorted();
+        assert_eq!(found.last().unwrap().severity, Severity::Warning);
+
+        let mut problems = Problems::new(Arc::from("a.yaml"));
+        for _ in 0..=MAX_DIAGNOSTICS {
+            problems.push(doubt.clone());
+        }
+        problems.error(Position::START, "x", "an error");
+        let found = problems.into_sorted();
+        assert!(found.iter().any(|one| one.message == "an error"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Every code is described in `agent/docs/diagnostics.md`.
 
 mod budget;
+mod default_namespace;
 mod effect;
 mod equal_priority;
 mod failsafe;
@@ -16,10 +17,12 @@ mod labels;
 mod open;
 mod peers;
 mod policy;
+mod policy_tests;
 mod port_names;
 mod ports;
 mod selects_nothing;
 mod shadow;
+mod shared;
 mod spans;
 mod subjects;
 
@@ -39,4 +42,7 @@ pub(crate) fn run(world: &World, files: &[ParsedFile], problems: &mut Vec<Diagno
     open::run(world, &mut findings);
     effect::run(world, &mut findings);
     failsafe::run(&inventory, &mut findings);
+    policy_tests::run(&inventory, files, &mut findings);
+    shared::run(files, &mut findings);
+    default_namespace::run(world, files, &mut findings);
 }

@@ -107,14 +107,14 @@ impl Assembly {
                 }
             }
             Declared::Workload { workload, marks } => self.add_workload(workload, marks, &place),
-            Declared::Node(node) => {
+            Declared::Node { node, addresses: _ } => {
                 if self.is_first("node", "node", &node.name, &place) {
                     self.world
                         .nodes
                         .insert(node.name.clone(), Arc::new(node.clone()));
                 }
             }
-            Declared::Service(service) => {
+            Declared::Service { service, marks: _ } => {
                 self.namespace(&service.name.namespace);
                 if self.is_first("service", "service", &service.name, &place) {
                     self.world

@@ -50,7 +50,13 @@ pub struct ParsedFile {
     pub objects: Vec<Object>,
     /// Sorted by place.
     pub diagnostics: Vec<Diagnostic>,
+    /// Where the names of objects stand that say no namespace, though they may be of a kind that
+    /// has none.
+    pub(crate) without_namespace: BTreeSet<Position>,
 }
+
+/// Where objects are that do not say it.
+pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 
 /// One object with the places that problems between objects point at.
 #[derive(Clone, Debug)]
@@ -70,8 +76,15 @@ pub(crate) enum Declared {
         workload: Workload,
         marks: WorkloadMarks,
     },
-    Node(Node),
-    Service(Service),
+    Node {
+        node: Node,
+        /// Where its addresses stand.
+        addresses: AddressMarks,
+    },
+    Service {
+        service: Service,
+        marks: ServiceMarks,
+    },
     Policy {
         policy: NetworkPolicy,
         uses: Vec<PortUse>,
@@ -87,10 +100,20 @@ pub(crate) enum Declared {
     Test(PolicyTest),
 }
 
+/// Where each address stands first.
+pub(crate) type AddressMarks = BTreeMap<IpAddr, Position>;
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WorkloadMarks {
-    pub(crate) addresses: BTreeMap<IpAddr, Position>,
+    pub(crate) addresses: AddressMarks,
     pub(crate) endpoint: Option<Position>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServiceMarks {
+    pub(crate) addresses: AddressMarks,
+    /// One for each port.
+    pub(crate) ports: Vec<Position>,
 }
 
 /// A rule that speaks of a port by its name.
@@ -110,6 +133,7 @@ impl ParsedFile {
             name: Arc::clone(&diagnostic.file),
             objects: Vec::new(),
             diagnostics: vec![diagnostic],
+            without_namespace: BTreeSet::new(),
         }
     }
 
@@ -169,6 +193,7 @@ pub fn parse_file(name: Arc<str>, bytes: &[u8]) -> ParsedFile {
     ParsedFile {
         name,
         objects,
+        without_namespace: report.take_without_namespace(),
         diagnostics: report.into_problems().into_sorted(),
     }
 }

@@ -134,7 +134,8 @@ impl Node {
             Value::Null => "null".to_owned(),
             Value::Bool(value) => format!("boolean {value}"),
             Value::Integer(value) => format!("integer {value}"),
-            Value::Float(value) => format!("number {value}"),
+            // As `5.0`, not as 5: what is wrong must be seen.
+            Value::Float(value) => format!("number {value:?}"),
             Value::String(value) => format!("string {}", quote(value)),
             Value::List(_) => "a list".to_owned(),
             Value::Object(_) => "an object".to_owned(),
@@ -142,16 +143,21 @@ impl Node {
     }
 }
 
+/// Whether a text would be a number without its quotes.
+pub(crate) fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Backticks around user input, and an end to input that is too long to be read in a message.
 pub(crate) fn quote(text: &str) -> String {
     const SHOWN: usize = 80;
     let mut shown = String::from("`");
     for c in text.chars().take(SHOWN) {
-        // A line feed in a value must not break a diagnostic into two.
-        if c.is_control() {
-            shown.extend(c.escape_debug());
-        } else {
-            shown.push(c);
+        // A line feed in a value must not break a diagnostic into two, nor what nobody sees turn the
+        // rest of the line round.
+        match c {
+            '\\' | '\'' | '"' => shown.push(c),
+            _ => shown.extend(c.escape_debug()),
         }
     }
     if text.chars().nth(SHOWN).is_some() {

@@ -3,8 +3,11 @@
 
 #![cfg(feature = "strategies")]
 
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
 use agent_policy::{
     compiled::Everywhere,
+    model::{Change, World},
     question::Evaluator,
     reference::Reference,
     strategies::{check_agreement, later_questions, world_and_questions},
@@ -37,5 +40,42 @@ proptest! {
                 prop_assert_eq!(Reference(&world).answer(question), answer, "about {:?}", question);
             }
         }
+    }
+}
+
+/// As in §5.1: every node has the addresses of all of them and some workload has one too, and each
+/// Service is reached at the addresses of that workload.
+fn share_addresses(world: &mut World) {
+    let of_nodes: BTreeSet<IpAddr> = world
+        .nodes
+        .values()
+        .flat_map(|node| node.addresses.clone())
+        .collect();
+    for node in world.nodes.values_mut() {
+        Arc::make_mut(node).addresses.extend(&of_nodes);
+    }
+    let mut workloads = world.workloads.values();
+    let Some(found) = workloads.find(|workload| workload.owns_its_addresses()) else {
+        return;
+    };
+    let mut workload = Arc::clone(found);
+    Arc::make_mut(&mut workload)
+        .addresses
+        .extend(of_nodes.first());
+    for service in world.services.values_mut() {
+        Arc::make_mut(service).addresses.extend(&workload.addresses);
+    }
+    world.apply(&Change::Workload(workload.name.clone(), Some(workload)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_address_of_several_has_one_meaning(
+        (mut world, now, questions) in world_and_questions(),
+    ) {
+        share_addresses(&mut world);
+        check_agreement(&Reference(&world), &Everywhere::new(&world, now), &questions)?;
     }
 }

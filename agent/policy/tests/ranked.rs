@@ -114,11 +114,11 @@ fn a_peer_that_is_not_understood_closes_its_rule() {
     for (action, peer, expected) in [
         (
             "Accept",
-            "{}",
+            "{new: {}}",
             (TierAction::Accept, Peers::Listed(Vec::new()), false),
         ),
         ("Deny", "{new: {}}", (TierAction::Deny, Peers::Every, true)),
-        ("Pass", "{}", (TierAction::Deny, Peers::Every, true)),
+        ("Pass", "{new: {}}", (TierAction::Deny, Peers::Every, true)),
     ] {
         let policy = cluster(&format!(
             "{{tier: Admin, priority: 0, subject: {{namespaces: {{}}}}, \

@@ -1,6 +1,10 @@
 //! The ends of a connection, as people name them, and the addresses that stand for them.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use serde::{Serialize, Serializer};
 
@@ -34,60 +38,55 @@ impl End {
     ///
     /// If it is no end, or names nothing in this world: then with the nearest name, if one is near.
     pub fn parse(world: &World, text: &str) -> Result<Self, ConnectionError> {
-        if let Ok(address) = text.parse() {
-            return Self::from_address(world, address, text);
+        Self::find(world, text).ok_or_else(|| Self::missing(world, text))
+    }
+
+    /// As [`Self::parse`], for whoever does not ask what was meant: that costs a look at every name.
+    pub(crate) fn find(world: &World, text: &str) -> Option<Self> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return mapped(address)
+                .is_none()
+                .then(|| Self::Address(address).resolved(world));
         }
-        let malformed = || ConnectionError::End {
-            seen: text.to_owned(),
-        };
-        let (namespace, name) = text.split_once('/').ok_or_else(malformed)?;
+        let (namespace, name) = text.split_once('/')?;
         if let ("service", Some((namespace, name))) = (namespace, name.split_once('/')) {
-            return Self::service(world, ObjectName::new(namespace, name), text);
-        }
-        if namespace.is_empty() || name.is_empty() || name.contains('/') {
-            return Err(malformed());
+            let name = ObjectName::new(namespace, name);
+            return world
+                .services
+                .contains_key(&name)
+                .then_some(Self::Service(name));
         }
         let workload = ObjectName::new(namespace, name);
         if world.workloads.contains_key(&workload) {
-            return Ok(Self::Workload(workload));
+            return Some(Self::Workload(workload));
         }
+        (namespace == "node" && world.nodes.contains_key(name)).then(|| Self::Node(name.to_owned()))
+    }
+
+    /// Why nothing is called so.
+    fn missing(world: &World, text: &str) -> ConnectionError {
         let seen = text.to_owned();
-        if namespace == "node" {
-            if world.nodes.contains_key(name) {
-                return Ok(Self::Node(name.to_owned()));
+        if let Some(v4) = text.parse().ok().and_then(mapped) {
+            return ConnectionError::MappedAddress { seen, v4 };
+        }
+        match text.split('/').collect::<Vec<_>>()[..] {
+            ["service", _, _] => {
+                let known = world.services.keys().map(|name| format!("service/{name}"));
+                let near = nearest(text, known);
+                ConnectionError::UnknownService { seen, near }
             }
-            let known = world.nodes.keys().map(|node| format!("node/{node}"));
-            return Err(ConnectionError::UnknownNode {
-                near: nearest(text, known),
-                seen,
-            });
+            ["node", name] if !name.is_empty() => {
+                let known = world.nodes.keys().map(|node| format!("node/{node}"));
+                let near = nearest(text, known);
+                ConnectionError::UnknownNode { seen, near }
+            }
+            [namespace, name] if !namespace.is_empty() && !name.is_empty() => {
+                let known = world.workloads.keys().map(ToString::to_string);
+                let near = nearest(text, known);
+                ConnectionError::UnknownWorkload { seen, near }
+            }
+            _ => ConnectionError::End { seen },
         }
-        let known = world.workloads.keys().map(ToString::to_string);
-        Err(ConnectionError::UnknownWorkload {
-            near: nearest(text, known),
-            seen,
-        })
-    }
-
-    fn service(world: &World, name: ObjectName, text: &str) -> Result<Self, ConnectionError> {
-        if world.services.contains_key(&name) {
-            return Ok(Self::Service(name));
-        }
-        let known = world.services.keys().map(|name| format!("service/{name}"));
-        Err(ConnectionError::UnknownService {
-            near: nearest(text, known),
-            seen: text.to_owned(),
-        })
-    }
-
-    fn from_address(world: &World, address: IpAddr, text: &str) -> Result<Self, ConnectionError> {
-        if let IpAddr::V6(v6) = address
-            && let Some(v4) = v6.to_ipv4_mapped()
-        {
-            let seen = text.to_owned();
-            return Err(ConnectionError::MappedAddress { seen, v4 });
-        }
-        Ok(Self::Address(address).resolved(world))
     }
 
     /// The end with this one of its addresses.
@@ -220,6 +219,14 @@ pub(crate) fn addresses_of(world: &World, workload: &Workload) -> BTreeSet<IpAdd
             node.addresses.clone()
         }
         _ => workload.addresses.clone(),
+    }
+}
+
+/// What such an address is in a packet. Nobody has it as it is written.
+fn mapped(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => v6.to_ipv4_mapped(),
     }
 }
 

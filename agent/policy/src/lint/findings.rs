@@ -27,8 +27,8 @@ impl<'p> Findings<'p> {
             Declared::TierPolicy { policy, uses: _ } => Some((policy.id.clone(), object.at)),
             Declared::Namespace { .. }
             | Declared::Workload { .. }
-            | Declared::Node(_)
-            | Declared::Service(_)
+            | Declared::Node { .. }
+            | Declared::Service { .. }
             | Declared::NameTable { .. }
             | Declared::Test(_) => None,
         });

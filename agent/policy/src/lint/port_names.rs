@@ -29,8 +29,8 @@ pub(super) fn run(world: &World, files: &[ParsedFile], findings: &mut Findings<'
                 }
                 Declared::Namespace { .. }
                 | Declared::Workload { .. }
-                | Declared::Node(_)
-                | Declared::Service(_)
+                | Declared::Node { .. }
+                | Declared::Service { .. }
                 | Declared::NameTable { .. }
                 | Declared::Test(_) => continue,
             };

@@ -16,7 +16,7 @@ use crate::{
     model::{EndpointSpec, NetworkPolicy, Peer, Peers, Selector, Subjects, TierPolicy},
 };
 
-const CODE: &str = "selects-nothing";
+pub(super) const CODE: &str = "selects-nothing";
 
 pub(super) fn run(inventory: &Inventory<'_>, findings: &mut Findings<'_>) {
     let mut peers = PeersSeen::default();
@@ -34,7 +34,7 @@ pub(super) fn run(inventory: &Inventory<'_>, findings: &mut Findings<'_>) {
 /// What is wrong with each peer that was met, because thousands of rules name the same.
 type PeersSeen<'a> = HashMap<&'a Peer, Option<&'static str>>;
 
-const UNSATISFIABLE: &str = "its requirements contradict one another";
+pub(super) const UNSATISFIABLE: &str = "its requirements contradict one another";
 
 fn subject_of_network_policy(
     inventory: &Inventory<'_>,

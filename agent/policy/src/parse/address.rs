@@ -1,10 +1,10 @@
 //! Addresses and prefixes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
-use super::reader::Field;
+use super::{AddressMarks, reader::Field};
 use crate::{model::Peer, yaml::quote};
 
 pub(super) fn address(field: &Field<'_>) -> Option<IpAddr> {
@@ -21,7 +21,10 @@ pub(super) fn address(field: &Field<'_>) -> Option<IpAddr> {
         }
         return None;
     };
-    unmapped(field, address, text)
+    if let Some(v4) = mapped(address) {
+        return refuse_mapped(field, text, &v4.to_string());
+    }
+    Some(address)
 }
 
 /// An address that one workload can own.
@@ -38,9 +41,18 @@ pub(super) fn own_address(field: &Field<'_>) -> Option<IpAddr> {
     } else {
         return Some(address);
     };
-    let message = format!("`{address}` is {refused}, expected an address of the workload's own");
+    let message = format!("`{address}` is {refused}, expected an address that one object can have");
     field.error("invalid-address", message);
     None
+}
+
+/// Reads an address that one object can own, where one is written.
+pub(super) fn mark(field: Option<&Field<'_>>, marks: &mut AddressMarks) {
+    if let Some(field) = field
+        && let Some(address) = own_address(field)
+    {
+        marks.entry(address).or_insert(field.at());
+    }
 }
 
 /// A prefix, its host bits cleared (with a warning).
@@ -62,7 +74,12 @@ pub(super) fn prefix(field: &Field<'_>) -> Option<IpNet> {
         }
         return None;
     };
-    unmapped(field, net.addr(), text)?;
+    if let Some(v4) = mapped(net.addr()) {
+        let length = net.prefix_len().saturating_sub(MAPPED);
+        let shown =
+            Ipv4Net::new(v4, length).map_or_else(|_| v4.to_string(), |net| net.trunc().to_string());
+        return refuse_mapped(field, text, &shown);
+    }
     let canonical = net.trunc();
     if canonical != net {
         let message = format!("`{net}` has bits set beyond its prefix, read as `{canonical}`");
@@ -105,18 +122,20 @@ fn net(text: &str) -> Option<IpNet> {
     IpNet::new(address.parse().ok()?, length.parse().ok()?).ok()
 }
 
-/// One address must not have two spellings: tables and sets compare by value.
-fn unmapped(field: &Field<'_>, address: IpAddr, text: &str) -> Option<IpAddr> {
-    if let IpAddr::V6(v6) = address
-        && let Some(v4) = v6.to_ipv4_mapped()
-    {
-        let message = format!("{} is an IPv4 address written as IPv6", quote(text));
-        field.error_with_hint(
-            "mapped-address",
-            message,
-            format!("write it as IPv4, `{v4}`"),
-        );
-        return None;
+/// The length of the prefix below which IPv6 writes the addresses of IPv4.
+const MAPPED: u8 = 96;
+
+fn mapped(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => v6.to_ipv4_mapped(),
     }
-    Some(address)
+}
+
+/// One address must not have two spellings: tables and sets compare by value.
+fn refuse_mapped<T>(field: &Field<'_>, text: &str, v4: &str) -> Option<T> {
+    let message = format!("{} is an IPv4 address written as IPv6", quote(text));
+    let hint = format!("write it as IPv4, `{v4}`");
+    field.error_with_hint("mapped-address", message, hint);
+    None
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Declared, Object as Parsed, WorkloadMarks, address,
+    AddressMarks, Declared, Object as Parsed, WorkloadMarks, address,
     metadata::{self, Form},
     names, port,
     reader::{Field, Object},
@@ -53,7 +53,6 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
         spec.tolerate_unknown();
     }
     let mut marks = WorkloadMarks::default();
-    let mut addresses = BTreeSet::new();
     let mut ended = false;
     let mut ready = true;
     if let Some(mut status) = object.get("status").and_then(|field| field.object()) {
@@ -68,15 +67,9 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
             item.tolerate_unknown();
             ip
         });
-        for field in first
-            .into_iter()
-            .chain(all)
-            .filter(|field| !is_empty(field))
-        {
-            if let Some(address) = address::own_address(&field) {
-                addresses.insert(address);
-                marks.addresses.entry(address).or_insert(field.at());
-            }
+        for field in first.into_iter().chain(all) {
+            let written = Some(&field).filter(|field| !is_empty(field));
+            address::mark(written, &mut marks.addresses);
         }
         ready = is_ready(&mut status);
         status.tolerate_unknown();
@@ -87,7 +80,7 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
         name: metadata.object_name(),
         kind: WorkloadKind::Pod,
         labels: metadata.labels,
-        addresses,
+        addresses: marks.addresses.keys().copied().collect(),
         ports: ports.listed,
         node,
         host_network,
@@ -169,7 +162,7 @@ fn container_ports(field: &Field<'_>, container: Container, ports: &mut Ports) {
 pub(super) fn node(mut object: Object<'_>) -> Option<Parsed> {
     let source = object.field().source();
     let metadata = metadata::read(&mut object, names::SUBDOMAIN, Form::Inventory);
-    let mut addresses = BTreeSet::new();
+    let mut marks = AddressMarks::new();
     if let Some(mut status) = object.get("status").and_then(|field| field.object()) {
         for item in status.items("addresses") {
             let Some(mut item) = item.object() else {
@@ -179,7 +172,7 @@ pub(super) fn node(mut object: Object<'_>) -> Option<Parsed> {
             let address = item.require("address");
             item.tolerate_unknown();
             if matches!(kind, Some("InternalIP" | "ExternalIP")) {
-                addresses.extend(address.and_then(|field| address::own_address(&field)));
+                address::mark(address.as_ref(), &mut marks);
             }
         }
         status.tolerate_unknown();
@@ -195,12 +188,15 @@ pub(super) fn node(mut object: Object<'_>) -> Option<Parsed> {
     let node = Node {
         name,
         labels,
-        addresses,
+        addresses: marks.keys().copied().collect(),
         source,
     };
     Some(Parsed {
         at,
-        declared: Declared::Node(node),
+        declared: Declared::Node {
+            node,
+            addresses: marks,
+        },
     })
 }
 

@@ -1,6 +1,7 @@
 //! `metadata`, alike for every kind.
 
 use super::{
+    DEFAULT_NAMESPACE,
     names::{self, Rule},
     reader::{Field, Object, Unknown},
     terms,
@@ -69,7 +70,7 @@ pub(super) fn read(object: &mut Object<'_>, rule: Rule, form: Form) -> Option<Me
         .as_ref()
         .map_or_else(|| metadata.field().at(), Field::at);
     let name = name.and_then(|field| rule.read(&field));
-    let namespace = namespace(&mut metadata, form);
+    let namespace = namespace(&mut metadata, form, at);
     let labels = metadata
         .get("labels")
         .map_or_else(Labels::new, |field| labels(&field));
@@ -95,7 +96,7 @@ pub(super) fn read(object: &mut Object<'_>, rule: Rule, form: Form) -> Option<Me
     })
 }
 
-fn namespace(metadata: &mut Object<'_>, form: Form) -> Option<String> {
+fn namespace(metadata: &mut Object<'_>, form: Form, name: Position) -> Option<String> {
     let written = match form {
         Form::Inventory | Form::Namespaced(_) => metadata.get("namespace"),
         Form::ClusterWide(_) => {
@@ -110,7 +111,10 @@ fn namespace(metadata: &mut Object<'_>, form: Form) -> Option<String> {
         }
     };
     match written {
-        None => Some("default".to_owned()),
+        None => {
+            metadata.field().without_namespace(name);
+            Some(DEFAULT_NAMESPACE.to_owned())
+        }
         Some(field) => names::LABEL.read(&field),
     }
 }

@@ -2,7 +2,7 @@
 //! that closes a hole.
 
 use super::{
-    Declared, Object as Parsed, PortUse, address,
+    DEFAULT_NAMESPACE, Declared, Object as Parsed, PortUse, address,
     choice::Choice,
     metadata::{self, Annotations, Form},
     names, port,
@@ -43,7 +43,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     // A policy without a usable name is still read: for its other problems.
     let namespace = metadata
         .as_ref()
-        .map_or("default", |metadata| &metadata.namespace);
+        .map_or(DEFAULT_NAMESPACE, |metadata| &metadata.namespace);
     let mut policy = Policy {
         namespace,
         uses: Vec::new(),

@@ -1,5 +1,7 @@
 //! `PolicyTest` of `ringfence.io/v1alpha1`: what is expected and asserted of the policies beside it.
 
+use std::net::IpAddr;
+
 use super::{
     Declared, Object as Parsed, address,
     choice::Choice,
@@ -17,7 +19,7 @@ use crate::{
     policy_test::{Expectation, PolicyTest},
     question::View,
     verify::{Assertion, Ends, EndsPart, Reach},
-    yaml::quote,
+    yaml::{Value, quote},
 };
 
 /// Of the name of an assertion, in characters.
@@ -139,8 +141,10 @@ fn expectation(field: &Field<'_>) -> Option<Expectation> {
         .get("rule")
         .map(|field| terms::line(&field, MAX_NAME));
     object.deny_unknown();
-    let end = |field: Option<Field<'_>>| field.and_then(|field| Some(field.string()?.to_owned()));
-    let (from, to) = (end(from), end(to));
+    let (from, to) = (
+        from.and_then(|field| end(&field)),
+        to.and_then(|field| end(&field)),
+    );
     let ports = ports.and_then(|field| all(&field, port));
     let verdict = verdict.and_then(|field| VERDICTS.read(&field));
     Some(Expectation {
@@ -154,6 +158,15 @@ fn expectation(field: &Field<'_>) -> Option<Expectation> {
         },
         source: field.source(),
     })
+}
+
+/// Whether it is there is for whoever has the world.
+fn end(field: &Field<'_>) -> Option<String> {
+    let text = field.string()?;
+    if text.parse::<IpAddr>().is_ok() {
+        address::address(field)?;
+    }
+    Some(text.to_owned())
 }
 
 fn assertion(field: &Field<'_>) -> Option<Assertion> {
@@ -215,14 +228,28 @@ fn block(field: &Field<'_>) -> Option<EndsPart> {
     }
 }
 
+/// A number alone would be that of a protocol, and mostly means a port.
+fn port_text<'n>(field: &Field<'n>) -> Option<&'n str> {
+    if let Value::Integer(number) = field.node().value {
+        let message = format!(
+            "{}: expected a protocol, and mostly a port, found {}",
+            field.name(),
+            field.node().describe()
+        );
+        field.error_with_hint("wrong-type", message, format!("write `TCP/{number}`"));
+        return None;
+    }
+    field.string()
+}
+
 fn port(field: &Field<'_>) -> Option<Port> {
-    let port = field.string()?.parse::<Port>();
+    let port = port_text(field)?.parse::<Port>();
     port.map_err(|error| field.error("invalid-port", error.to_string()))
         .ok()
 }
 
 fn port_range(field: &Field<'_>) -> Option<PortRange> {
-    let text = field.string()?;
+    let text = port_text(field)?;
     let range = PortRange::parse(text);
     if range.is_none() {
         let message = format!(

@@ -3,7 +3,7 @@
 use super::{choice::PROTOCOLS, names, reader::Field};
 use crate::{
     model::{PortMatch, PortName, PortSpec, Protocol},
-    yaml::Value,
+    yaml::{Value, is_digits, quote},
 };
 
 pub(super) fn protocol(field: Option<Field<'_>>) -> Option<Protocol> {
@@ -28,13 +28,13 @@ pub(super) fn number(field: &Field<'_>) -> Option<u16> {
 pub(super) fn number_or_name(field: &Field<'_>) -> Option<PortName> {
     match &field.node().value {
         Value::Integer(_) => number(field).map(PortName::Number),
-        Value::String(text) if text.parse::<u16>().is_ok() => {
+        Value::String(text) if is_digits(text) => {
             let message = format!(
-                "{}: expected a port number or name, found {}",
-                field.name(),
-                field.node().describe()
+                "invalid port name {}: a number in quotes is a name, and a name has a letter",
+                quote(text)
             );
-            field.error_with_hint("wrong-type", message, "write the number without quotes");
+            let hint = format!("write it without quotes, {}", quote(text));
+            field.error_with_hint("invalid-name", message, hint);
             None
         }
         Value::String(_) => names::PORT_NAME.read(field).map(PortName::Name),

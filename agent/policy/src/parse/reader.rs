@@ -7,20 +7,22 @@
 mod object;
 
 #[cfg(test)]
-use std::collections::{BTreeMap, BTreeSet};
-use std::{cell::RefCell, fmt};
+use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeSet, fmt};
 
 pub(crate) use self::object::{Object, Unknown};
 use crate::{
     diagnostic::{Diagnostic, Position, Problems, Severity},
     model::Source,
-    yaml::{Entry, Node, Value, quote},
+    yaml::{Entry, Node, Value, is_digits, quote},
 };
 
 /// Where the problems of a file are collected while several readers look at its tree.
 #[derive(Debug)]
 pub(crate) struct Report {
     problems: RefCell<Problems>,
+    /// Where the names of objects stand that say no namespace.
+    without_namespace: RefCell<BTreeSet<Position>>,
     /// The fields that the parsers know, by the path of their object.
     #[cfg(test)]
     known: RefCell<BTreeMap<String, BTreeSet<&'static str>>>,
@@ -44,6 +46,7 @@ impl Report {
     pub(crate) fn new(problems: Problems) -> Self {
         Self {
             problems: RefCell::new(problems),
+            without_namespace: RefCell::default(),
             #[cfg(test)]
             known: RefCell::default(),
         }
@@ -51,6 +54,10 @@ impl Report {
 
     pub(crate) fn into_problems(self) -> Problems {
         self.problems.into_inner()
+    }
+
+    pub(crate) fn take_without_namespace(&self) -> BTreeSet<Position> {
+        self.without_namespace.take()
     }
 
     pub(crate) fn file(&self) -> std::sync::Arc<str> {
@@ -181,6 +188,11 @@ impl<'n> Field<'n> {
         );
     }
 
+    /// The object whose name stands there says no namespace.
+    pub(crate) fn without_namespace(&self, name: Position) {
+        self.report.without_namespace.borrow_mut().insert(name);
+    }
+
     /// The path in backticks, for messages; the document itself has none.
     pub(crate) fn name(&self) -> String {
         if self.path.is_empty() {
@@ -201,12 +213,7 @@ impl<'n> Field<'n> {
             self.name(),
             self.node.describe()
         );
-        let quotable = expected == "string"
-            && matches!(
-                self.node.value,
-                Value::Integer(_) | Value::Float(_) | Value::Bool(_)
-            );
-        let hint = quotable.then(|| "put it in quotes".to_owned());
+        let hint = self.respelled(expected);
         self.report.push(
             Severity::Error,
             self.at(),
@@ -215,6 +222,32 @@ impl<'n> Field<'n> {
             message,
             hint,
         );
+    }
+
+    /// What to write where the spelling of a value alone is wrong.
+    fn respelled(&self, expected: &str) -> Option<String> {
+        match (expected, &self.node.value) {
+            ("string", Value::Integer(_) | Value::Float(_) | Value::Bool(_)) => {
+                Some("put it in quotes".to_owned())
+            }
+            ("boolean", Value::String(text)) => {
+                // With what other versions of YAML take for a boolean.
+                let meant = match text.to_ascii_lowercase().as_str() {
+                    "true" | "yes" | "y" | "on" => "true",
+                    "false" | "no" | "n" | "off" => "false",
+                    _ => return None,
+                };
+                Some(format!("write `{meant}`, without quotes"))
+            }
+            ("integer", Value::String(text)) if is_digits(text) => {
+                Some("write it without quotes".to_owned())
+            }
+            // A fraction of nothing.
+            (_, Value::Float(value)) if value.fract() == 0.0 && value.abs() < 1e6 => {
+                Some(format!("write `{value}`"))
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn object(&self) -> Option<Object<'n>> {

@@ -1,13 +1,10 @@
 //! `Service` of core/v1: where it is reached, and what serves it. Read for facts, but what the API
 //! refuses is refused here: two ports that are one frontend would have two answers.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Declared, Object as Parsed, address,
+    AddressMarks, Declared, Object as Parsed, ServiceMarks, address,
     choice::Choice,
     kubernetes::is_empty,
     metadata::{self, Form},
@@ -15,6 +12,7 @@ use super::{
     reader::{Field, Object},
 };
 use crate::{
+    diagnostic::Position,
     model::{PortName, Protocol, Service, ServicePort},
     yaml::Value,
 };
@@ -43,8 +41,8 @@ const TYPES: Choice<Type> = Choice::new(
 struct Spec {
     kind: Type,
     selector: Option<BTreeMap<String, String>>,
-    addresses: BTreeSet<IpAddr>,
     ports: Vec<ServicePort>,
+    marks: ServiceMarks,
     publish_not_ready: bool,
 }
 
@@ -55,23 +53,25 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
         .require("spec")
         .and_then(|field| field.object())
         .and_then(read_spec);
-    let balanced = object
-        .get("status")
-        .and_then(|field| field.object())
-        .map(balancer_addresses)
-        .unwrap_or_default();
+    let mut balanced = AddressMarks::new();
+    if let Some(status) = object.get("status").and_then(|field| field.object()) {
+        balancer_addresses(status, &mut balanced);
+    }
     object.tolerate_unknown();
     let metadata = metadata?;
     let Spec {
         kind,
         selector,
-        mut addresses,
         ports,
+        mut marks,
         publish_not_ready,
     } = spec?;
-    addresses.extend(balanced);
+    for (address, at) in balanced {
+        marks.addresses.entry(address).or_insert(at);
+    }
     let name = metadata.object_name();
     let service = if kind == Type::ExternalName {
+        marks = ServiceMarks::default();
         Service {
             name,
             selector: None,
@@ -85,7 +85,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
         Service {
             name,
             selector,
-            addresses,
+            addresses: marks.addresses.keys().copied().collect(),
             ports,
             publish_not_ready,
             last: BTreeSet::new(),
@@ -94,7 +94,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     };
     Some(Parsed {
         at: metadata.at,
-        declared: Declared::Service(service),
+        declared: Declared::Service { service, marks },
     })
 }
 
@@ -108,61 +108,62 @@ fn read_spec(mut spec: Object<'_>) -> Option<Spec> {
         .get("selector")
         .map(|field| metadata::labels(&field))
         .filter(|labels| !labels.is_empty());
-    let mut addresses = BTreeSet::new();
-    addresses.extend(spec.get("clusterIP").and_then(|field| cluster_ip(&field)));
-    for item in spec.items("clusterIPs") {
-        addresses.extend(cluster_ip(&item));
+    let mut addresses = AddressMarks::new();
+    let first = spec.get("clusterIP").into_iter();
+    for item in first.chain(spec.items("clusterIPs")) {
+        address::mark(
+            Some(&item).filter(|item| !is_headless(item)),
+            &mut addresses,
+        );
     }
     for item in spec.items("externalIPs") {
-        addresses.extend(address::own_address(&item));
+        address::mark(Some(&item), &mut addresses);
     }
     let publish_not_ready = spec
         .get("publishNotReadyAddresses")
         .and_then(|field| field.boolean())
         .unwrap_or_default();
-    let ports = ports(&spec.items("ports"), kind);
+    let (ports, places) = ports(&spec.items("ports"), kind).into_iter().unzip();
     spec.tolerate_unknown();
     Some(Spec {
         kind: kind?,
         selector,
-        addresses,
         ports,
+        marks: ServiceMarks {
+            addresses,
+            ports: places,
+        },
         publish_not_ready,
     })
 }
 
-fn cluster_ip(field: &Field<'_>) -> Option<IpAddr> {
-    // `None` is how the API writes that a Service is headless.
-    let headless = matches!(&field.node().value, Value::String(text) if &**text == "None");
-    if headless || is_empty(field) {
-        None
-    } else {
-        address::own_address(field)
-    }
+/// The API writes `None` for it, and nothing for an address that is not given yet.
+fn is_headless(field: &Field<'_>) -> bool {
+    is_empty(field) || matches!(&field.node().value, Value::String(text) if &**text == "None")
 }
 
 /// Those that the nodes themselves translate.
-fn balancer_addresses(mut status: Object<'_>) -> BTreeSet<IpAddr> {
-    let mut addresses = BTreeSet::new();
+fn balancer_addresses(mut status: Object<'_>, marks: &mut AddressMarks) {
     if let Some(mut balancer) = status.get("loadBalancer").and_then(|field| field.object()) {
         for item in balancer.items("ingress") {
             let Some(mut item) = item.object() else {
                 continue;
             };
             let address = item.get("ip").filter(|field| !is_empty(field));
-            let address = address.and_then(|field| address::own_address(&field));
             // In this mode the nodes let the packet go to the balancer, as to any other address.
             let elsewhere = item
                 .get("ipMode")
                 .and_then(|field| field.string())
                 .is_some_and(|mode| mode == "Proxy");
             item.tolerate_unknown();
-            addresses.extend(address.filter(|_| !elsewhere));
+            // Read in any case, for its problems.
+            let mut ignored = AddressMarks::new();
+            let marks = if elsewhere { &mut ignored } else { &mut *marks };
+            address::mark(address.as_ref(), marks);
         }
         balancer.tolerate_unknown();
     }
     status.tolerate_unknown();
-    addresses
 }
 
 /// What the ports of one Service have taken already.
@@ -173,12 +174,13 @@ struct Taken {
     node_ports: BTreeSet<(u16, Protocol)>,
 }
 
-fn ports(items: &[Field<'_>], kind: Option<Type>) -> Vec<ServicePort> {
+fn ports(items: &[Field<'_>], kind: Option<Type>) -> Vec<(ServicePort, Position)> {
     let mut taken = Taken::default();
-    items
-        .iter()
-        .filter_map(|item| service_port(item, items.len() > 1, kind, &mut taken))
-        .collect()
+    let read = |item: &Field<'_>| {
+        let port = service_port(item, items.len() > 1, kind, &mut taken)?;
+        Some((port, item.at()))
+    };
+    items.iter().filter_map(read).collect()
 }
 
 fn service_port(

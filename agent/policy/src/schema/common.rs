@@ -153,11 +153,14 @@ pub(super) fn port_name() -> Definition {
     ("portName", schema)
 }
 
+/// No IPv4 address written as IPv6, in the spelling that is common.
+const NOT_MAPPED: &str = r"(?!::[Ff]{4}:([0-9]+\.|[0-9A-Fa-f]+:))";
+
 pub(super) fn address() -> Definition {
     let schema = json!({
         "description": "IPv4 or IPv6.",
         "type": "string",
-        "pattern": "^[0-9A-Fa-f:.]{2,45}$",
+        "pattern": format!("^{NOT_MAPPED}[0-9A-Fa-f:.]{{2,45}}$"),
     });
     ("address", schema)
 }
@@ -166,7 +169,7 @@ pub(super) fn prefix() -> Definition {
     let schema = json!({
         "description": "ADDRESS/LENGTH, IPv4 or IPv6.",
         "type": "string",
-        "pattern": "^[0-9A-Fa-f:.]{2,45}/(0|[1-9][0-9]{0,2})$",
+        "pattern": format!("^{NOT_MAPPED}[0-9A-Fa-f:.]{{2,45}}/(0|[1-9][0-9]{{0,2}})$"),
     });
     ("prefix", schema)
 }

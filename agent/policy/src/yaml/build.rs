@@ -281,11 +281,15 @@ impl Builder<'_> {
             .unwrap_or(u32::MAX)
             .saturating_add(more);
         if depth > MAX_DEPTH {
-            let message = format!("expected at most {MAX_DEPTH} levels of objects and lists");
-            self.problems.error(at, "too-deep", message);
+            self.too_deep(at);
             return Err(Stop);
         }
         Ok(())
+    }
+
+    fn too_deep(&mut self, at: Position) {
+        let message = format!("expected at most {MAX_DEPTH} levels of objects and lists");
+        self.problems.error(at, "too-deep", message);
     }
 
     fn unsupported_tag(&mut self, tag: &Tag, at: Position) {
@@ -296,6 +300,10 @@ impl Builder<'_> {
     fn syntax(&mut self, error: &ScanError) {
         let at = place(error.marker());
         let info = error.info();
+        // The scanner has a limit of its own, and looks ahead: it may come to it before we do.
+        if info.contains("recursion limit") {
+            return self.too_deep(at);
+        }
         let mut one = Diagnostic::new(
             Severity::Error,
             self.problems.file(),

@@ -93,12 +93,14 @@ fn a_billion_laughs_fail_fast() {
 #[test]
 fn depth_is_limited_also_through_aliases() {
     let flow = "[".repeat(200);
+    // Beyond what the scanner itself takes.
+    let deeper = "{a: [".repeat(300);
     let block = "- ".repeat(5_000);
     let mut aliases = String::from("a0: &a0 [x]\n");
     for level in 1..80 {
         writeln!(aliases, "a{level}: &a{level} [*a{}]", level - 1).unwrap();
     }
-    for text in [flow, block, aliases] {
+    for text in [flow, deeper, block, aliases] {
         let (_, problems) = read_text(&text);
         assert!(problems[0].contains("error[too-deep]"), "{problems:?}");
     }

@@ -1,7 +1,9 @@
 use std::path::Path;
 
+use agent_policy::model::IcmpVersion;
+
 use super::*;
-use crate::config::{Config, RawConfig};
+use crate::config::{Config, ConfigError, RawConfig};
 
 fn check(text: &str) -> Result<Config, ConfigError> {
     Config::check(RawConfig::parse(Path::new("settings.yaml"), text)?)
@@ -184,4 +186,46 @@ fn what_cannot_be_meant_is_refused_where_it_stands() {
             "{text:?}: {message}"
         );
     }
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once_in_its_order() {
+    let text = "failsafe:
+  managementCidrs: [192.0.2.1/24, 192.0.2.0/24, here, '::ffff:10.1.2.3/104']
+  apiServers: ['10.0.0.1:0', '[::ffff:10.0.0.1]:443', '::ffff:10.0.0.1', 10.0.0.1]
+  entries:
+  - {name: '', direction: egress, cidrs: [10.0.0.1/8, 10.0.0.0/8, x],
+     ports: [{tcp: {port: 70000}}, {udp: {endPort: 5}}, {}, {icmp: {type: 256}, sctp: {port: -1}}]}
+  - {name: a, direction: egress, cidrs: [], ports: []}
+  - {name: a, direction: egress, cidrs: [10.0.0.0/8], ports: [{protocol: 300}]}
+  - {name: ssh, direction: egress, cidrs: [10.0.0.0/8]}
+";
+    let told = check(text).unwrap_err().to_string();
+    let places: Vec<&str> = told
+        .lines()
+        .map(|line| line.strip_prefix("settings.yaml:").unwrap())
+        .collect();
+    let expected = [
+        "2:21: `failsafe.managementCidrs` is `192.0.2.1/24`, which has host bits, expected `192.0.2.0/24`",
+        "2:49: `failsafe.managementCidrs` is `here`, expected a network, as in 192.0.2.0/24",
+        "2:55: `failsafe.managementCidrs` is `::ffff:10.1.2.3/104`, which is IPv4 written as IPv6, expected `10.0.0.0/8`",
+        "3:16: `failsafe.apiServers` is `10.0.0.1:0`, with port 0, expected 1 to 65535",
+        "3:30: `failsafe.apiServers` is `[::ffff:10.0.0.1]:443`, which is IPv4 written as IPv6, expected `10.0.0.1:443`",
+        "3:55: `failsafe.apiServers` is `::ffff:10.0.0.1`, which is IPv4 written as IPv6, expected `10.0.0.1`",
+        "5:12: `failsafe.entries.name` is empty, expected a name",
+        "5:43: `failsafe.entries.cidrs` is `10.0.0.1/8`, which has host bits, expected `10.0.0.0/8`",
+        "5:67: `failsafe.entries.cidrs` is `x`, expected a network, as in 192.0.2.0/24",
+        "6:14: `failsafe.entries.ports` is port 70000, expected 1 to 65535",
+        "6:36: `failsafe.entries.ports` is an `endPort` alone, expected a `port` with it",
+        "6:57: `failsafe.entries.ports` is empty, expected one of `tcp`, `udp`, `sctp`, `icmp`, `icmpv6` and `protocol`",
+        "6:61: `failsafe.entries.ports` is several at once, expected one of `tcp`, `udp`, `sctp`, `icmp`, `icmpv6` and `protocol`",
+        "6:61: `failsafe.entries.ports` is port -1, expected 1 to 65535",
+        "6:61: `failsafe.entries.ports` is a type of 256, expected 0 to 255",
+        "7:5: `failsafe.entries.cidrs` is empty, expected 0.0.0.0/0 and ::/0 for every peer",
+        "7:5: `failsafe.entries.ports` is empty, expected at least one port, or no `ports` for every port and protocol",
+        "8:12: `failsafe.entries.name` is `a` once more, expected another name",
+        "8:63: `failsafe.entries.ports` is a protocol of 300, expected 0 to 255",
+        "9:12: `failsafe.entries.name` is `ssh` once more, expected another name",
+    ];
+    assert_eq!(places, expected);
 }

@@ -83,6 +83,11 @@ fn peer(
 ) -> Option<Vec<Peer>> {
     let mut object = field.object()?;
     let written = form::written(&mut object, &FORMS);
+    if tier::says_nothing(&object) {
+        object.deny_unknown();
+        refuse_empty(field, direction);
+        return None;
+    }
     if written.is_empty() && is_from_the_future(&object) {
         object.tolerate_unknown();
         warn_not_understood(field, direction, action);
@@ -112,23 +117,36 @@ fn peer(
     form::only(field, "peer-form", &FORMS, read)
 }
 
-/// Nothing that is known, and nothing that looks like a slip: a newer API, some field of which this
-/// or an API server in between does not know.
+/// Nothing that looks like a slip: a field of a newer API.
 fn is_from_the_future(object: &Object<'_>) -> bool {
     let known = FORMS.map(|(name, _)| name);
-    tier::says_nothing(object)
-        || !object
-            .unknown()
-            .iter()
-            .any(|key| nearest(key, &known).is_some())
+    let unknown = object.unknown();
+    !unknown.iter().any(|key| nearest(key, &known).is_some())
+}
+
+/// The peers that a direction can have.
+fn names(direction: Direction) -> Vec<&'static str> {
+    let possible = |form: Form| direction == Direction::Egress || form.is_workloads();
+    let forms = FORMS.iter().filter(|(_, form)| possible(*form));
+    forms.map(|(name, _)| *name).collect()
+}
+
+/// As the API server does (`minProperties`).
+fn refuse_empty(field: &Field<'_>, direction: Direction) {
+    let names = names(direction);
+    let message = format!(
+        "{} names no peer: expected exactly one of {}",
+        field.name(),
+        alternatives(&names, "and")
+    );
+    let hint = match direction {
+        Direction::Ingress => "every workload is `namespaces: {}`",
+        Direction::Egress => "every address is `networks: [0.0.0.0/0, \"::/0\"]`",
+    };
+    field.error_with_hint("empty-peer", message, hint);
 }
 
 fn warn_not_understood(field: &Field<'_>, direction: Direction, action: Option<TierAction>) {
-    let names: Vec<_> = FORMS
-        .iter()
-        .filter(|(_, form)| direction == Direction::Egress || form.is_workloads())
-        .map(|(name, _)| *name)
-        .collect();
     let effect = match action {
         None => "is not understood",
         Some(TierAction::Accept) => "matches nothing",
@@ -140,7 +158,7 @@ fn warn_not_understood(field: &Field<'_>, direction: Direction, action: Option<T
             "{} names no peer that is known here: the rule {effect}",
             field.name()
         ),
-        format!("expected {}", alternatives(&names, "or")),
+        format!("expected {}", alternatives(&names(direction), "or")),
     );
 }
 
