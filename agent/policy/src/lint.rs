@@ -25,6 +25,7 @@ mod shadow;
 mod shared;
 mod spans;
 mod subjects;
+mod windows;
 
 #[cfg(test)]
 mod tests;
@@ -45,4 +46,5 @@ pub(crate) fn run(world: &World, files: &[ParsedFile], problems: &mut Vec<Diagno
     policy_tests::run(&inventory, files, &mut findings);
     shared::run(files, &mut findings);
     default_namespace::run(world, files, &mut findings);
+    windows::run(world, &mut findings);
 }

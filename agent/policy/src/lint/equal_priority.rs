@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{
+    budget::Budget,
     findings::Findings,
     inventory::{Inventory, Selected},
     policy::{Policy, is_seen_with},
@@ -40,6 +41,7 @@ type Ends = BTreeSet<(TierAction, Denied)>;
 
 pub(super) fn run(inventory: &Inventory<'_>, findings: &mut Findings<'_>) {
     let mut selected = HashMap::new();
+    let mut budget = Budget::default();
     for tier in TIERS {
         let mut by_priority: BTreeMap<u16, Vec<&TierPolicy>> = BTreeMap::new();
         for policy in in_order(inventory.world, tier) {
@@ -51,6 +53,10 @@ pub(super) fn run(inventory: &Inventory<'_>, findings: &mut Findings<'_>) {
                 .map(|policy| Tied::of(inventory, policy, &mut selected))
                 .collect();
             for (later, one) in tied.iter().enumerate() {
+                if !budget.spend(later) {
+                    stopped(one.policy, findings);
+                    return;
+                }
                 let earlier = || tied.iter().take(later).filter(|other| other.overlaps(one));
                 if let Some(other) = earlier().find(|other| other.differs(one)) {
                     report(other.policy, one.policy, Severity::Warning, findings);
@@ -78,6 +84,25 @@ fn report(
         first.id
     );
     findings.push(found.at_path("spec.priority").with_hint(hint));
+}
+
+/// Says where it stopped, so that silence is not taken for praise.
+fn stopped(policy: &TierPolicy, findings: &mut Findings<'_>) {
+    let message = format!(
+        "policies from `{}` on are not compared: too many have one priority",
+        policy.id
+    );
+    let found = findings.about(
+        Policy::Tier(policy),
+        Severity::Note,
+        "too-many-policies",
+        message,
+    );
+    findings.push(
+        found
+            .at_path("spec.priority")
+            .with_hint("give them different priorities"),
+    );
 }
 
 fn ends(policy: &TierPolicy, direction: Direction) -> Ends {

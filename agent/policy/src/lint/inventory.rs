@@ -5,7 +5,7 @@
 
 mod indexed;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use self::indexed::Indexed;
 pub(super) use self::indexed::Selected;
@@ -23,6 +23,8 @@ pub(super) struct Inventory<'a> {
     of_endpoint: HashMap<&'a EndpointSpec, Vec<usize>>,
     namespaces: Indexed<'a, &'a str>,
     nodes: Indexed<'a, &'a Node>,
+    /// The ends of known names, each from a dot on.
+    ends_of_names: HashSet<&'a str>,
 }
 
 /// Workloads that no selector tells apart.
@@ -43,6 +45,11 @@ pub(super) enum Found {
     /// Only workloads that share the addresses of their nodes, and so are no peers of their own.
     OnTheirNodes,
     Peers,
+}
+
+fn ends(name: &str) -> impl Iterator<Item = &str> {
+    let dots = name.match_indices('.');
+    dots.filter_map(|(at, _)| name.get(at..))
 }
 
 // === impl Inventory ===
@@ -76,6 +83,7 @@ impl<'a> Inventory<'a> {
                 namespaces.map(|(name, labels)| (labels.as_ref(), name.as_str())),
             ),
             nodes: Indexed::new(nodes.map(|node| (&node.labels, node.as_ref()))),
+            ends_of_names: world.names.keys().flat_map(|name| ends(name)).collect(),
         }
     }
 
@@ -108,6 +116,14 @@ impl<'a> Inventory<'a> {
 
     pub(super) fn nodes(&self, selector: &'a Selector) -> impl Iterator<Item = &'a Node> {
         self.nodes.matching(selector).map(|(_, node)| *node)
+    }
+
+    /// Whether a name of a peer stands for any known one.
+    pub(super) fn knows_name(&self, pattern: &str) -> bool {
+        match pattern.strip_prefix('*') {
+            None => self.world.names.contains_key(pattern),
+            Some(end) => self.ends_of_names.contains(end),
+        }
     }
 
     /// Whether some workload is the unit or the cgroup.

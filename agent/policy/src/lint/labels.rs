@@ -3,7 +3,7 @@
 //! A selector is a conjunction over keys, so it is a product of one set for each key, and both
 //! questions are answered exactly, key by key, without knowing a single workload.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use crate::{
     load::NAMESPACE_NAME_LABEL,
@@ -53,17 +53,19 @@ pub(super) fn matches(selector: &Selector, labels: &Labels) -> bool {
 
 impl<'a> LabelSet<'a> {
     pub(super) fn of(selector: &'a Selector) -> Self {
-        let mut keys: Vec<(&str, Key<'_>)> = Vec::new();
+        let mut keys: BTreeMap<&str, Key<'_>> = BTreeMap::new();
         for requirement in &selector.requirements {
             let (name, key) = Key::of(requirement);
-            match keys.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, known)) => known.intersect(&key),
-                None => keys.push((name, key)),
+            match keys.entry(name) {
+                Entry::Vacant(entry) => {
+                    entry.insert(key);
+                }
+                Entry::Occupied(mut entry) => entry.get_mut().intersect(key),
             }
         }
-        keys.retain(|(_, key)| !key.is_free());
-        keys.sort_unstable_by_key(|(name, _)| *name);
-        Self { keys }
+        Self {
+            keys: keys.into_iter().filter(|(_, key)| !key.is_free()).collect(),
+        }
     }
 
     /// Namespaces. Each carries its name as a label, so that a name is a selector too.
@@ -96,7 +98,7 @@ impl<'a> LabelSet<'a> {
         let each = |(name, key): &(&str, Key<'_>)| {
             other.key(name).is_none_or(|other| {
                 let mut both = key.clone();
-                both.intersect(other);
+                both.intersect(other.clone());
                 !both.is_empty()
             })
         };
@@ -180,16 +182,42 @@ impl<'a> Key<'a> {
             }
     }
 
-    fn intersect(&mut self, other: &Self) {
+    /// Costs what the shorter list has: a selector may speak of one key a hundred thousand times.
+    fn intersect(&mut self, other: Self) {
         self.absent &= other.absent;
-        self.present = match (&self.present, &other.present) {
-            (Values::Only(a), Values::Only(b)) => Values::Only(a & b),
-            (Values::Only(a), Values::AllBut(b)) | (Values::AllBut(b), Values::Only(a)) => {
-                Values::Only(a - b)
+        let own = std::mem::replace(&mut self.present, Values::Only(BTreeSet::new()));
+        self.present = match (own, other.present) {
+            (Values::Only(a), Values::Only(b)) => {
+                let (mut few, many) = by_length(a, b);
+                few.retain(|value| many.contains(value));
+                Values::Only(few)
             }
-            (Values::AllBut(a), Values::AllBut(b)) => Values::AllBut(a | b),
+            (Values::Only(mut listed), Values::AllBut(without))
+            | (Values::AllBut(without), Values::Only(mut listed)) => {
+                if without.len() < listed.len() {
+                    for value in &without {
+                        listed.remove(value);
+                    }
+                } else {
+                    listed.retain(|value| !without.contains(value));
+                }
+                Values::Only(listed)
+            }
+            (Values::AllBut(a), Values::AllBut(b)) => {
+                let (few, mut many) = by_length(a, b);
+                many.extend(few);
+                Values::AllBut(many)
+            }
         };
     }
+}
+
+/// The shorter one first.
+fn by_length<'a>(
+    a: BTreeSet<&'a str>,
+    b: BTreeSet<&'a str>,
+) -> (BTreeSet<&'a str>, BTreeSet<&'a str>) {
+    if a.len() <= b.len() { (a, b) } else { (b, a) }
 }
 
 #[cfg(test)]

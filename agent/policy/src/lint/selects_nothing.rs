@@ -182,17 +182,9 @@ fn wrong_with<'a>(inventory: &Inventory<'a>, peer: &'a Peer) -> Option<&'static 
             nobody.then_some("check the labels of the nodes")
         }
         Peer::Domain(pattern) => {
-            let nobody = inventory.has_workloads() && !is_known(inventory, pattern);
+            let nobody = inventory.has_workloads() && !inventory.knows_name(pattern);
             nobody.then_some("give the name its addresses in a `NameTable`")
         }
         Peer::Block { .. } | Peer::OwnNode => None,
-    }
-}
-
-fn is_known(inventory: &Inventory<'_>, pattern: &str) -> bool {
-    let names = &inventory.world.names;
-    match pattern.strip_prefix('*') {
-        None => names.contains_key(pattern),
-        Some(suffix) => names.keys().any(|name| name.ends_with(suffix)),
     }
 }

@@ -1,5 +1,7 @@
 //! When something exists, as a set: whether one time takes in another, and whether it ever comes.
 
+use std::collections::BTreeMap;
+
 use crate::model::{Schedule, Time, Weekday, When, Window};
 
 const DAY: u32 = 24 * 60;
@@ -80,11 +82,27 @@ impl<'a> Span<'a> {
 
 /// Whether two schedules of one zone have a minute of the week in common.
 fn weeks_meet(a: &Schedule, b: &Schedule) -> bool {
-    let b: Vec<_> = b.windows.iter().flat_map(minutes).collect();
-    a.windows
-        .iter()
-        .flat_map(minutes)
-        .any(|(first, last)| b.iter().any(|(other, end)| first < *end && *other < last))
+    let open = |schedule: &Schedule| -> BTreeMap<u32, u32> {
+        let mut open = BTreeMap::new();
+        for (first, end) in schedule.windows.iter().flat_map(minutes) {
+            let last: &mut u32 = open.entry(first).or_default();
+            *last = end.max(*last);
+        }
+        open
+    };
+    let (a, b) = (open(a), open(b));
+    // Where two meet, one of them begins while the other is open.
+    let begins_within = |one: &BTreeMap<u32, u32>, other: &BTreeMap<u32, u32>| {
+        let mut other = other.iter().peekable();
+        let mut open_until = 0;
+        one.keys().any(|first| {
+            while let Some((_, end)) = other.next_if(|(begin, _)| *begin <= first) {
+                open_until = open_until.max(*end);
+            }
+            *first < open_until
+        })
+    };
+    begins_within(&a, &b) || begins_within(&b, &a)
 }
 
 /// The minutes of the week, each window cut at its end.

@@ -31,7 +31,7 @@ pub struct When {
 pub struct Schedule {
     /// A name of the IANA time zone database; known to it.
     pub zone: String,
-    /// Any of them; at least one.
+    /// Any of them; at least one, at most [`Schedule::MAX_WINDOWS`].
     pub windows: Vec<Window>,
 }
 
@@ -101,6 +101,10 @@ impl When {
 // === impl Schedule ===
 
 impl Schedule {
+    /// Nobody means more of a week, and each begins and ends every week: what holds when is worked
+    /// out for all of these moments.
+    pub const MAX_WINDOWS: usize = 100;
+
     /// The rules of a time zone, from the database that is part of this program.
     pub fn time_zone(name: &str) -> Option<TimeZone> {
         jiff::tz::TimeZoneDatabase::bundled().get(name).ok()

@@ -71,7 +71,7 @@ fn read_schedule(field: &Field<'_>) -> Option<Schedule> {
     object.deny_unknown();
     let zone = zone.and_then(|field| zone_name(&field));
     let windows = windows.and_then(|field| {
-        let items = form::items(&field, None)?;
+        let items = form::items(&field, Some(Schedule::MAX_WINDOWS))?;
         form::each(&items, window)
     });
     Some(Schedule {

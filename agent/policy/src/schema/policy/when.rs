@@ -27,7 +27,12 @@ pub(super) fn definitions() -> [Definition; 3] {
                 "description": "A name of the IANA time zone database.",
                 "enum": Schedule::time_zones(),
             },
-            "windows": {"type": "array", "items": reference("window"), "minItems": 1},
+            "windows": {
+                "type": "array",
+                "items": reference("window"),
+                "minItems": 1,
+                "maxItems": Schedule::MAX_WINDOWS,
+            },
         },
         "required": ["timeZone", "windows"],
         "additionalProperties": false,
