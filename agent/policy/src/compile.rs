@@ -11,6 +11,7 @@
 mod blocks;
 mod classes;
 mod compiler;
+mod domains;
 mod ids;
 mod lists;
 mod points;
@@ -20,7 +21,9 @@ mod program;
 mod select;
 mod services;
 mod sets;
+mod timeline;
 mod timing;
+mod walk;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

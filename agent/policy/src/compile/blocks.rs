@@ -1,6 +1,6 @@
 //! The CIDR blocks of peer lists, by where they begin to hold and where they are cut out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
@@ -17,15 +17,21 @@ pub(super) struct Blocks {
 
 /// What changes at a prefix.
 #[derive(Debug, Default)]
-struct Border {
+pub(super) struct Border {
     begins: Vec<Holding>,
     /// Blocks that the prefix is an exception of.
-    cuts: Vec<u32>,
+    cuts: Vec<Holding>,
 }
 
-/// Blocks that hold at a prefix.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Held(Vec<Holding>);
+/// The lists with a block that holds at a prefix. It is led from one prefix to the next, in and out:
+/// a hundred thousand blocks may hold at each of a hundred thousand.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// With how many blocks of each.
+    lists: BTreeMap<u32, usize>,
+    /// Blocks that are cut out here, with how many exceptions.
+    cut: BTreeMap<u32, usize>,
+}
 
 impl Blocks {
     pub(super) fn is_border(&self, prefix: &IpNet) -> bool {
@@ -41,8 +47,10 @@ impl Blocks {
             let border = self.borders.entry(*cidr).or_default();
             border.begins.push((list, number));
             touched.push(*cidr);
-            for cut in except {
-                self.borders.entry(*cut).or_default().cuts.push(number);
+            // An exception outside of its block takes nothing away.
+            for cut in except.iter().filter(|cut| cidr.contains(*cut)) {
+                let border = self.borders.entry(*cut).or_default();
+                border.cuts.push((list, number));
                 touched.push(*cut);
             }
         }
@@ -50,59 +58,84 @@ impl Blocks {
     }
 
     /// Takes the blocks of a list out again; gives what were its borders.
-    pub(super) fn remove(&mut self, list: u32, peers: &[Peer]) -> Vec<IpNet> {
-        let mut touched = Vec::new();
-        let mut gone = std::collections::BTreeSet::new();
-        for (cidr, _) in blocks(peers) {
-            if let Some(border) = self.borders.get_mut(cidr) {
-                border.begins.retain(|(of, number)| {
-                    if *of == list {
-                        gone.insert(*number);
-                    }
-                    *of != list
-                });
-            }
-            touched.push(*cidr);
-        }
-        for cut in blocks(peers).flat_map(|(_, except)| except) {
-            if let Some(border) = self.borders.get_mut(cut) {
-                border.cuts.retain(|number| !gone.contains(number));
-            }
-            touched.push(*cut);
-        }
+    pub(super) fn remove(&mut self, list: u32, peers: &[Peer]) -> BTreeSet<IpNet> {
+        let touched: BTreeSet<IpNet> = blocks(peers)
+            .flat_map(|(cidr, except)| std::iter::once(cidr).chain(except))
+            .copied()
+            .collect();
         for prefix in &touched {
-            if let Some(Border { begins, cuts }) = self.borders.get(prefix)
-                && begins.is_empty()
-                && cuts.is_empty()
-            {
+            let Some(Border { begins, cuts }) = self.borders.get_mut(prefix) else {
+                continue;
+            };
+            begins.retain(|(of, _)| *of != list);
+            cuts.retain(|(of, _)| *of != list);
+            if begins.is_empty() && cuts.is_empty() {
                 self.borders.remove(prefix);
             }
         }
         touched
     }
 
-    /// What holds at a prefix, if `around` holds just outside of it.
-    pub(super) fn step(&self, around: &Held, prefix: &IpNet) -> Held {
-        let mut held = around.clone();
-        if let Some(Border { begins, cuts }) = self.borders.get(prefix) {
-            held.0.extend(begins);
-            if !cuts.is_empty() {
-                held.0.retain(|(_, number)| !cuts.contains(number));
-            }
-        }
-        held
+    pub(super) fn border(&self, prefix: &IpNet) -> Option<&Border> {
+        self.borders.get(prefix)
     }
 
     /// What holds just outside of a prefix.
     pub(super) fn around(&self, prefix: &IpNet) -> Held {
-        outwards(prefix).fold(Held::default(), |held, outer| self.step(&held, &outer))
+        let mut held = Held::default();
+        for border in outwards(prefix).filter_map(|outer| self.borders.get(&outer)) {
+            held.enter(border);
+        }
+        held
     }
 }
 
 impl Held {
-    pub(super) fn lists(&self) -> impl Iterator<Item = u32> {
-        self.0.iter().map(|(list, _)| *list)
+    pub(super) fn enter(&mut self, Border { begins, cuts }: &Border) {
+        for (list, _) in begins {
+            add(&mut self.lists, *list);
+        }
+        for (list, number) in cuts {
+            if add(&mut self.cut, *number) == 1 {
+                take(&mut self.lists, *list);
+            }
+        }
     }
+
+    /// Undoes [`Self::enter`].
+    pub(super) fn leave(&mut self, Border { begins, cuts }: &Border) {
+        for (list, number) in cuts {
+            if take(&mut self.cut, *number) == 0 {
+                add(&mut self.lists, *list);
+            }
+        }
+        for (list, _) in begins {
+            take(&mut self.lists, *list);
+        }
+    }
+
+    /// In order.
+    pub(super) fn lists(&self) -> impl Iterator<Item = u32> {
+        self.lists.keys().copied()
+    }
+}
+
+fn add(times: &mut BTreeMap<u32, usize>, number: u32) -> usize {
+    let known = times.entry(number).or_default();
+    *known += 1;
+    *known
+}
+
+fn take(times: &mut BTreeMap<u32, usize>, number: u32) -> usize {
+    let left = times
+        .get(&number)
+        .map_or(0, |known| known.saturating_sub(1));
+    if left == 0 {
+        times.remove(&number);
+    } else {
+        times.insert(number, left);
+    }
+    left
 }
 
 /// Every prefix that covers this one and is not it, the widest first.

@@ -218,7 +218,7 @@ impl Compiler {
                     self.points.name(*address, name, true);
                     agenda.places.hosts.insert(*address);
                 }
-                self.lists.review_name(name, addresses.is_some());
+                self.lists.know_name(name, addresses.is_some());
             }
             Change::Service(name, _) => {
                 self.world.apply(change);

@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     compile::{
+        domains::Domains,
         ids::Ids,
         select::{in_scope, matches},
     },
@@ -26,15 +27,15 @@ pub(super) struct PeerLists {
     /// Lists that admit a group, in order.
     groups: BTreeMap<Group, Members>,
     nodes: BTreeMap<String, BTreeSet<u32>>,
-    names: BTreeMap<String, BTreeSet<u32>>,
+    domains: Domains,
     pub(super) own_node: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
 struct Used {
     peers: Arc<Vec<Peer>>,
-    /// Those of them that are no blocks: lists of a hundred thousand blocks are asked often.
-    by_name: Vec<Peer>,
+    /// Those of them that labels decide: lists of a hundred thousand blocks are asked often.
+    by_labels: Vec<Peer>,
     times: usize,
 }
 
@@ -60,7 +61,7 @@ impl PeerLists {
             used: BTreeMap::new(),
             groups: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            names: BTreeMap::new(),
+            domains: Domains::default(),
             own_node: BTreeSet::new(),
         }
     }
@@ -70,9 +71,9 @@ impl PeerLists {
         let number = self.ids.number(peers);
         let used = self.used.entry(number).or_insert_with(|| Used {
             peers: Arc::clone(peers),
-            by_name: peers
+            by_labels: peers
                 .iter()
-                .filter(|peer| !matches!(peer, Peer::Block { .. }))
+                .filter(|peer| matches!(peer, Peer::Workloads { .. } | Peer::Nodes(_)))
                 .cloned()
                 .collect(),
             times: 0,
@@ -115,13 +116,8 @@ impl PeerLists {
                     }
                 }
                 Peer::Domain(pattern) => {
-                    for name in world.names.keys() {
-                        if is_name(pattern, name)
-                            && self.names.entry(name.clone()).or_default().insert(list)
-                        {
-                            touched.names.insert(name.clone());
-                        }
-                    }
+                    self.domains.add(list, pattern);
+                    touched.names.extend(self.domains.names(pattern));
                 }
                 Peer::Workloads {
                     namespaces,
@@ -153,20 +149,26 @@ impl PeerLists {
     }
 
     /// Forgets a list that nobody uses.
-    pub(super) fn forget(&mut self, list: u32, touched: &mut Touched) {
-        for (group, members) in &mut self.groups {
-            if members.lists.remove(&list) {
-                touched.groups.insert(group.clone());
+    pub(super) fn forget(&mut self, list: u32, peers: &[Peer], touched: &mut Touched) {
+        let has = |is: fn(&Peer) -> bool| peers.iter().any(is);
+        if has(|peer| matches!(peer, Peer::Workloads { .. })) {
+            for (group, members) in &mut self.groups {
+                if members.lists.remove(&list) {
+                    touched.groups.insert(group.clone());
+                }
             }
         }
-        for (node, lists) in &mut self.nodes {
-            if lists.remove(&list) {
-                touched.nodes.insert(node.clone());
+        if has(|peer| matches!(peer, Peer::Nodes(_))) {
+            for (node, lists) in &mut self.nodes {
+                if lists.remove(&list) {
+                    touched.nodes.insert(node.clone());
+                }
             }
         }
-        for (name, lists) in &mut self.names {
-            if lists.remove(&list) {
-                touched.names.insert(name.clone());
+        for peer in peers {
+            if let Peer::Domain(pattern) = peer {
+                self.domains.remove(list, pattern);
+                touched.names.extend(self.domains.names(pattern));
             }
         }
         touched.own_node |= self.own_node.remove(&list);
@@ -229,13 +231,9 @@ impl PeerLists {
         put(&mut self.nodes, name, lists);
     }
 
-    /// Asks every list again about a name of the DNS.
-    pub(super) fn review_name(&mut self, name: &str, is_known: bool) {
-        let lists = self.asked(|peer| match peer {
-            Peer::Domain(pattern) => is_known && is_name(pattern, name),
-            _ => false,
-        });
-        put(&mut self.names, name, lists);
+    /// Notes a name of the DNS that came or went.
+    pub(super) fn know_name(&mut self, name: &str, is_known: bool) {
+        self.domains.know(name, is_known);
     }
 
     pub(super) fn of_workload(&self, workload: &Workload) -> impl Iterator<Item = u32> {
@@ -250,7 +248,7 @@ impl PeerLists {
     }
 
     pub(super) fn of_name(&self, name: &str) -> impl Iterator<Item = u32> {
-        self.names.get(name).into_iter().flatten().copied()
+        self.domains.lists_with(name).into_iter()
     }
 
     fn lists_for(&self, world: &World, (namespace, labels): &Group) -> BTreeSet<u32> {
@@ -266,7 +264,7 @@ impl PeerLists {
     fn asked(&self, admits: impl Fn(&Peer) -> bool) -> BTreeSet<u32> {
         self.used
             .iter()
-            .filter(|(_, used)| used.by_name.iter().any(&admits))
+            .filter(|(_, used)| used.by_labels.iter().any(&admits))
             .map(|(number, _)| *number)
             .collect()
     }
@@ -284,13 +282,5 @@ fn put(map: &mut BTreeMap<String, BTreeSet<u32>>, key: &str, lists: BTreeSet<u32
         map.remove(key);
     } else {
         map.insert(key.to_owned(), lists);
-    }
-}
-
-/// A leading `*.` stands for one or more labels.
-fn is_name(pattern: &str, name: &str) -> bool {
-    match pattern.strip_prefix('*') {
-        Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
-        None => pattern == name,
     }
 }

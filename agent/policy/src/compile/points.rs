@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::{
     compile::{
-        blocks::{Blocks, Held, outwards},
+        blocks::{Blocks, Border, Held, outwards},
         classes::{Base, Class, Classes},
         lists::PeerLists,
         ports::NamedPorts,
@@ -219,26 +219,24 @@ impl Points {
 
     /// Works out the bases of a prefix and of all that it covers.
     fn rebase(&mut self, facts: &Facts<'_>, root: Root, moved: &mut BTreeSet<IpNet>) {
-        let around = match root {
+        let mut held = match root {
             Root::All => Held::default(),
             Root::Below(root) => self.blocks.around(&root),
         };
-        let mut stack: Vec<(IpNet, Held)> = Vec::new();
+        let mut stack: Vec<(IpNet, &Border)> = Vec::new();
         let mut fresh = Vec::new();
         for (place, point) in root.range(&self.places) {
-            while stack
-                .last()
-                .is_some_and(|(outer, _)| !outer.contains(place))
-            {
-                stack.pop();
+            while let Some((_, left)) = stack.pop_if(|(outer, _)| !outer.contains(place)) {
+                held.leave(left);
             }
-            let outer = stack.last().map_or(&around, |(_, held)| held);
-            let held = self.blocks.step(outer, place);
+            if let Some(border) = self.blocks.border(place) {
+                held.enter(border);
+                stack.push((*place, border));
+            }
             let base = self.base(facts, place, &held);
             if base != *point.base {
                 fresh.push((*place, Arc::new(base)));
             }
-            stack.push((*place, held));
         }
         for (place, base) in fresh {
             if let Some(point) = self.places.get_mut(&place) {

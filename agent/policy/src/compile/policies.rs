@@ -1,6 +1,6 @@
 //! Policies as the compiler uses them: rules with numbers, peer lists interned, times worked out.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     compile::timing::Timing,
@@ -53,8 +53,6 @@ struct Heading<'p> {
     id: &'p PolicyId,
     rank: Rank,
     terms: &'p Terms,
-    when: &'p When,
-    now: Time,
 }
 
 /// A rule of any kind, in parts.
@@ -63,7 +61,7 @@ struct Parts<'p> {
     action: TierAction,
     peers: &'p Peers,
     ports: &'p Ports,
-    when: &'p When,
+    timing: Option<Arc<Timing>>,
     source: &'p Source,
 }
 
@@ -89,7 +87,7 @@ pub(super) fn network_policy(id: &PolicyId) -> Option<crate::model::ObjectName> 
 
 pub(super) fn lower(world: &World, id: &PolicyId, now: Time) -> Option<Lowered> {
     if let Some(name) = network_policy(id) {
-        return Some(of_namespace(id, world.network_policies.get(&name)?, now));
+        return Some(of_namespace(id, world.network_policies.get(&name)?));
     }
     Some(of_tier(world.tier_policies.get(id)?, now))
 }
@@ -110,30 +108,25 @@ pub(super) fn lower_failsafe(failsafe: &[Failsafe], direction: Direction) -> Vec
                 id: &PolicyId::cluster_wide(PolicyKind::Failsafe, name),
                 rank: Rank::Failsafe,
                 terms: &Terms::default(),
-                when: &When::default(),
-                now: Time::default(),
             };
             let parts = Parts {
                 name: None,
                 action: TierAction::Accept,
                 peers,
                 ports,
-                when: &When::default(),
+                timing: None,
                 source,
             };
-            heading.rule(*direction, 0, &parts)
+            heading.rule(*direction, 0, parts)
         })
         .collect()
 }
 
-fn of_namespace(id: &PolicyId, policy: &NetworkPolicy, now: Time) -> Lowered {
-    let always = When::default();
+fn of_namespace(id: &PolicyId, policy: &NetworkPolicy) -> Lowered {
     let heading = Heading {
         id,
         rank: Rank::NetworkPolicy,
         terms: &policy.terms,
-        when: &always,
-        now,
     };
     let side = |direction| {
         let rules = policy.rules(direction);
@@ -143,10 +136,10 @@ fn of_namespace(id: &PolicyId, policy: &NetworkPolicy, now: Time) -> Lowered {
                 action: TierAction::Accept,
                 peers: &rule.peers,
                 ports: &rule.ports,
-                when: &always,
+                timing: None,
                 source: &rule.source,
             };
-            heading.rule(direction, index, &parts)
+            heading.rule(direction, index, parts)
         });
         Side {
             isolates: rules.is_some(),
@@ -170,20 +163,23 @@ fn of_tier(policy: &TierPolicy, now: Time) -> Lowered {
             Tier::Baseline => Rank::Baseline,
         },
         terms: &policy.terms,
-        when: &policy.when,
-        now,
     };
-    let side = |direction| {
+    // Rules have few schedules among them, and each takes its time.
+    let mut timings: HashMap<&When, Option<Arc<Timing>>> = HashMap::new();
+    let mut side = |direction| {
         let rules = (0..).zip(policy.rules(direction)).map(|(index, rule)| {
             let parts = Parts {
                 name: rule.name.as_ref(),
                 action: rule.action,
                 peers: &rule.peers,
                 ports: &rule.ports,
-                when: &rule.when,
+                timing: timings
+                    .entry(&rule.when)
+                    .or_insert_with(|| Timing::new(&[&policy.when, &rule.when], now))
+                    .clone(),
                 source: &rule.source,
             };
-            heading.rule(direction, index, &parts)
+            heading.rule(direction, index, parts)
         });
         Side {
             isolates: false,
@@ -214,15 +210,15 @@ impl Heading<'_> {
         }
     }
 
-    fn rule(&self, direction: Direction, index: u32, parts: &Parts<'_>) -> LoweredRule {
+    fn rule(&self, direction: Direction, index: u32, parts: Parts<'_>) -> LoweredRule {
         let Parts {
             name,
             action,
             peers,
             ports,
-            when,
+            timing,
             source,
-        } = *parts;
+        } = parts;
         LoweredRule {
             origin: RuleOrigin {
                 id: RuleId {
@@ -241,7 +237,7 @@ impl Heading<'_> {
                 Peers::Listed(peers) => Some(Arc::new(peers.clone())),
             },
             ports: ports.clone(),
-            timing: Timing::new(&[self.when, when], self.now),
+            timing,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     model::{NamedPort, PortMatch, PortSpec, Ports, Workload},
 };
 
-/// A workload's ports under the names that rules use. Part of an identity and of a policy set.
+/// A workload's ports under the names that rules use, in order. Part of an identity and of a policy set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct NamedPorts(Vec<NamedPort>);
 
@@ -29,6 +29,13 @@ impl NamedPorts {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    fn called(&self, name: &str) -> &[NamedPort] {
+        let Self(ports) = self;
+        let first = ports.partition_point(|port| *port.name < *name);
+        let last = ports.partition_point(|port| *port.name <= *name);
+        ports.get(first..last).unwrap_or_default()
+    }
 }
 
 /// Ports by number.
@@ -36,10 +43,11 @@ impl NamedPorts {
 pub(super) enum ResolvedPorts {
     /// Every port of every protocol.
     Every,
+    /// In order, and none touches the next.
     Ranges(Vec<Range>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Range {
     pub(super) protocol: u8,
     pub(super) first: u16,
@@ -86,7 +94,6 @@ impl ResolvedPorts {
         let Ports::Listed(listed) = ports else {
             return Self::Every;
         };
-        let NamedPorts(named) = named;
         let mut ranges = Vec::new();
         for port in listed {
             match port {
@@ -107,16 +114,14 @@ impl ResolvedPorts {
                     port: PortSpec::Name(name),
                 } => ranges.extend(
                     named
+                        .called(name)
                         .iter()
-                        .filter(|known| known.name == *name && known.protocol == *protocol)
+                        .filter(|known| known.protocol == *protocol)
                         .map(Range::one),
                 ),
-                PortMatch::Named(name) => ranges.extend(
-                    named
-                        .iter()
-                        .filter(|known| known.name == *name)
-                        .map(Range::one),
-                ),
+                PortMatch::Named(name) => {
+                    ranges.extend(named.called(name).iter().map(Range::one));
+                }
                 &PortMatch::Icmp {
                     version,
                     kind,
@@ -133,7 +138,7 @@ impl ResolvedPorts {
                 &PortMatch::Protocol(number) => ranges.push(Range::all(number)),
             }
         }
-        Self::Ranges(ranges)
+        Self::Ranges(joined(ranges))
     }
 
     pub(super) fn ranges(&self) -> &[Range] {
@@ -147,11 +152,27 @@ impl ResolvedPorts {
         match (self, place) {
             (Self::Every, _) => true,
             (Self::Ranges(_), Place::Unnamed) => false,
-            (Self::Ranges(ranges), Place::Port { protocol, port }) => ranges.iter().any(|range| {
-                range.protocol == protocol && (range.first..=range.last).contains(&port)
-            }),
+            (Self::Ranges(ranges), Place::Port { protocol, port }) => {
+                let begun = |range: &Range| (range.protocol, range.first) <= (protocol, port);
+                let last = ranges.partition_point(begun).checked_sub(1);
+                let last = last.and_then(|last| ranges.get(last));
+                last.is_some_and(|range| range.protocol == protocol && port <= range.last)
+            }
         }
     }
+}
+
+/// In order, with none that touches the next.
+pub(super) fn joined(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, one| {
+        let touches = next.protocol == one.protocol && next.first <= one.last.saturating_add(1);
+        if touches {
+            one.last = one.last.max(next.last);
+        }
+        touches
+    });
+    ranges
 }
 
 /// What a decision is about.
@@ -229,7 +250,7 @@ fn intervals(
 }
 
 /// Splits `first..=last` into aligned blocks, each as (port, bits of the port that count).
-fn prefixes(first: u16, last: u16, mut each: impl FnMut(u16, u32)) {
+pub(super) fn prefixes(first: u16, last: u16, mut each: impl FnMut(u16, u32)) {
     let (mut at, last) = (u32::from(first), u32::from(last));
     while at <= last {
         let aligned = at.trailing_zeros().min(16);

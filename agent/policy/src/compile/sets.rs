@@ -16,7 +16,8 @@ use crate::{
         ids::Ids,
         policies::{Lowered, LoweredRule, Order},
         ports::{NamedPorts, ResolvedPorts},
-        program::{Effect, Outcome, Program, Step, StepPorts},
+        program::{Effect, Program, Step, StepPorts},
+        timeline::Outcome,
     },
     compiled::{Clock, Compiled, PortTable, Rank},
     model::{Denied, Direction, PolicyId, TierAction},
@@ -194,7 +195,7 @@ fn candidates(program: &Program, direction: Direction, classes: &Classes) -> BTr
     if direction == Direction::Egress {
         found.extend(&classes.fronted);
     }
-    if program.asks_everybody_for_names() {
+    if program.asks_everybody_for_names {
         found.extend(&classes.named);
     }
     found

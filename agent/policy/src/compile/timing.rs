@@ -1,182 +1,168 @@
 //! When rules exist: whether at a moment, and when that may next change.
 
+mod hours;
+
 use std::{collections::BTreeSet, sync::Arc};
 
-use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
-
-use crate::model::{Schedule, Time, Weekday, When, Window};
+use self::hours::Hours;
+use crate::model::{Time, When};
 
 /// Two weeks and a day. A schedule that changes anything does so twice within that, wherever in its
 /// week it is looked at, and be there a change of the clocks between.
 const HORIZON_DAYS: i64 = 15;
 
+const DAY_SECONDS: i64 = 86_400;
+
 /// A week less than the horizon.
-const KNOWN_SECONDS: i64 = (HORIZON_DAYS - 8) * 86_400;
+const KNOWN_SECONDS: i64 = (HORIZON_DAYS - 8) * DAY_SECONDS;
 
 /// Several conditions that must all hold, such as those of a policy and of its rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Timing {
-    conditions: Vec<When>,
+    conditions: Vec<Condition>,
     /// Moments after the one it was made for at which it may begin or end to hold, in order.
     pub(super) changes: Vec<Time>,
     /// Until when a schedule's moments are all among them, with a week to spare; `None` without one.
     pub(super) known_until: Option<Time>,
+    course: Course,
+}
+
+/// A [`When`], made to be asked often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Condition {
+    not_before: Option<Time>,
+    expires: Option<Time>,
+    hours: Option<Hours>,
+}
+
+/// What a timing says from the moment it was made for up to where its schedule was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Course {
+    holds_first: bool,
+    /// Those changes at which it does begin or end to hold.
+    flips: Vec<Time>,
+    /// `None`: without end.
+    end: Option<Time>,
 }
 
 impl Timing {
     /// `None` if it holds always.
     pub(super) fn new(conditions: &[&When], now: Time) -> Option<Arc<Self>> {
-        let conditions: Vec<When> = conditions
+        let conditions: Vec<Condition> = conditions
             .iter()
             .filter(|when| !when.is_always())
-            .map(|when| (*when).clone())
+            .map(|when| Condition::of(when))
             .collect();
         if conditions.is_empty() {
             return None;
         }
         let mut changes = BTreeSet::new();
         // A schedule need not be looked at before anything else can hold.
-        let begins = conditions.iter().filter_map(|when| when.not_before).max();
+        let begins = conditions.iter().filter_map(|one| one.not_before).max();
         let from = begins.map_or(now, |begins| begins.max(now));
-        for when in &conditions {
-            let When {
-                not_before,
-                expires,
-                schedule,
-            } = when;
+        for Condition {
+            not_before,
+            expires,
+            hours,
+        } in &conditions
+        {
             changes.extend(not_before.iter().chain(expires));
-            changes.extend(schedule.iter().flat_map(|schedule| borders(schedule, from)));
+            changes.extend(hours.iter().flat_map(|hours| hours.changes(from)));
         }
-        let ends = conditions.iter().filter_map(|when| when.expires).min();
+        let ends = conditions.iter().filter_map(|one| one.expires).min();
         changes.retain(|change| *change > now && ends.is_none_or(|ends| *change <= ends));
+        let has_hours = conditions.iter().any(|one| one.hours.is_some());
+        let later = |seconds| Time::from_unix(from.unix().saturating_add(seconds));
+        let end = has_hours.then(|| later(HORIZON_DAYS * DAY_SECONDS));
         Some(Arc::new(Self {
-            known_until: conditions
-                .iter()
-                .any(|when| when.schedule.is_some())
-                .then(|| Time::from_unix(from.unix().saturating_add(KNOWN_SECONDS))),
+            known_until: has_hours.then(|| later(KNOWN_SECONDS)),
+            course: Course::new(now, &changes, end, |at| hold(&conditions, at)),
             conditions,
             changes: changes.into_iter().collect(),
         }))
     }
 
+    pub(super) fn first_change_after(&self, at: Time) -> Option<Time> {
+        let before = self.changes.partition_point(|change| *change <= at);
+        self.changes.get(before).copied()
+    }
+
+    /// When it begins or ends to hold after a moment, of which its changes are known.
+    pub(super) fn next_flip(&self, at: Time) -> Option<Time> {
+        self.course.flips.get(self.course.passed(at)).copied()
+    }
+
+    /// At the moment it was made for, or later.
     pub(super) fn holds(&self, at: Time) -> bool {
-        self.conditions.iter().all(|when| holds(when, at))
+        self.course
+            .holds(at)
+            .unwrap_or_else(|| hold(&self.conditions, at))
     }
 }
 
-fn holds(when: &When, at: Time) -> bool {
-    let When {
-        not_before,
-        expires,
-        schedule,
-    } = when;
-    not_before.is_none_or(|begin| begin <= at)
-        && expires.is_none_or(|end| at < end)
-        && schedule
-            .as_ref()
-            .is_none_or(|schedule| in_window(schedule, at))
-}
-
-fn in_window(schedule: &Schedule, at: Time) -> bool {
-    let Some((zone, at)) = Schedule::time_zone(&schedule.zone).zip(timestamp(at)) else {
-        // The parser knows the zone: should it not, a rule that may not hold does not.
-        return false;
-    };
-    let shown = zone.to_datetime(at);
-    let minute = minute_of_day(shown.time());
-    let today = weekday(shown.date().weekday());
-    let yesterday = weekday(shown.date().weekday().previous());
-    schedule.windows.iter().any(|window| {
-        let Window { days, from, to } = window;
-        let crosses = to <= from;
-        let begun_today = days.contains(&today) && minute >= *from && (crosses || minute < *to);
-        begun_today || (crosses && days.contains(&yesterday) && minute < *to)
-    })
-}
-
-/// Every moment of the horizon at which some window begins or ends, or the clocks are changed.
-fn borders(schedule: &Schedule, from: Time) -> BTreeSet<Time> {
-    let mut found = BTreeSet::new();
-    let Some((zone, start)) = Schedule::time_zone(&schedule.zone).zip(timestamp(from)) else {
-        return found;
-    };
-    let Ok(end) = start.checked_add(SignedDuration::from_hours(24 * HORIZON_DAYS)) else {
-        return found;
-    };
-    let first = zone.to_datetime(start).date();
-    let minutes: BTreeSet<u16> = schedule
-        .windows
-        .iter()
-        .flat_map(|window| [window.from, window.to])
-        .collect();
-    // From the day before, whose window may end today.
-    for date in first
-        .yesterday()
-        .into_iter()
-        .chain(first.series(jiff::Span::new().days(1)))
-    {
-        let midnight = date.at(0, 0, 0, 0);
-        if zone
-            .to_timestamp(midnight)
-            .is_ok_and(|midnight| midnight > end)
-        {
-            break;
-        }
-        for minute in &minutes {
-            found.extend(moments(&zone, date, *minute));
+impl Condition {
+    fn of(when: &When) -> Self {
+        let When {
+            not_before,
+            expires,
+            schedule,
+        } = when;
+        Self {
+            not_before: *not_before,
+            expires: *expires,
+            hours: schedule.as_ref().map(Hours::of),
         }
     }
-    found.extend(
-        zone.following(start)
-            .map(|change| change.timestamp())
-            .take_while(|change| *change <= end)
-            .map(|change| Time::from_unix(change.as_second())),
-    );
-    found
+
+    fn holds(&self, at: Time) -> bool {
+        self.not_before.is_none_or(|begin| begin <= at)
+            && self.expires.is_none_or(|end| at < end)
+            && self.hours.as_ref().is_none_or(|hours| hours.holds(at))
+    }
 }
 
-/// When a clock shows a minute of a day: twice, where it is set back; what it never shows falls on
-/// the change of the clocks.
-fn moments(zone: &TimeZone, date: civil::Date, minute: u16) -> Vec<Time> {
-    let shown = i64::from(minute);
-    let Ok(shown) = date
-        .at(0, 0, 0, 0)
-        .checked_add(SignedDuration::from_mins(shown))
-    else {
-        return Vec::new();
-    };
-    let ambiguous = zone.to_ambiguous_timestamp(shown);
-    [ambiguous.earlier(), ambiguous.later()]
-        .into_iter()
-        .flatten()
-        .map(|moment| Time::from_unix(moment.as_second()))
-        .collect()
+fn hold(conditions: &[Condition], at: Time) -> bool {
+    conditions.iter().all(|one| one.holds(at))
 }
 
-fn timestamp(time: Time) -> Option<Timestamp> {
-    Timestamp::from_second(time.unix()).ok()
-}
+impl Course {
+    fn new(
+        now: Time,
+        changes: &BTreeSet<Time>,
+        end: Option<Time>,
+        holds: impl Fn(Time) -> bool,
+    ) -> Self {
+        let holds_first = holds(now);
+        let mut before = holds_first;
+        let flips = changes.iter().copied().filter(|change| {
+            let flips = holds(*change) != before;
+            before ^= flips;
+            flips
+        });
+        Self {
+            holds_first,
+            flips: flips.collect(),
+            end,
+        }
+    }
 
-fn minute_of_day(time: civil::Time) -> u16 {
-    let minutes = i32::from(time.hour()) * 60 + i32::from(time.minute());
-    u16::try_from(minutes).unwrap_or_default()
-}
+    /// `None` beyond its end.
+    fn holds(&self, at: Time) -> Option<bool> {
+        if self.end.is_some_and(|end| end < at) {
+            return None;
+        }
+        Some(self.holds_first ^ (self.passed(at) % 2 == 1))
+    }
 
-fn weekday(day: civil::Weekday) -> Weekday {
-    match day {
-        civil::Weekday::Monday => Weekday::Monday,
-        civil::Weekday::Tuesday => Weekday::Tuesday,
-        civil::Weekday::Wednesday => Weekday::Wednesday,
-        civil::Weekday::Thursday => Weekday::Thursday,
-        civil::Weekday::Friday => Weekday::Friday,
-        civil::Weekday::Saturday => Weekday::Saturday,
-        civil::Weekday::Sunday => Weekday::Sunday,
+    fn passed(&self, at: Time) -> usize {
+        self.flips.partition_point(|flip| *flip <= at)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Schedule, Weekday, Window};
 
     fn time(text: &str) -> Time {
         Time::parse(text).unwrap()
@@ -235,7 +221,8 @@ mod tests {
         for (case, start) in cases.iter().flat_map(|case| starts.map(|at| (case, at))) {
             let start = time(start);
             let timing = Timing::new(&[case], start).unwrap();
-            let mut before = timing.holds(start);
+            let holds = |at| hold(&timing.conditions, at);
+            let mut before = holds(start);
             let mut flips = 0;
             let end = start.unix() + (HORIZON_DAYS - 1) * 86_400;
             for second in (start.unix()..end)
@@ -243,13 +230,16 @@ mod tests {
                 .map(|at| at - at.rem_euclid(60) + 60)
             {
                 let now = Time::from_unix(second);
-                let holds = timing.holds(now);
+                let holds = holds(now);
+                assert_eq!(timing.holds(now), holds, "{case:?} from {start}: {now}");
                 if holds != before {
                     flips += 1;
                     assert!(
                         timing.changes.contains(&now),
                         "{case:?} from {start}: {now}"
                     );
+                    let last = Time::from_unix(second - 1);
+                    assert_eq!(timing.next_flip(last), Some(now), "{case:?} from {start}");
                 }
                 before = holds;
             }

@@ -264,7 +264,7 @@ impl Compiler {
         if let Some(list) = list
             && let Some(peers) = self.lists.give_back(list)
         {
-            self.lists.forget(list, &mut agenda.touched);
+            self.lists.forget(list, &peers, &mut agenda.touched);
             let borders = self.points.blocks.remove(list, &peers);
             agenda.places.prefixes.extend(borders);
         }
