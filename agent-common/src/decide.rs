@@ -6,8 +6,8 @@
 use crate::{
     protocol::Address,
     table::{
-        Decision, Direction, Endpoint, NO_TABLE, PolicyKey, PortKey, THIS_NODE, Versioned, WORLD,
-        Word,
+        Decision, Direction, Endpoint, NO_SOCKET, NO_TABLE, PolicyKey, PortKey, SocketKey,
+        THIS_NODE, Versioned, WORLD, Word,
     },
     verdict::{Action, Reason, RuleId, Verdict},
 };
@@ -16,6 +16,11 @@ use crate::{
 pub trait Tables<A> {
     /// The identity of the longest prefix that covers `address`; settled [`WORLD`] if none does.
     fn identity(&self, address: &A) -> Versioned;
+
+    /// The identity of a socket at an address; settled on that of the address if there is no entry.
+    fn socket(&self, key: &SocketKey) -> Versioned {
+        Versioned::settled(key.identity)
+    }
 
     /// The port table for a key; settled [`NO_TABLE`] if there is no entry.
     fn port_table(&self, key: &PolicyKey) -> Versioned;
@@ -37,6 +42,9 @@ pub struct Question<A> {
     /// The endpoint's own address in this flow.
     pub local: A,
     pub peer: A,
+    /// The number of the endpoint whose socket is at the peer's end; [`NO_SOCKET`] unless both share
+    /// the addresses of their node.
+    pub socket: u32,
     pub protocol: u8,
     /// The responder's port; for ICMP, type × 256 + code.
     pub port: u16,
@@ -46,7 +54,7 @@ pub struct Question<A> {
 
 /// The verdict for a new flow.
 ///
-/// Order of precedence: an endpoint that owns its addresses may reach itself; its node may reach
+/// Who the peer is follows from its address, and from its socket where that is known. Order of precedence: an endpoint that owns its addresses may reach itself; its node may reach
 /// it, unless the policy set has an answer to that; then the answer for the peer's identity; then
 /// the default of the policy set.
 #[inline(always)]
@@ -57,6 +65,7 @@ pub fn decide<A: Address>(tables: &impl Tables<A>, question: &Question<A>) -> Ve
         direction,
         local,
         peer,
+        socket,
         protocol,
         port,
         made_here,
@@ -64,10 +73,19 @@ pub fn decide<A: Address>(tables: &impl Tables<A>, question: &Question<A>) -> Ve
     if endpoint.has(Endpoint::OWNS_ADDRESSES) && local == peer {
         return Verdict::because(Reason::OwnAddress);
     }
-    let identity = tables.identity(&peer).at(word);
+    let address = tables.identity(&peer).at(word);
+    let identity = if socket == NO_SOCKET {
+        address
+    } else {
+        let key = SocketKey {
+            socket,
+            identity: address & !THIS_NODE,
+        };
+        tables.socket(&key).at(word)
+    };
     let is_own_node = endpoint.has(Endpoint::OWNS_ADDRESSES)
         && made_here
-        && identity & THIS_NODE != 0
+        && address & THIS_NODE != 0
         && matches!(direction, Direction::Ingress);
 
     let mut key = PolicyKey {

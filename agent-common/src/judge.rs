@@ -9,7 +9,7 @@ use crate::{
     flow::{Flow, FlowKey, FlowState, Side, Step, direction_of, tcp},
     parse::{Class, Extent, Family, Headers, Packet},
     protocol,
-    table::{Direction, Endpoint, Word},
+    table::{Direction, Endpoint, NO_SOCKET, Word},
     verdict::{Reason, RuleId, Verdict},
 };
 
@@ -22,6 +22,12 @@ pub trait Datapath<A>: Tables<A> {
 
     /// Remembers a new flow, in place of one with the same key; false if there is no room.
     fn remember(&self, key: &FlowKey<A>, flow: &FlowState) -> bool;
+
+    /// The number of the endpoint whose socket is at the remote end of a flow over the loopback
+    /// interface, asked in the direction of its initiator; [`NO_SOCKET`] if that can not be told.
+    fn socket_of_peer(&self, _: &FlowKey<A>, _: Direction) -> u32 {
+        NO_SOCKET
+    }
 
     /// Whether the endpoint may send from this address.
     fn owns(&self, endpoint: Endpoint, address: &A) -> bool;
@@ -102,7 +108,7 @@ pub fn judge<A: Family, D: Datapath<A>>(
         Class::Ordinary | Class::Reply => {}
         Class::Neighbour => {
             let sends = matches!(sight.direction, Direction::Egress);
-            if sends && is_foreign(datapath, &key, sight) {
+            if sends && is_foreign_neighbour(datapath, &key, sight) {
                 let verdict = Verdict::because(Reason::SpoofedSource);
                 return refuse(datapath, &key, sight, Facts::of(headers), verdict);
             }
@@ -295,6 +301,28 @@ fn opened<A: Family, D: Datapath<A>>(
         datapath.count(endpoint, verdict.reason(), sight.length);
         return verdict;
     }
+    let start = Start { origin, facts };
+    begin(datapath, key, sight, start, verdict);
+    verdict
+}
+
+/// How a flow starts.
+#[derive(Clone, Copy)]
+struct Start {
+    origin: u8,
+    facts: Facts,
+}
+
+/// Remembers a flow. A function of its own, to spare the stack of those that judge.
+#[inline(never)]
+fn begin<A: Family, D: Datapath<A>>(
+    datapath: &D,
+    key: &FlowKey<A>,
+    sight: &Sight,
+    start: Start,
+    verdict: Verdict,
+) {
+    let Start { origin, facts } = start;
     let flow = first_state(datapath, sight, facts, verdict, origin);
     let (kind, reason) = if datapath.remember(key, &flow) {
         (EventKind::Open, verdict.reason())
@@ -302,8 +330,7 @@ fn opened<A: Family, D: Datapath<A>>(
         (EventKind::Unremembered, Reason::FlowTableFull)
     };
     datapath.report(|event| event.fill(kind, key, &flow, sight.ifindex, flow.opened));
-    datapath.count(endpoint, reason, sight.length);
-    verdict
+    datapath.count(sight.endpoint, reason, sight.length);
 }
 
 /// Whether an ICMP error speaks, `at` so many bytes, about a flow that is live and still permitted.
@@ -335,7 +362,18 @@ fn is_related<A: Family, D: Datapath<A>>(
         return false;
     };
     flow.generation.get() == sight.word.generation()
-        || answer(datapath, &key, sight, flow.origin).allows()
+        || is_permitted(datapath, &key, sight, flow.origin)
+}
+
+/// A function of its own, to spare the stack of one that parses.
+#[inline(never)]
+fn is_permitted<A: Family, D: Datapath<A>>(
+    datapath: &D,
+    key: &FlowKey<A>,
+    sight: &Sight,
+    origin: u8,
+) -> bool {
+    answer(datapath, key, sight, origin).allows()
 }
 
 /// Whether a packet is none of the endpoint's, though its hook sees it.
@@ -353,13 +391,36 @@ fn is_foreign<A: Family, D: Datapath<A>>(datapath: &D, key: &FlowKey<A>, sight: 
         && !datapath.owns(sight.endpoint, &key.local)
 }
 
-/// What policy says of a flow with this origin.
+/// A function of its own, to spare the stack of the hooks.
 #[inline(never)]
+fn is_foreign_neighbour<A: Family, D: Datapath<A>>(
+    datapath: &D,
+    key: &FlowKey<A>,
+    sight: &Sight,
+) -> bool {
+    is_foreign(datapath, key, sight)
+}
+
+/// What policy says of a flow with this origin.
+#[inline(always)]
 fn answer<A: Family, D: Datapath<A>>(
     datapath: &D,
     key: &FlowKey<A>,
     sight: &Sight,
     origin: u8,
+) -> Verdict {
+    // Before the rest and not within it: the kernel's stack has no room for both.
+    let socket = datapath.socket_of_peer(key, direction_of(origin));
+    answer_to(datapath, key, sight, origin, socket)
+}
+
+#[inline(never)]
+fn answer_to<A: Family, D: Datapath<A>>(
+    datapath: &D,
+    key: &FlowKey<A>,
+    sight: &Sight,
+    origin: u8,
+    socket: u32,
 ) -> Verdict {
     let direction = direction_of(origin);
     let question = Question {
@@ -368,6 +429,7 @@ fn answer<A: Family, D: Datapath<A>>(
         direction,
         local: key.local,
         peer: key.remote,
+        socket,
         protocol: key.protocol,
         port: key.responder_port(direction),
         made_here: origin & Flow::MADE_HERE != 0,

@@ -7,7 +7,11 @@
 //! 3. *ports*: (port table, protocol, port) → the decision. Port tables never change: other
 //!    content is another table.
 //!
-//! The first two may change while packets are being judged. Their map entries only say *where* an
+//! Over the loopback interface the address says little: many endpoints share those of their node.
+//! There a look-up in *sockets*, (endpoint of the other socket, identity) → identity, follows the
+//! first.
+//!
+//! All but the last may change while packets are being judged. Their map entries only say *where* an
 //! answer stands: in a slot of an array, one 64-bit [`Versioned`] word that is stored at once. A
 //! plan first prepares slots that answer as before for every endpoint, then stores the [`Word`] of
 //! each endpoint it touches. Only that store changes a verdict.
@@ -27,6 +31,9 @@ pub const THIS_NODE: u32 = 1 << 23;
 
 /// A policy entry with this table has no answer of its own: the default of its set holds.
 pub const NO_TABLE: u32 = 0;
+
+/// Whose socket is at the other end can not be told.
+pub const NO_SOCKET: u32 = 0;
 
 /// The first number that no identity and no port table may have.
 pub const ID_LIMIT: u32 = 1 << 24;
@@ -48,6 +55,14 @@ abi! {
         pub set: u32,
         /// [`Direction`] as a number.
         pub direction: u32,
+        pub identity: u32,
+    }
+
+    /// Key of the sockets map: who is at an address, if it is the socket of an endpoint.
+    pub struct SocketKey: 8 {
+        /// The endpoint's number.
+        pub socket: u32,
+        /// The identity of the address, without [`THIS_NODE`].
         pub identity: u32,
     }
 

@@ -9,7 +9,7 @@ use agent_common::{
     abi::{ABI_VERSION, Abi},
     event::{DenialKey, Event},
     flow::{FlowKey, FlowState},
-    table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey},
+    table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, SocketKey},
     verdict::Reason,
 };
 
@@ -29,6 +29,7 @@ fn describe<T: Abi>(listing: &mut String) {
 fn a_layout_changes_only_with_its_listing() {
     let mut listing = format!("ABI version {ABI_VERSION}\noffset, size, field\n");
     describe::<PolicyKey>(&mut listing);
+    describe::<SocketKey>(&mut listing);
     describe::<PortKey>(&mut listing);
     describe::<Decision>(&mut listing);
     describe::<Endpoint>(&mut listing);

@@ -8,13 +8,16 @@ use agent_common::{
     protocol::Address,
     shared::Shared,
     table::{
-        Counter, Decision, Endpoint, NO_TABLE, OwnAddress, PolicyKey, PortKey, Versioned, WORLD,
-        Word,
+        Counter, Decision, Direction, Endpoint, NO_TABLE, OwnAddress, PolicyKey, PortKey,
+        SocketKey, Versioned, WORLD, Word,
     },
     verdict::Reason,
 };
 use aya_ebpf::{
-    bindings::BPF_ANY,
+    bindings::{
+        BPF_ANY, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as TupleV6,
+    },
     helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns},
     maps::{HashMap, LpmTrie, lpm_trie::Key},
 };
@@ -22,21 +25,32 @@ use aya_ebpf::{
 use crate::{
     maps::{
         ADDRESSES, ANSWERS, COUNTERS, DENIALS, EVENTS, EVENTS_LOST, FLOWS_V4, FLOWS_V6, IDENTITIES,
-        IPCACHE_V4, IPCACHE_V6, POLICY, PORTS, WORDS,
+        IPCACHE_V4, IPCACHE_V6, POLICY, PORTS, SOCKETS, WORDS,
     },
+    sockets::Sockets,
     verifier::forgotten,
 };
 
-/// The maps of this program.
-pub(crate) struct Maps;
+/// The maps of this program, and how it tells sockets apart.
+pub(crate) struct Maps<S>(pub(crate) S);
 
 /// What differs between the families: which maps.
 pub(crate) trait FamilyMaps: Address {
+    type Tuple;
+    /// Bytes of a tuple.
+    const TUPLE_BYTES: u32;
+
     fn ipcache() -> &'static LpmTrie<Self, u32>;
     fn flows() -> &'static HashMap<FlowKey<Self>, Flow>;
+
+    /// A flow as the kernel looks for its remote socket.
+    fn tuple(key: &FlowKey<Self>) -> Self::Tuple;
 }
 
 impl FamilyMaps for [u8; 4] {
+    type Tuple = TupleV4;
+    const TUPLE_BYTES: u32 = 12;
+
     #[inline(always)]
     fn ipcache() -> &'static LpmTrie<Self, u32> {
         &IPCACHE_V4
@@ -46,9 +60,22 @@ impl FamilyMaps for [u8; 4] {
     fn flows() -> &'static HashMap<FlowKey<Self>, Flow> {
         &FLOWS_V4
     }
+
+    #[inline(always)]
+    fn tuple(key: &FlowKey<Self>) -> Self::Tuple {
+        TupleV4 {
+            saddr: u32::from_ne_bytes(key.local),
+            daddr: u32::from_ne_bytes(key.remote),
+            sport: key.local_port.to_be(),
+            dport: key.remote_port.to_be(),
+        }
+    }
 }
 
 impl FamilyMaps for [u8; 16] {
+    type Tuple = TupleV6;
+    const TUPLE_BYTES: u32 = 36;
+
     #[inline(always)]
     fn ipcache() -> &'static LpmTrie<Self, u32> {
         &IPCACHE_V6
@@ -58,6 +85,23 @@ impl FamilyMaps for [u8; 16] {
     fn flows() -> &'static HashMap<FlowKey<Self>, Flow> {
         &FLOWS_V6
     }
+
+    #[inline(always)]
+    fn tuple(key: &FlowKey<Self>) -> Self::Tuple {
+        TupleV6 {
+            saddr: words(key.local),
+            daddr: words(key.remote),
+            sport: key.local_port.to_be(),
+            dport: key.remote_port.to_be(),
+        }
+    }
+}
+
+/// An address as the kernel has it: in network byte order, word by word.
+#[inline(always)]
+fn words(address: [u8; 16]) -> [u32; 4] {
+    // SAFETY: as many bytes, valid as words.
+    unsafe { core::mem::transmute::<[u8; 16], [u32; 4]>(address) }
 }
 
 /// The endpoint's word; `None` only if its number is beyond the table, and so beyond the counters.
@@ -66,11 +110,18 @@ pub(crate) fn word(endpoint: Endpoint) -> Option<Word> {
     WORDS.get(u32::from(endpoint.id)).map(|word| Word(*word))
 }
 
-impl<A: FamilyMaps> Tables<A> for Maps {
+impl<A: FamilyMaps, S: Sockets> Tables<A> for Maps<S> {
     #[inline(always)]
     fn identity(&self, address: &A) -> Versioned {
         let held = A::ipcache().get(Key::new(A::BITS, *address));
         answer(held.and_then(|slot| IDENTITIES.get(*slot)), WORLD)
+    }
+
+    #[inline(always)]
+    fn socket(&self, key: &SocketKey) -> Versioned {
+        // SAFETY: as for `POLICY`.
+        let slot = unsafe { SOCKETS.get(key) };
+        answer(slot.and_then(|slot| IDENTITIES.get(*slot)), key.identity)
     }
 
     #[inline(always)]
@@ -96,7 +147,7 @@ impl<A: FamilyMaps> Tables<A> for Maps {
     }
 }
 
-impl<A: FamilyMaps> Datapath<A> for Maps {
+impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
     #[inline(always)]
     fn flow(&self, key: &FlowKey<A>) -> Option<&Flow> {
         // SAFETY: fields that change stand alone. The agent takes out idle flows only, but the element
@@ -110,6 +161,12 @@ impl<A: FamilyMaps> Datapath<A> for Maps {
         // SAFETY: `Flow` is `FlowState` with shared cells: the same bytes, as the contract asserts.
         let flow = unsafe { &*(&raw const *flow).cast::<Flow>() };
         A::flows().insert(key, flow, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn socket_of_peer(&self, key: &FlowKey<A>, direction: Direction) -> u32 {
+        let Self(sockets) = self;
+        sockets.of_peer(key, direction)
     }
 
     #[inline(always)]

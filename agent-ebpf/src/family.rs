@@ -9,12 +9,14 @@ use agent_common::{
 use crate::{
     datapath::{FamilyMaps, Maps},
     packet::Buffer,
+    sockets::Sockets,
     verifier::forgotten,
 };
 
 /// Judges the packet whose network header begins at `offset`.
 #[inline(always)]
 pub(crate) fn judge_family<A: FamilyMaps + Family>(
+    maps: &Maps<impl Sockets>,
     packet: &Buffer,
     offset: usize,
     sight: &Sight,
@@ -23,7 +25,7 @@ pub(crate) fn judge_family<A: FamilyMaps + Family>(
     if !A::plain(packet, offset, &mut headers) {
         let mut read = Headers::<A>::EMPTY;
         if let Err(reason) = A::whole(packet, offset, &mut read, Extent::Whole) {
-            return unparsed(&Maps, &read, sight, reason);
+            return unparsed(maps, &read, sight, reason);
         }
         headers = read;
     }
@@ -41,5 +43,5 @@ pub(crate) fn judge_family<A: FamilyMaps + Family>(
     headers.tcp_flags = tcp_flags;
     // SAFETY: the number of a `Class`, as before.
     headers.class = unsafe { core::mem::transmute::<u8, Class>(class) };
-    judge(&Maps, packet, &headers, sight)
+    judge(maps, packet, &headers, sight)
 }

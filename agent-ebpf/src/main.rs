@@ -15,6 +15,7 @@ mod family;
 mod hook;
 mod maps;
 mod packet;
+mod sockets;
 mod verifier;
 
 /// Some of the helpers are reserved for programs under a licence compatible with the GPL.

@@ -3,7 +3,7 @@
 use agent_common::{
     event::DenialKey,
     flow::{Flow, FlowKey},
-    table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey},
+    table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, SocketKey},
 };
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -28,6 +28,14 @@ pub(crate) static IPCACHE_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries
 
 #[map]
 pub(crate) static IDENTITIES: Array<u64> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// (endpoint of a socket, identity of its address) → slot in `IDENTITIES`.
+#[map]
+pub(crate) static SOCKETS: HashMap<SocketKey, u32> = HashMap::with_max_entries(1024, 0);
+
+/// Cgroup → the number of the endpoint that it is.
+#[map]
+pub(crate) static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(1024, 0);
 
 /// (policy set, direction, identity) → slot in `ANSWERS`.
 #[map]

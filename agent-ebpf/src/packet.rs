@@ -27,6 +27,11 @@ impl Buffer {
             end,
         }
     }
+
+    #[inline(always)]
+    pub(crate) fn context(&self) -> *mut __sk_buff {
+        self.context
+    }
 }
 
 impl Packet for Buffer {

@@ -167,10 +167,7 @@ where
 
 impl Held {
     fn at(&self) -> At<'_> {
-        At {
-            compiled: &self.0,
-            boot_nanos: boot_nanos(),
-        }
+        At::new(&self.0, boot_nanos())
     }
 }
 

@@ -38,6 +38,7 @@ impl Told {
                 direction,
                 local: LOCAL,
                 peer,
+                socket: NO_SOCKET,
                 protocol: 6,
                 port: 443,
                 made_here,

@@ -12,6 +12,7 @@ use crate::{
     datapath::{Maps, indistinct, word},
     family::judge_family,
     packet::Buffer,
+    sockets::{LOOPBACK, Told},
 };
 
 /// The endpoint that this copy of the program stands for, set by the agent when it loads it.
@@ -24,9 +25,6 @@ static ENDPOINT: u16 = 0;
 /// Its flags, set likewise.
 #[unsafe(no_mangle)]
 static FLAGS: u16 = 0;
-
-/// Every network namespace has its loopback at index 1.
-const LOOPBACK: u32 = 1;
 
 const IPV4: u32 = EtherType::Ipv4 as u16 as u32;
 const IPV6: u32 = EtherType::Ipv6 as u16 as u32;
@@ -70,11 +68,12 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         made_here,
         ifindex: 0,
     };
-    let packet = Buffer::new(context);
+    let maps = Maps(Told(Buffer::new(context)));
+    let Maps(Told(packet)) = &maps;
     let allows = match protocol {
-        IPV4 => judge_family::<[u8; 4]>(&packet, 0, &sight).allows(),
-        IPV6 => judge_family::<[u8; 16]>(&packet, 0, &sight).allows(),
-        _ => unreadable::<[u8; 4], _>(&Maps, &sight, Reason::NotIp).allows(),
+        IPV4 => judge_family::<[u8; 4]>(&maps, packet, 0, &sight).allows(),
+        IPV6 => judge_family::<[u8; 16]>(&maps, packet, 0, &sight).allows(),
+        _ => unreadable::<[u8; 4], _>(&maps, &sight, Reason::NotIp).allows(),
     };
     if allows { PASS } else { DROP }
 }

@@ -19,6 +19,7 @@ use crate::{
     family::judge_family,
     maps::{CLOCK, INTERFACES},
     packet::Buffer,
+    sockets::Untold,
 };
 
 #[expect(clippy::cast_possible_truncation, reason = "14 bytes")]
@@ -79,8 +80,8 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
     let packet = Buffer::new(context);
     let verdict = match network(&packet) {
         _ if endpoint.id == Endpoint::NOBODY.id => unjudged(&sight, Reason::NotProgrammed),
-        Network::V4 => judge_family::<[u8; 4]>(&packet, EthHdr::LEN, &sight),
-        Network::V6 => judge_family::<[u8; 16]>(&packet, EthHdr::LEN, &sight),
+        Network::V4 => judge_family::<[u8; 4]>(&Maps(Untold), &packet, EthHdr::LEN, &sight),
+        Network::V6 => judge_family::<[u8; 16]>(&Maps(Untold), &packet, EthHdr::LEN, &sight),
         Network::Arp => unjudged(&sight, Reason::Arp),
         Network::Other => unjudged(&sight, Reason::NotIp),
         Network::Short => unjudged(&sight, Reason::Malformed),
@@ -103,5 +104,5 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
 /// Frames that are not judged by policy.
 #[inline(always)]
 fn unjudged(sight: &Sight, reason: Reason) -> Verdict {
-    unreadable::<[u8; 4], _>(&Maps, sight, reason)
+    unreadable::<[u8; 4], _>(&Maps(Untold), sight, reason)
 }

@@ -13,14 +13,17 @@ use std::{
 pub use self::everywhere::Everywhere;
 use agent_common::{
     decide::{Question as PacketQuestion, Tables, decide},
-    table::{self, Decision, Endpoint, NO_TABLE, PolicyKey, PortKey, Versioned, WORLD, Word},
+    table::{
+        self, Decision, Endpoint, NO_SOCKET, NO_TABLE, PolicyKey, PortKey, SocketKey, Versioned,
+        WORLD, Word,
+    },
     verdict::Verdict,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
 use crate::{
-    model::{Direction, PolicyId, Source, SubjectName, Terms, Time},
+    model::{Direction, ObjectName, PolicyId, Source, SubjectName, Terms, Time},
     question::{Origin, Question, RuleId, View},
 };
 
@@ -29,6 +32,9 @@ use crate::{
 pub struct Compiled {
     /// Identities of peers. A prefix stands here only if the prefix around it says otherwise.
     pub prefixes: BTreeMap<IpNet, u32>,
+    /// Who workloads are to one another over loopback: (whose socket, the identity of the address) →
+    /// identity, where it is not that of the address. Only those that share the node's addresses.
+    pub sockets: BTreeMap<Socket, u32>,
     /// (policy set, direction, identity) → port table, where it is not that of [`WORLD`].
     pub policy: BTreeMap<PolicyKey, u32>,
     /// Immutable: a number never leads to other content.
@@ -37,6 +43,14 @@ pub struct Compiled {
     pub rules: BTreeMap<u32, RuleOrigin>,
     /// When some answer changes by itself: the tables know the next one, but not those after it.
     pub next_change: Option<Time>,
+}
+
+/// A workload at an address that it shares with its node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Socket {
+    pub workload: ObjectName,
+    /// The identity of the address, without [`THIS_NODE`](table::THIS_NODE).
+    pub identity: u32,
 }
 
 /// Whom policies judge.
@@ -70,7 +84,12 @@ pub struct At<'c> {
     pub compiled: &'c Compiled,
     /// Nanoseconds of the boot clock.
     pub boot_nanos: u64,
+    /// Whose socket stands for any number but [`NO_SOCKET`].
+    socket: Option<&'c ObjectName>,
 }
+
+/// The number of the one socket that a question can be about.
+const THE_SOCKET: u32 = 1;
 
 /// Disjoint ranges of ports, as prefixes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,7 +182,24 @@ impl Clock {
     }
 }
 
-impl At<'_> {
+impl<'c> At<'c> {
+    pub fn new(compiled: &'c Compiled, boot_nanos: u64) -> Self {
+        Self {
+            compiled,
+            boot_nanos,
+            socket: None,
+        }
+    }
+
+    fn identity_of_socket(&self, identity: u32) -> Versioned {
+        let of = |workload: &ObjectName| {
+            let workload = workload.clone();
+            let sockets = &self.compiled.sockets;
+            sockets.get(&Socket { workload, identity }).copied()
+        };
+        Versioned::settled(self.socket.and_then(of).unwrap_or(identity))
+    }
+
     /// The verdict for the flow that a question is about, of a subject of these tables. The question's
     /// own subject and time are not looked at.
     pub fn decide(&self, subject: &Subject, question: &Question) -> Verdict {
@@ -171,12 +207,18 @@ impl At<'_> {
             subject: _,
             direction,
             peer,
+            ref socket,
             protocol,
             port,
             origin,
             view,
             at: _,
         } = *question;
+        let tables = At {
+            socket: socket.as_ref(),
+            ..*self
+        };
+        let socket = socket.as_ref().map_or(NO_SOCKET, |_| THE_SOCKET);
         let made_here = origin == Origin::ThisNode;
         let endpoint = Endpoint {
             id: 1,
@@ -188,19 +230,20 @@ impl At<'_> {
             Direction::Egress => table::Direction::Egress,
         };
         // Which of its addresses the subject uses matters only where the peer is that address.
-        let is_own = subject.addresses.contains(&peer);
+        let is_own = peer.is_loopback() || subject.addresses.contains(&peer);
         match peer {
             IpAddr::V4(peer) => {
                 let peer = peer.octets();
                 let local = if is_own { peer } else { peer.map(|byte| !byte) };
                 decide(
-                    self,
+                    &tables,
                     &PacketQuestion {
                         endpoint,
                         word,
                         direction,
                         local,
                         peer,
+                        socket,
                         protocol,
                         port,
                         made_here,
@@ -211,13 +254,14 @@ impl At<'_> {
                 let peer = peer.octets();
                 let local = if is_own { peer } else { peer.map(|byte| !byte) };
                 decide(
-                    self,
+                    &tables,
                     &PacketQuestion {
                         endpoint,
                         word,
                         direction,
                         local,
                         peer,
+                        socket,
                         protocol,
                         port,
                         made_here,
@@ -231,6 +275,10 @@ impl At<'_> {
 impl Tables<[u8; 4]> for At<'_> {
     fn identity(&self, address: &[u8; 4]) -> Versioned {
         Versioned::settled(self.compiled.identity_of(IpAddr::from(*address)))
+    }
+
+    fn socket(&self, key: &SocketKey) -> Versioned {
+        self.identity_of_socket(key.identity)
     }
 
     fn port_table(&self, key: &PolicyKey) -> Versioned {
@@ -249,6 +297,10 @@ impl Tables<[u8; 4]> for At<'_> {
 impl Tables<[u8; 16]> for At<'_> {
     fn identity(&self, address: &[u8; 16]) -> Versioned {
         Versioned::settled(self.compiled.identity_of(IpAddr::from(*address)))
+    }
+
+    fn socket(&self, key: &SocketKey) -> Versioned {
+        self.identity_of_socket(key.identity)
     }
 
     fn port_table(&self, key: &PolicyKey) -> Versioned {

@@ -5,6 +5,7 @@
 
 mod ends;
 mod error;
+mod local;
 mod port;
 mod service;
 mod side;
@@ -241,14 +242,23 @@ impl Asking<'_> {
         } else {
             None
         };
-        let source = self.from.workload();
+        let translated = !backends.is_empty();
+        let socket = |end: &End, address| {
+            let met = local::meet(self.world, self.from, self.to, address);
+            end.workload().filter(|_| met && !translated).cloned()
+        };
+        let met_at = |question: Question, end, address| Question {
+            socket: socket(end, address),
+            ..question
+        };
+        let egress = self.egress(to, self.port);
         Connection {
             from,
             to,
-            egress: self.egress(to, self.port),
-            ingress,
+            egress: egress.map(|asked| met_at(asked, self.to, to)),
+            ingress: ingress.map(|asked| met_at(asked, self.from, from)),
             backends,
-            same_workload: source.is_some() && source == self.to.workload(),
+            same_workload: local::is_itself(self.world, self.from, self.to),
         }
     }
 
@@ -285,6 +295,7 @@ impl Asking<'_> {
             subject,
             direction,
             peer,
+            socket: None,
             protocol: port.protocol,
             port: port.number,
             origin,

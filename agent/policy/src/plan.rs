@@ -16,12 +16,14 @@ use std::{
     net::IpAddr,
 };
 
-use agent_common::table::{GENERATION_KEPT, NO_TABLE, PolicyKey, THIS_NODE, WORLD, Word};
+use agent_common::table::{
+    GENERATION_KEPT, NO_TABLE, PolicyKey, SocketKey, THIS_NODE, WORLD, Word,
+};
 use ipnet::IpNet;
 
 use crate::{
     compile::Delta,
-    compiled::{Compiled, PortTable},
+    compiled::{Compiled, PortTable, Socket},
     model::SubjectName,
 };
 
@@ -29,6 +31,7 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Programmed {
     pub prefixes: BTreeMap<IpNet, u32>,
+    pub sockets: BTreeMap<SocketKey, u32>,
     pub policy: BTreeMap<PolicyKey, u32>,
     pub port_tables: BTreeMap<u32, PortTable>,
     pub words: BTreeMap<u16, Word>,
@@ -44,6 +47,7 @@ pub struct Plan {
     pub generation: u32,
     pub add_tables: BTreeMap<u32, PortTable>,
     pub prefixes: BTreeMap<IpNet, Change>,
+    pub sockets: BTreeMap<SocketKey, Change>,
     pub policy: BTreeMap<PolicyKey, Change>,
     pub add_own: BTreeSet<(u16, IpAddr)>,
     /// The new state of every endpoint whose answers change.
@@ -76,6 +80,7 @@ pub struct Capacity {
     pub endpoints: usize,
     /// Of each family.
     pub prefixes: usize,
+    pub sockets: usize,
     pub policy: usize,
     pub ports: usize,
     pub own_addresses: usize,
@@ -153,6 +158,7 @@ impl Plan {
         let mut plan = Self {
             generation: next_generation(old),
             prefixes,
+            sockets: socket_changes(&old.sockets, &sockets(compiled, endpoints)),
             policy,
             ..Self::default()
         };
@@ -239,6 +245,11 @@ impl Plan {
             ("ipcache_v4", capacity.prefixes, of_family(true)),
             ("ipcache_v6", capacity.prefixes, of_family(false)),
             (
+                "sockets",
+                capacity.sockets,
+                old.sockets.len() + added(&mut self.sockets.values().map(|change| change.kind)),
+            ),
+            (
                 "policy",
                 capacity.policy,
                 old.policy.len() + added(&mut self.policy.values().map(|change| change.kind)),
@@ -277,6 +288,7 @@ impl Plan {
             generation,
             add_tables,
             prefixes,
+            sockets,
             policy,
             add_own,
             words,
@@ -286,6 +298,7 @@ impl Plan {
         } = self;
         programmed.generation = *generation;
         settle(&mut programmed.prefixes, prefixes);
+        settle(&mut programmed.sockets, sockets);
         settle(&mut programmed.policy, policy);
         programmed
             .port_tables
@@ -307,6 +320,7 @@ impl Plan {
         let moves: BTreeSet<(u32, u32)> = self
             .prefixes
             .values()
+            .chain(self.sockets.values())
             .filter(|change| change.before != change.after)
             .map(|change| (change.before, change.after))
             .collect();
@@ -408,6 +422,55 @@ fn at(prefixes: &BTreeMap<IpNet, u32>, prefix: &IpNet) -> (Option<u32>, u32) {
             .find_map(|outer| prefixes.get(&outer.trunc()).copied())
     };
     (own, own.or_else(around).unwrap_or(WORLD))
+}
+
+/// What the sockets of the endpoints are to one another.
+fn sockets(
+    compiled: &Compiled,
+    endpoints: &BTreeMap<u16, SubjectName>,
+) -> BTreeMap<SocketKey, u32> {
+    let mut found = BTreeMap::new();
+    if compiled.sockets.is_empty() {
+        return found;
+    }
+    for (&id, subject) in endpoints {
+        let Some(workload) = subject.workload() else {
+            continue;
+        };
+        let first = Socket {
+            workload: workload.clone(),
+            identity: WORLD,
+        };
+        let own = compiled.sockets.range(first..);
+        let own = own.take_while(|(socket, _)| socket.workload == *workload);
+        found.extend(own.map(|(socket, identity)| {
+            let key = SocketKey {
+                socket: id.into(),
+                identity: socket.identity,
+            };
+            (key, *identity)
+        }));
+    }
+    found
+}
+
+/// Without an entry, a socket is what its address is.
+fn socket_changes(
+    old: &BTreeMap<SocketKey, u32>,
+    new: &BTreeMap<SocketKey, u32>,
+) -> BTreeMap<SocketKey, Change> {
+    let keys: BTreeSet<&SocketKey> = old.keys().chain(new.keys()).collect();
+    let change = |key: &SocketKey| {
+        let (held, wanted) = (old.get(key).copied(), new.get(key).copied());
+        Some(Change {
+            kind: ChangeKind::of(held, wanted)?,
+            before: held.unwrap_or(key.identity),
+            after: wanted.unwrap_or(key.identity),
+        })
+    };
+    keys.into_iter()
+        .filter_map(|key| Some((*key, change(key)?)))
+        .collect()
 }
 
 fn policy_changes<'k>(

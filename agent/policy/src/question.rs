@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::model::{Denied, Direction, PolicyId, SubjectName, Time};
+use crate::model::{Denied, Direction, ObjectName, PolicyId, SubjectName, Time};
 
 /// One new connection, seen from one of its ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -18,6 +18,10 @@ pub struct Question {
     /// The address of the other end, as the packet carries it at the subject: where a Service is
     /// asked for, its own.
     pub peer: IpAddr,
+    /// Whose socket is at the other end, where that can be told: over the loopback interface, between
+    /// two workloads that share the addresses of their node. The peer is then an address of loopback
+    /// or of that node.
+    pub socket: Option<ObjectName>,
     /// The number that IANA assigned.
     pub protocol: u8,
     /// The destination port; of ICMP `type << 8 | code`; 0 for protocols that have no ports.

@@ -76,11 +76,11 @@ fn by_policies(world: &World, subject: Subject<'_>, question: &Question) -> Answ
         .unwrap_or_else(|| Answer::allow(Why::NotIsolated))
 }
 
-/// §3.1: a workload always reaches itself over its own address.
+/// §3.1: a workload always reaches itself, over loopback and its own addresses.
 fn is_itself(subject: Subject<'_>, question: &Question) -> bool {
-    subject
-        .owner_of_addresses()
-        .is_some_and(|workload| workload.addresses.contains(&question.peer))
+    subject.owner_of_addresses().is_some_and(|workload| {
+        question.peer.is_loopback() || workload.addresses.contains(&question.peer)
+    })
 }
 
 /// §3.2: what the subject's node says with its own address and its own mouth passes ingress.

@@ -309,6 +309,7 @@ fn many_rules_are_compiled() {
             subject: ObjectName::new("default", "w").into(),
             direction: Direction::Egress,
             peer: [10, 0, 0, 1].into(),
+            socket: None,
             protocol: 6,
             port: 2,
             origin: Origin::Forwarded,

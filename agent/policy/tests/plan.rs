@@ -15,7 +15,8 @@ use std::{
 use agent_common::{
     decide::{Question as Asked, Tables, decide},
     table::{
-        self, Decision, Endpoint, NO_TABLE, PolicyKey, PortKey, THIS_NODE, Versioned, WORLD, Word,
+        self, Decision, Endpoint, NO_SOCKET, NO_TABLE, PolicyKey, PortKey, SocketKey, THIS_NODE,
+        Versioned, WORLD, Word,
     },
     verdict::{Reason, Verdict},
 };
@@ -34,9 +35,11 @@ use proptest::{prelude::*, test_runner::TestCaseError};
 #[derive(Clone, Debug, Default)]
 struct Kernel {
     prefixes: BTreeMap<IpNet, Versioned>,
+    sockets: BTreeMap<SocketKey, Versioned>,
     policy: BTreeMap<PolicyKey, Versioned>,
     ports: BTreeMap<u32, PortTable>,
     words: BTreeMap<u16, Word>,
+    numbers: BTreeMap<SubjectName, u16>,
     /// Nanoseconds of the boot clock.
     now: u64,
 }
@@ -46,6 +49,7 @@ struct Kernel {
 enum Step {
     AddTable(u32, PortTable),
     Prefix(IpNet, Option<Versioned>),
+    Socket(SocketKey, Option<Versioned>),
     Policy(PolicyKey, Option<Versioned>),
     Word(u16, Word),
     RemoveTable(u32),
@@ -74,6 +78,12 @@ impl Kernel {
             }
             Step::Prefix(prefix, None) => {
                 self.prefixes.remove(prefix);
+            }
+            Step::Socket(key, Some(answer)) => {
+                self.sockets.insert(*key, *answer);
+            }
+            Step::Socket(key, None) => {
+                self.sockets.remove(key);
             }
             Step::Policy(key, Some(answer)) => {
                 self.policy.insert(*key, *answer);
@@ -119,7 +129,13 @@ impl Kernel {
     }
 
     fn answer(&self, endpoint: Endpoint, word: Word, question: &Question) -> Verdict {
-        fn asked<A>(endpoint: Endpoint, word: Word, peer: A, local: A, of: &Question) -> Asked<A> {
+        fn asked<A>(
+            endpoint: Endpoint,
+            word: Word,
+            (peer, socket): (A, u32),
+            local: A,
+            of: &Question,
+        ) -> Asked<A> {
             Asked {
                 endpoint,
                 word,
@@ -129,20 +145,30 @@ impl Kernel {
                 },
                 local,
                 peer,
+                socket,
                 protocol: of.protocol,
                 port: of.port,
                 made_here: of.origin == Origin::ThisNode,
             }
         }
+        let number = |name: &ObjectName| self.numbers.get(&name.clone().into());
+        let socket = question.socket.as_ref().and_then(number);
+        let socket = socket.map_or(NO_SOCKET, |number| u32::from(*number));
         // Never the endpoint's own address: that answer does not come from the tables.
         match question.peer {
             IpAddr::V4(peer) => {
                 let (peer, local) = (peer.octets(), peer.octets().map(|byte| !byte));
-                decide(self, &asked(endpoint, word, peer, local, question))
+                decide(
+                    self,
+                    &asked(endpoint, word, (peer, socket), local, question),
+                )
             }
             IpAddr::V6(peer) => {
                 let (peer, local) = (peer.octets(), peer.octets().map(|byte| !byte));
-                decide(self, &asked(endpoint, word, peer, local, question))
+                decide(
+                    self,
+                    &asked(endpoint, word, (peer, socket), local, question),
+                )
             }
         }
     }
@@ -151,6 +177,11 @@ impl Kernel {
 impl Tables<[u8; 4]> for Kernel {
     fn identity(&self, address: &[u8; 4]) -> Versioned {
         self.identity_of(IpAddr::from(*address))
+    }
+
+    fn socket(&self, key: &SocketKey) -> Versioned {
+        let of_address = Versioned::settled(key.identity);
+        self.sockets.get(key).copied().unwrap_or(of_address)
     }
 
     fn port_table(&self, key: &PolicyKey) -> Versioned {
@@ -169,6 +200,11 @@ impl Tables<[u8; 4]> for Kernel {
 impl Tables<[u8; 16]> for Kernel {
     fn identity(&self, address: &[u8; 16]) -> Versioned {
         self.identity_of(IpAddr::from(*address))
+    }
+
+    fn socket(&self, key: &SocketKey) -> Versioned {
+        let of_address = Versioned::settled(key.identity);
+        self.sockets.get(key).copied().unwrap_or(of_address)
     }
 
     fn port_table(&self, key: &PolicyKey) -> Versioned {
@@ -195,8 +231,10 @@ fn steps(plan: &Plan) -> Vec<Step> {
     let tables = plan.add_tables.iter();
     steps.extend(tables.map(|(number, table)| Step::AddTable(*number, table.clone())));
     let prefixes = || plan.prefixes.iter();
+    let sockets = || plan.sockets.iter();
     let policy = || plan.policy.iter();
     steps.extend(prefixes().map(|(prefix, change)| Step::Prefix(*prefix, opened(change))));
+    steps.extend(sockets().map(|(key, change)| Step::Socket(*key, opened(change))));
     steps.extend(policy().map(|(key, change)| Step::Policy(*key, opened(change))));
     steps.extend(plan.words.iter().map(|(id, word)| Step::Word(*id, *word)));
     let removed_words = plan.remove_words.iter();
@@ -204,6 +242,10 @@ fn steps(plan: &Plan) -> Vec<Step> {
     for (prefix, change) in prefixes() {
         steps.push(Step::Prefix(*prefix, settled(change)));
         steps.extend(removed(change).then_some(Step::Prefix(*prefix, None)));
+    }
+    for (key, change) in sockets() {
+        steps.push(Step::Socket(*key, settled(change)));
+        steps.extend(removed(change).then_some(Step::Socket(*key, None)));
     }
     for (key, change) in policy() {
         steps.push(Step::Policy(*key, settled(change)));
@@ -259,7 +301,11 @@ fn scope(world: &World) -> Scope {
 
 /// A kernel that holds `compiled` and nothing else, with every endpoint in its state.
 fn fresh(compiled: &Compiled, endpoints: &BTreeMap<u16, SubjectName>) -> Kernel {
-    let mut kernel = Kernel::default();
+    let numbers = endpoints.iter().map(|(id, name)| (name.clone(), *id));
+    let mut kernel = Kernel {
+        numbers: numbers.collect(),
+        ..Kernel::default()
+    };
     for step in steps(&Plan::new(&Programmed::default(), compiled, endpoints)) {
         kernel.take(&step);
     }
@@ -325,8 +371,11 @@ impl Dice {
     }
 }
 
-/// What tables say, whatever the numbers in them.
-type Meaning = BTreeMap<IpNet, Vec<Vec<(u32, u8, u16, String)>>>;
+/// What the sets of all subjects say of an identity.
+type Rows = Vec<Vec<(u32, u8, u16, String)>>;
+
+/// What tables say, whatever the numbers in them: of prefixes, and of sockets at addresses.
+type Meaning = (BTreeMap<IpNet, Rows>, BTreeMap<(ObjectName, Rows), Rows>);
 
 fn meaning(compiled: &Compiled) -> Meaning {
     let said = |decision: Decision| {
@@ -356,26 +405,34 @@ fn meaning(compiled: &Compiled) -> Meaning {
             .map(|entry| (entry.bits, entry.protocol, entry.port, said(entry.decision)))
             .collect()
     };
+    let rows = |identity: u32| -> Rows {
+        let sets = compiled
+            .subjects
+            .values()
+            .flat_map(agent_policy::compiled::Subject::sets);
+        let mut rows: Rows = sets
+            .flat_map(|set| [0, 1].map(|direction| row(set, direction, identity & !THIS_NODE)))
+            .collect();
+        rows.push(vec![(identity & THIS_NODE, 0, 0, String::new())]);
+        rows
+    };
     let everywhere = ["0.0.0.0/0", "::/0"].map(|prefix| (prefix.parse().unwrap(), WORLD));
     let prefixes = compiled
         .prefixes
         .iter()
         .map(|(prefix, identity)| (*prefix, *identity));
-    everywhere
-        .into_iter()
-        .chain(prefixes)
-        .map(|(prefix, identity)| {
-            let sets = compiled
-                .subjects
-                .values()
-                .flat_map(agent_policy::compiled::Subject::sets);
-            let rows = sets
-                .flat_map(|set| [0, 1].map(|direction| row(set, direction, identity & !THIS_NODE)));
-            let mut rows: Vec<_> = rows.collect();
-            rows.push(vec![(identity & THIS_NODE, 0, 0, String::new())]);
-            (prefix, rows)
-        })
-        .collect()
+    let prefixes = everywhere.into_iter().chain(prefixes);
+    let sockets = compiled.sockets.iter().map(|(socket, identity)| {
+        let at = rows(socket.identity);
+        ((socket.workload.clone(), at), rows(*identity))
+    });
+    (
+        prefixes
+            .map(|(prefix, identity)| (prefix, rows(identity)))
+            .collect(),
+        // Where it makes no difference, a class may have no number of its own.
+        sockets.filter(|((_, at), told)| at != told).collect(),
+    )
 }
 
 const CLOCK: Clock = Clock {
@@ -465,6 +522,7 @@ fn an_endpoint_without_a_word_is_closed() {
         subject: ObjectName::new("a", "b").into(),
         direction: Direction::Egress,
         peer: IpAddr::from([1, 2, 3, 4]),
+        socket: None,
         protocol: 6,
         port: 80,
         origin: Origin::Forwarded,

@@ -55,6 +55,7 @@ fn answer(otherwise: &str, at: &str) -> Answer {
         subject: ObjectName::new("shop", "db").into(),
         direction: Direction::Ingress,
         peer: [192, 0, 2, 1].into(),
+        socket: None,
         protocol: 6,
         port: 80,
         origin: Origin::Forwarded,

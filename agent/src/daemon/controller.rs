@@ -375,6 +375,7 @@ impl Controller {
             ),
             ("ipcache_v4", v4, capacity.prefixes),
             ("ipcache_v6", held.prefixes.len() - v4, capacity.prefixes),
+            ("sockets", held.sockets.len(), capacity.sockets),
             ("policy", held.policy.len(), capacity.policy),
             ("ports", ports, capacity.ports),
             ("addresses", held.own.len(), capacity.own_addresses),

@@ -17,7 +17,7 @@ use crate::datapath::{
     bpffs::BpfDir,
     cgroup::{Cgroup, CgroupError, CgroupName, Hierarchy},
     link,
-    maps::{self, Interfaces, PolicyMaps},
+    maps::{self, Cgroups, Interfaces, PolicyMaps},
     object::{CgroupPrograms, Programs, Sizes},
     raw::Raw,
     sync::{ApplyError, Sync},
@@ -30,6 +30,7 @@ pub(crate) struct Engine {
     programs: Arc<Mutex<Programs>>,
     sync: Sync,
     interfaces: Interfaces,
+    cgroups: Cgroups,
     hook: TcHook,
     attached: BTreeMap<u16, Attached>,
 }
@@ -67,6 +68,7 @@ impl Engine {
         let capacity = Capacity {
             endpoints: maps::capacity(&folder, "WORDS")?,
             prefixes: maps::capacity(&folder, "IPCACHE_V4")?,
+            sockets: maps::capacity(&folder, "SOCKETS")?,
             policy: maps::capacity(&folder, "POLICY")?,
             ports: maps::capacity(&folder, "PORTS")?,
             own_addresses: maps::capacity(&folder, "ADDRESSES")?,
@@ -74,6 +76,7 @@ impl Engine {
         Ok(Self {
             sync: Sync::adopt(PolicyMaps::open(&folder)?, capacity)?,
             interfaces: maps::interfaces(&folder)?,
+            cgroups: maps::cgroups(&folder)?,
             hook: TcHook::of_kernel()?,
             programs: Arc::new(Mutex::new(programs)),
             attached: BTreeMap::new(),
@@ -225,6 +228,10 @@ impl Engine {
         if self.stands(endpoint.id, target) {
             return Ok(Reached::Standing(target));
         }
+        self.cgroups
+            .insert(Raw(cgroup.id()), Raw(u32::from(endpoint.id)), 0)
+            .map_err(|error| Unreached::failed(&error))?;
+        self.forget_cgroups(endpoint.id, Some(cgroup.id()));
         let programs = CgroupPrograms::load(&self.folder(), &self.sizes, endpoint)
             .map_err(|error| Unreached::failed(&format!("{error:#}")))?;
         let fds = programs.fds().map_err(|error| Unreached::failed(&error))?;
@@ -239,6 +246,7 @@ impl Engine {
     pub(crate) fn release(&mut self, endpoint: u16) -> anyhow::Result<()> {
         attach::detach(&self.dir, endpoint)?;
         self.forget_interfaces(endpoint, None);
+        self.forget_cgroups(endpoint, None);
         self.attached.remove(&endpoint);
         Ok(())
     }
@@ -256,6 +264,8 @@ impl Engine {
         for index in stale {
             self.interfaces.remove(&Raw(index))?;
         }
+        let is_kept = |endpoint| u16::try_from(endpoint).is_ok_and(|id| keep.contains(&id));
+        self.retain_cgroups(|_, endpoint| is_kept(endpoint));
         Ok(())
     }
 
@@ -263,6 +273,26 @@ impl Engine {
         self.attached.get(&endpoint).is_some_and(|attached| {
             attached.target() == target && attached.stands(&self.dir).unwrap_or(false)
         })
+    }
+
+    /// Takes the endpoint's cgroups out, all but one.
+    fn forget_cgroups(&mut self, endpoint: u16, keep: Option<u64>) {
+        self.retain_cgroups(|cgroup, known| known != u32::from(endpoint) || Some(cgroup) == keep);
+    }
+
+    fn retain_cgroups(&mut self, keep: impl Fn(u64, u32) -> bool) {
+        let known: Vec<u64> = self
+            .cgroups
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(Raw(cgroup), Raw(endpoint))| !keep(*cgroup, *endpoint))
+            .map(|(Raw(cgroup), _)| cgroup)
+            .collect();
+        for cgroup in known {
+            if let Err(error) = self.cgroups.remove(&Raw(cgroup)) {
+                tracing::debug!(cgroup, %error, "cgroup was already forgotten");
+            }
+        }
     }
 
     /// Takes the endpoint's interfaces out, all but one: the number of an interface that is gone

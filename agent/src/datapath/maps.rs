@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::Path};
 use agent_common::{
     event::DenialKey,
     flow::{FlowKey, FlowState},
-    table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey},
+    table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, SocketKey},
     verdict::Reason,
 };
 use anyhow::Context as _;
@@ -23,6 +23,8 @@ pub(crate) const NAMES: &[&str] = &[
     "IPCACHE_V4",
     "IPCACHE_V6",
     "IDENTITIES",
+    "SOCKETS",
+    "CGROUPS",
     "POLICY",
     "ANSWERS",
     "PORTS",
@@ -41,6 +43,7 @@ pub(crate) const NAMES: &[&str] = &[
 pub(crate) struct PolicyMaps {
     pub(crate) ipcache: Ipcache,
     pub(crate) identities: Words,
+    pub(crate) sockets: HashMap<MapData, Raw<SocketKey>, Raw<u32>>,
     pub(crate) policy: HashMap<MapData, Raw<PolicyKey>, Raw<u32>>,
     pub(crate) answers: Words,
     pub(crate) ports: LpmTrie<MapData, Raw<PortKey>, Raw<Decision>>,
@@ -68,6 +71,9 @@ pub(crate) struct FlowMaps {
 /// Interfaces that lead to endpoints.
 pub(crate) type Interfaces = HashMap<MapData, Raw<u32>, Raw<Endpoint>>;
 
+/// Cgroups that are endpoints.
+pub(crate) type Cgroups = HashMap<MapData, Raw<u64>, Raw<u32>>;
+
 /// Opens a pinned map; the agent and each loaded program have handles of their own.
 fn open(folder: &Path, name: &str) -> anyhow::Result<MapData> {
     MapData::from_pin(folder.join(name)).with_context(|| format!("failed to open map `{name}`"))
@@ -89,6 +95,7 @@ impl PolicyMaps {
                 v6: typed!(folder, "IPCACHE_V6", LpmTrie),
             },
             identities: Words::map(&open(folder, "IDENTITIES")?)?,
+            sockets: typed!(folder, "SOCKETS", HashMap),
             policy: typed!(folder, "POLICY", HashMap),
             answers: Words::map(&open(folder, "ANSWERS")?)?,
             ports: typed!(folder, "PORTS", LpmTrie),
@@ -137,6 +144,10 @@ impl FlowMaps {
 
 pub(crate) fn interfaces(folder: &Path) -> anyhow::Result<Interfaces> {
     Ok(typed!(folder, "INTERFACES", HashMap))
+}
+
+pub(crate) fn cgroups(folder: &Path) -> anyhow::Result<Cgroups> {
+    Ok(typed!(folder, "CGROUPS", HashMap))
 }
 
 pub(crate) fn events(folder: &Path) -> anyhow::Result<RingBuf<MapData>> {

@@ -55,6 +55,13 @@ impl Default for Sizes {
     }
 }
 
+impl Sizes {
+    /// An endpoint has one for each class that the addresses of its node are of, and these are few.
+    pub(crate) fn sockets(&self) -> u32 {
+        self.endpoints.saturating_mul(8)
+    }
+}
+
 /// The programs for interfaces, loaded.
 pub(crate) struct Programs {
     object: Ebpf,
@@ -262,6 +269,7 @@ fn load(folder: &Path, sizes: &Sizes, endpoint: Endpoint) -> anyhow::Result<Ebpf
         denials,
         events,
     } = *sizes;
+    let sockets = sizes.sockets();
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("INTERFACES", endpoints)
@@ -269,7 +277,9 @@ fn load(folder: &Path, sizes: &Sizes, endpoint: Endpoint) -> anyhow::Result<Ebpf
         .map_max_entries("IPCACHE_V4", prefixes)
         .map_max_entries("IPCACHE_V6", prefixes)
         // A plan holds the old and the new entries of both families at once.
-        .map_max_entries("IDENTITIES", prefixes * 2)
+        .map_max_entries("IDENTITIES", prefixes * 2 + sockets)
+        .map_max_entries("SOCKETS", sockets)
+        .map_max_entries("CGROUPS", endpoints)
         .map_max_entries("POLICY", policy)
         .map_max_entries("ANSWERS", policy)
         .map_max_entries("PORTS", ports)

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use agent_common::{
     protocol::Address as _,
-    table::{GENERATION_KEPT, OwnAddress, PolicyKey, PortKey, Versioned, Word},
+    table::{GENERATION_KEPT, OwnAddress, PolicyKey, PortKey, SocketKey, Versioned, Word},
 };
 use agent_policy::{
     compiled::{PortEntry, PortTable},
@@ -21,12 +21,19 @@ use crate::datapath::{grace::GracePeriod, maps::PolicyMaps, raw::Raw, slots::Slo
 pub(crate) struct Sync {
     maps: PolicyMaps,
     programmed: Programmed,
-    prefix_slots: Slots<IpNet>,
+    identity_slots: Slots<Who>,
     policy_slots: Slots<PolicyKey>,
     capacity: Capacity,
     grace: GracePeriod,
     /// Something was taken out since the last grace period: nothing may be put in before another.
     unsettled: bool,
+}
+
+/// What an identity is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    Prefix(IpNet),
+    Socket(SocketKey),
 }
 
 /// Why a plan was not applied.
@@ -50,7 +57,13 @@ impl Sync {
             let (Raw(key), Raw(slot)) = entry?;
             policy.insert(key, slot);
         }
-        finish_interrupted(&maps, prefixes.values(), policy.values());
+        let mut sockets = BTreeMap::new();
+        for entry in &maps.sockets {
+            let (Raw(key), Raw(slot)) = entry?;
+            sockets.insert(key, slot);
+        }
+        let identities = prefixes.values().chain(sockets.values());
+        finish_interrupted(&maps, identities, policy.values());
 
         let mut programmed = Programmed::default();
         for index in 0..maps.words.len() {
@@ -63,6 +76,10 @@ impl Sync {
         for (prefix, slot) in &prefixes {
             let identity = Versioned(maps.identities.load(*slot)).after();
             programmed.prefixes.insert(*prefix, identity);
+        }
+        for (key, slot) in &sockets {
+            let identity = Versioned(maps.identities.load(*slot)).after();
+            programmed.sockets.insert(*key, identity);
         }
         // Entries that a removal left behind say nothing: take them out now.
         policy.retain(|key, slot| {
@@ -80,8 +97,15 @@ impl Sync {
                 .own
                 .insert((u16::try_from(endpoint)?, unmapped(address)));
         }
+        let prefixes = prefixes
+            .into_iter()
+            .map(|(prefix, slot)| (Who::Prefix(prefix), slot));
+        let sockets = sockets
+            .into_iter()
+            .map(|(key, slot)| (Who::Socket(key), slot));
+        let identity_slots = prefixes.chain(sockets).collect();
         Ok(Self {
-            prefix_slots: Slots::new(prefixes, maps.identities.len()),
+            identity_slots: Slots::new(identity_slots, maps.identities.len()),
             policy_slots: Slots::new(policy, maps.answers.len()),
             maps,
             programmed,
@@ -116,7 +140,7 @@ impl Sync {
                 .map_err(|error| ApplyError::Refused(error.into()))?;
             self.unsettled = false;
         }
-        self.prefix_slots.recycle();
+        self.identity_slots.recycle();
         self.policy_slots.recycle();
         if let Err(error) = self.prepare(plan) {
             self.abandon(plan);
@@ -156,14 +180,26 @@ impl Sync {
         for (prefix, change) in &plan.prefixes {
             let answer = Versioned::new(change.before, change.after, plan.generation);
             prepare_slot(
-                &mut self.prefix_slots,
+                &mut self.identity_slots,
                 &self.maps.identities,
-                prefix,
+                &Who::Prefix(*prefix),
                 change,
                 answer,
                 |slot| self.maps.ipcache.insert(*prefix, slot),
             )
             .with_context(|| format!("failed to add prefix {prefix}"))?;
+        }
+        for (key, change) in &plan.sockets {
+            let answer = Versioned::new(change.before, change.after, plan.generation);
+            prepare_slot(
+                &mut self.identity_slots,
+                &self.maps.identities,
+                &Who::Socket(*key),
+                change,
+                answer,
+                |slot| Ok(self.maps.sockets.insert(Raw(*key), Raw(slot), 0)?),
+            )
+            .context("failed to add a socket")?;
         }
         for (key, change) in &plan.policy {
             let answer = Versioned::new(change.before, change.after, plan.generation);
@@ -185,6 +221,9 @@ impl Sync {
         for (prefix, change) in &plan.prefixes {
             self.finish_prefix(*prefix, change.after, change.kind == ChangeKind::Remove);
         }
+        for (key, change) in &plan.sockets {
+            self.finish_socket(*key, change.after, change.kind == ChangeKind::Remove);
+        }
         for (key, change) in &plan.policy {
             self.finish_policy(key, change.after, change.kind == ChangeKind::Remove);
         }
@@ -204,6 +243,9 @@ impl Sync {
         for (prefix, change) in &plan.prefixes {
             self.finish_prefix(*prefix, change.before, change.kind == ChangeKind::Add);
         }
+        for (key, change) in &plan.sockets {
+            self.finish_socket(*key, change.before, change.kind == ChangeKind::Add);
+        }
         for (key, change) in &plan.policy {
             self.finish_policy(key, change.before, change.kind == ChangeKind::Add);
         }
@@ -219,18 +261,31 @@ impl Sync {
     }
 
     fn finish_prefix(&mut self, prefix: IpNet, answer: u32, remove: bool) {
-        let Some(slot) = self.prefix_slots.get(&prefix) else {
-            return;
+        if self.finish_identity(Who::Prefix(prefix), answer, remove)
+            && let Err(error) = self.maps.ipcache.remove(prefix)
+        {
+            tracing::warn!(%prefix, error = format!("{error:#}"), "prefix was already gone");
+        }
+    }
+
+    fn finish_socket(&mut self, key: SocketKey, answer: u32, remove: bool) {
+        if self.finish_identity(Who::Socket(key), answer, remove) {
+            ignore_missing(self.maps.sockets.remove(&Raw(key)));
+        }
+    }
+
+    /// Whether the entry is now to be taken out.
+    fn finish_identity(&mut self, who: Who, answer: u32, remove: bool) -> bool {
+        let Some(slot) = self.identity_slots.get(&who) else {
+            return false;
         };
         self.maps
             .identities
             .store(slot, Versioned::settled(answer).0);
         if remove {
-            if let Err(error) = self.maps.ipcache.remove(prefix) {
-                tracing::warn!(%prefix, error = format!("{error:#}"), "prefix was already gone");
-            }
-            self.prefix_slots.release(&prefix);
+            self.identity_slots.release(&who);
         }
+        remove
     }
 
     fn finish_policy(&mut self, key: &PolicyKey, answer: u32, remove: bool) {

@@ -87,6 +87,7 @@ impl Testbed {
             let capacity = Capacity {
                 endpoints: usize::try_from(sizes.endpoints)?,
                 prefixes: usize::try_from(sizes.prefixes)?,
+                sockets: usize::try_from(sizes.sockets())?,
                 policy: usize::try_from(sizes.policy)?,
                 ports: usize::try_from(sizes.ports)?,
                 own_addresses: usize::try_from(sizes.own_addresses)?,

@@ -155,6 +155,7 @@ impl Tables {
     pub(crate) fn of(size: Size, world: &World, compiled: &Compiled) -> Self {
         let Compiled {
             prefixes,
+            sockets: _,
             policy,
             port_tables,
             subjects,

@@ -122,6 +122,7 @@ impl Follower {
         let anew = compile(world, scope, &BTreeMap::new(), *clock);
         let Compiled {
             prefixes,
+            sockets,
             policy,
             port_tables,
             subjects,
@@ -131,6 +132,7 @@ impl Follower {
         // Each for itself: all at once is too much to read.
         assert_eq!(*subjects, anew.subjects, "in {world:#?}");
         assert_eq!(*prefixes, anew.prefixes, "in {world:#?}");
+        assert_eq!(*sockets, anew.sockets, "in {world:#?}");
         assert_eq!(*policy, anew.policy, "in {world:#?}");
         assert_eq!(*port_tables, anew.port_tables, "in {world:#?}");
         assert_eq!(*rules, anew.rules, "in {world:#?}");

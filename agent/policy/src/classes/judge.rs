@@ -152,6 +152,7 @@ impl<'s, 'w> Judge<'s, 'w> {
                 subject: subject.clone(),
                 direction: known.direction,
                 peer,
+                socket: None,
                 protocol: port.protocol,
                 port: port.number,
                 origin,

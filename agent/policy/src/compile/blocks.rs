@@ -148,6 +148,10 @@ pub(super) fn outwards(prefix: &IpNet) -> impl DoubleEndedIterator<Item = IpNet>
 fn blocks(peers: &[Peer]) -> impl Iterator<Item = (&IpNet, &Vec<IpNet>)> {
     peers.iter().filter_map(|peer| match peer {
         Peer::Block { cidr, except } => Some((cidr, except)),
-        Peer::Workloads { .. } | Peer::Nodes(_) | Peer::OwnNode | Peer::Domain(_) => None,
+        Peer::Workloads { .. }
+        | Peer::Nodes(_)
+        | Peer::OwnNode
+        | Peer::Domain(_)
+        | Peer::Local(_) => None,
     })
 }

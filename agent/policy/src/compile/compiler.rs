@@ -1,6 +1,7 @@
 //! The compiler: follows changes of the world, and keeps the tables that belong to it.
 
 mod rows;
+mod sockets;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -292,6 +293,7 @@ impl Compiler {
             .points
             .refresh(&facts, places, &mut self.compiled.prefixes);
         self.delta.prefixes.extend(changed);
+        self.meet();
         let new_sets = self.assign(&agenda);
         self.write_rows(&agenda, new_sets, held);
         self.compiled.next_change = self.next_change();

@@ -12,9 +12,11 @@ use crate::{
     compile::{
         domains::Domains,
         ids::Ids,
-        select::{in_scope, matches},
+        select::{in_scope, is_about, matches},
     },
-    model::{Labels, NamespaceScope, Node, Peer, Workload, World},
+    model::{
+        Labels, NamespaceScope, Node, ObjectName, Peer, SubjectName, Subjects, Workload, World,
+    },
 };
 
 /// Workloads of one namespace that have the same labels.
@@ -29,6 +31,8 @@ pub(super) struct PeerLists {
     nodes: BTreeMap<String, BTreeSet<u32>>,
     domains: Domains,
     pub(super) own_node: BTreeSet<u32>,
+    /// Lists that admit sockets, with whose.
+    sockets: BTreeMap<u32, Vec<Subjects>>,
 }
 
 #[derive(Debug)]
@@ -63,6 +67,7 @@ impl PeerLists {
             nodes: BTreeMap::new(),
             domains: Domains::default(),
             own_node: BTreeSet::new(),
+            sockets: BTreeMap::new(),
         }
     }
 
@@ -106,6 +111,7 @@ impl PeerLists {
             match peer {
                 Peer::Block { .. } => {}
                 Peer::OwnNode => touched.own_node |= self.own_node.insert(list),
+                Peer::Local(who) => self.sockets.entry(list).or_default().push(who.clone()),
                 Peer::Nodes(selector) => {
                     for (name, node) in &world.nodes {
                         if matches(selector, &node.labels)
@@ -172,6 +178,7 @@ impl PeerLists {
             }
         }
         touched.own_node |= self.own_node.remove(&list);
+        self.sockets.remove(&list);
     }
 
     /// One more workload of a group.
@@ -243,6 +250,21 @@ impl PeerLists {
             .flat_map(|members| members.lists.iter().copied())
     }
 
+    /// Whether some list admits sockets at all.
+    pub(super) fn tells_sockets(&self) -> bool {
+        !self.sockets.is_empty()
+    }
+
+    pub(super) fn of_socket(&self, world: &World, workload: &ObjectName) -> BTreeSet<u32> {
+        let workload = SubjectName::Workload(workload.clone());
+        let admit = |who: &[Subjects]| who.iter().any(|one| is_about(world, one, &workload));
+        self.sockets
+            .iter()
+            .filter(|(_, who)| admit(who))
+            .map(|(list, _)| *list)
+            .collect()
+    }
+
     pub(super) fn of_node(&self, name: &str) -> impl Iterator<Item = u32> {
         self.nodes.get(name).into_iter().flatten().copied()
     }
@@ -257,7 +279,11 @@ impl PeerLists {
                 namespaces,
                 workloads,
             } => matches(workloads, labels) && in_scope(world, namespaces, namespace),
-            Peer::Block { .. } | Peer::Nodes(_) | Peer::OwnNode | Peer::Domain(_) => false,
+            Peer::Block { .. }
+            | Peer::Nodes(_)
+            | Peer::OwnNode
+            | Peer::Domain(_)
+            | Peer::Local(_) => false,
         })
     }
 

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
 use agent_common::table::{THIS_NODE, WORLD};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
     compile::{
@@ -320,13 +320,40 @@ impl Points {
         bases
     }
 
+    /// The classes of the addresses at which those who share them meet: loopback's, and this node's.
+    pub(super) fn of_this_node(&self, this_node: &BTreeSet<IpAddr>) -> BTreeMap<u32, Arc<Class>> {
+        let loopback = [
+            IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+            host_prefix(Ipv6Addr::LOCALHOST.into()),
+        ];
+        let places = loopback
+            .into_iter()
+            .chain(this_node.iter().copied().map(host_prefix));
+        let mut found = BTreeMap::new();
+        for place in places {
+            let around = self.point_at(place).map_or(WORLD, |point| point.identity);
+            let within = Root::Below(place).range(&self.places);
+            let identities = within.map(|(_, point)| point.identity);
+            for identity in std::iter::once(around).chain(identities) {
+                let identity = identity & !THIS_NODE;
+                let class = self.classes.get(identity).cloned().unwrap_or_default();
+                found.insert(identity, class);
+            }
+        }
+        found
+    }
+
     fn base_at(&self, address: IpAddr) -> Arc<Base> {
-        let place = host_prefix(address);
+        self.point_at(host_prefix(address))
+            .map(|point| Arc::clone(&point.base))
+            .unwrap_or_default()
+    }
+
+    /// The point that holds at a prefix: its own, or else that of the narrowest around it.
+    fn point_at(&self, place: IpNet) -> Option<&Point> {
         std::iter::once(place)
             .chain(outwards(&place).rev())
             .find_map(|place| self.places.get(&place))
-            .map(|point| Arc::clone(&point.base))
-            .unwrap_or_default()
     }
 
     /// A prefix stands in the tables only if the prefix around it says otherwise.

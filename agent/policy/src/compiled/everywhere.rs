@@ -77,10 +77,7 @@ impl Evaluator for Everywhere<'_> {
 
 /// What compiled tables answer; `None` if the subject is none of theirs.
 pub(crate) fn answer(compiled: &Compiled, clock: Clock, question: &Question) -> Option<Answer> {
-    let tables = At {
-        compiled,
-        boot_nanos: clock.boot_nanos(question.at),
-    };
+    let tables = At::new(compiled, clock.boot_nanos(question.at));
     let verdict = tables.decide(compiled.subjects.get(&question.subject)?, question);
     let action = match (verdict.allows(), verdict.rejects()) {
         (true, _) => Action::Allow,

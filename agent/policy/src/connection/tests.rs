@@ -159,3 +159,78 @@ fn an_unknown_end_is_told_what_is_near_it() {
         );
     }
 }
+
+/// Two units of no node that is known, of which one is kept from both by a policy about sockets.
+fn units() -> World {
+    let text = "
+apiVersion: ringfence.io/v1alpha1
+kind: Workload
+metadata: {namespace: host, name: web}
+spec: {endpoint: {systemdUnit: web.service}}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Workload
+metadata: {namespace: host, name: cache}
+spec: {endpoint: {systemdUnit: cache.service}}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: Workload
+metadata: {namespace: host, name: far}
+spec: {node: elsewhere, endpoint: {systemdUnit: far.service}, addresses: [10.0.0.9]}
+---
+apiVersion: ringfence.io/v1alpha1
+kind: RingfencePolicy
+metadata: {name: cache}
+spec:
+  tier: Admin
+  priority: 1
+  subject: {units: [cache.service]}
+  ingress:
+  - {action: Deny, from: [{local: {units: [cache.service]}}, {cidr: {block: '::1/128'}}]}
+";
+    let loaded = crate::load::load([crate::load::InputFile {
+        name: "units.yaml".into(),
+        bytes: text.as_bytes().to_vec(),
+    }]);
+    assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+    loaded.world
+}
+
+#[test]
+fn those_who_share_a_node_meet_over_loopback_and_without_addresses() {
+    let world = units();
+    let judged = |from: &str, to: &str| -> Vec<(String, Verdict)> {
+        let end = |text| End::parse(&world, text).unwrap();
+        let port = "TCP/1".parse().unwrap();
+        let ways = Ways::new(&world, &end(from), &end(to), port, Perspective::default());
+        let judged = ways.unwrap().judge(&world, &Reference(&world));
+        let shown = |way: &Judged| (way.connection.to.to_string(), way.outcome.verdict);
+        judged.iter().map(shown).collect()
+    };
+    let v4 = || "127.0.0.1".to_owned();
+    let v6 = || "::1".to_owned();
+    assert_eq!(
+        judged("host/web", "host/cache"),
+        [(v4(), Verdict::Allow), (v6(), Verdict::Deny)]
+    );
+    // A workload to itself, where its addresses are not its own.
+    assert_eq!(
+        judged("host/cache", "host/cache"),
+        [(v4(), Verdict::Deny), (v6(), Verdict::Deny)]
+    );
+    let end = |text| End::parse(&world, text).unwrap();
+    let apart = Ways::new(
+        &world,
+        &end("host/far"),
+        &end("host/cache"),
+        "TCP/1".parse().unwrap(),
+        Perspective::default(),
+    );
+    assert!(matches!(apart, Err(ConnectionError::NoAddress { .. })));
+}
+
+#[test]
+fn a_workload_reaches_loopback() {
+    let made = outcome("shop/api", "127.0.0.1", "TCP/1");
+    assert_eq!(made.egress.reason, Reason::OwnAddress);
+}

@@ -1,9 +1,10 @@
 //! All the ways between two ends: a name stands for each of its addresses (§4.5).
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
     Asking, Connection, ConnectionError, End, Outcome, Perspective, Verdict,
+    local::{self, LOOPBACK},
     port::{Family, Port},
 };
 use crate::{model::World, question::Evaluator};
@@ -114,7 +115,14 @@ fn pairs(
     to: &End,
     port: Port,
 ) -> Result<Vec<(IpAddr, IpAddr)>, ConnectionError> {
-    let (ours, theirs) = (from.addresses(world)?, to.addresses(world)?);
+    let is_name = |end: &End| !matches!(end, End::At(..));
+    let loopback = is_name(from) && is_name(to) && local::share_a_node(world, from, to);
+    let addresses = |end: &End| match end.addresses(world) {
+        // They need none.
+        Err(ConnectionError::NoAddress { .. }) if loopback => Ok(BTreeSet::new()),
+        found => found,
+    };
+    let (ours, theirs) = (addresses(from)?, addresses(to)?);
     let may_use = |address: &IpAddr| match port.family() {
         Some(Family::V4) => address.is_ipv4(),
         Some(Family::V6) => address.is_ipv6(),
@@ -127,6 +135,12 @@ fn pairs(
             .iter()
             .filter(|address| address.is_ipv4() == source.is_ipv4());
         pairs.extend(alike.map(|destination| (source, *destination)));
+    }
+    if loopback {
+        let usable = LOOPBACK.into_iter().filter(|address| may_use(address));
+        pairs.extend(usable.map(|address| (address, address)));
+        // IPv4 first, and loopback behind what leads there as well.
+        pairs.sort_by_key(|(source, _)| source.is_ipv6());
     }
     Ok(pairs)
 }

@@ -111,6 +111,7 @@ fn peer_meets(inventory: &Inventory<'_>, peer: &Peer, block: (IpNet, &[IpNet])) 
         Peer::Nodes(selector) => inventory.nodes(selector).any(within),
         Peer::OwnNode => inventory.world.nodes.values().any(|node| within(node)),
         // Those who manage hosts are seldom pods of theirs; and names are for allowing only.
-        Peer::Workloads { .. } | Peer::Domain(_) => false,
+        // Nor are they on the host already.
+        Peer::Workloads { .. } | Peer::Domain(_) | Peer::Local(_) => false,
     }
 }

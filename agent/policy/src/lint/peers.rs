@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{budget::Budget, labels::LabelSet};
+use super::{budget::Budget, labels::LabelSet, subjects::SubjectSet};
 use crate::model::{NamespaceScope, Peer, Peers, Selector};
 
 /// One item of a rule's peers, made to be asked often.
@@ -22,6 +22,7 @@ pub(super) enum Item<'a> {
     Nodes(LabelSet<'a>),
     OwnNode,
     Domain(&'a str),
+    Local(SubjectSet<'a>),
 }
 
 /// All peers of a rule.
@@ -80,6 +81,7 @@ impl<'a> Item<'a> {
             Peer::Nodes(selector) => Self::Nodes(LabelSet::of(selector)),
             Peer::OwnNode => Self::OwnNode,
             Peer::Domain(pattern) => Self::Domain(pattern),
+            Peer::Local(who) => Self::Local(SubjectSet::of(who)),
         }
     }
 
@@ -105,6 +107,7 @@ impl<'a> Item<'a> {
             ) => namespaces.covers(other_namespaces) && workloads.covers(other_workloads),
             (Self::Nodes(nodes), Self::Nodes(other)) => nodes.covers(other),
             (Self::OwnNode, Self::OwnNode) => true,
+            (Self::Local(who), Self::Local(other)) => who.covers(other),
             (Self::Domain(pattern), Self::Domain(other)) => {
                 pattern == other
                     || pattern.strip_prefix('*').is_some_and(|suffix| {

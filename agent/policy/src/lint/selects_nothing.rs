@@ -3,7 +3,7 @@
 //! Said only of what the input could know: a folder of policies alone is no mistake, its inventory
 //! comes from elsewhere. What no label can ever satisfy is said without an inventory too.
 
-use std::collections::HashMap;
+use std::{cell::OnceCell, collections::HashMap};
 
 use super::{
     findings::Findings,
@@ -25,8 +25,10 @@ pub(super) fn run(inventory: &Inventory<'_>, findings: &mut Findings<'_>) {
             Policy::Network(network) => subject_of_network_policy(inventory, network, findings),
             Policy::Tier(tier) => subjects_of_tier(inventory, tier, findings),
         }
+        let met = OnceCell::new();
+        let is_met = || *met.get_or_init(|| meets_sockets(inventory, policy));
         for rule in policy.all_rules() {
-            peers_of(inventory, policy, &rule, &mut peers, findings);
+            peers_of(inventory, (policy, &rule), &is_met, &mut peers, findings);
         }
     }
 }
@@ -128,8 +130,8 @@ fn undeclared(inventory: &Inventory<'_>, subjects: &Subjects) -> Vec<String> {
 
 fn peers_of<'a>(
     inventory: &Inventory<'a>,
-    policy: Policy<'a>,
-    rule: &RuleAt<'a>,
+    (policy, rule): (Policy<'a>, &RuleAt<'a>),
+    is_met: &impl Fn() -> bool,
     seen: &mut PeersSeen<'a>,
     findings: &mut Findings<'_>,
 ) {
@@ -137,12 +139,16 @@ fn peers_of<'a>(
         return;
     };
     for (index, peer) in peers.iter().enumerate() {
-        let hint = *seen
+        let wrong = *seen
             .entry(peer)
             .or_insert_with(|| wrong_with(inventory, peer));
+        let hint = wrong.or_else(|| {
+            let is_in_vain = matches!(peer, Peer::Local(_)) && !is_met();
+            is_in_vain.then_some(NEVER_MET)
+        });
         let Some(hint) = hint else { continue };
         let whom = match peer {
-            Peer::Workloads { .. } => "workload",
+            Peer::Workloads { .. } | Peer::Local(_) => "workload",
             Peer::Nodes(_) => "node",
             Peer::Domain(_) => "known name",
             Peer::Block { .. } | Peer::OwnNode => "address",
@@ -153,6 +159,24 @@ fn peers_of<'a>(
         findings.push(found.at_path(path).with_hint(hint));
     }
 }
+
+/// Sockets are told only to those who share the addresses they are at.
+fn meets_sockets(inventory: &Inventory<'_>, policy: Policy<'_>) -> bool {
+    let Policy::Tier(TierPolicy { subjects, .. }) = policy else {
+        return false;
+    };
+    match subjects {
+        Subjects::Nodes(_) => false,
+        Subjects::Workloads { .. } | Subjects::Units(_) | Subjects::Cgroups(_) => {
+            let selected = inventory.selected(subjects);
+            // Nobody at all is told of elsewhere.
+            selected.numbers().next().is_none() || inventory.shares_addresses(&selected)
+        }
+    }
+}
+
+const NEVER_MET: &str = "no subject of the policy meets others over loopback: none is a unit, a cgroup or \
+                         a pod on the host network";
 
 fn wrong_with<'a>(inventory: &Inventory<'a>, peer: &'a Peer) -> Option<&'static str> {
     match peer {
@@ -184,6 +208,14 @@ fn wrong_with<'a>(inventory: &Inventory<'a>, peer: &'a Peer) -> Option<&'static 
         Peer::Domain(pattern) => {
             let nobody = inventory.has_workloads() && !inventory.knows_name(pattern);
             nobody.then_some("give the name its addresses in a `NameTable`")
+        }
+        Peer::Local(who) => {
+            if contradicts(who) {
+                return Some(UNSATISFIABLE);
+            }
+            let nobody =
+                inventory.knows(who) && !inventory.shares_addresses(&inventory.selected(who));
+            nobody.then_some("over loopback, only who shares its node's addresses can be met")
         }
         Peer::Block { .. } | Peer::OwnNode => None,
     }

@@ -169,6 +169,9 @@ pub enum Peer {
     /// Every address that a `NameTable` gives the name; in lower case, without a final dot. A
     /// leading `*.` stands for one or more labels.
     Domain(String),
+    /// Those whose socket is at the other end, over the loopback of the node that both share. Never
+    /// nodes.
+    Local(Subjects),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -32,6 +32,15 @@ pub(crate) struct Condition<'w> {
     when: Option<&'w When>,
 }
 
+/// Who is at the other end.
+struct Other<'w> {
+    address: IpAddr,
+    /// §1.4: the workload whose address it is, and nobody else's.
+    owner: Option<&'w Workload>,
+    /// §6.5: the workload whose socket it is.
+    socket: Option<&'w Workload>,
+}
+
 // === impl Fit ===
 
 impl Fit {
@@ -107,15 +116,25 @@ pub(crate) fn fit<'w>(
         .get(&question.peer)
         .and_then(|name| world.workloads.get(name))
         .map(AsRef::as_ref);
+    let socket = question
+        .socket
+        .as_ref()
+        .and_then(|name| world.workloads.get(name))
+        .map(AsRef::as_ref);
     // §1.8: names are looked up where the connection goes.
     let named = match question.direction {
         Direction::Ingress => subject.ports(),
-        Direction::Egress => owner.map_or(&[][..], |owner| &owner.ports),
+        Direction::Egress => socket.or(owner).map_or(&[][..], |owner| &owner.ports),
+    };
+    let other = Other {
+        address: question.peer,
+        owner,
+        socket,
     };
     let listed = |peers: &Vec<Peer>| {
         peers
             .iter()
-            .any(|peer| is_peer(world, subject, peer, question.peer, owner))
+            .any(|peer| is_peer(world, subject, peer, &other))
     };
     Fit {
         peer: match peers {
@@ -128,13 +147,12 @@ pub(crate) fn fit<'w>(
 }
 
 /// §1.4, §6.4
-fn is_peer(
-    world: &World,
-    subject: Subject<'_>,
-    peer: &Peer,
-    address: IpAddr,
-    owner: Option<&Workload>,
-) -> bool {
+fn is_peer(world: &World, subject: Subject<'_>, peer: &Peer, other: &Other<'_>) -> bool {
+    let Other {
+        address,
+        owner,
+        socket,
+    } = *other;
     match peer {
         Peer::Workloads {
             namespaces,
@@ -154,6 +172,9 @@ fn is_peer(
             .names
             .iter()
             .any(|(name, addresses)| is_named(pattern, name) && addresses.contains(&address)),
+        Peer::Local(who) => {
+            socket.is_some_and(|socket| Subject::Workload(socket).is_selected_by(world, who))
+        }
     }
 }
 

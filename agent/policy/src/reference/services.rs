@@ -27,6 +27,7 @@ pub fn behind_frontend(world: &World, question: &Question) -> Vec<Question> {
         .collect();
     let about = |(peer, port)| Question {
         peer,
+        socket: None,
         port,
         ..question.clone()
     };

@@ -29,6 +29,7 @@ fn question(subject: &str, direction: Direction, peer: &str, port: u16) -> Quest
         },
         direction,
         peer: peer.parse().unwrap(),
+        socket: None,
         protocol: TCP,
         port,
         origin: Origin::Forwarded,

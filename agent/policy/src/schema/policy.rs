@@ -62,15 +62,17 @@ pub(super) fn spec() -> Value {
     })
 }
 
+/// A list without order.
+fn set(items: &str) -> Value {
+    json!({
+        "type": "array",
+        "items": reference(items),
+        "minItems": 1,
+        "uniqueItems": true,
+    })
+}
+
 fn subject() -> Value {
-    let set = |items: &str| {
-        json!({
-            "type": "array",
-            "items": reference(items),
-            "minItems": 1,
-            "uniqueItems": true,
-        })
-    };
     one_of(
         "Who the policy is about.",
         &json!({

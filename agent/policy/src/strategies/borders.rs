@@ -30,6 +30,8 @@ pub struct Borders {
     pub ports: Vec<u16>,
     /// Types and codes of ICMP, as ports.
     pub icmp: Vec<u16>,
+    /// Those who may find the other's socket at an address, with the addresses.
+    pub sockets: Vec<(ObjectName, ObjectName, Vec<IpAddr>)>,
     /// Frontends of Services and what is beside them: address, protocol and port.
     pub frontends: Vec<(IpAddr, u8, u16)>,
     /// In order.
@@ -65,6 +67,7 @@ impl Borders {
             peers: peers.into_iter().collect(),
             ports: ports.into_iter().collect(),
             icmp: icmp.into_iter().collect(),
+            sockets: sockets(world),
             frontends: frontends.into_iter().collect(),
             moments: moments(world),
         }
@@ -77,6 +80,7 @@ impl Borders {
             peers,
             ports,
             icmp,
+            sockets,
             frontends,
             moments: _,
         } = self;
@@ -101,16 +105,29 @@ impl Borders {
         } else {
             prop_oneof![5 => aims, 1 => pings, 3 => sample::select(frontends)].boxed()
         };
+        let ends = (subject, aims).prop_map(|(subject, aims)| (subject, None, aims));
+        let ends = if sockets.is_empty() {
+            ends.boxed()
+        } else {
+            let within = (sample::select(sockets), any::<sample::Index>());
+            let met = (ends.clone(), within).prop_map(|(ends, (met, address))| {
+                let ((_, _, (_, protocol, port)), (subject, socket, addresses)) = (ends, met);
+                let peer = *address.get(&addresses);
+                (subject.into(), Some(socket), (peer, protocol, port))
+            });
+            prop_oneof![4 => ends, 1 => met].boxed()
+        };
         let direction = prop_oneof![Just(Direction::Ingress), Just(Direction::Egress)];
         let origin = prop_oneof![2 => Just(Origin::Forwarded), 1 => Just(Origin::ThisNode)];
         let view =
             prop_oneof![3 => Just(View::Live), 1 => Just(View::Audit), 1 => Just(View::Staged)];
         let at = sample::select(moments);
-        (subject, direction, aims, origin, view, at).prop_map(
-            |(subject, direction, (peer, protocol, port), origin, view, at)| Question {
+        (ends, direction, origin, view, at).prop_map(
+            |((subject, socket, (peer, protocol, port)), direction, origin, view, at)| Question {
                 subject,
                 direction,
                 peer,
+                socket,
                 protocol,
                 port,
                 origin,
@@ -127,6 +144,8 @@ impl Edges {
     fn add_inventory(&mut self, world: &World) {
         self.peers.extend(world.addresses.keys());
         self.peers.extend(outside());
+        self.peers.insert(Ipv4Addr::LOCALHOST.into());
+        self.peers.insert(Ipv6Addr::LOCALHOST.into());
         let nodes = world.nodes.values();
         self.peers.extend(nodes.flat_map(|node| &node.addresses));
         let names = world.names.values();
@@ -211,6 +230,26 @@ impl Edges {
     }
 }
 
+/// Each pair of workloads that share the addresses of one node, or of none that is known.
+fn sockets(world: &World) -> Vec<(ObjectName, ObjectName, Vec<IpAddr>)> {
+    let sharing: Vec<_> = world
+        .workloads
+        .values()
+        .filter(|workload| !workload.owns_its_addresses())
+        .collect();
+    let mut found = Vec::new();
+    for one in &sharing {
+        let node = one.node.as_ref().and_then(|name| world.nodes.get(name));
+        let addresses: Vec<IpAddr> = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+            .into_iter()
+            .chain(node.into_iter().flat_map(|node| node.addresses.clone()))
+            .collect();
+        let others = sharing.iter().filter(|other| other.node == one.node);
+        found.extend(others.map(|other| (one.name.clone(), other.name.clone(), addresses.clone())));
+    }
+    found
+}
+
 fn around(first: u16, last: u16) -> [u16; 4] {
     [first.saturating_sub(1), first, last, last.saturating_add(1)]
 }
@@ -221,7 +260,11 @@ fn edges_of_peer(peer: &Peer) -> Vec<IpAddr> {
             .chain(except)
             .flat_map(edges_of_block)
             .collect(),
-        Peer::Workloads { .. } | Peer::Nodes(_) | Peer::OwnNode | Peer::Domain(_) => Vec::new(),
+        Peer::Workloads { .. }
+        | Peer::Nodes(_)
+        | Peer::OwnNode
+        | Peer::Domain(_)
+        | Peer::Local(_) => Vec::new(),
     }
 }
 

@@ -76,6 +76,17 @@ pub(super) fn domain() -> impl Strategy<Value = Peer> {
 
 /// Blocks around the workloads, the nodes and the world outside; exceptions are always inside.
 pub(super) fn block() -> impl Strategy<Value = Peer> {
+    let loopback = ["127.0.0.0/8", "127.0.0.1/32", "::1/128"].map(|block| Peer::Block {
+        cidr: block.parse().unwrap_or_default(),
+        except: Vec::new(),
+    });
+    prop_oneof![
+        12 => block_of_somebody(),
+        1 => sample::select(loopback.to_vec()),
+    ]
+}
+
+fn block_of_somebody() -> impl Strategy<Value = Peer> {
     let around = |ipv6: bool, slot: u8| {
         let family = usize::from(ipv6);
         let own = if ipv6 { v6(slot) } else { v4(slot) };

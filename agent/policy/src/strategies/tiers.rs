@@ -90,6 +90,14 @@ fn of_kubernetes() -> impl Strategy<Value = Subjects> {
 }
 
 fn of_ours() -> impl Strategy<Value = Subjects> {
+    prop_oneof![
+        3 => sharing(),
+        1 => wide_selector().prop_map(Subjects::Nodes),
+    ]
+}
+
+/// Those whom a policy and a peer over loopback name alike.
+fn sharing() -> impl Strategy<Value = Subjects> + Clone {
     let some = |suffix: &'static str| {
         let names: Vec<_> = (0..SLOTS).map(|slot| format!("w{slot}{suffix}")).collect();
         sample::subsequence(names, 4..=12).prop_map(|names| names.into_iter().collect())
@@ -103,7 +111,6 @@ fn of_ours() -> impl Strategy<Value = Subjects> {
     });
     prop_oneof![
         4 => workloads,
-        2 => wide_selector().prop_map(Subjects::Nodes),
         1 => some(".service").prop_map(Subjects::Units),
         1 => some(".slice").prop_map(Subjects::Cgroups),
     ]
@@ -149,6 +156,7 @@ fn peer() -> impl Strategy<Value = Peer> {
         3 => block(),
         2 => selector().prop_map(Peer::Nodes),
         1 => Just(Peer::OwnNode),
+        2 => sharing().prop_map(Peer::Local),
     ]
 }
 

@@ -415,6 +415,7 @@ impl fmt::Display for PeerWords {
             Peer::Nodes(selector) => write!(f, "nodes with {}", labels(selector)),
             Peer::OwnNode => f.write_str("its own node"),
             Peer::Domain(name) => f.write_str(name),
+            Peer::Local(_) => f.write_str("somebody over loopback"),
         }
     }
 }

@@ -104,7 +104,7 @@ impl Selected {
         }
     }
 
-    pub(super) fn numbers(&self) -> impl Iterator<Item = usize> {
+    pub(in crate::lint) fn numbers(&self) -> impl Iterator<Item = usize> {
         (0..).zip(&self.words).flat_map(|(at, word)| {
             let bits = (0..64).filter(move |bit| word >> bit & 1 == 1);
             bits.map(move |bit| at * 64 + bit)

@@ -24,15 +24,17 @@ enum Form {
     Cidr,
     Nodes,
     OwnNode,
+    Local,
     /// Of egress only.
     Domain,
 }
 
-const FORMS: [(&str, Form); 5] = [
+const FORMS: [(&str, Form); 6] = [
     ("workloads", Form::Workloads),
     ("cidr", Form::Cidr),
     ("nodes", Form::Nodes),
     ("ownNode", Form::OwnNode),
+    ("local", Form::Local),
     ("domain", Form::Domain),
 ];
 
@@ -102,6 +104,7 @@ impl Form {
                 field.object()?.deny_unknown();
                 Some(Peer::OwnNode)
             }
+            Self::Local => subject::local(field).map(Peer::Local),
             Self::Domain => domain_name(field, rule.action),
         }
     }
@@ -117,7 +120,8 @@ fn without_address(object: &mut Object<'_>) -> bool {
         field.error_with_hint(
             "peer-without-address",
             format!("`{name}` can not be a peer: it shares the addresses of its node"),
-            "as a peer it is its node: use `nodes`, or `ownNode` for the subject's own",
+            "as a peer it is its node: use `nodes` or `ownNode`; within the node, over loopback, `local` \
+             has `units`, `cgroups` and `workloads`",
         );
     }
     found

@@ -1,7 +1,7 @@
 //! §6.3 and §6.4: peers and ports that only ranked policies have.
 
 use super::*;
-use crate::model::IcmpVersion;
+use crate::model::{EndpointSpec, IcmpVersion, NamedPort};
 
 fn accepting(subjects: Subjects, rules: Vec<TierRule>) -> World {
     let mut policy = policy("p", Tier::Admin, subjects);
@@ -180,4 +180,59 @@ fn a_name_alone_is_what_the_destination_calls_so_for_any_protocol() {
         ingress(&nodes, "node/one", "192.0.2.1", 8080),
         "Allow: NotIsolated"
     );
+}
+
+#[test]
+fn a_socket_is_a_peer_by_whose_it_is_and_keeps_its_address() {
+    let app = || Subjects::Workloads {
+        namespaces: Selector::default(),
+        workloads: example::is("app"),
+        host_network: true,
+    };
+    let named = PortMatch::Named("admin".to_owned());
+    let mut world = accepting(
+        every_workload(),
+        vec![
+            TierRule {
+                ports: Ports::Listed(vec![named]),
+                ..of_peer(TierAction::Deny, Peer::Local(app()))
+            },
+            of_peer(
+                TierAction::Deny,
+                Peer::Block {
+                    cidr: "127.0.0.0/30".parse().unwrap(),
+                    except: Vec::new(),
+                },
+            ),
+            of_peer(TierAction::Deny, Peer::Local(app())),
+        ],
+    );
+    for name in ["app", "other"] {
+        let mut unit = example::workload("host", name, &[]);
+        unit.endpoint = Some(EndpointSpec::SystemdUnit(format!("{name}.service")));
+        unit.ports = vec![NamedPort {
+            name: "admin".to_owned(),
+            port: 7,
+            protocol: Protocol::Tcp,
+        }];
+        world.namespaces.insert("host".to_owned(), Arc::default());
+        world.workloads.insert(unit.name.clone(), Arc::new(unit));
+    }
+    for (socket, peer, port, expected) in [
+        (Some("app"), "127.0.0.9", 8, "Drop by p egress[2]"),
+        (Some("app"), "127.0.0.9", 7, "Drop by p egress[0]"),
+        (Some("app"), "127.0.0.1", 8, "Drop by p egress[1]"),
+        (Some("other"), "127.0.0.9", 7, "Allow: NotIsolated"),
+        (None, "127.0.0.9", 7, "Allow: NotIsolated"),
+    ] {
+        let asked = Question {
+            socket: socket.map(|name| crate::model::ObjectName::new("host", name)),
+            ..question("host/other", Direction::Egress, peer, port)
+        };
+        assert_eq!(
+            answer_to(&world, &asked),
+            expected,
+            "{socket:?} {peer} {port}"
+        );
+    }
 }

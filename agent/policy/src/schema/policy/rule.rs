@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     Definition,
     common::{domain_pattern, empty},
-    line, one_of, reference,
+    line, one_of, reference, set,
 };
 use crate::{
     model::Direction,
@@ -76,6 +76,7 @@ fn peer(direction: Direction) -> Value {
         "cidr": reference("block"),
         "nodes": {"description": "Every address of these nodes.", "$ref": "#/$defs/selector"},
         "ownNode": empty("The node that the subject runs on."),
+        "local": local(),
     });
     if let (Direction::Egress, Value::Object(properties)) = (direction, &mut properties) {
         let domain = json!({
@@ -87,6 +88,17 @@ fn peer(direction: Direction) -> Value {
         properties.insert("domain".to_owned(), domain);
     }
     one_of("Exactly one of these.", &properties)
+}
+
+fn local() -> Value {
+    one_of(
+        "Whose socket it is, over the loopback of the subject's node: exactly one of these.",
+        &json!({
+            "workloads": reference("workloads"),
+            "units": set("unit"),
+            "cgroups": set("cgroup"),
+        }),
+    )
 }
 
 fn ports() -> Value {

@@ -81,7 +81,7 @@ type Mistake = (&'static str, fn(&World) -> World);
 
 #[test]
 fn the_questions_find_an_evaluator_that_errs() {
-    let worlds: Vec<_> = fixed_worlds(150).collect();
+    let worlds: Vec<_> = fixed_worlds(600).collect();
     let lists: [&[Mistake]; 4] = [
         &network_policies::MISTAKES,
         &ranked::MISTAKES,

@@ -6,9 +6,11 @@ use super::{
     Mistake, with_each_list_of_peers, with_each_peer, with_each_tier_policy,
     with_each_tier_rule_list,
 };
-use crate::model::{Peer, Schedule, Subjects, Tier, TierAction, TierPolicy, When, Window, World};
+use crate::model::{
+    Peer, Schedule, Selector, Subjects, Tier, TierAction, TierPolicy, When, Window, World,
+};
 
-pub(super) const MISTAKES: [Mistake; 19] = [
+pub(super) const MISTAKES: [Mistake; 21] = [
     ("Pass is taken for Accept", |world| {
         with_each_action(world, |action| match action {
             TierAction::Pass => TierAction::Accept,
@@ -83,6 +85,22 @@ pub(super) const MISTAKES: [Mistake; 19] = [
     }),
     ("the own node is no peer", |world| {
         with_each_list_of_peers(world, |peers| peers.retain(|peer| *peer != Peer::OwnNode))
+    }),
+    ("sockets are no peers", |world| {
+        with_each_list_of_peers(world, |peers| {
+            peers.retain(|peer| !matches!(peer, Peer::Local(_)));
+        })
+    }),
+    ("whose socket it is does not matter", |world| {
+        with_each_peer(world, |peer| {
+            if let Peer::Local(who) = peer {
+                *who = Subjects::Workloads {
+                    namespaces: Selector::default(),
+                    workloads: Selector::default(),
+                    host_network: true,
+                };
+            }
+        })
     }),
     ("a star stands for no label too", |world| {
         with_each_list_of_peers(world, |peers| {

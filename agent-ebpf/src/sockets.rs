@@ -1,0 +1,106 @@
+//! Whose socket is at the other end of a flow over the loopback interface.
+//!
+//! Many endpoints share the addresses of their node, and there only the socket tells them apart. The
+//! kernel finds it by addresses and ports, as it does for a packet that arrives.
+
+use agent_common::{
+    flow::FlowKey,
+    protocol::{TCP, UDP},
+    table::{Direction, NO_SOCKET},
+};
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple},
+    helpers::generated::{
+        bpf_sk_ancestor_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release,
+    },
+};
+
+use crate::{datapath::FamilyMaps, maps::CGROUPS, packet::Buffer};
+
+pub(crate) trait Sockets {
+    /// The number of the endpoint at the remote end, asked in the direction of the flow's initiator;
+    /// [`NO_SOCKET`] if that can not be told.
+    fn of_peer<A: FamilyMaps>(&self, key: &FlowKey<A>, direction: Direction) -> u32;
+}
+
+/// At an interface: addresses say who it is.
+pub(crate) struct Untold;
+
+/// In a cgroup, from the packet; of which the stack has room for one.
+pub(crate) struct Told(pub(crate) Buffer);
+
+/// Every network namespace has its loopback at index 1.
+pub(crate) const LOOPBACK: u32 = 1;
+
+/// How deep a socket's cgroup may lie below the root of the hierarchy, to be told by one above it.
+const DEPTH: i32 = 8;
+
+/// `TCP_LISTEN`.
+const LISTENING: u32 = 10;
+
+impl Sockets for Untold {
+    #[inline(always)]
+    fn of_peer<A: FamilyMaps>(&self, _: &FlowKey<A>, _: Direction) -> u32 {
+        NO_SOCKET
+    }
+}
+
+impl Sockets for Told {
+    #[inline(always)]
+    fn of_peer<A: FamilyMaps>(&self, key: &FlowKey<A>, direction: Direction) -> u32 {
+        let Self(packet) = self;
+        // SAFETY: the kernel passes a valid context to the program.
+        if unsafe { (*packet.context()).ifindex } != LOOPBACK {
+            return NO_SOCKET;
+        }
+        find(packet.context(), key, direction)
+    }
+}
+
+#[inline(never)]
+fn find<A: FamilyMaps>(context: *mut __sk_buff, key: &FlowKey<A>, direction: Direction) -> u32 {
+    // As in a packet that the remote end receives.
+    let mut tuple = A::tuple(key);
+    let (context, tuple) = (context.cast(), (&raw mut tuple).cast::<bpf_sock_tuple>());
+    let netns = BPF_F_CURRENT_NETNS as u64;
+    // SAFETY: a valid context, and as many bytes of the tuple as the family has. Called by their names:
+    // a call by pointer is no instruction of BPF.
+    let socket = unsafe {
+        match key.protocol {
+            TCP => bpf_sk_lookup_tcp(context, tuple, A::TUPLE_BYTES, netns, 0),
+            UDP => bpf_sk_lookup_udp(context, tuple, A::TUPLE_BYTES, netns, 0),
+            _ => return NO_SOCKET,
+        }
+    };
+    if socket.is_null() {
+        return NO_SOCKET;
+    }
+    let endpoint = owner(socket, key.protocol, direction);
+    // SAFETY: the reference that the look-up gave, once.
+    unsafe { bpf_sk_release(socket.cast()) };
+    endpoint
+}
+
+/// The endpoint whose cgroup is the socket's, or the nearest above it.
+#[inline(always)]
+fn owner(socket: *mut bpf_sock, protocol: u8, direction: Direction) -> u32 {
+    // Who begins to speak does not listen there: such a packet is forged in the listener's name.
+    // SAFETY: the caller holds the socket.
+    let listens = protocol == TCP && unsafe { (*socket).state } == LISTENING;
+    if listens && matches!(direction, Direction::Ingress) {
+        return NO_SOCKET;
+    }
+    let mut found = NO_SOCKET;
+    for level in 1..=DEPTH {
+        // SAFETY: as above.
+        let cgroup = unsafe { bpf_sk_ancestor_cgroup_id(socket.cast(), level) };
+        if cgroup == 0 {
+            break;
+        }
+        // SAFETY: an integer of the entry, read at once.
+        if let Some(endpoint) = unsafe { CGROUPS.get(&cgroup) } {
+            found = *endpoint;
+        }
+    }
+    found
+}
