@@ -73,13 +73,13 @@ impl Step {
             .next()
     }
 
-    /// 0, but a question whose answer is no says so by its exit code too.
+    /// 0, but a question whose answer is no, or a difference, says so by its exit code too.
     fn exit_code(&self) -> i32 {
-        let no = self
-            .output
-            .first()
-            .is_some_and(|line| line.starts_with("deny:"));
-        i32::from(no)
+        let says = |start| {
+            let first = self.output.first();
+            first.is_some_and(|line| line.starts_with(start))
+        };
+        i32::from(["deny:", "+ ", "- "].into_iter().any(says))
     }
 
     /// What asks and changes nothing may be asked again, until what was begun has happened.
