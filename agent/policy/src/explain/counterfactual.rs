@@ -83,7 +83,8 @@ impl Counterfactual {
 
 /// To do nothing for some days, if that is enough.
 fn waiting(start: &Trial, asked: Asked<'_>, wanted: Verdict) -> Option<Trial> {
-    edges::after(&start.world, start.perspective.at)
+    let needs = start.connection(asked)?.needs();
+    edges::after(&start.world, &needs, start.perspective.at)
         .into_iter()
         .map(|until| start.with(Edit::Wait { until }))
         .find(|trial| trial.verdict(asked) == Some(wanted))

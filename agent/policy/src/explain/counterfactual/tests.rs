@@ -1,3 +1,7 @@
+mod waiting;
+
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -5,9 +9,47 @@ use crate::{
     connection::Reason,
     example,
     explain::explain,
-    model::{Change, Direction, ObjectName, PolicyId, PolicyKind},
+    model::{
+        Change, Direction, ObjectName, Peers, PolicyId, PolicyKind, Ports, Selector, Subjects,
+        Terms, Tier, TierAction, TierPolicy, TierRule, When,
+    },
     strategies,
 };
+
+/// A `RingfencePolicy` with these rules for what comes in to `shop/web`.
+fn for_web(name: &str, tier: Tier, ingress: Vec<TierRule>) -> TierPolicy {
+    TierPolicy {
+        id: PolicyId::cluster_wide(PolicyKind::RingfencePolicy, name),
+        tier,
+        priority: 0,
+        subjects: Subjects::Workloads {
+            namespaces: Selector::default(),
+            workloads: example::is("web"),
+            host_network: true,
+        },
+        ingress,
+        egress: Vec::new(),
+        when: When::default(),
+        terms: Terms::default(),
+        source: example::source(1),
+    }
+}
+
+fn denies_everybody(when: When) -> TierRule {
+    TierRule {
+        name: None,
+        action: TierAction::Deny,
+        peers: Peers::Every,
+        ports: Ports::Every,
+        when,
+        source: example::source(2),
+    }
+}
+
+fn add(world: &mut World, policy: TierPolicy) {
+    let id = policy.id.clone();
+    world.apply(&Change::TierPolicy(id, Some(Arc::new(policy))));
+}
 
 fn texts(world: &World, from: &str, to: &str, port: &str) -> Vec<String> {
     let end = |text| End::parse(world, text).unwrap();
