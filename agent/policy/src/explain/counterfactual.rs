@@ -97,8 +97,8 @@ fn open(mut trial: Trial, asked: Asked<'_>) -> Option<Trial> {
         let Some(first) = denied.first() else {
             return (trial.verdict(asked)? == Verdict::Allow).then_some(trial);
         };
-        let mut tries = candidates::permitting(&trial.world, &first.about, &trial.why(first));
-        tries.sort();
+        let why = trial.why(first);
+        let tries = candidates::turning(&trial.world, &first.about, &why, Verdict::Allow);
         let helps = |next: &Trial| {
             let left = next.denied(asked).map_or(usize::MAX, |left| left.len());
             next.allows(first) && left < denied.len()
@@ -107,11 +107,11 @@ fn open(mut trial: Trial, asked: Asked<'_>) -> Option<Trial> {
             .iter()
             .map(|edit| trial.with(edit.clone()))
             .find(helps);
-        // Several policies may stand in the way, one behind the other.
-        let removal = || tries.iter().find(|edit| edit.removes());
+        // Several rules may stand in the way, one behind the other.
+        let removal = || candidates::removal(&trial.world, &first.about, &why);
         trial = match helpful {
             Some(next) => next,
-            None => trial.with(removal()?.clone()),
+            None => trial.with(removal()?),
         };
     }
     None
@@ -123,7 +123,10 @@ fn shut(start: &Trial, asked: Asked<'_>) -> Option<Trial> {
     let denies = |trial: &Trial| trial.verdict(asked) == Some(Verdict::Deny);
     let mut tries: Vec<Edit> = needs
         .iter()
-        .flat_map(|need| candidates::denying(&start.world, &need.about, &start.why(need)))
+        .flat_map(|need| {
+            let why = start.why(need);
+            candidates::turning(&start.world, &need.about, &why, Verdict::Deny)
+        })
         .collect();
     tries.sort();
     tries.dedup();
@@ -136,9 +139,8 @@ fn shut(start: &Trial, asked: Asked<'_>) -> Option<Trial> {
         needs.iter().find_map(|need| {
             let mut trial = start.clone();
             while trial.edits.len() < LIMIT && !denies(&trial) {
-                let tries = candidates::denying(&trial.world, &need.about, &trial.why(need));
-                let edit = tries.into_iter().filter(Edit::removes).min()?;
-                trial = trial.with(edit);
+                let why = trial.why(need);
+                trial = trial.with(candidates::removal(&trial.world, &need.about, &why)?);
             }
             denies(&trial).then_some(trial)
         })

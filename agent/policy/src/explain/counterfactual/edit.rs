@@ -87,17 +87,6 @@ fn as_text<S: serde::Serializer>(peer: &PeerWords, serializer: S) -> Result<S::O
     serializer.collect_str(peer)
 }
 
-// === impl Edit ===
-
-impl Edit {
-    pub(super) fn removes(&self) -> bool {
-        matches!(
-            self,
-            Self::RemovePort { .. } | Self::RemoveRule { .. } | Self::RemovePolicy { .. }
-        )
-    }
-}
-
 pub(super) fn exactly(labels: &Labels) -> Selector {
     let one = |(key, value): (&String, &String)| Requirement::In {
         key: key.clone(),

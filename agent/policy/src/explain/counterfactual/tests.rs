@@ -10,8 +10,8 @@ use crate::{
     example,
     explain::explain,
     model::{
-        Change, Direction, ObjectName, Peers, PolicyId, PolicyKind, Ports, Selector, Subjects,
-        Terms, Tier, TierAction, TierPolicy, TierRule, When,
+        Change, Direction, ObjectName, Peers, PolicyId, PolicyKind, PortMatch, PortSpec, Ports,
+        Protocol, Selector, Subjects, Terms, Tier, TierAction, TierPolicy, TierRule, When,
     },
     strategies,
 };
@@ -148,6 +148,71 @@ fn a_step_is_json_with_its_words() {
             "text": "remove rule egress[1] of ClusterNetworkPolicy x"
         })
     );
+}
+
+fn tcp(port: u16) -> PortMatch {
+    let (first, last) = (port, port);
+    PortMatch::Transport {
+        protocol: Protocol::Tcp,
+        port: PortSpec::Range { first, last },
+    }
+}
+
+#[test]
+fn a_rule_is_changed_rather_than_added() {
+    let rule = |action, ports: &[u16]| TierRule {
+        action,
+        ports: Ports::Listed(ports.iter().copied().map(tcp).collect()),
+        ..denies_everybody(When::default())
+    };
+    let add_port = "add to RingfencePolicy p ingress[0] the port TCP/80";
+    let remove_port = "remove from RingfencePolicy p ingress[0] what lists the port TCP/80";
+    let everything = denies_everybody(When::default());
+    for (rules, expected) in [
+        (vec![rule(TierAction::Deny, &[80, 443])], remove_port),
+        (vec![rule(TierAction::Deny, &[443])], add_port),
+        (
+            vec![rule(TierAction::Pass, &[443]), everything.clone()],
+            add_port,
+        ),
+        (
+            vec![rule(TierAction::Pass, &[80, 443]), everything],
+            remove_port,
+        ),
+    ] {
+        let mut world = example::world();
+        add(&mut world, for_web("p", Tier::Admin, rules));
+        assert_eq!(texts(&world, "192.0.2.1", "shop/web", "TCP/80"), [expected]);
+    }
+}
+
+#[test]
+fn the_port_that_goes_is_the_one_that_matches() {
+    let range = |first, last| PortMatch::Transport {
+        protocol: Protocol::Tcp,
+        port: PortSpec::Range { first, last },
+    };
+    for (first, expected) in [
+        (
+            range(1, 10),
+            "remove from RingfencePolicy p ingress[0] what lists the port TCP/80",
+        ),
+        // It is listed twice.
+        (
+            range(1, 100),
+            "put before RingfencePolicy p ingress[0] a rule Deny from 192.0.2.1/32 on TCP/80",
+        ),
+    ] {
+        let rule = TierRule {
+            action: TierAction::Accept,
+            ports: Ports::Listed(vec![first, tcp(80), tcp(90)]),
+            ..denies_everybody(When::default())
+        };
+        let mut world = example::world();
+        let rules = vec![rule, denies_everybody(When::default())];
+        add(&mut world, for_web("p", Tier::Admin, rules));
+        assert_eq!(texts(&world, "192.0.2.1", "shop/web", "TCP/80"), [expected]);
+    }
 }
 
 proptest! {
