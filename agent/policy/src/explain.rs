@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-pub use self::counterfactual::{Counterfactual, Edit, Step};
+pub use self::counterfactual::{Counterfactual, Edit, Searched, Step};
 use crate::{
     compiled::Rank,
     connection::{

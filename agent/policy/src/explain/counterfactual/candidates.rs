@@ -112,7 +112,7 @@ impl Case<'_> {
             return Vec::new();
         }
         match (rule.fit.peer, rule.fit.port) {
-            (true, false) => spoken::port(policy, self.question)
+            (true, false) => spoken::port(policy.kind, self.question)
                 .map(|(port, ports)| Edit::AddPort {
                     rule: rule.id.clone(),
                     port,

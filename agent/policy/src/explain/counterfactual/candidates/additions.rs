@@ -5,10 +5,7 @@ use super::{
     Case, spoken, subject,
 };
 use crate::{
-    model::{
-        Direction, EndpointSpec, Peer, PolicyId, PolicyKind, Ports, SubjectName, Subjects,
-        TierAction,
-    },
+    model::{Direction, EndpointSpec, Peer, PolicyKind, Ports, SubjectName, Subjects, TierAction},
     question::RuleId,
     reference::Considered,
 };
@@ -21,7 +18,7 @@ impl Case<'_> {
         let says_it = place.policy.kind == PolicyKind::RingfencePolicy
             || place.direction == Direction::Egress
             || matches!(peer, Peer::Workloads { .. });
-        let (port, ports) = spoken::port(&place.policy, self.question).filter(|_| says_it)?;
+        let (port, ports) = spoken::port(place.policy.kind, self.question).filter(|_| says_it)?;
         Some(Edit::AddRule {
             rule: place.clone(),
             action,
@@ -37,7 +34,7 @@ impl Case<'_> {
         if id.kind != PolicyKind::NetworkPolicy {
             return None;
         }
-        let (port, ports) = match spoken::port(id, self.question) {
+        let (port, ports) = match spoken::port(id.kind, self.question) {
             Some((port, listed)) => (Some(port), Ports::Listed(vec![listed])),
             // This kind cannot list it: only a rule without ports permits it.
             None => (None, Ports::Every),
@@ -86,8 +83,7 @@ impl Case<'_> {
                 }
             }
         };
-        let ours = PolicyId::cluster_wide(PolicyKind::RingfencePolicy, "counterfactual");
-        let (port, ports) = spoken::port(&ours, question)?;
+        let (port, ports) = spoken::port(PolicyKind::RingfencePolicy, question)?;
         Some(Edit::AddPolicy {
             subject: question.subject.clone(),
             direction: question.direction,

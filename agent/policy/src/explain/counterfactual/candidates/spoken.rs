@@ -8,25 +8,25 @@ use crate::{
     connection::Port,
     load::NAMESPACE_NAME_LABEL,
     model::{
-        IcmpVersion, NamespaceScope, Peer, PolicyId, PolicyKind, PortMatch, PortSpec, Protocol,
-        Requirement, Selector, World,
+        IcmpVersion, NamespaceScope, Peer, PolicyKind, PortMatch, PortSpec, Protocol, Requirement,
+        Selector, World,
     },
     question::Question,
 };
 
 /// What is asked for, if this kind of policy can list it.
-pub(super) fn port(policy: &PolicyId, question: &Question) -> Option<(Port, PortMatch)> {
+pub(super) fn port(kind: PolicyKind, question: &Question) -> Option<(Port, PortMatch)> {
     let port = asked_port(question);
-    let [kind, code] = port.number.to_be_bytes();
+    let [icmp_type, code] = port.number.to_be_bytes();
     let icmp = |version| PortMatch::Icmp {
         version,
-        kind: Some(kind),
+        kind: Some(icmp_type),
         code: Some(code),
     };
     let transport = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
         .into_iter()
         .find(|protocol| protocol.number() == port.protocol);
-    let ours = policy.kind == PolicyKind::RingfencePolicy;
+    let ours = kind == PolicyKind::RingfencePolicy;
     let said = match transport {
         Some(protocol) if port.number > 0 => PortMatch::Transport {
             protocol,

@@ -13,10 +13,31 @@ use crate::{
     question::RuleId,
 };
 
-/// Of the policies that edits add.
-const NAME: &str = "counterfactual";
+/// Of the policies that edits add. No object is called so, so that none is replaced; and of those with
+/// the same priority it comes first.
+const NAME: &str = "(counterfactual)";
 
 impl Edit {
+    /// The object that it changes, as it is in this world: what takes the edit back.
+    pub(in super::super) fn object(&self, world: &World) -> Option<Change> {
+        match self {
+            Self::Wait { .. } => None,
+            Self::AddPort { rule, .. }
+            | Self::RemovePort { rule, .. }
+            | Self::AddRule { rule, .. }
+            | Self::RemoveRule { rule } => policy(world, &rule.policy),
+            Self::RemovePolicy { policy: id } => policy(world, id),
+            Self::AddPolicy { .. } => policy(world, &added_policy()),
+            Self::Label { workload, .. } => {
+                let known = world.workloads.get(workload).cloned();
+                Some(Change::Workload(workload.clone(), known))
+            }
+            Self::Isolate { workload, .. } => {
+                policy(world, &PolicyId::network_policy(&added_to(workload)))
+            }
+        }
+    }
+
     /// Does it. What the edit speaks of must be there; else nothing happens.
     pub fn apply(&self, world: &mut World, perspective: &mut Perspective) {
         match self {
@@ -69,6 +90,24 @@ impl Edit {
             } => isolate(world, workload, *direction, labels),
         }
     }
+}
+
+fn policy(world: &World, id: &PolicyId) -> Option<Change> {
+    if id.kind == PolicyKind::NetworkPolicy {
+        let name = ObjectName::new(id.namespace.clone()?, id.name.clone());
+        let known = world.network_policies.get(&name).cloned();
+        return Some(Change::NetworkPolicy(name, known));
+    }
+    let known = world.tier_policies.get(id).cloned();
+    Some(Change::TierPolicy(id.clone(), known))
+}
+
+fn added_policy() -> PolicyId {
+    PolicyId::cluster_wide(PolicyKind::RingfencePolicy, NAME)
+}
+
+fn added_to(workload: &ObjectName) -> ObjectName {
+    ObjectName::new(workload.namespace.clone(), NAME)
 }
 
 fn source() -> Source {
@@ -161,7 +200,7 @@ fn add_policy(
     ports: &PortMatch,
     subjects: &Subjects,
 ) {
-    let id = PolicyId::cluster_wide(PolicyKind::RingfencePolicy, NAME);
+    let id = added_policy();
     let rules = vec![tier_rule(
         TierAction::Deny,
         Peers::Listed(vec![peer.clone()]),
@@ -186,7 +225,7 @@ fn add_policy(
 }
 
 fn isolate(world: &mut World, workload: &ObjectName, direction: Direction, labels: &Labels) {
-    let name = ObjectName::new(workload.namespace.clone(), NAME);
+    let name = added_to(workload);
     let closed = |one: Direction| (one == direction).then(Vec::new);
     let policy = NetworkPolicy {
         name: name.clone(),
