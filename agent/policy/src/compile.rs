@@ -30,6 +30,7 @@ use std::{
     net::IpAddr,
 };
 
+pub(crate) use self::timing::moments;
 pub use self::{
     compiler::{Compiler, Delta},
     services::carry_backends,

@@ -2,7 +2,8 @@
 //! would say, and the smallest change that would turn the verdict round.
 //!
 //! The verdict comes from whichever evaluator is handed in; the rules are matched by the reference,
-//! so that people see what failed. Imports the connection and the reference.
+//! so that people see what failed. Imports the connection, the reference and, for the moments of
+//! schedules, the compiler.
 
 mod counterfactual;
 mod render;
@@ -11,7 +12,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-pub use self::counterfactual::{Counterfactual, Edit, Step};
+pub use self::counterfactual::{Counterfactual, Edit, Searched, Step};
 use crate::{
     compiled::Rank,
     connection::{

@@ -6,7 +6,7 @@
 
 mod considered;
 pub(crate) mod matching;
-mod ports;
+pub(crate) mod ports;
 mod services;
 mod subject;
 mod time;

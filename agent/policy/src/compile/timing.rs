@@ -5,7 +5,7 @@ mod hours;
 use std::{collections::BTreeSet, sync::Arc};
 
 use self::hours::Hours;
-use crate::model::{Time, When};
+use crate::model::{Schedule, Time, When};
 
 /// Two weeks and a day. A schedule that changes anything does so twice within that, wherever in its
 /// week it is looked at, and be there a change of the clocks between.
@@ -43,6 +43,11 @@ struct Course {
     flips: Vec<Time>,
     /// `None`: without end.
     end: Option<Time>,
+}
+
+/// The moments of the horizon at which a schedule may begin or end to hold, and some before it.
+pub(crate) fn moments(schedule: &Schedule, from: Time) -> BTreeSet<Time> {
+    Hours::of(schedule).changes(from)
 }
 
 impl Timing {
@@ -162,7 +167,7 @@ impl Course {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Schedule, Weekday, Window};
+    use crate::model::{Weekday, Window};
 
     fn time(text: &str) -> Time {
         Time::parse(text).unwrap()

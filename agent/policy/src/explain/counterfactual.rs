@@ -5,32 +5,45 @@
 //! one whose edits come first in the order of [`Edit`]: time, a port, a label, a rule, a policy.
 //! What touches fewer other connections comes earlier in that order.
 //!
-//! Where both ends deny, or a Service has several backends, it takes an edit for each of them.
+//! Where both ends deny, or a Service has several backends, it takes an edit for each of them. These
+//! are sought one after the other, not in every combination; none of them can be left out.
+//!
+//! A trial costs what a question costs, and that grows with the rules: so trials are counted, not
+//! timed, and the same question has the same answer on every machine.
 
 mod candidates;
 mod edges;
 mod edit;
+mod search;
+mod trial;
 
 use serde::Serialize;
 
 pub use self::edit::Edit;
+use self::search::Search;
 use crate::{
-    connection::{Connection, End, Need, Perspective, Port, Verdict},
+    connection::{End, Perspective, Port, Verdict},
     model::World,
-    question::{Evaluator, Why},
-    reference::Reference,
 };
 
-/// Edits beyond this are no small change.
-const LIMIT: usize = 16;
-
-/// As JSON `{"verdict": "allow", "changes": [{"change": "add-port", …, "text": "add to …"}]}`.
+/// As JSON `{"verdict": "allow", "searched": "all", "changes": [{"change": "add-port", …, "text":
+/// "add to …"}]}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Counterfactual {
     /// What it would be.
     pub verdict: Verdict,
-    /// All of them together, in this order.
+    pub searched: Searched,
+    /// All of them together, in this order. Empty if the search ended before it found any.
     pub changes: Vec<Step>,
+}
+
+/// How much was tried of what would be said instead, did it help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Searched {
+    All,
+    /// There was too much: a smaller change may have been left out.
+    Part,
 }
 
 /// An edit with its words.
@@ -49,132 +62,24 @@ pub(super) struct Asked<'a> {
     pub(super) port: Port,
 }
 
-/// A world with edits, at a time that may be edited too.
-#[derive(Clone, Debug)]
-struct Trial {
-    world: World,
-    perspective: Perspective,
-    edits: Vec<Edit>,
-}
-
 impl Counterfactual {
     /// `None` if no edit of policies, labels or time can do it: nothing denies a workload to
     /// itself, and nobody has policies for an address outside.
     pub(super) fn find(world: &World, perspective: Perspective, asked: Asked<'_>) -> Option<Self> {
-        let start = Trial {
-            world: world.clone(),
-            perspective,
-            edits: Vec::new(),
+        let search = Search::new(world, perspective, asked)?;
+        let verdict = search.wanted();
+        let (found, searched) = search.run();
+        let edits = match (found, searched) {
+            (None, Searched::All) => return None,
+            (None, Searched::Part) => Vec::new(),
+            (Some(edits), _) => edits,
         };
-        let now = start.verdict(asked)?;
-        let found = match now {
-            Verdict::Deny => waiting(&start, asked, Verdict::Allow).or_else(|| open(start, asked)),
-            Verdict::Allow => waiting(&start, asked, Verdict::Deny).or_else(|| shut(&start, asked)),
-        }?;
-        let verdict = match now {
-            Verdict::Allow => Verdict::Deny,
-            Verdict::Deny => Verdict::Allow,
-        };
-        // An edit says what the world before it is like, as in "the rule that is second now".
-        let changes = found.edits.into_iter().map(Step::new).collect();
-        Some(Self { verdict, changes })
-    }
-}
-
-/// To do nothing for some days, if that is enough.
-fn waiting(start: &Trial, asked: Asked<'_>, wanted: Verdict) -> Option<Trial> {
-    edges::after(&start.world, start.perspective.at)
-        .into_iter()
-        .map(|until| start.with(Edit::Wait { until }))
-        .find(|trial| trial.verdict(asked) == Some(wanted))
-}
-
-/// Permits what is denied: one need after the other, until none is left.
-fn open(mut trial: Trial, asked: Asked<'_>) -> Option<Trial> {
-    while trial.edits.len() < LIMIT {
-        let denied = trial.denied(asked)?;
-        let Some(first) = denied.first() else {
-            return (trial.verdict(asked)? == Verdict::Allow).then_some(trial);
-        };
-        let mut tries = candidates::permitting(&trial.world, &first.about, &trial.why(first));
-        tries.sort();
-        let helps = |next: &Trial| {
-            let left = next.denied(asked).map_or(usize::MAX, |left| left.len());
-            next.allows(first) && left < denied.len()
-        };
-        let helpful = tries
-            .iter()
-            .map(|edit| trial.with(edit.clone()))
-            .find(helps);
-        // Several policies may stand in the way, one behind the other.
-        let removal = || tries.iter().find(|edit| edit.removes());
-        trial = match helpful {
-            Some(next) => next,
-            None => trial.with(removal()?.clone()),
-        };
-    }
-    None
-}
-
-/// Denies what is permitted: one need is enough.
-fn shut(start: &Trial, asked: Asked<'_>) -> Option<Trial> {
-    let needs = start.connection(asked)?.needs();
-    let denies = |trial: &Trial| trial.verdict(asked) == Some(Verdict::Deny);
-    let mut tries: Vec<Edit> = needs
-        .iter()
-        .flat_map(|need| candidates::denying(&start.world, &need.about, &start.why(need)))
-        .collect();
-    tries.sort();
-    tries.dedup();
-    let at_once = tries
-        .into_iter()
-        .map(|edit| start.with(edit))
-        .find(|trial| denies(trial));
-    at_once.or_else(|| {
-        // One rule behind the other.
-        needs.iter().find_map(|need| {
-            let mut trial = start.clone();
-            while trial.edits.len() < LIMIT && !denies(&trial) {
-                let tries = candidates::denying(&trial.world, &need.about, &trial.why(need));
-                let edit = tries.into_iter().filter(Edit::removes).min()?;
-                trial = trial.with(edit);
-            }
-            denies(&trial).then_some(trial)
+        Some(Self {
+            verdict,
+            searched,
+            // An edit says what the world before it is like, as in "the rule that is second now".
+            changes: edits.into_iter().map(Step::new).collect(),
         })
-    })
-}
-
-// === impl Trial ===
-
-impl Trial {
-    fn with(&self, edit: Edit) -> Self {
-        let mut changed = self.clone();
-        edit.apply(&mut changed.world, &mut changed.perspective);
-        changed.edits.push(edit);
-        changed
-    }
-
-    fn connection(&self, asked: Asked<'_>) -> Option<Connection> {
-        let Asked { from, to, port } = asked;
-        Connection::new(&self.world, from, to, port, self.perspective).ok()
-    }
-
-    fn verdict(&self, asked: Asked<'_>) -> Option<Verdict> {
-        Some(self.connection(asked)?.verdict(&Reference(&self.world)))
-    }
-
-    fn denied(&self, asked: Asked<'_>) -> Option<Vec<Need>> {
-        let mut needs = self.connection(asked)?.needs();
-        needs.retain(|need| !self.allows(need));
-        Some(needs)
-    }
-
-    fn allows(&self, need: &Need) -> bool {
-        Reference(&self.world).answer(&need.asked).allows()
-    }
-
-    fn why(&self, need: &Need) -> Why {
-        Reference(&self.world).answer(&need.asked).why
     }
 }
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    ConsideredPolicy, Counterfactual, Explanation, OtherPair, Party, RuleEffect, SideExplanation,
-    WouldBe,
+    ConsideredPolicy, Counterfactual, Explanation, OtherPair, Party, RuleEffect, Searched,
+    SideExplanation, WouldBe,
 };
 use crate::{
     connection::{BackendOutcome, Outcome, Side, Verdict},
@@ -243,15 +243,29 @@ fn would(out: &mut impl Write, would_be: &WouldBe, shown: (IpAddr, IpAddr)) -> i
 }
 
 fn turned_round(out: &mut impl Write, change: &Counterfactual, pairs: usize) -> io::Result<()> {
-    let Counterfactual { verdict, changes } = change;
+    let Counterfactual {
+        verdict,
+        searched,
+        changes,
+    } = change;
     match (verdict, pairs) {
         // The others may need a change of their own.
         (Verdict::Allow, 2..) => writeln!(out, "\nto {verdict} it for these addresses:")?,
         _ => writeln!(out, "\nto {verdict} it:")?,
     }
-    changes
-        .iter()
-        .try_for_each(|step| writeln!(out, "  {}", step.text))
+    for step in changes {
+        writeln!(out, "  {}", step.text)?;
+    }
+    match searched {
+        Searched::All => Ok(()),
+        Searched::Part if changes.is_empty() => {
+            writeln!(out, "  nothing was found, and not everything was tried")
+        }
+        Searched::Part => writeln!(
+            out,
+            "  a smaller change may exist: not everything was tried"
+        ),
+    }
 }
 
 /// `deny, by shop/api ingress[0] at shop.yaml:12`.

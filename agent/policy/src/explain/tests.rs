@@ -142,6 +142,29 @@ fn ask_of(world: &World, to: &str) -> Explanation {
 }
 
 #[test]
+fn what_was_left_out_of_the_search_is_said() {
+    let mut explanation = ask("shop/web", "10.1.0.1", "TCP/8080");
+    let mut found = explanation.counterfactual.clone().unwrap();
+    found.searched = Searched::Part;
+    explanation.counterfactual = Some(found.clone());
+    let told = text(&explanation);
+    assert!(
+        told.ends_with(
+            "to deny it:\n  remove rule ingress[0] of NetworkPolicy shop/api\n  a smaller change \
+             may exist: not everything was tried\n"
+        ),
+        "{told}"
+    );
+    found.changes.clear();
+    explanation.counterfactual = Some(found);
+    let told = text(&explanation);
+    assert!(
+        told.ends_with("to deny it:\n  nothing was found, and not everything was tried\n"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_ranked_rule_is_named_with_all_that_was_said_of_it() {
     let explanation = ask_of(&with_ranked_policy(Mode::Enforce), "shop/api");
     let text = text(&explanation);

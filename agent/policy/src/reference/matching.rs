@@ -190,7 +190,7 @@ fn is_named(pattern: &str, name: &str) -> bool {
 }
 
 /// §1.4: without a namespace selector, the policy's own namespace, which the model spells out.
-fn in_scope(world: &World, scope: &NamespaceScope, namespace: &str) -> bool {
+pub(crate) fn in_scope(world: &World, scope: &NamespaceScope, namespace: &str) -> bool {
     match scope {
         NamespaceScope::Named(name) => name == namespace,
         NamespaceScope::Matching(selector) => world

@@ -13,7 +13,7 @@ pub(super) fn include(ports: &Ports, question: &Question, named: &[NamedPort]) -
     }
 }
 
-fn includes(listed: &PortMatch, question: &Question, named: &[NamedPort]) -> bool {
+pub(crate) fn includes(listed: &PortMatch, question: &Question, named: &[NamedPort]) -> bool {
     match listed {
         // §1.9: ICMP is none of these protocols, so a rule that lists them never permits it.
         PortMatch::Transport { protocol, port } => {

@@ -1,13 +1,58 @@
+mod bounds;
+mod smallest;
+mod waiting;
+
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    connection::Reason,
+    connection::{Connection, Reason},
     example,
     explain::explain,
-    model::{Change, Direction, ObjectName, PolicyId, PolicyKind},
+    model::{
+        Change, Direction, ObjectName, Peers, PolicyId, PolicyKind, PortMatch, PortSpec, Ports,
+        Protocol, Selector, Subjects, Terms, Tier, TierAction, TierPolicy, TierRule, When,
+    },
+    reference::Reference,
     strategies,
 };
+
+/// A `RingfencePolicy` with these rules for what comes in to `shop/web`.
+fn for_web(name: &str, tier: Tier, ingress: Vec<TierRule>) -> TierPolicy {
+    TierPolicy {
+        id: PolicyId::cluster_wide(PolicyKind::RingfencePolicy, name),
+        tier,
+        priority: 0,
+        subjects: Subjects::Workloads {
+            namespaces: Selector::default(),
+            workloads: example::is("web"),
+            host_network: true,
+        },
+        ingress,
+        egress: Vec::new(),
+        when: When::default(),
+        terms: Terms::default(),
+        source: example::source(1),
+    }
+}
+
+fn denies_everybody(when: When) -> TierRule {
+    TierRule {
+        name: None,
+        action: TierAction::Deny,
+        peers: Peers::Every,
+        ports: Ports::Every,
+        when,
+        source: example::source(2),
+    }
+}
+
+fn add(world: &mut World, policy: TierPolicy) {
+    let id = policy.id.clone();
+    world.apply(&Change::TierPolicy(id, Some(Arc::new(policy))));
+}
 
 fn texts(world: &World, from: &str, to: &str, port: &str) -> Vec<String> {
     let end = |text| End::parse(world, text).unwrap();
@@ -108,51 +153,67 @@ fn a_step_is_json_with_its_words() {
     );
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+fn tcp(port: u16) -> PortMatch {
+    let (first, last) = (port, port);
+    PortMatch::Transport {
+        protocol: Protocol::Tcp,
+        port: PortSpec::Range { first, last },
+    }
+}
 
-    #[test]
-    fn what_is_said_turns_the_verdict_round(
-        (world, _, questions) in strategies::world_and_questions(),
-    ) {
-        for question in questions.iter().take(24) {
-            let subject = match &question.subject {
-                crate::model::SubjectName::Workload(name) => End::Workload(name.clone()),
-                crate::model::SubjectName::Node(name) => End::Node(name.clone()),
-            };
-            let peer = End::Address(question.peer);
-            let (from, to) = match question.direction {
-                Direction::Ingress => (peer, subject),
-                Direction::Egress => (subject, peer),
-            };
-            let port = Port { protocol: question.protocol, number: question.port };
-            let perspective = Perspective { view: question.view, at: question.at };
-            let Ok(connection) = Connection::new(&world, &from, &to, port, perspective) else {
-                continue;
-            };
-            let outcome = connection.judge(&world, &Reference(&world));
-            let asked = Asked { from: &from, to: &to, port };
-            let Some(found) = Counterfactual::find(&world, perspective, asked) else {
-                // A port that no rule can list apart, and what policy has no say about.
-                let unlisted = matches!(port.protocol, 6 | 17 | 132) && port.number == 0;
-                let beyond = [&outcome.egress, &outcome.ingress].into_iter().all(|side| {
-                    matches!(
-                        side.reason,
-                        Reason::Itself | Reason::NoSubject | Reason::OwnAddress | Reason::OwnNode
-                    ) || side.kind == Some(PolicyKind::Failsafe)
-                });
-                // Frontends behind a frontend can not be asked about one by one.
-                let entangled = connection.backends.iter().any(|one| !one.stands_alone);
-                prop_assert!(unlisted || beyond || entangled, "{:?} {:?}", question, outcome);
-                continue;
-            };
-            prop_assert_ne!(found.verdict, outcome.verdict);
-            let (mut changed, mut later) = (world.clone(), perspective);
-            for step in &found.changes {
-                step.edit.apply(&mut changed, &mut later);
-            }
-            let again = Connection::new(&changed, &from, &to, port, later).unwrap();
-            prop_assert_eq!(again.verdict(&Reference(&changed)), found.verdict, "{:?}", found);
-        }
+#[test]
+fn a_rule_is_changed_rather_than_added() {
+    let rule = |action, ports: &[u16]| TierRule {
+        action,
+        ports: Ports::Listed(ports.iter().copied().map(tcp).collect()),
+        ..denies_everybody(When::default())
+    };
+    let add_port = "add to RingfencePolicy p ingress[0] the port TCP/80";
+    let remove_port = "remove from RingfencePolicy p ingress[0] what lists the port TCP/80";
+    let everything = denies_everybody(When::default());
+    for (rules, expected) in [
+        (vec![rule(TierAction::Deny, &[80, 443])], remove_port),
+        (vec![rule(TierAction::Deny, &[443])], add_port),
+        (
+            vec![rule(TierAction::Pass, &[443]), everything.clone()],
+            add_port,
+        ),
+        (
+            vec![rule(TierAction::Pass, &[80, 443]), everything],
+            remove_port,
+        ),
+    ] {
+        let mut world = example::world();
+        add(&mut world, for_web("p", Tier::Admin, rules));
+        assert_eq!(texts(&world, "192.0.2.1", "shop/web", "TCP/80"), [expected]);
+    }
+}
+
+#[test]
+fn the_port_that_goes_is_the_one_that_matches() {
+    let range = |first, last| PortMatch::Transport {
+        protocol: Protocol::Tcp,
+        port: PortSpec::Range { first, last },
+    };
+    for (first, expected) in [
+        (
+            range(1, 10),
+            "remove from RingfencePolicy p ingress[0] what lists the port TCP/80",
+        ),
+        // It is listed twice.
+        (
+            range(1, 100),
+            "put before RingfencePolicy p ingress[0] a rule Deny from 192.0.2.1/32 on TCP/80",
+        ),
+    ] {
+        let rule = TierRule {
+            action: TierAction::Accept,
+            ports: Ports::Listed(vec![first, tcp(80), tcp(90)]),
+            ..denies_everybody(When::default())
+        };
+        let mut world = example::world();
+        let rules = vec![rule, denies_everybody(When::default())];
+        add(&mut world, for_web("p", Tier::Admin, rules));
+        assert_eq!(texts(&world, "192.0.2.1", "shop/web", "TCP/80"), [expected]);
     }
 }
