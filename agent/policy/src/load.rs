@@ -15,6 +15,7 @@ use crate::{
     lint,
     model::{EndpointSpec, Failsafe, ObjectName, Workload, World},
     parse::{Declared, WorkloadMarks},
+    yaml::quote,
 };
 
 /// The label that every namespace carries.
@@ -249,7 +250,8 @@ impl Assembly {
                 };
                 let (first, first_owner) = entry.get();
                 let message = format!(
-                    "{form} `{name}` of `{owner}` is also that of `{first_owner}` at {}",
+                    "{form} {} of `{owner}` is also that of `{first_owner}` at {}",
+                    quote(name),
                     shown(first)
                 );
                 self.problems

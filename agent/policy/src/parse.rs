@@ -10,7 +10,7 @@ mod address;
 pub(crate) mod choice;
 mod cluster_network_policy;
 mod domain;
-mod endpoint;
+pub(crate) mod endpoint;
 mod form;
 mod kubernetes;
 pub(crate) mod metadata;

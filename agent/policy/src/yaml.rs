@@ -21,6 +21,8 @@ pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 pub const MAX_NODES: u64 = 8_000_000;
 /// Nodes that aliases may add to those written out.
 pub const MAX_ALIAS_NODES: u64 = 1_000_000;
+/// Bytes of text that aliases may add: an alias of a megabyte is one node.
+pub const MAX_ALIAS_BYTES: u64 = MAX_FILE_BYTES;
 /// Objects and lists inside one another, aliases expanded.
 pub const MAX_DEPTH: u32 = 64;
 

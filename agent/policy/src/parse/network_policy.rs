@@ -201,7 +201,7 @@ fn read_ports(field: &Field<'_>, policy: &mut Policy<'_>) -> Option<Ports> {
             let (name, protocol) = (name.clone(), *protocol);
             policy.uses.push(PortUse {
                 at: item.at(),
-                path: item.path().to_owned(),
+                path: item.path(),
                 name,
                 protocol: Some(protocol),
             });

@@ -5,12 +5,14 @@
 //! is closed is unknown, and the fields that were asked for are the suggestions.
 
 mod object;
+mod path;
 
 #[cfg(test)]
 use std::collections::BTreeMap;
-use std::{cell::RefCell, collections::BTreeSet, fmt};
+use std::{cell::RefCell, collections::BTreeSet, fmt, rc::Rc};
 
 pub(crate) use self::object::{Object, Unknown};
+use self::path::Path;
 use crate::{
     diagnostic::{Diagnostic, Position, Problems, Severity},
     model::Source,
@@ -37,7 +39,7 @@ const MAX_SUGGESTIONS: usize = 100;
 pub(crate) struct Field<'n> {
     report: &'n Report,
     node: &'n Node,
-    path: String,
+    path: Path<'n>,
 }
 
 // === impl Report ===
@@ -87,13 +89,14 @@ impl Report {
         &self,
         severity: Severity,
         at: Position,
-        path: &str,
+        path: &Path<'_>,
         code: &'static str,
         message: String,
         hint: Option<String>,
     ) {
         let mut problems = self.problems.borrow_mut();
-        let mut one = Diagnostic::new(severity, problems.file(), at, code, message).at_path(path);
+        let mut one =
+            Diagnostic::new(severity, problems.file(), at, code, message).at_path(path.to_string());
         one.hint = hint;
         problems.push(one);
     }
@@ -106,7 +109,7 @@ impl<'n> Field<'n> {
         Self {
             report,
             node,
-            path: String::new(),
+            path: Path::root(),
         }
     }
 
@@ -114,8 +117,8 @@ impl<'n> Field<'n> {
         self.node.at
     }
 
-    pub(crate) fn path(&self) -> &str {
-        &self.path
+    pub(crate) fn path(&self) -> String {
+        self.path.to_string()
     }
 
     pub(crate) fn source(&self) -> Source {
@@ -165,8 +168,8 @@ impl<'n> Field<'n> {
     }
 
     /// As [`Self::error`], for a key of this object.
-    pub(crate) fn error_at_key(&self, entry: &Entry, code: &'static str, message: String) {
-        let path = format!("{}[{}]", self.path, entry.key);
+    pub(crate) fn error_at_key(&self, entry: &'n Entry, code: &'static str, message: String) {
+        let path = Rc::new(self.path.clone()).key(&entry.key);
         self.report
             .push(Severity::Error, entry.at, &path, code, message, None);
     }
@@ -195,16 +198,16 @@ impl<'n> Field<'n> {
 
     /// The path in backticks, for messages; the document itself has none.
     pub(crate) fn name(&self) -> String {
-        if self.path.is_empty() {
+        if self.path.is_root() {
             "the document".to_owned()
         } else {
-            quote(&self.path)
+            quote(&self.path())
         }
     }
 
-    /// The last part of the path.
-    pub(crate) fn last(&self) -> &str {
-        self.path.rsplit('.').next().unwrap_or_default()
+    /// The name of the field itself.
+    pub(crate) fn last(&self) -> &'n str {
+        self.path.last()
     }
 
     pub(crate) fn wrong_type(&self, expected: &str) {
@@ -267,26 +270,25 @@ impl<'n> Field<'n> {
             self.wrong_type("list");
             return None;
         };
+        let path = Rc::new(self.path.clone());
         let item = |(index, node)| Self {
             report: self.report,
             node,
-            path: format!("{}[{index}]", self.path),
+            path: path.item(index),
         };
         Some(items.iter().enumerate().map(item).collect())
     }
 
     /// The pairs of a free map such as `labels`.
     pub(crate) fn pairs(&self) -> Option<Vec<(&'n Entry, Self)>> {
+        let path = Rc::new(self.path.clone());
         let pair = |entry: &'n Entry| {
-            let path = format!("{}[{}]", self.path, entry.key);
-            (
-                entry,
-                Self {
-                    report: self.report,
-                    node: &entry.value,
-                    path,
-                },
-            )
+            let field = Self {
+                report: self.report,
+                node: &entry.value,
+                path: path.key(&entry.key),
+            };
+            (entry, field)
         };
         Some(self.entries()?.iter().map(pair).collect())
     }
@@ -321,13 +323,5 @@ impl<'n> Field<'n> {
             return None;
         };
         Some(value)
-    }
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
     }
 }

@@ -44,6 +44,7 @@ fn requirement(field: &Field<'_>) -> Option<Requirement> {
         let key = field.string()?;
         if !names::LABEL_KEY.holds(key) {
             field.error("invalid-label", names::LABEL_KEY.message(key));
+            return None;
         }
         Some(key.to_owned())
     });

@@ -60,7 +60,7 @@ pub(super) fn named_port(field: &Field<'_>, uses: &mut Vec<PortUse>) -> Option<S
     let name = super::names::PORT_NAME.read(field)?;
     uses.push(PortUse {
         at: field.at(),
-        path: field.path().to_owned(),
+        path: field.path(),
         name: name.clone(),
         protocol: None,
     });

@@ -10,22 +10,31 @@ use std::{
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
 
-use super::{Entry, MAX_ALIAS_NODES, MAX_DEPTH, MAX_NODES, Node, Value, quote, scalar};
+use super::{
+    Entry, MAX_ALIAS_BYTES, MAX_ALIAS_NODES, MAX_DEPTH, MAX_NODES, Node, Value, quote, scalar,
+};
 use crate::diagnostic::{Diagnostic, Position, Problems, Severity};
 
 /// A finished node with its weight once all aliases are expanded.
 #[derive(Clone)]
 struct Built {
     node: Node,
-    nodes: u64,
+    weight: Weight,
     depth: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Weight {
+    nodes: u64,
+    /// Of keys and scalars.
+    bytes: u64,
 }
 
 /// A collection that is still open.
 struct Open {
     at: Position,
     anchor: usize,
-    nodes: u64,
+    weight: Weight,
     depth: u32,
     content: Content,
 }
@@ -55,7 +64,7 @@ struct Builder<'p> {
     open: Vec<Open>,
     anchors: HashMap<usize, Built>,
     written: u64,
-    from_aliases: u64,
+    from_aliases: Weight,
 }
 
 pub(super) fn documents(
@@ -68,7 +77,7 @@ pub(super) fn documents(
         open: Vec::new(),
         anchors: HashMap::new(),
         written: 0,
-        from_aliases: 0,
+        from_aliases: Weight::default(),
     };
     while let Some(next) = parser.next_event() {
         let step = match next {
@@ -87,6 +96,23 @@ pub(super) fn documents(
 
 fn place(marker: &Marker) -> Position {
     Position::new(marker.line(), marker.col() + 1)
+}
+
+// === impl Weight ===
+
+impl Weight {
+    /// One node.
+    fn of(text: &str) -> Self {
+        Self {
+            nodes: 1,
+            bytes: u64::try_from(text.len()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.nodes = self.nodes.saturating_add(other.nodes);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
 }
 
 // === impl Builder ===
@@ -108,7 +134,7 @@ impl Builder<'_> {
                 self.finish(
                     Built {
                         node: Node { at, value },
-                        nodes: 1,
+                        weight: Weight::of(&text),
                         depth: 0,
                     },
                     anchor,
@@ -130,7 +156,7 @@ impl Builder<'_> {
                 let Some(Open {
                     at,
                     anchor,
-                    nodes,
+                    weight,
                     depth,
                     content,
                 }) = self.open.pop()
@@ -144,7 +170,7 @@ impl Builder<'_> {
                 self.finish(
                     Built {
                         node: Node { at, value },
-                        nodes,
+                        weight,
                         depth,
                     },
                     anchor,
@@ -172,7 +198,7 @@ impl Builder<'_> {
         self.open.push(Open {
             at,
             anchor,
-            nodes: 1,
+            weight: Weight::of(""),
             depth: 1,
             content,
         });
@@ -188,12 +214,16 @@ impl Builder<'_> {
     }
 
     fn place(&mut self, built: Built) {
-        let Built { node, nodes, depth } = built;
+        let Built {
+            node,
+            weight,
+            depth,
+        } = built;
         let Some(parent) = self.open.last_mut() else {
             self.documents.push(node);
             return;
         };
-        parent.nodes = parent.nodes.saturating_add(nodes);
+        parent.weight.add(weight);
         parent.depth = parent.depth.max(depth.saturating_add(1));
         match &mut parent.content {
             Content::List(items) => items.push(node),
@@ -218,9 +248,14 @@ impl Builder<'_> {
             );
             return Err(Stop);
         };
-        self.from_aliases = self.from_aliases.saturating_add(built.nodes);
-        if self.from_aliases > MAX_ALIAS_NODES {
-            let message = format!("aliases expand to more than {MAX_ALIAS_NODES} values");
+        self.from_aliases.add(built.weight);
+        let Weight { nodes, bytes } = self.from_aliases;
+        if nodes > MAX_ALIAS_NODES || bytes > MAX_ALIAS_BYTES {
+            let message = if nodes > MAX_ALIAS_NODES {
+                format!("aliases expand to more than {MAX_ALIAS_NODES} values")
+            } else {
+                format!("aliases expand to more than {MAX_ALIAS_BYTES} bytes of text")
+            };
             self.problems.error(at, "aliases-explode", message);
             return Err(Stop);
         }

@@ -1,6 +1,8 @@
 //! Objects whose fields are asked for one by one.
 
-use super::{Field, join};
+use std::rc::Rc;
+
+use super::{Field, Path};
 use crate::{
     diagnostic::Severity,
     parse::nearest::nearest,
@@ -11,6 +13,8 @@ use crate::{
 #[must_use = "close it, or unknown fields go unnoticed"]
 pub(crate) struct Object<'n> {
     field: Field<'n>,
+    /// That of the field, shared by the fields of the object.
+    path: Rc<Path<'n>>,
     entries: &'n [Entry],
     known: Vec<&'static str>,
     refused: Vec<&'static str>,
@@ -28,6 +32,7 @@ pub(crate) enum Unknown {
 impl<'n> Object<'n> {
     pub(super) fn new(field: Field<'n>, entries: &'n [Entry]) -> Self {
         Self {
+            path: Rc::new(field.path.clone()),
             field,
             entries,
             known: Vec::new(),
@@ -67,8 +72,8 @@ impl<'n> Object<'n> {
     pub(crate) fn require(&mut self, name: &'static str) -> Option<Field<'n>> {
         let found = self.get(name);
         if found.is_none() {
-            let path = join(&self.field.path, name);
-            let message = format!("missing field {}", quote(&path));
+            let path = self.path.field(name);
+            let message = format!("missing field {}", quote(&path.to_string()));
             let at = self.field.at();
             self.field
                 .report
@@ -107,18 +112,19 @@ impl<'n> Object<'n> {
     pub(crate) fn deny_unknown(self) {
         let Self {
             field,
+            path: own,
             entries,
             known,
             refused,
         } = self;
         #[cfg(test)]
-        field.report.note(&field.path, &known);
+        field.report.note(&field.path(), &known);
         for entry in entries {
             if known.contains(&&*entry.key) || refused.contains(&&*entry.key) {
                 continue;
             }
-            let path = join(&field.path, &entry.key);
-            let place = if field.path.is_empty() {
+            let path = own.field(&entry.key);
+            let place = if field.path.is_root() {
                 String::new()
             } else {
                 format!(" in {}", field.name())
@@ -149,6 +155,7 @@ impl<'n> Object<'n> {
     pub(crate) fn tolerate_unknown(self) {
         let Self {
             field: _,
+            path: _,
             entries: _,
             known: _,
             refused: _,
@@ -156,11 +163,10 @@ impl<'n> Object<'n> {
     }
 
     fn child(&self, entry: &'n Entry) -> Field<'n> {
-        let path = join(&self.field.path, &entry.key);
         Field {
             report: self.field.report,
             node: &entry.value,
-            path,
+            path: self.path.field(&entry.key),
         }
     }
 }

@@ -66,7 +66,7 @@ fn transport(field: &Field<'_>, protocol: Protocol, uses: &mut Vec<PortUse>) -> 
             let name = name?;
             uses.push(PortUse {
                 at: field.at(),
-                path: field.path().to_owned(),
+                path: field.path(),
                 name: name.clone(),
                 protocol: Some(protocol),
             });
