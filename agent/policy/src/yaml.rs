@@ -4,7 +4,7 @@
 //! YAML 1.2 contains it. The tree keeps places and the order of keys, which is why no serde data
 //! format stands here (`docs/adr/0002-yaml.md` of the agent).
 //!
-//! Imported by `parse`; imports only `diagnostic` of ours.
+//! Imported by `parse`; imports only `diagnostic` and `shown` of ours.
 
 mod build;
 mod scalar;
@@ -13,7 +13,10 @@ use std::sync::Arc;
 
 use saphyr_parser::Parser;
 
-use crate::diagnostic::{Diagnostic, Position, Problems, Severity};
+use crate::{
+    diagnostic::{Diagnostic, Position, Problems, Severity},
+    shown::shown,
+};
 
 /// The largest file that is read; a caller that knows the size refuses before it reads.
 pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -153,20 +156,10 @@ pub(crate) fn is_digits(text: &str) -> bool {
 /// Backticks around user input, and an end to input that is too long to be read in a message.
 pub(crate) fn quote(text: &str) -> String {
     const SHOWN: usize = 80;
-    let mut shown = String::from("`");
-    for c in text.chars().take(SHOWN) {
-        // A line feed in a value must not break a diagnostic into two, nor what nobody sees turn the
-        // rest of the line round.
-        match c {
-            '\\' | '\'' | '"' => shown.push(c),
-            _ => shown.extend(c.escape_debug()),
-        }
+    match text.char_indices().nth(SHOWN) {
+        None => format!("`{}`", shown(text)),
+        Some((end, _)) => format!("`{}…`", shown(text.get(..end).unwrap_or_default())),
     }
-    if text.chars().nth(SHOWN).is_some() {
-        shown.push('…');
-    }
-    shown.push('`');
-    shown
 }
 
 #[cfg(test)]
