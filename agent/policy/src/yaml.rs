@@ -41,6 +41,8 @@ pub(crate) enum Value {
     Null,
     Bool(bool),
     Integer(i64),
+    /// A whole number as it is written, which not every reader takes for the same number.
+    LeadingZero(Arc<str>),
     /// Also whole numbers beyond 64 bits.
     Float(f64),
     String(Arc<str>),
@@ -56,8 +58,17 @@ pub(crate) struct Entry {
     pub(crate) value: Node,
 }
 
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(crate) struct Documents {
+    pub(crate) roots: Vec<Node>,
+    /// Where `yes`, `off` and their like stand without quotes, in order: strings here, and booleans
+    /// where YAML 1.1 is read.
+    pub(crate) words: Vec<Position>,
+}
+
 /// Reads every document of a file; those before a syntax error are still given.
-pub(crate) fn read(bytes: &[u8], problems: &mut Problems) -> Vec<Node> {
+pub(crate) fn read(bytes: &[u8], problems: &mut Problems) -> Documents {
     match text(bytes) {
         Ok(text) => build::documents(Parser::new_from_str(text), problems),
         Err(refusal) => {
@@ -70,7 +81,7 @@ pub(crate) fn read(bytes: &[u8], problems: &mut Problems) -> Vec<Node> {
             let mut one = Diagnostic::new(Severity::Error, problems.file(), at, code, message);
             one.hint = hint.map(str::to_owned);
             problems.push(one);
-            Vec::new()
+            Documents::default()
         }
     }
 }
@@ -139,6 +150,7 @@ impl Node {
             Value::Null => "null".to_owned(),
             Value::Bool(value) => format!("boolean {value}"),
             Value::Integer(value) => format!("integer {value}"),
+            Value::LeadingZero(text) => format!("{} with a leading zero", quote(text)),
             // As `5.0`, not as 5: what is wrong must be seen.
             Value::Float(value) => format!("number {value:?}"),
             Value::String(value) => format!("string {}", quote(value)),

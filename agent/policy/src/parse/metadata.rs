@@ -123,6 +123,7 @@ fn namespace(metadata: &mut Object<'_>, form: Form, name: Position) -> Option<St
 pub(super) fn labels(field: &Field<'_>) -> Labels {
     let mut labels = Labels::new();
     for (entry, value) in field.pairs().unwrap_or_default() {
+        value.warn_of_word(entry.at, &entry.key);
         let valid = names::LABEL_KEY.holds(&entry.key);
         if !valid {
             let message = names::LABEL_KEY.message(&entry.key);
@@ -138,6 +139,7 @@ pub(super) fn labels(field: &Field<'_>) -> Labels {
 
 pub(super) fn label_value(field: &Field<'_>) -> Option<String> {
     let value = field.string()?;
+    field.warn_of_word(field.at(), value);
     if !names::LABEL_VALUE.holds(value) {
         field.error("invalid-label", names::LABEL_VALUE.message(value));
         return None;

@@ -23,6 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Report {
     problems: RefCell<Problems>,
+    /// Sorted; [`yaml::Documents::words`](crate::yaml::Documents).
+    words: Vec<Position>,
     /// Where the names of objects stand that say no namespace.
     without_namespace: RefCell<BTreeSet<Position>>,
     /// The fields that the parsers know, by the path of their object.
@@ -40,13 +42,25 @@ pub(crate) struct Field<'n> {
     report: &'n Report,
     node: &'n Node,
     path: Path<'n>,
+    dialect: Dialect,
+}
+
+/// Whose rules a document follows where they differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// The API takes null for missing.
+    Kubernetes,
+    /// Null is a slip: what is missing mostly means everybody, and nobody writes so that by nothing
+    /// behind a colon.
+    Ours,
 }
 
 // === impl Report ===
 
 impl Report {
-    pub(crate) fn new(problems: Problems) -> Self {
+    pub(crate) fn new(problems: Problems, words: Vec<Position>) -> Self {
         Self {
+            words,
             problems: RefCell::new(problems),
             without_namespace: RefCell::default(),
             #[cfg(test)]
@@ -110,6 +124,7 @@ impl<'n> Field<'n> {
             report,
             node,
             path: Path::root(),
+            dialect: Dialect::Kubernetes,
         }
     }
 
@@ -191,6 +206,25 @@ impl<'n> Field<'n> {
         );
     }
 
+    /// For strings that an API server would get as booleans, if they stand without quotes.
+    pub(crate) fn warn_of_word(&self, at: Position, text: &str) {
+        if self.dialect == Dialect::Kubernetes && self.report.words.binary_search(&at).is_ok() {
+            let message = format!(
+                "{} is a boolean where YAML 1.1 is read, as by `kubectl`, and would be refused",
+                quote(text)
+            );
+            let hint = Some("put it in quotes".to_owned());
+            self.report.push(
+                Severity::Warning,
+                at,
+                &self.path,
+                "unquoted-word",
+                message,
+                hint,
+            );
+        }
+    }
+
     /// The object whose name stands there says no namespace.
     pub(crate) fn without_namespace(&self, name: Position) {
         self.report.without_namespace.borrow_mut().insert(name);
@@ -230,8 +264,17 @@ impl<'n> Field<'n> {
     /// What to write where the spelling of a value alone is wrong.
     fn respelled(&self, expected: &str) -> Option<String> {
         match (expected, &self.node.value) {
-            ("string", Value::Integer(_) | Value::Float(_) | Value::Bool(_)) => {
-                Some("put it in quotes".to_owned())
+            (
+                "string",
+                Value::Integer(_) | Value::LeadingZero(_) | Value::Float(_) | Value::Bool(_),
+            ) => Some("put it in quotes".to_owned()),
+            (_, Value::LeadingZero(text)) => {
+                let digits = text.trim_start_matches(['+', '-', '0']);
+                let meant = if digits.is_empty() { "0" } else { digits };
+                Some(format!(
+                    "write {}; where YAML 1.1 is read, as by `kubectl`, the zero makes it octal",
+                    quote(meant)
+                ))
             }
             ("boolean", Value::String(text)) => {
                 // With what other versions of YAML take for a boolean.
@@ -257,6 +300,15 @@ impl<'n> Field<'n> {
         Some(Object::new(self.clone(), self.entries()?))
     }
 
+    /// Whether a part of this object has been refused because it is null.
+    pub(crate) fn has_refused_null(&self) -> bool {
+        let Value::Object(entries) = &self.node.value else {
+            return false;
+        };
+        let is_null = |entry: &Entry| entry.value.value == Value::Null;
+        self.dialect == Dialect::Ours && entries.iter().any(is_null)
+    }
+
     fn entries(&self) -> Option<&'n [Entry]> {
         let Value::Object(entries) = &self.node.value else {
             self.wrong_type("object");
@@ -275,6 +327,7 @@ impl<'n> Field<'n> {
             report: self.report,
             node,
             path: path.item(index),
+            dialect: self.dialect,
         };
         Some(items.iter().enumerate().map(item).collect())
     }
@@ -287,6 +340,7 @@ impl<'n> Field<'n> {
                 report: self.report,
                 node: &entry.value,
                 path: path.key(&entry.key),
+                dialect: self.dialect,
             };
             (entry, field)
         };

@@ -42,6 +42,7 @@ fn requirement(field: &Field<'_>) -> Option<Requirement> {
 
     let key = key.and_then(|field| {
         let key = field.string()?;
+        field.warn_of_word(field.at(), key);
         if !names::LABEL_KEY.holds(key) {
             field.error("invalid-label", names::LABEL_KEY.message(key));
             return None;

@@ -18,7 +18,7 @@ const DAY: u16 = 24 * HOUR;
 
 pub(super) fn read(field: &Field<'_>) -> Option<When> {
     let mut object = field.object()?;
-    let bare = object.is_empty() || object.only_nulls();
+    let bare = object.is_empty();
     let not_before = object.get("notBefore");
     let expires = object.get("expires");
     let schedule = object.get("schedule");

@@ -11,7 +11,8 @@ use std::{
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
 
 use super::{
-    Entry, MAX_ALIAS_BYTES, MAX_ALIAS_NODES, MAX_DEPTH, MAX_NODES, Node, Value, quote, scalar,
+    Documents, Entry, MAX_ALIAS_BYTES, MAX_ALIAS_NODES, MAX_DEPTH, MAX_NODES, Node, Value, quote,
+    scalar,
 };
 use crate::diagnostic::{Diagnostic, Position, Problems, Severity};
 
@@ -60,7 +61,7 @@ struct Stop;
 
 struct Builder<'p> {
     problems: &'p mut Problems,
-    documents: Vec<Node>,
+    read: Documents,
     open: Vec<Open>,
     anchors: HashMap<usize, Built>,
     written: u64,
@@ -70,10 +71,10 @@ struct Builder<'p> {
 pub(super) fn documents(
     mut parser: Parser<'_, StrInput<'_>>,
     problems: &mut Problems,
-) -> Vec<Node> {
+) -> Documents {
     let mut builder = Builder {
         problems,
-        documents: Vec::new(),
+        read: Documents::default(),
         open: Vec::new(),
         anchors: HashMap::new(),
         written: 0,
@@ -91,7 +92,7 @@ pub(super) fn documents(
             break;
         }
     }
-    builder.documents
+    builder.read
 }
 
 fn place(marker: &Marker) -> Position {
@@ -129,6 +130,9 @@ impl Builder<'_> {
             }
             Event::Alias(id) => self.alias(id, at),
             Event::Scalar(text, style, anchor, tag) => {
+                if style == ScalarStyle::Plain && tag.is_none() && scalar::is_word(&text) {
+                    self.read.words.push(at);
+                }
                 let value = self.scalar(&text, style, tag.as_deref(), at);
                 self.count_written(at)?;
                 self.finish(
@@ -220,7 +224,7 @@ impl Builder<'_> {
             depth,
         } = built;
         let Some(parent) = self.open.last_mut() else {
-            self.documents.push(node);
+            self.read.roots.push(node);
             return;
         };
         parent.weight.add(weight);
@@ -362,7 +366,12 @@ fn key_of(node: &Node, seen: &mut BTreeMap<Arc<str>, Position>, problems: &mut P
     let name: Arc<str> = match &node.value {
         Value::String(name) => Arc::clone(name),
         Value::Integer(number) => Arc::from(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Float(_) | Value::List(_) | Value::Object(_) => {
+        Value::Null
+        | Value::Bool(_)
+        | Value::LeadingZero(_)
+        | Value::Float(_)
+        | Value::List(_)
+        | Value::Object(_) => {
             let message = format!("expected a string as key, found {}", node.describe());
             problems.error(node.at, "bad-key", message);
             return Key::Refused;

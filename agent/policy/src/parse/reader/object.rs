@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Field, Path};
+use super::{Dialect, Field, Path};
 use crate::{
     diagnostic::Severity,
     parse::nearest::nearest,
@@ -58,20 +58,41 @@ impl<'n> Object<'n> {
         self.entries.iter().any(|entry| &*entry.key == name)
     }
 
-    /// A field, unless it is missing or null: the API treats both alike.
+    /// From now on, by the rules of a dialect.
+    pub(crate) fn speak(&mut self, dialect: Dialect) {
+        self.field.dialect = dialect;
+    }
+
+    /// A field, unless it is missing or null: the API treats both alike. In a kind of ours, null is
+    /// refused.
     pub(crate) fn get(&mut self, name: &'static str) -> Option<Field<'n>> {
         self.known.push(name);
         let entry = self.entries.iter().find(|entry| &*entry.key == name)?;
-        if entry.value.value == Value::Null {
-            return None;
+        let field = self.child(entry);
+        if entry.value.value != Value::Null {
+            return Some(field);
         }
-        Some(self.child(entry))
+        if field.dialect == Dialect::Ours {
+            field.error_with_hint(
+                "empty-value",
+                format!("{} has no value", field.name()),
+                "write one, or leave the field out, which mostly means all there are",
+            );
+        }
+        None
+    }
+
+    /// A field that is written without a value.
+    pub(crate) fn null(&self, name: &str) -> Option<Field<'n>> {
+        let entry = self.entries.iter().find(|entry| &*entry.key == name)?;
+        (entry.value.value == Value::Null).then(|| self.child(entry))
     }
 
     /// A field that must be there.
     pub(crate) fn require(&mut self, name: &'static str) -> Option<Field<'n>> {
         let found = self.get(name);
-        if found.is_none() {
+        let refused = self.field.dialect == Dialect::Ours && self.null(name).is_some();
+        if found.is_none() && !refused {
             let path = self.path.field(name);
             let message = format!("missing field {}", quote(&path.to_string()));
             let at = self.field.at();
@@ -94,6 +115,23 @@ impl<'n> Object<'n> {
         self.get(name)
             .and_then(|field| field.list())
             .unwrap_or_default()
+    }
+
+    /// Reports a list that is missing or empty.
+    pub(crate) fn require_items(&self, name: &'static str, hint: &str) {
+        let path = self.path.field(name);
+        let message = format!(
+            "missing field {}: expected at least one item",
+            quote(&path.to_string())
+        );
+        self.field.report.push(
+            Severity::Error,
+            self.field.at(),
+            &path,
+            "missing-field",
+            message,
+            Some(hint.to_owned()),
+        );
     }
 
     /// Fields that may stand here and that nobody reads.
@@ -167,6 +205,7 @@ impl<'n> Object<'n> {
             report: self.field.report,
             node: &entry.value,
             path: self.path.field(&entry.key),
+            dialect: self.field.dialect,
         }
     }
 }
