@@ -102,6 +102,16 @@ fn names_that_the_kernel_could_not_open_are_refused() {
     assert_eq!(said(workload("w", &longest)), []);
 }
 
+#[test]
+fn an_end_that_nothing_can_be_called_is_refused() {
+    let end = "e".repeat(MEGABYTE);
+    let test = format!(
+        "{{apiVersion: ringfence.io/v1alpha1, kind: PolicyTest, metadata: {{name: t}}, spec: {{expect: \
+         [{{from: {end}, to: a/b, ports: [TCP/1], verdict: deny}}]}}}}"
+    );
+    assert_eq!(said(test), [("invalid-text", 1)]);
+}
+
 /// A name in a message of two workloads is cut as everywhere else.
 #[test]
 fn a_long_name_of_two_workloads_is_cut() {
