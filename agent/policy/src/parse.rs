@@ -284,15 +284,24 @@ fn read_list(
     }
 }
 
+fn succeeded(tier: &str) -> String {
+    format!(
+        "its successor is `ClusterNetworkPolicy` of `policy.networking.k8s.io/v1alpha2`, with `tier: {tier}`"
+    )
+}
+
 fn unknown_kind(field: &Field<'_>, kind: &str, version: &str) {
     let names: Vec<&str> = KINDS.iter().map(|(name, ..)| *name).collect();
     let supported: Vec<String> = KINDS
         .iter()
         .map(|(name, version, _)| format!("`{name}` ({version})"))
         .collect();
-    let hint = match nearest::nearest(kind, &names) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("supported are {} and lists of them", supported.join(", ")),
+    let near = nearest::nearest(kind, &names);
+    let hint = match (kind, near) {
+        ("AdminNetworkPolicy", _) => succeeded("Admin"),
+        ("BaselineAdminNetworkPolicy", _) => succeeded("Baseline"),
+        (_, Some(near)) => format!("did you mean `{near}`?"),
+        (_, None) => format!("supported are {} and lists of them", supported.join(", ")),
     };
     let message = format!(
         "unknown kind {} of apiVersion {}",

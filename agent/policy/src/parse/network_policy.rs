@@ -8,7 +8,7 @@ use super::{
     metadata::{self, Annotations, Form},
     names, port,
     reader::{Field, Object},
-    selector,
+    selector, tier,
 };
 use crate::model::{
     Direction, NamespaceScope, NetworkPolicy, Peer, Peers, PortMatch, PortSpec, Ports, Rule,
@@ -168,7 +168,11 @@ fn rule(field: &Field<'_>, side: &'static str, policy: &mut Policy<'_>) -> Optio
     }
     let peers = object.get(side);
     let ports = object.get("ports");
-    object.deny_unknown();
+    let direction = match side {
+        "from" => Direction::Ingress,
+        _ => Direction::Egress,
+    };
+    object.deny_unknown_with(|entry| tier::other_side(entry, direction));
     if open {
         field.warn(
             "open-to-all",

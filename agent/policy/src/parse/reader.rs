@@ -268,6 +268,15 @@ impl<'n> Field<'n> {
                 "string",
                 Value::Integer(_) | Value::LeadingZero(_) | Value::Float(_) | Value::Bool(_),
             ) => Some("put it in quotes".to_owned()),
+            ("object", Value::String(text)) => {
+                let field = match self.last() {
+                    "ipBlock" => "cidr",
+                    "cidr" => "block",
+                    _ => return None,
+                };
+                let block = quote(&format!("{{{field}: {text}}}"));
+                Some(format!("write {block}"))
+            }
             (_, Value::LeadingZero(text)) => {
                 let digits = text.trim_start_matches(['+', '-', '0']);
                 let meant = if digits.is_empty() { "0" } else { digits };

@@ -140,7 +140,11 @@ fn clock(object: &mut Object<'_>, name: &'static str) -> Option<u16> {
             last / HOUR,
             last % HOUR
         );
-        field.error("invalid-clock", message);
+        let padded = format!("0{text}");
+        match self::minutes(&padded) {
+            Some(_) => field.error_with_hint("invalid-clock", message, format!("write `{padded}`")),
+            None => field.error("invalid-clock", message),
+        }
     }
     minutes
 }

@@ -27,6 +27,17 @@ pub(crate) enum Unknown {
     Tolerate,
 }
 
+/// Fields that mean all there are where they are missing.
+const OPENING: [&str; 7] = [
+    "from",
+    "to",
+    "ports",
+    "namespaceSelector",
+    "selector",
+    "matchLabels",
+    "matchExpressions",
+];
+
 // === impl Object ===
 
 impl<'n> Object<'n> {
@@ -76,7 +87,11 @@ impl<'n> Object<'n> {
             field.error_with_hint(
                 "empty-value",
                 format!("{} has no value", field.name()),
-                "write one, or leave the field out, which mostly means all there are",
+                if OPENING.contains(&name) {
+                    "write one, or leave the field out, which means all there are"
+                } else {
+                    "write one, or leave the field out"
+                },
             );
         }
         None
@@ -148,6 +163,12 @@ impl<'n> Object<'n> {
 
     /// Reports every field that nobody asked for.
     pub(crate) fn deny_unknown(self) {
+        self.deny_unknown_with(|_| None);
+    }
+
+    /// As [`Self::deny_unknown`]; `meant` knows what to write instead where a near name would not
+    /// tell.
+    pub(crate) fn deny_unknown_with(self, meant: impl Fn(&Entry) -> Option<String>) {
         let Self {
             field,
             path: own,
@@ -168,7 +189,8 @@ impl<'n> Object<'n> {
                 format!(" in {}", field.name())
             };
             let message = format!("unknown field {}{place}", quote(&entry.key));
-            let hint = field.report.suggestion(|| nearest(&entry.key, &known));
+            let near = || field.report.suggestion(|| nearest(&entry.key, &known));
+            let hint = meant(entry).or_else(near);
             field.report.push(
                 Severity::Error,
                 entry.at,
