@@ -17,6 +17,7 @@ pub(crate) mod test;
 
 use std::{io, process::ExitCode};
 
+use agent_policy::shown::shown;
 use clap::{Parser, Subcommand};
 
 use crate::{
@@ -66,7 +67,11 @@ pub fn run() -> ExitCode {
         // Whoever reads has seen enough, as in `ringfence flows | head`.
         Err(error) if is_broken_pipe(&error) => Answer::Yes.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // What it says can be of a file, and has lines of its own.
+            for (number, line) in format!("{error:#}").lines().enumerate() {
+                let start = if number == 0 { "error: " } else { "" };
+                eprintln!("{start}{}", shown(line));
+            }
             ExitCode::from(exit::ERROR)
         }
     }

@@ -7,6 +7,8 @@ use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
+use crate::shown::shown;
+
 /// A place in a file, 1-based; the column counts characters, not bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Position {
@@ -153,9 +155,10 @@ impl Diagnostic {
             message,
             hint,
         } = self;
-        writeln!(out, "{file}:{line}:{column}: {severity}[{code}]: {message}")?;
+        let place = format_args!("{file}:{line}:{column}: {severity}[{code}]: {message}");
+        writeln!(out, "{}", shown(place))?;
         if let Some(hint) = hint {
-            writeln!(out, "  hint: {hint}")?;
+            writeln!(out, "  hint: {}", shown(hint))?;
         }
         Ok(())
     }

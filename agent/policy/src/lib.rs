@@ -32,6 +32,7 @@ pub mod policy_test;
 pub mod question;
 pub mod reference;
 pub mod schema;
+pub mod shown;
 #[cfg(any(test, feature = "strategies"))]
 pub mod strategies;
 pub mod verify;

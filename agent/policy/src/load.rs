@@ -15,6 +15,7 @@ use crate::{
     lint,
     model::{EndpointSpec, Failsafe, ObjectName, Workload, World},
     parse::{Declared, WorkloadMarks},
+    yaml::quote,
 };
 
 /// The label that every namespace carries.
@@ -92,7 +93,8 @@ struct Assembly {
     /// First places, by kind and name.
     objects: BTreeMap<(&'static str, String), (Place, &'static str)>,
     addresses: BTreeMap<IpAddr, Place>,
-    endpoints: BTreeMap<EndpointSpec, (Place, ObjectName)>,
+    /// By the node; a workload that names none is on every node.
+    endpoints: BTreeMap<EndpointSpec, BTreeMap<Option<String>, (Place, ObjectName)>>,
 }
 
 impl Assembly {
@@ -175,7 +177,7 @@ impl Assembly {
             }
         }
         if let (Some(endpoint), Some(at)) = (&workload.endpoint, marks.endpoint) {
-            self.use_endpoint(endpoint, &workload.name, (Arc::clone(file), at));
+            self.use_endpoint(endpoint, workload, (Arc::clone(file), at));
         }
         self.world
             .workloads
@@ -235,27 +237,36 @@ impl Assembly {
         }
     }
 
-    fn use_endpoint(&mut self, endpoint: &EndpointSpec, owner: &ObjectName, place: Place) {
-        match self.endpoints.entry(endpoint.clone()) {
-            Entry::Vacant(entry) => {
-                entry.insert((place, owner.clone()));
-            }
-            Entry::Occupied(entry) => {
-                let (form, name) = match endpoint {
-                    EndpointSpec::Interface(name) => ("interface", name),
-                    EndpointSpec::Netns(name) => ("network namespace", name),
-                    EndpointSpec::Cgroup(name) => ("cgroup", name),
-                    EndpointSpec::SystemdUnit(name) => ("systemd unit", name),
-                };
-                let (first, first_owner) = entry.get();
-                let message = format!(
-                    "{form} `{name}` of `{owner}` is also that of `{first_owner}` at {}",
-                    shown(first)
-                );
-                self.problems
-                    .push(error(&place, "endpoint-used-twice", message));
-            }
-        }
+    fn use_endpoint(&mut self, endpoint: &EndpointSpec, workload: &Workload, place: Place) {
+        let (owner, node) = (&workload.name, &workload.node);
+        let known = self.endpoints.entry(endpoint.clone()).or_default();
+        // Names of interfaces and units are those of a node, and the same on many.
+        let first = match node {
+            None => known.values().next(),
+            Some(_) => known.get(node).or_else(|| known.get(&None)),
+        };
+        let Some((first, first_owner)) = first else {
+            known.insert(node.clone(), (place, owner.clone()));
+            return;
+        };
+        let (form, name) = match endpoint {
+            EndpointSpec::Interface(name) => ("interface", name),
+            EndpointSpec::Netns(name) => ("network namespace", name),
+            EndpointSpec::Cgroup(name) => ("cgroup", name),
+            EndpointSpec::SystemdUnit(name) => ("systemd unit", name),
+        };
+        let message = format!(
+            "{form} {} of `{owner}` is also that of `{first_owner}` at {}",
+            quote(name),
+            shown(first)
+        );
+        let found = error(&place, "endpoint-used-twice", message);
+        let same = known.contains_key(node);
+        self.problems.push(if same {
+            found
+        } else {
+            found.with_hint("name the node of each in `spec.node`, if they are on different ones")
+        });
     }
 }
 

@@ -10,7 +10,7 @@ mod address;
 pub(crate) mod choice;
 mod cluster_network_policy;
 mod domain;
-mod endpoint;
+pub(crate) mod endpoint;
 mod form;
 mod kubernetes;
 pub(crate) mod metadata;
@@ -35,7 +35,7 @@ use std::{
     sync::Arc,
 };
 
-use self::reader::{Field, Report};
+use self::reader::{Dialect, Field, Report};
 use crate::{
     diagnostic::{Diagnostic, Position, Problems},
     model::{Labels, NetworkPolicy, Node, Protocol, Service, TierPolicy, Workload},
@@ -152,6 +152,9 @@ impl ParsedFile {
     }
 }
 
+/// The `apiVersion` of our own kinds.
+const OURS: &str = "ringfence.io/v1alpha1";
+
 type Read = fn(reader::Object<'_>) -> Option<Object>;
 
 /// Every kind that is read: its name, its `apiVersion`, its reader.
@@ -166,18 +169,14 @@ const KINDS: [(&str, &str, Read); 10] = [
         "policy.networking.k8s.io/v1alpha2",
         cluster_network_policy::read,
     ),
-    (
-        "RingfencePolicy",
-        "ringfence.io/v1alpha1",
-        ringfence_policy::read,
-    ),
+    ("RingfencePolicy", OURS, ringfence_policy::read),
     ("Namespace", "v1", kubernetes::namespace),
     ("Pod", "v1", kubernetes::pod),
     ("Node", "v1", kubernetes::node),
     ("Service", "v1", service::read),
-    ("Workload", "ringfence.io/v1alpha1", workload::read),
-    ("NameTable", "ringfence.io/v1alpha1", name_table::read),
-    ("PolicyTest", "ringfence.io/v1alpha1", policy_test::read),
+    ("Workload", OURS, workload::read),
+    ("NameTable", OURS, name_table::read),
+    ("PolicyTest", OURS, policy_test::read),
 ];
 
 /// Reads one file: several documents, each an object or a list of objects.
@@ -187,9 +186,9 @@ pub fn parse_file(name: Arc<str>, bytes: &[u8]) -> ParsedFile {
         return ParsedFile::unreadable(yaml::too_large(&name, size));
     }
     let mut problems = Problems::new(Arc::clone(&name));
-    let documents = yaml::read(bytes, &mut problems);
-    let report = Report::new(problems);
-    let objects = read_documents(&documents, &report);
+    let yaml::Documents { roots, words } = yaml::read(bytes, &mut problems);
+    let report = Report::new(problems, words);
+    let objects = read_documents(&roots, &report);
     ParsedFile {
         name,
         objects,
@@ -214,9 +213,9 @@ fn read_documents(documents: &[yaml::Node], report: &Report) -> Vec<Object> {
 #[cfg(test)]
 pub(crate) fn known_fields(text: &str) -> BTreeMap<String, BTreeSet<&'static str>> {
     let mut problems = Problems::new(Arc::from("known"));
-    let documents = yaml::read(text.as_bytes(), &mut problems);
-    let report = Report::new(problems);
-    read_documents(&documents, &report);
+    let yaml::Documents { roots, words } = yaml::read(text.as_bytes(), &mut problems);
+    let report = Report::new(problems, words);
+    read_documents(&roots, &report);
     report.known()
 }
 
@@ -259,6 +258,9 @@ fn read_object(field: &Field<'_>, implied: Option<(&str, &str)>, objects: &mut V
             .unwrap_or(field)
             .error("unsupported-version", message);
     }
+    if *expected == OURS {
+        object.speak(Dialect::Ours);
+    }
     if item == kind {
         objects.extend(read(object));
     } else {
@@ -282,15 +284,24 @@ fn read_list(
     }
 }
 
+fn succeeded(tier: &str) -> String {
+    format!(
+        "its successor is `ClusterNetworkPolicy` of `policy.networking.k8s.io/v1alpha2`, with `tier: {tier}`"
+    )
+}
+
 fn unknown_kind(field: &Field<'_>, kind: &str, version: &str) {
     let names: Vec<&str> = KINDS.iter().map(|(name, ..)| *name).collect();
     let supported: Vec<String> = KINDS
         .iter()
         .map(|(name, version, _)| format!("`{name}` ({version})"))
         .collect();
-    let hint = match nearest::nearest(kind, &names) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("supported are {} and lists of them", supported.join(", ")),
+    let near = nearest::nearest(kind, &names);
+    let hint = match (kind, near) {
+        ("AdminNetworkPolicy", _) => succeeded("Admin"),
+        ("BaselineAdminNetworkPolicy", _) => succeeded("Baseline"),
+        (_, Some(near)) => format!("did you mean `{near}`?"),
+        (_, None) => format!("supported are {} and lists of them", supported.join(", ")),
     };
     let message = format!(
         "unknown kind {} of apiVersion {}",

@@ -4,7 +4,7 @@
 //! YAML 1.2 contains it. The tree keeps places and the order of keys, which is why no serde data
 //! format stands here (`docs/adr/0002-yaml.md` of the agent).
 //!
-//! Imported by `parse`; imports only `diagnostic` of ours.
+//! Imported by `parse`; imports only `diagnostic` and `shown` of ours.
 
 mod build;
 mod scalar;
@@ -13,7 +13,10 @@ use std::sync::Arc;
 
 use saphyr_parser::Parser;
 
-use crate::diagnostic::{Diagnostic, Position, Problems, Severity};
+use crate::{
+    diagnostic::{Diagnostic, Position, Problems, Severity},
+    shown::shown,
+};
 
 /// The largest file that is read; a caller that knows the size refuses before it reads.
 pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -21,6 +24,8 @@ pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 pub const MAX_NODES: u64 = 8_000_000;
 /// Nodes that aliases may add to those written out.
 pub const MAX_ALIAS_NODES: u64 = 1_000_000;
+/// Bytes of text that aliases may add: an alias of a megabyte is one node.
+pub const MAX_ALIAS_BYTES: u64 = MAX_FILE_BYTES;
 /// Objects and lists inside one another, aliases expanded.
 pub const MAX_DEPTH: u32 = 64;
 
@@ -36,6 +41,8 @@ pub(crate) enum Value {
     Null,
     Bool(bool),
     Integer(i64),
+    /// A whole number as it is written, which not every reader takes for the same number.
+    LeadingZero(Arc<str>),
     /// Also whole numbers beyond 64 bits.
     Float(f64),
     String(Arc<str>),
@@ -51,8 +58,17 @@ pub(crate) struct Entry {
     pub(crate) value: Node,
 }
 
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(crate) struct Documents {
+    pub(crate) roots: Vec<Node>,
+    /// Where `yes`, `off` and their like stand without quotes, in order: strings here, and booleans
+    /// where YAML 1.1 is read.
+    pub(crate) words: Vec<Position>,
+}
+
 /// Reads every document of a file; those before a syntax error are still given.
-pub(crate) fn read(bytes: &[u8], problems: &mut Problems) -> Vec<Node> {
+pub(crate) fn read(bytes: &[u8], problems: &mut Problems) -> Documents {
     match text(bytes) {
         Ok(text) => build::documents(Parser::new_from_str(text), problems),
         Err(refusal) => {
@@ -65,7 +81,7 @@ pub(crate) fn read(bytes: &[u8], problems: &mut Problems) -> Vec<Node> {
             let mut one = Diagnostic::new(Severity::Error, problems.file(), at, code, message);
             one.hint = hint.map(str::to_owned);
             problems.push(one);
-            Vec::new()
+            Documents::default()
         }
     }
 }
@@ -134,6 +150,7 @@ impl Node {
             Value::Null => "null".to_owned(),
             Value::Bool(value) => format!("boolean {value}"),
             Value::Integer(value) => format!("integer {value}"),
+            Value::LeadingZero(text) => format!("{} with a leading zero", quote(text)),
             // As `5.0`, not as 5: what is wrong must be seen.
             Value::Float(value) => format!("number {value:?}"),
             Value::String(value) => format!("string {}", quote(value)),
@@ -151,20 +168,10 @@ pub(crate) fn is_digits(text: &str) -> bool {
 /// Backticks around user input, and an end to input that is too long to be read in a message.
 pub(crate) fn quote(text: &str) -> String {
     const SHOWN: usize = 80;
-    let mut shown = String::from("`");
-    for c in text.chars().take(SHOWN) {
-        // A line feed in a value must not break a diagnostic into two, nor what nobody sees turn the
-        // rest of the line round.
-        match c {
-            '\\' | '\'' | '"' => shown.push(c),
-            _ => shown.extend(c.escape_debug()),
-        }
+    match text.char_indices().nth(SHOWN) {
+        None => format!("`{}`", shown(text)),
+        Some((end, _)) => format!("`{}…`", shown(text.get(..end).unwrap_or_default())),
     }
-    if text.chars().nth(SHOWN).is_some() {
-        shown.push('…');
-    }
-    shown.push('`');
-    shown
 }
 
 #[cfg(test)]

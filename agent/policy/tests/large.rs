@@ -101,7 +101,7 @@ fn good() -> Vec<String> {
             "]}]}}",
         ),
         around(
-            "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {externalIPs: [",
+            "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ports: [{port: 80}], externalIPs: [",
             address,
             "]}}",
         ),

@@ -169,7 +169,14 @@ fn slips(document: &Value) -> Vec<(String, Value)> {
     let mut pointers = Vec::new();
     pointers_below(document, "/spec", &mut pointers);
     for pointer in pointers {
-        for other in [json!({}), json!([]), json!(7), json!(true), json!("?")] {
+        for other in [
+            json!({}),
+            json!([]),
+            json!(7),
+            json!(true),
+            json!("?"),
+            json!(null),
+        ] {
             let mut slip = document.clone();
             let place = slip.pointer_mut(&pointer).unwrap();
             if mem::discriminant(place) == mem::discriminant(&other) && !place.is_object() {

@@ -51,7 +51,11 @@ fn time(text: &str) -> Time {
 /// Asks tables of Monday, ten o'clock.
 fn answer(otherwise: &str, at: &str) -> Answer {
     let world = world(otherwise);
-    Everywhere::new(&world, time("2026-11-23T10:00:00Z")).answer(&Question {
+    Everywhere::new(&world, time("2026-11-23T10:00:00Z")).answer(&asked(time(at)))
+}
+
+fn asked(at: Time) -> Question {
+    Question {
         subject: ObjectName::new("shop", "db").into(),
         direction: Direction::Ingress,
         peer: [192, 0, 2, 1].into(),
@@ -60,8 +64,8 @@ fn answer(otherwise: &str, at: &str) -> Answer {
         port: 80,
         origin: Origin::Forwarded,
         view: View::Live,
-        at: time(at),
-    })
+        at,
+    }
 }
 
 #[test]
@@ -100,4 +104,65 @@ fn what_a_schedule_may_deny_is_closed_where_it_is_not_known() {
         answer(nightly, "2026-11-23T17:30:00Z").why,
         Why::NotIsolated
     );
+}
+
+/// Tables of any year tell the moments around their own apart.
+#[test]
+fn a_permission_ends_on_time_in_every_year() {
+    for (expires, compiled, at, allows) in [
+        (
+            "1965-01-01",
+            "1964-12-31T23:00:00",
+            "1964-12-31T23:59:59",
+            true,
+        ),
+        (
+            "1965-01-01",
+            "1964-12-31T23:00:00",
+            "1965-01-01T00:00:00",
+            false,
+        ),
+        (
+            "1965-01-01",
+            "1965-01-01T00:00:00",
+            "1965-01-01T00:00:00",
+            false,
+        ),
+        (
+            "2600-01-01",
+            "2599-12-31T23:00:00",
+            "2600-01-01T00:00:00",
+            false,
+        ),
+        (
+            "9000-01-01",
+            "8999-12-31T23:00:00",
+            "8999-12-31T23:59:59",
+            true,
+        ),
+        (
+            "9000-01-01",
+            "8999-12-31T23:00:00",
+            "9000-01-01T00:00:00",
+            false,
+        ),
+        (
+            "9999-12-31",
+            "1950-01-01T00:00:00",
+            "1950-01-01T00:00:00",
+            true,
+        ),
+        (
+            "9999-12-31",
+            "9000-01-01T00:00:00",
+            "9000-01-01T00:00:00",
+            true,
+        ),
+    ] {
+        let rule = format!("  - {{action: Allow, when: {{expires: {expires}T00:00:00Z}}}}");
+        let world = world(&rule);
+        let tables = Everywhere::new(&world, time(&format!("{compiled}Z")));
+        let found = tables.answer(&asked(time(&format!("{at}Z"))));
+        assert_eq!(found.allows(), allows, "until {expires}, at {at}");
+    }
 }

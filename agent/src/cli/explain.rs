@@ -35,7 +35,7 @@ pub(crate) struct ExplainArgs {
     /// Destination: NAMESPACE/NAME, node/NAME, service/NAMESPACE/NAME or an address
     #[arg(long, value_name = "END")]
     to: String,
-    /// Destination port: TCP/8080, UDP/53, SCTP/1, ICMP, ICMPv6/TYPE/CODE or a protocol number
+    /// Destination port: TCP/8080, UDP/53, SCTP/1, ICMP, ICMPv6/TYPE/CODE or protocol/NUMBER
     #[arg(long, value_name = "PORT")]
     port: Port,
     #[arg(short, long, value_name = "FORMAT", default_value_t, value_enum)]

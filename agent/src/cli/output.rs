@@ -5,6 +5,7 @@ use std::{
     io::{self, BufWriter, ErrorKind, IsTerminal, Write},
 };
 
+use agent_policy::shown::shown;
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -80,10 +81,10 @@ impl<const N: usize> Columns<N> {
         Self { widths }
     }
 
-    /// Makes room for a row.
+    /// Makes room for a row, whose cells are escaped.
     pub(crate) fn fit<T: AsRef<str>>(&mut self, row: &[T; N]) {
         for (width, cell) in self.widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.as_ref().chars().count());
+            *width = (*width).max(shown(cell.as_ref()).to_string().chars().count());
         }
     }
 
@@ -98,7 +99,7 @@ impl<const N: usize> Columns<N> {
         self.fit(row);
         let mut line = String::new();
         for (number, (cell, width)) in row.iter().zip(self.widths).enumerate() {
-            let cell = cell.as_ref();
+            let cell = &*shown(cell.as_ref()).to_string();
             match colour {
                 Some((painted, colour)) if painted == number => {
                     line.push_str(&paint.paint(colour, cell));

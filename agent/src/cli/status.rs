@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
 };
 
+use agent_policy::shown::shown;
 use clap::Args;
 
 use super::output::{self, Colour, Columns, Format, Paint};
@@ -80,7 +81,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
     writeln!(out, "\nEVENTS   seen {}, lost {}", events.seen, events.lost)?;
     writeln!(out, "RECORDS  {}", counts(&records.stream))?;
     for (target, sink) in &records.sinks {
-        writeln!(out, "  to {target}: {}", counts(sink))?;
+        writeln!(out, "  to {}: {}", shown(target), counts(sink))?;
     }
     if *unremembered > 0 {
         writeln!(
@@ -113,7 +114,7 @@ fn render_load(load: &Load, paint: Paint, out: &mut impl Write) -> io::Result<()
     }
     for error in errors {
         for line in error.lines() {
-            writeln!(out, "  {line}")?;
+            writeln!(out, "  {}", shown(line))?;
         }
     }
     Ok(())

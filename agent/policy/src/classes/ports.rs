@@ -357,7 +357,7 @@ impl fmt::Display for PortRange {
                     }
                 }
             }
-            (None, None, _) => write!(f, "{protocol}"),
+            (None, None, _) => write!(f, "protocol/{protocol}"),
         }
     }
 }
@@ -430,7 +430,7 @@ mod tests {
             "ICMP/*",
             "ICMPv6/*",
             "ICMP/3/1",
-            "47",
+            "protocol/47",
         ] {
             assert_eq!(PortRange::parse(text).unwrap().to_string(), text);
         }

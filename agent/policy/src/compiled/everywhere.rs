@@ -15,14 +15,18 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Everywhere<'w> {
     world: &'w World,
+    /// When every node is taken to have started.
+    boot: Time,
     nodes: BTreeMap<Option<&'w str>, Compiled>,
 }
 
-/// As if every node had been started in 1970: any moment of today can be told from it.
-const BOOT: Time = Time::from_unix(0);
+/// Before the moment of compiling, in seconds. The clock of the tables begins at the start of a node
+/// and reaches some 580 years: from here it tells apart the moments around any that is asked about,
+/// be it of long ago or of the year 9000.
+const UP: i64 = 24 * 60 * 60;
 
 impl<'w> Everywhere<'w> {
-    /// Compiled at a moment; right until an answer has changed by itself twice.
+    /// Compiled at a moment; right from then on until an answer has changed by itself twice.
     pub fn new(world: &'w World, now: Time) -> Self {
         let mut scopes: BTreeMap<Option<&str>, Scope> = BTreeMap::new();
         for workload in world.workloads.values() {
@@ -33,7 +37,8 @@ impl<'w> Everywhere<'w> {
             let scope = scopes.entry(Some(name)).or_default();
             scope.subjects.insert(SubjectName::Node(name.clone()));
         }
-        let clock = Clock { now, boot: BOOT };
+        let boot = Time::from_unix(now.unix().saturating_sub(UP));
+        let clock = Clock { now, boot };
         let nodes = scopes
             .into_iter()
             .map(|(node, mut scope)| {
@@ -43,7 +48,7 @@ impl<'w> Everywhere<'w> {
                 (node, compile(world, &scope, &BTreeMap::new(), clock))
             })
             .collect();
-        Self { world, nodes }
+        Self { world, boot, nodes }
     }
 
     /// The tables of every node, in a fixed order.
@@ -69,7 +74,7 @@ impl Evaluator for Everywhere<'_> {
         };
         let clock = Clock {
             now: question.at,
-            boot: BOOT,
+            boot: self.boot,
         };
         answer(compiled, clock, question).unwrap_or_else(unknown)
     }

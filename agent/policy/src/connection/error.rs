@@ -9,9 +9,14 @@ use thiserror::Error;
 pub enum ConnectionError {
     #[error(
         "no port: `{seen}`; expected `TCP/8080`, `UDP/53`, `SCTP/1`, `ICMP`, `ICMP/TYPE/CODE`, \
-         `ICMPv6`, or the number of another protocol"
+         `ICMPv6`, or `protocol/NUMBER`"
     )]
     Port { seen: String },
+    #[error(
+        "`{seen}` alone is no port: write `TCP/{seen}` or `UDP/{seen}`; another protocol by its number is \
+         `protocol/NUMBER`"
+    )]
+    BareNumber { seen: String },
     #[error(
         "no end of a connection: `{seen}`; expected `NAMESPACE/NAME`, `node/NAME`, \
          `service/NAMESPACE/NAME` or an address"

@@ -5,9 +5,10 @@ use std::{fmt, str::FromStr};
 use serde::{Serialize, Serializer};
 
 use super::ConnectionError;
-use crate::model::Protocol;
+use crate::{model::Protocol, yaml::is_digits};
 
-/// `TCP/8080`, `UDP/53`, `SCTP/1`, `ICMP`, `ICMPv6/128`, `ICMP/3/4`, or a protocol's number.
+/// `TCP/8080`, `UDP/53`, `SCTP/1`, `ICMP`, `ICMPv6/128`, `ICMP/3/4`, or another
+/// protocol by its number: `protocol/47`.
 ///
 /// ICMP without a type is an echo request. Serialised as written here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,9 +56,13 @@ impl FromStr for Port {
     type Err = ConnectionError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).ok_or_else(|| ConnectionError::Port {
-            seen: text.to_owned(),
-        })
+        let seen = || text.to_owned();
+        match parse(text) {
+            Some(port) => Ok(port),
+            // It would be a protocol's, and is mostly meant as a port.
+            None if is_digits(text) => Err(ConnectionError::BareNumber { seen: seen() }),
+            None => Err(ConnectionError::Port { seen: seen() }),
+        }
     }
 }
 
@@ -82,8 +87,8 @@ fn parse(text: &str) -> Option<Port> {
             protocol: ICMP_V6,
             number: type_and_code(rest, ECHO_V6)?,
         }),
-        number if rest.is_none() => {
-            let protocol = u8::try_from(decimal(number)?).ok()?;
+        "PROTOCOL" => {
+            let protocol = u8::try_from(decimal(rest?)?).ok()?;
             let has_parts = [ICMP, ICMP_V6]
                 .into_iter()
                 .chain([Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(Protocol::number))
@@ -134,7 +139,7 @@ impl fmt::Display for Port {
             (ICMP_V6, ECHO_V6) if code == 0 => f.write_str("ICMPv6"),
             (ICMP, _) => write!(f, "ICMP/{kind}/{code}"),
             (ICMP_V6, _) => write!(f, "ICMPv6/{kind}/{code}"),
-            _ => write!(f, "{protocol}"),
+            _ => write!(f, "protocol/{protocol}"),
         }
     }
 }
@@ -159,7 +164,7 @@ mod tests {
             "ICMP/3/4",
             "ICMPv6",
             "ICMPv6/1/0",
-            "47",
+            "protocol/47",
         ] {
             assert_eq!(text.parse::<Port>().unwrap().to_string(), text);
         }
@@ -181,12 +186,24 @@ mod tests {
             "TCP/+80",
             "80/TCP",
             "ICMP/300",
-            "6",
+            "protocol/6",
+            "protocol/256",
+            "protocol",
+            "47/protocol",
             "x",
         ] {
             let error = text.parse::<Port>().unwrap_err().to_string();
             assert!(error.contains(&format!("`{text}`")), "{error}");
             assert!(error.contains("TCP/8080"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_number_alone_is_asked_back() {
+        for text in ["80", "47", "6", "443", "65536"] {
+            let error = text.parse::<Port>().unwrap_err().to_string();
+            assert!(error.contains(&format!("`TCP/{text}`")), "{error}");
+            assert!(error.contains("`protocol/NUMBER`"), "{error}");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{Change, Diff, Family, Group, Presence, Row, Turn};
+use crate::shown::shown;
 
 impl Diff {
     /// Writes plain text, two or three lines a row.
@@ -62,7 +63,7 @@ fn render(out: &mut impl Write, row: &Row) -> io::Result<()> {
         new,
     } in turns
     {
-        let (was, is) = (old.phrase(), new.phrase());
+        let (was, is) = (shown(old.phrase()), shown(new.phrase()));
         writeln!(
             out,
             "    {direction}: was {}, {was}\n{:14}now {}, {is}",

@@ -14,6 +14,7 @@ use crate::{
     connection::{BackendOutcome, Outcome, Side, Verdict},
     model::{Denied, Mode, PolicyKind, Terms},
     question::{Action, View},
+    shown::shown,
 };
 
 impl Explanation {
@@ -43,7 +44,7 @@ impl Explanation {
             let alike = pairs.saturating_sub(others.len());
             write!(out, ", for {alike} of {pairs} pairs of addresses")?;
         }
-        write!(out, ": {from} to {to} {port}")?;
+        write!(out, ": {} to {} {port}", shown(from), shown(to))?;
         match view {
             View::Live => writeln!(out)?,
             View::Audit => writeln!(out, ", with the policies in audit")?,
@@ -73,7 +74,7 @@ fn side(
     writeln!(
         out,
         "\n{direction} of {}: {}",
-        party.name,
+        shown(&party.name),
         Decision(decision)
     )?;
     if let Some(terms) = &decision.terms {
@@ -99,7 +100,7 @@ fn said(out: &mut impl Write, terms: &Terms) -> io::Result<()> {
         ("owner", owner),
     ] {
         if let Some(text) = text {
-            writeln!(out, "  {what}: {text}")?;
+            writeln!(out, "  {what}: {}", shown(text))?;
         }
     }
     Ok(())
@@ -119,13 +120,14 @@ fn considered(out: &mut impl Write, considered: &ConsideredPolicy) -> io::Result
     } = considered;
     match kind {
         PolicyKind::NetworkPolicy => write!(out, "  {policy}")?,
-        PolicyKind::Failsafe => write!(out, "  failsafe {policy}")?,
+        // Its name is what a settings file says.
+        PolicyKind::Failsafe => write!(out, "  failsafe {}", shown(policy))?,
         _ => write!(out, "  {kind} {policy} ({tier}")?,
     }
     if let Some(priority) = priority {
         write!(out, " {priority})")?;
     }
-    write!(out, " at {file}:{line}")?;
+    write!(out, " at {}:{line}", shown(file))?;
     match terms.as_ref().map(|terms| terms.mode) {
         None | Some(Mode::Enforce) => {}
         Some(Mode::Audit) => write!(out, ", in audit")?,
@@ -147,13 +149,13 @@ fn considered(out: &mut impl Write, considered: &ConsideredPolicy) -> io::Result
             (_, RuleEffect::Deny) => " Deny",
             (_, RuleEffect::Pass) => " Pass",
         };
-        let name = rule.name.as_ref().map(|name| format!(" `{name}`"));
+        let name = rule.name.as_ref().map(|name| format!(" `{}`", shown(name)));
         writeln!(
             out,
             "    {}{}{effect} at {}:{}: {phrase}",
             rule.rule,
             name.unwrap_or_default(),
-            rule.file,
+            shown(&rule.file),
             rule.line
         )?;
     }
@@ -254,7 +256,7 @@ fn turned_round(out: &mut impl Write, change: &Counterfactual, pairs: usize) -> 
         _ => writeln!(out, "\nto {verdict} it:")?,
     }
     for step in changes {
-        writeln!(out, "  {}", step.text)?;
+        writeln!(out, "  {}", shown(&step.text))?;
     }
     match searched {
         Searched::All => Ok(()),
@@ -278,7 +280,7 @@ impl fmt::Display for Decision<'_> {
         if side.action == Action::from(Denied::Reject) {
             f.write_str(" (reject)")?;
         }
-        write!(f, ", {}", side.phrase())
+        write!(f, ", {}", shown(side.phrase()))
     }
 }
 

@@ -75,13 +75,19 @@ fn report(
     findings: &mut Findings<'_>,
 ) {
     let message = format!(
-        "policy `{}` has priority {} as `{}` has, and some of the same subjects",
-        policy.id, policy.priority, first.id
+        "{} `{}` has priority {} as {} `{}` has, and some of the same subjects",
+        policy.id.kind, policy.id, policy.priority, first.id.kind, first.id
     );
     let found = findings.about(Policy::Tier(policy), severity, "equal-priority", message);
+    // Of one name there are at most two, one of each kind (§6.1).
+    let why = if policy.id.name == first.id.name {
+        "as a ClusterNetworkPolicy does before a RingfencePolicy of its name"
+    } else {
+        "because of its name"
+    };
     let hint = format!(
-        "`{}` decides first, because of its name; give them different priorities",
-        first.id
+        "{} `{}` decides first, {why}; give them different priorities",
+        first.id.kind, first.id
     );
     findings.push(found.at_path("spec.priority").with_hint(hint));
 }

@@ -1,5 +1,7 @@
 //! When a rule exists.
 
+mod rfc3339;
+
 use std::{collections::BTreeSet, fmt};
 
 use jiff::{Timestamp, tz::TimeZone};
@@ -12,9 +14,9 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Time(i64);
 
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no time: expected RFC 3339, as in `2026-12-31T18:00:00Z`: {0}")]
-pub struct TimeError(String);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no time: expected RFC 3339, as in `2026-12-31T18:00:00Z` or `2026-12-31T18:00:00+01:00`")]
+pub struct TimeError;
 
 /// All parts must hold; without any, always.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -68,15 +70,19 @@ impl Time {
         self.0
     }
 
-    /// Reads RFC 3339. A fraction of a second is cut off.
+    /// Reads RFC 3339, and nothing else of the many forms of ISO 8601. A fraction of a second is cut
+    /// off, a leap second is the one before it. The last day of the year 9999, by which people mean
+    /// never, is the last moment that can be shown.
     ///
     /// # Errors
     ///
     /// If the text is nothing of the kind, or names no offset from UTC.
     pub fn parse(text: &str) -> Result<Self, TimeError> {
-        text.parse::<Timestamp>()
-            .map(|time| Self(time.as_second()))
-            .map_err(|error| TimeError(error.to_string()))
+        let seconds = rfc3339::seconds(text).ok_or(TimeError)?;
+        Ok(Self(seconds.clamp(
+            Timestamp::MIN.as_second(),
+            Timestamp::MAX.as_second(),
+        )))
     }
 }
 
@@ -161,6 +167,13 @@ mod tests {
         for text in ["", "tomorrow", "2026-12-31", "2026-12-31T18:00:00"] {
             Time::parse(text).unwrap_err();
         }
+    }
+
+    #[test]
+    fn never_is_later_than_all_else_and_can_be_shown() {
+        let never = Time::parse("9999-12-31T23:59:59Z").unwrap();
+        assert!(never > Time::parse("9999-12-30T21:59:59Z").unwrap());
+        assert_eq!(Time::parse(&never.to_string()).unwrap(), never);
     }
 
     #[test]

@@ -118,9 +118,38 @@ impl<T: Copy> Choice<T> {
                 quote(seen),
                 alternatives(&words, "or")
             );
-            field.error_with_suggestion(self.code, message, || nearest(seen, &words));
+            field.error_with_suggestion(self.code, message, || meant(seen, &words));
         }
         found.map(|(_, value)| *value)
+    }
+}
+
+/// Words for the same in other places.
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("accept", "Allow"),
+    ("allow", "Accept"),
+    ("drop", "Deny"),
+    ("block", "Deny"),
+];
+
+/// What somebody probably means: the word of another kind, the only word that begins so, or a near
+/// one.
+fn meant<'w>(seen: &str, words: &[&'w str]) -> Option<&'w str> {
+    let lower = seen.to_ascii_lowercase();
+    let same = |word: &&&str| {
+        ELSEWHERE
+            .iter()
+            .any(|(there, here)| lower == *there && *here == **word)
+    };
+    if let Some(word) = words.iter().find(same) {
+        return Some(word);
+    }
+    let mut begun = words
+        .iter()
+        .filter(|word| lower.len() >= 2 && word.to_ascii_lowercase().starts_with(&lower));
+    match (begun.next(), begun.next()) {
+        (Some(word), None) => Some(word),
+        _ => nearest(seen, words),
     }
 }
 

@@ -146,7 +146,7 @@ fn rule(field: &Field<'_>, direction: Direction, uses: &mut Vec<PortUse>) -> Opt
     let action = object.require("action");
     let peers = object.require(tier::side(direction));
     let protocols = object.get("protocols");
-    object.deny_unknown();
+    object.deny_unknown_with(|entry| tier::other_side(entry, direction));
 
     let action = action.and_then(|field| CLUSTER_ACTIONS.read(&field));
     let peers = peers.and_then(|field| peers::read(&field, direction, action));

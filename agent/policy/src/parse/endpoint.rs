@@ -11,17 +11,22 @@ pub(super) struct HostName {
     holds: fn(&str) -> bool,
 }
 
+/// `PATH_MAX` and `NAME_MAX` of Linux, in bytes.
+pub(crate) const MAX_PATH: usize = 4096;
+pub(crate) const MAX_PART: usize = 255;
+
 type Make = fn(String) -> EndpointSpec;
 
 pub(super) const CGROUP: HostName = HostName {
     what: "cgroup",
-    expected: "a path below the cgroup2 root, without a leading or final `/` and without `.` and `..`",
+    expected: "a path below the cgroup2 root, of at most 4096 bytes and 255 a part, without a leading \
+               or final `/` and without `.` and `..`",
     holds: is_cgroup,
 };
 
 pub(super) const UNIT: HostName = HostName {
     what: "systemdUnit",
-    expected: "the full name of a unit, as in `nginx.service`",
+    expected: "the full name of a unit of at most 255 bytes, as in `nginx.service`",
     holds: is_unit,
 };
 
@@ -33,8 +38,10 @@ const INTERFACE: HostName = HostName {
 
 const NETNS: HostName = HostName {
     what: "netns",
-    expected: "an absolute path without `..`",
-    holds: |path| path.starts_with('/') && path.split('/').all(|part| part != ".."),
+    expected: "an absolute path of at most 4096 bytes and 255 a part, without `..`",
+    holds: |path| {
+        path.starts_with('/') && is_path(path) && path.split('/').all(|part| part != "..")
+    },
 };
 
 const FORMS: [(&str, (HostName, Make)); 4] = [
@@ -81,7 +88,12 @@ fn is_interface(name: &str) -> bool {
 
 /// In one spelling, because it is compared with what the host says.
 fn is_cgroup(path: &str) -> bool {
-    path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+    is_path(path) && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// What the kernel can open. The names here are kept, compared and shown, so none is longer.
+fn is_path(path: &str) -> bool {
+    path.len() <= MAX_PATH && path.split('/').all(|part| part.len() <= MAX_PART)
 }
 
 fn is_unit(name: &str) -> bool {
@@ -89,5 +101,5 @@ fn is_unit(name: &str) -> bool {
     let kind = KINDS
         .iter()
         .any(|kind| name.strip_suffix(kind).is_some_and(|stem| !stem.is_empty()));
-    kind && name.len() <= 255 && !name.contains('/') && !name.contains(char::is_whitespace)
+    kind && name.len() <= MAX_PART && !name.contains('/') && !name.contains(char::is_whitespace)
 }

@@ -40,6 +40,9 @@ pub(super) fn only<F, T>(
     if let (Some(one), None) = (read.next(), read.next()) {
         return one;
     }
+    if found == 0 && place.has_refused_null() {
+        return None;
+    }
     let names: Vec<_> = forms.iter().map(|(name, _)| *name).collect();
     let message = format!(
         "{}: expected exactly one of {}, found {found}",

@@ -123,11 +123,14 @@ fn namespace(metadata: &mut Object<'_>, form: Form, name: Position) -> Option<St
 pub(super) fn labels(field: &Field<'_>) -> Labels {
     let mut labels = Labels::new();
     for (entry, value) in field.pairs().unwrap_or_default() {
-        if !names::LABEL_KEY.holds(&entry.key) {
+        value.warn_of_word(entry.at, &entry.key);
+        let valid = names::LABEL_KEY.holds(&entry.key);
+        if !valid {
             let message = names::LABEL_KEY.message(&entry.key);
             field.error_at_key(entry, "invalid-label", message);
         }
-        if let Some(value) = label_value(&value) {
+        // A key that is not valid can be of any length, and is not kept.
+        if let (Some(value), true) = (label_value(&value), valid) {
             labels.insert(entry.key.to_string(), value);
         }
     }
@@ -136,6 +139,7 @@ pub(super) fn labels(field: &Field<'_>) -> Labels {
 
 pub(super) fn label_value(field: &Field<'_>) -> Option<String> {
     let value = field.string()?;
+    field.warn_of_word(field.at(), value);
     if !names::LABEL_VALUE.holds(value) {
         field.error("invalid-label", names::LABEL_VALUE.message(value));
         return None;

@@ -40,8 +40,9 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
 fn read_table(field: &Field<'_>) -> Option<Table> {
     let mut table = Table::new();
     for (entry, value) in field.pairs()? {
+        let name = domain::read(&value, &entry.key);
         let addresses = addresses(&value);
-        let Some(name) = domain::read(&value, &entry.key) else {
+        let Some(name) = name else {
             continue;
         };
         // Keys are unique as they are written; names are in whatever case.

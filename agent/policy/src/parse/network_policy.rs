@@ -4,10 +4,11 @@
 use super::{
     DEFAULT_NAMESPACE, Declared, Object as Parsed, PortUse, address,
     choice::Choice,
+    form,
     metadata::{self, Annotations, Form},
     names, port,
     reader::{Field, Object},
-    selector,
+    selector, tier,
 };
 use crate::model::{
     Direction, NamespaceScope, NetworkPolicy, Peer, Peers, PortMatch, PortSpec, Ports, Rule,
@@ -119,7 +120,7 @@ fn read_spec(mut spec: Object<'_>, policy: &mut Policy<'_>) -> Option<Spec> {
 
 /// The directions named (ingress, egress), or `None` where the defaults apply.
 fn types(spec: &mut Object<'_>) -> Option<(bool, bool)> {
-    let items = spec.items("policyTypes");
+    let items = form::at_most(&spec.get("policyTypes")?, 2).unwrap_or_default();
     if items.is_empty() {
         return None;
     }
@@ -127,8 +128,20 @@ fn types(spec: &mut Object<'_>) -> Option<(bool, bool)> {
     let mut broken = false;
     for item in items {
         match TYPES.read(&item) {
-            Some(Direction::Ingress) => named.0 = true,
-            Some(Direction::Egress) => named.1 = true,
+            Some(direction) => {
+                let named = match direction {
+                    Direction::Ingress => &mut named.0,
+                    Direction::Egress => &mut named.1,
+                };
+                if std::mem::replace(named, true) {
+                    let message = format!("{} is listed twice", item.name());
+                    item.warn(
+                        "duplicate-policy-type",
+                        message,
+                        "write each direction once; was the other one meant?",
+                    );
+                }
+            }
             None => broken = true,
         }
     }
@@ -148,9 +161,18 @@ fn rules(field: &Field<'_>, peers: &'static str, policy: &mut Policy<'_>) -> Vec
 fn rule(field: &Field<'_>, side: &'static str, policy: &mut Policy<'_>) -> Option<Rule> {
     let mut object = field.object()?;
     let open = object.is_empty() && side == "from";
+    for (name, what) in [(side, "peer"), ("ports", "port")] {
+        if let Some(field) = object.null(name) {
+            warn_empty(&field, what);
+        }
+    }
     let peers = object.get(side);
     let ports = object.get("ports");
-    object.deny_unknown();
+    let direction = match side {
+        "from" => Direction::Ingress,
+        _ => Direction::Egress,
+    };
+    object.deny_unknown_with(|entry| tier::other_side(entry, direction));
     if open {
         field.warn(
             "open-to-all",
@@ -201,7 +223,7 @@ fn read_ports(field: &Field<'_>, policy: &mut Policy<'_>) -> Option<Ports> {
             let (name, protocol) = (name.clone(), *protocol);
             policy.uses.push(PortUse {
                 at: item.at(),
-                path: item.path().to_owned(),
+                path: item.path(),
                 name,
                 protocol: Some(protocol),
             });

@@ -19,11 +19,14 @@ use crate::{
     policy_test::{Expectation, PolicyTest},
     question::View,
     verify::{Assertion, Ends, EndsPart, Reach},
-    yaml::{Value, quote},
+    yaml::{Value, is_digits, quote},
 };
 
 /// Of the name of an assertion, in characters.
 pub(crate) const MAX_NAME: usize = 200;
+
+/// Of an end, in characters: the longest, a Service, has 63 and 253 beside its prefix.
+pub(crate) const MAX_END: usize = 350;
 
 pub(crate) const VIEWS: Choice<View> = Choice::new(
     "view",
@@ -163,6 +166,15 @@ fn expectation(field: &Field<'_>) -> Option<Expectation> {
 /// Whether it is there is for whoever has the world.
 fn end(field: &Field<'_>) -> Option<String> {
     let text = field.string()?;
+    let length = text.chars().count();
+    if length > MAX_END {
+        let message = format!(
+            "{}: expected at most {MAX_END} characters, found {length}",
+            field.name()
+        );
+        field.error("invalid-text", message);
+        return None;
+    }
     if text.parse::<IpAddr>().is_ok() {
         address::address(field)?;
     }
@@ -236,7 +248,8 @@ fn port_text<'n>(field: &Field<'n>) -> Option<&'n str> {
             field.name(),
             field.node().describe()
         );
-        field.error_with_hint("wrong-type", message, format!("write `TCP/{number}`"));
+        let hint = format!("write `TCP/{number}`; a protocol by its number is `protocol/NUMBER`");
+        field.error_with_hint("wrong-type", message, hint);
         return None;
     }
     field.string()
@@ -253,11 +266,15 @@ fn port_range(field: &Field<'_>) -> Option<PortRange> {
     let range = PortRange::parse(text);
     if range.is_none() {
         let message = format!(
-            "no ports: {}; expected `TCP/443`, `TCP/8000-8080`, `UDP`, `ICMP/*`, or what `explain` \
-             takes as a port",
+            "no ports: {}; expected `TCP/443`, `TCP/8000-8080`, `UDP`, `ICMP/*`, `protocol/47`, or what \
+             else `explain` takes as a port",
             quote(text)
         );
-        field.error("invalid-port", message);
+        if is_digits(text) {
+            field.error_with_hint("invalid-port", message, format!("write `TCP/{text}`"));
+        } else {
+            field.error("invalid-port", message);
+        }
     }
     range
 }
@@ -283,7 +300,7 @@ mod tests {
             expect: [{from: a/b, to: 192.0.2.1, ports: [TCP/1, ICMP], verdict: deny, rule: x}], \
             assert: [{name: n, reach: never, from: [{internet: {}}, {cidr: {block: 10.0.0.0/8, \
             except: [10.1.0.0/16]}}], to: [{workloads: {selector: {matchLabels: {app: db}}}}, \
-            {nodes: {}}], ports: [TCP, UDP/53-54, '47', ICMP/*]}, {name: m, reach: always, \
+            {nodes: {}}], ports: [TCP, UDP/53-54, protocol/47, ICMP/*]}, {name: m, reach: always, \
             from: [{any: {}}]}]}";
         assert_eq!(problems(spec), [""; 0]);
     }

@@ -33,7 +33,8 @@ pub(super) fn number_or_name(field: &Field<'_>) -> Option<PortName> {
                 "invalid port name {}: a number in quotes is a name, and a name has a letter",
                 quote(text)
             );
-            let hint = format!("write it without quotes, {}", quote(text));
+            let number = text.trim_start_matches('0');
+            let hint = format!("write it without quotes, {}", quote(number));
             field.error_with_hint("invalid-name", message, hint);
             None
         }

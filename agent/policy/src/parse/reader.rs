@@ -5,12 +5,14 @@
 //! is closed is unknown, and the fields that were asked for are the suggestions.
 
 mod object;
+mod path;
 
 #[cfg(test)]
 use std::collections::BTreeMap;
-use std::{cell::RefCell, collections::BTreeSet, fmt};
+use std::{cell::RefCell, collections::BTreeSet, fmt, rc::Rc};
 
 pub(crate) use self::object::{Object, Unknown};
+use self::path::Path;
 use crate::{
     diagnostic::{Diagnostic, Position, Problems, Severity},
     model::Source,
@@ -21,6 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Report {
     problems: RefCell<Problems>,
+    /// Sorted; [`yaml::Documents::words`](crate::yaml::Documents).
+    words: Vec<Position>,
     /// Where the names of objects stand that say no namespace.
     without_namespace: RefCell<BTreeSet<Position>>,
     /// The fields that the parsers know, by the path of their object.
@@ -37,14 +41,26 @@ const MAX_SUGGESTIONS: usize = 100;
 pub(crate) struct Field<'n> {
     report: &'n Report,
     node: &'n Node,
-    path: String,
+    path: Path<'n>,
+    dialect: Dialect,
+}
+
+/// Whose rules a document follows where they differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// The API takes null for missing.
+    Kubernetes,
+    /// Null is a slip: what is missing mostly means everybody, and nobody writes so that by nothing
+    /// behind a colon.
+    Ours,
 }
 
 // === impl Report ===
 
 impl Report {
-    pub(crate) fn new(problems: Problems) -> Self {
+    pub(crate) fn new(problems: Problems, words: Vec<Position>) -> Self {
         Self {
+            words,
             problems: RefCell::new(problems),
             without_namespace: RefCell::default(),
             #[cfg(test)]
@@ -87,13 +103,14 @@ impl Report {
         &self,
         severity: Severity,
         at: Position,
-        path: &str,
+        path: &Path<'_>,
         code: &'static str,
         message: String,
         hint: Option<String>,
     ) {
         let mut problems = self.problems.borrow_mut();
-        let mut one = Diagnostic::new(severity, problems.file(), at, code, message).at_path(path);
+        let mut one =
+            Diagnostic::new(severity, problems.file(), at, code, message).at_path(path.to_string());
         one.hint = hint;
         problems.push(one);
     }
@@ -106,7 +123,8 @@ impl<'n> Field<'n> {
         Self {
             report,
             node,
-            path: String::new(),
+            path: Path::root(),
+            dialect: Dialect::Kubernetes,
         }
     }
 
@@ -114,8 +132,8 @@ impl<'n> Field<'n> {
         self.node.at
     }
 
-    pub(crate) fn path(&self) -> &str {
-        &self.path
+    pub(crate) fn path(&self) -> String {
+        self.path.to_string()
     }
 
     pub(crate) fn source(&self) -> Source {
@@ -165,8 +183,8 @@ impl<'n> Field<'n> {
     }
 
     /// As [`Self::error`], for a key of this object.
-    pub(crate) fn error_at_key(&self, entry: &Entry, code: &'static str, message: String) {
-        let path = format!("{}[{}]", self.path, entry.key);
+    pub(crate) fn error_at_key(&self, entry: &'n Entry, code: &'static str, message: String) {
+        let path = Rc::new(self.path.clone()).key(&entry.key);
         self.report
             .push(Severity::Error, entry.at, &path, code, message, None);
     }
@@ -188,6 +206,25 @@ impl<'n> Field<'n> {
         );
     }
 
+    /// For strings that an API server would get as booleans, if they stand without quotes.
+    pub(crate) fn warn_of_word(&self, at: Position, text: &str) {
+        if self.dialect == Dialect::Kubernetes && self.report.words.binary_search(&at).is_ok() {
+            let message = format!(
+                "{} is a boolean where YAML 1.1 is read, as by `kubectl`, and would be refused",
+                quote(text)
+            );
+            let hint = Some("put it in quotes".to_owned());
+            self.report.push(
+                Severity::Warning,
+                at,
+                &self.path,
+                "unquoted-word",
+                message,
+                hint,
+            );
+        }
+    }
+
     /// The object whose name stands there says no namespace.
     pub(crate) fn without_namespace(&self, name: Position) {
         self.report.without_namespace.borrow_mut().insert(name);
@@ -195,16 +232,16 @@ impl<'n> Field<'n> {
 
     /// The path in backticks, for messages; the document itself has none.
     pub(crate) fn name(&self) -> String {
-        if self.path.is_empty() {
+        if self.path.is_root() {
             "the document".to_owned()
         } else {
-            quote(&self.path)
+            quote(&self.path())
         }
     }
 
-    /// The last part of the path.
-    pub(crate) fn last(&self) -> &str {
-        self.path.rsplit('.').next().unwrap_or_default()
+    /// The name of the field itself.
+    pub(crate) fn last(&self) -> &'n str {
+        self.path.last()
     }
 
     pub(crate) fn wrong_type(&self, expected: &str) {
@@ -227,8 +264,26 @@ impl<'n> Field<'n> {
     /// What to write where the spelling of a value alone is wrong.
     fn respelled(&self, expected: &str) -> Option<String> {
         match (expected, &self.node.value) {
-            ("string", Value::Integer(_) | Value::Float(_) | Value::Bool(_)) => {
-                Some("put it in quotes".to_owned())
+            (
+                "string",
+                Value::Integer(_) | Value::LeadingZero(_) | Value::Float(_) | Value::Bool(_),
+            ) => Some("put it in quotes".to_owned()),
+            ("object", Value::String(text)) => {
+                let field = match self.last() {
+                    "ipBlock" => "cidr",
+                    "cidr" => "block",
+                    _ => return None,
+                };
+                let block = quote(&format!("{{{field}: {text}}}"));
+                Some(format!("write {block}"))
+            }
+            (_, Value::LeadingZero(text)) => {
+                let digits = text.trim_start_matches(['+', '-', '0']);
+                let meant = if digits.is_empty() { "0" } else { digits };
+                Some(format!(
+                    "write {}; where YAML 1.1 is read, as by `kubectl`, the zero makes it octal",
+                    quote(meant)
+                ))
             }
             ("boolean", Value::String(text)) => {
                 // With what other versions of YAML take for a boolean.
@@ -254,6 +309,15 @@ impl<'n> Field<'n> {
         Some(Object::new(self.clone(), self.entries()?))
     }
 
+    /// Whether a part of this object has been refused because it is null.
+    pub(crate) fn has_refused_null(&self) -> bool {
+        let Value::Object(entries) = &self.node.value else {
+            return false;
+        };
+        let is_null = |entry: &Entry| entry.value.value == Value::Null;
+        self.dialect == Dialect::Ours && entries.iter().any(is_null)
+    }
+
     fn entries(&self) -> Option<&'n [Entry]> {
         let Value::Object(entries) = &self.node.value else {
             self.wrong_type("object");
@@ -267,26 +331,27 @@ impl<'n> Field<'n> {
             self.wrong_type("list");
             return None;
         };
+        let path = Rc::new(self.path.clone());
         let item = |(index, node)| Self {
             report: self.report,
             node,
-            path: format!("{}[{index}]", self.path),
+            path: path.item(index),
+            dialect: self.dialect,
         };
         Some(items.iter().enumerate().map(item).collect())
     }
 
     /// The pairs of a free map such as `labels`.
     pub(crate) fn pairs(&self) -> Option<Vec<(&'n Entry, Self)>> {
+        let path = Rc::new(self.path.clone());
         let pair = |entry: &'n Entry| {
-            let path = format!("{}[{}]", self.path, entry.key);
-            (
-                entry,
-                Self {
-                    report: self.report,
-                    node: &entry.value,
-                    path,
-                },
-            )
+            let field = Self {
+                report: self.report,
+                node: &entry.value,
+                path: path.key(&entry.key),
+                dialect: self.dialect,
+            };
+            (entry, field)
         };
         Some(self.entries()?.iter().map(pair).collect())
     }
@@ -321,13 +386,5 @@ impl<'n> Field<'n> {
             return None;
         };
         Some(value)
-    }
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
     }
 }

@@ -134,7 +134,7 @@ fn rule(field: &Field<'_>, direction: Direction, uses: &mut Vec<PortUse>) -> Opt
     let peers = object.get(tier::side(direction));
     let ports = object.get("ports");
     let when = form::optional(object.get("when"), when::read);
-    object.deny_unknown();
+    object.deny_unknown_with(|entry| tier::other_side(entry, direction));
 
     let action = action.and_then(|field| ACTIONS.read(&field));
     let peers = peers.map_or(Some(Peers::Every), |field| {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::{Requirement, Selector},
-    yaml::quote,
+    yaml::{Value, quote},
 };
 
 pub(crate) const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
@@ -29,7 +29,12 @@ pub(super) fn read(field: &Field<'_>) -> Option<Selector> {
     for item in object.items("matchExpressions") {
         requirements.extend(requirement(&item));
     }
-    object.deny_unknown();
+    // As a Service writes its selector.
+    let is_bare = requirements.is_empty() && !object.has("matchLabels");
+    object.deny_unknown_with(|entry| {
+        let is_label = matches!(entry.value.value, Value::String(_)) && is_bare;
+        is_label.then(|| "labels of a selector stand in `matchLabels`".to_owned())
+    });
     Some(Selector { requirements })
 }
 
@@ -42,8 +47,10 @@ fn requirement(field: &Field<'_>) -> Option<Requirement> {
 
     let key = key.and_then(|field| {
         let key = field.string()?;
+        field.warn_of_word(field.at(), key);
         if !names::LABEL_KEY.holds(key) {
             field.error("invalid-label", names::LABEL_KEY.message(key));
+            return None;
         }
         Some(key.to_owned())
     });

@@ -109,8 +109,16 @@ fn read_spec(mut spec: Object<'_>) -> Option<Spec> {
         .map(|field| metadata::labels(&field))
         .filter(|labels| !labels.is_empty());
     let mut addresses = AddressMarks::new();
-    let first = spec.get("clusterIP").into_iter();
-    for item in first.chain(spec.items("clusterIPs")) {
+    let first = spec.get("clusterIP").filter(|field| !is_empty(field));
+    let all = spec.items("clusterIPs");
+    if let (Some(first), Some(same)) = (&first, all.first())
+        && first.node().value != same.node().value
+    {
+        let message = format!("{} is not the same as `spec.clusterIP`", same.name());
+        same.error("cluster-ip-differs", message);
+    }
+    let headless = first.iter().chain(&all).any(is_headless);
+    for item in first.into_iter().chain(all) {
         address::mark(
             Some(&item).filter(|item| !is_headless(item)),
             &mut addresses,
@@ -123,7 +131,11 @@ fn read_spec(mut spec: Object<'_>) -> Option<Spec> {
         .get("publishNotReadyAddresses")
         .and_then(|field| field.boolean())
         .unwrap_or_default();
-    let (ports, places) = ports(&spec.items("ports"), kind).into_iter().unzip();
+    let items = spec.items("ports");
+    if items.is_empty() && !headless && kind.is_some_and(|kind| kind != Type::ExternalName) {
+        spec.require_items("ports", "a headless Service (`clusterIP: None`) needs none");
+    }
+    let (ports, places) = ports(&items, kind).into_iter().unzip();
     spec.tolerate_unknown();
     Some(Spec {
         kind: kind?,

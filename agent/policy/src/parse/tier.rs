@@ -4,7 +4,10 @@ use super::{
     PortUse, form,
     reader::{Field, Object},
 };
-use crate::model::{Direction, TierRule};
+use crate::{
+    model::{Direction, TierRule},
+    yaml::Entry,
+};
 
 pub(crate) const MAX_PRIORITY: u16 = 1000;
 /// Of the name of a rule, in characters.
@@ -16,6 +19,16 @@ pub(crate) fn side(direction: Direction) -> &'static str {
         Direction::Ingress => "from",
         Direction::Egress => "to",
     }
+}
+
+/// What to write for the peers of a rule that stand under the name of the other direction.
+pub(super) fn other_side(entry: &Entry, direction: Direction) -> Option<String> {
+    let (own, other) = match direction {
+        Direction::Ingress => ("from", "to"),
+        Direction::Egress => ("to", "from"),
+    };
+    let hint = || format!("the peers of {direction} are in `{own}`");
+    (&*entry.key == other).then(hint)
 }
 
 pub(super) fn priority(field: &Field<'_>) -> Option<u16> {
@@ -60,7 +73,7 @@ pub(super) fn named_port(field: &Field<'_>, uses: &mut Vec<PortUse>) -> Option<S
     let name = super::names::PORT_NAME.read(field)?;
     uses.push(PortUse {
         at: field.at(),
-        path: field.path().to_owned(),
+        path: field.path(),
         name: name.clone(),
         protocol: None,
     });

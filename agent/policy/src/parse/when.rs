@@ -18,7 +18,7 @@ const DAY: u16 = 24 * HOUR;
 
 pub(super) fn read(field: &Field<'_>) -> Option<When> {
     let mut object = field.object()?;
-    let bare = object.is_empty() || object.only_nulls();
+    let bare = object.is_empty();
     let not_before = object.get("notBefore");
     let expires = object.get("expires");
     let schedule = object.get("schedule");
@@ -140,7 +140,11 @@ fn clock(object: &mut Object<'_>, name: &'static str) -> Option<u16> {
             last / HOUR,
             last % HOUR
         );
-        field.error("invalid-clock", message);
+        let padded = format!("0{text}");
+        match self::minutes(&padded) {
+            Some(_) => field.error_with_hint("invalid-clock", message, format!("write `{padded}`")),
+            None => field.error("invalid-clock", message),
+        }
     }
     minutes
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Case, Ending, Report, Suite};
+use crate::shown::shown;
 
 impl Report {
     /// Writes plain text.
@@ -36,20 +37,22 @@ fn render(out: &mut impl Write, file: &str, case: &Case) -> io::Result<()> {
     let line = case.line;
     match &case.ending {
         Ending::Pass => Ok(()),
-        Ending::Error { message } => writeln!(out, "  error: {title} at {file}:{line}: {message}"),
+        Ending::Error { message } => {
+            let said = format_args!("{title} at {file}:{line}: {message}");
+            writeln!(out, "  error: {}", shown(said))
+        }
         Ending::Fail {
             message,
             egress,
             ingress,
         } => {
-            writeln!(out, "  FAIL: {title} at {file}:{line}: {message}")?;
-            writeln!(out, "    egress: {}, {}", egress.verdict, egress.phrase())?;
-            writeln!(
-                out,
-                "    ingress: {}, {}",
-                ingress.verdict,
-                ingress.phrase()
-            )
+            let said = format_args!("{title} at {file}:{line}: {message}");
+            writeln!(out, "  FAIL: {}", shown(said))?;
+            for (direction, side) in [("egress", egress), ("ingress", ingress)] {
+                let phrase = shown(side.phrase());
+                writeln!(out, "    {direction}: {}, {phrase}", side.verdict)?;
+            }
+            Ok(())
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::parse::{metadata::OF_THE_SERVER, selector::OPERATORS};
+use crate::parse::{
+    endpoint::{MAX_PART, MAX_PATH},
+    metadata::OF_THE_SERVER,
+    selector::OPERATORS,
+};
 
 /// A part of a schema and the name that it is referred to by.
 pub(super) type Definition = (&'static str, Value);
@@ -10,6 +14,8 @@ pub(super) type Definition = (&'static str, Value);
 /// Parts of names, each a regular expression without anchors.
 const DNS_PART: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const QUALIFIED: &str = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?";
+/// Of a path: the bounds of the kernel count bytes, and these characters.
+const PART: &str = "[^/]{1,255}";
 const DOMAIN_LABEL: &str = "[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9])?";
 
 pub(super) fn reference(name: &str) -> Value {
@@ -178,7 +184,7 @@ pub(super) fn unit() -> Definition {
     let schema = json!({
         "description": "The full name of a unit of systemd.",
         "type": "string",
-        "maxLength": 255,
+        "maxLength": MAX_PART,
         "pattern": r"^[^/\s]+\.(service|scope|slice|socket)$",
     });
     ("unit", schema)
@@ -188,7 +194,8 @@ pub(super) fn cgroup() -> Definition {
     let schema = json!({
         "description": "A path below the cgroup2 root.",
         "type": "string",
-        "pattern": r"^(?!\.\.?(/|$))[^/]+(/(?!\.\.?(/|$))[^/]+)*$",
+        "maxLength": MAX_PATH,
+        "pattern": format!(r"^(?!\.\.?(/|$)){PART}(/(?!\.\.?(/|$)){PART})*$"),
     });
     ("cgroup", schema)
 }
@@ -228,7 +235,11 @@ pub(super) fn time() -> Definition {
         "description": "RFC 3339.",
         "type": "string",
         "format": "date-time",
-        "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$",
+        "pattern": concat!(
+            "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]",
+            r"([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?",
+            "([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$",
+        ),
     });
     ("time", schema)
 }

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::common::{self, Definition, empty, line, one_of, reference};
-use crate::parse::policy_test::{MAX_NAME, REACHES, VERDICTS, VIEWS};
+use crate::parse::policy_test::{MAX_END, MAX_NAME, REACHES, VERDICTS, VIEWS};
 
 /// Of a protocol that has neither ports nor types.
-const NUMBER: &str = "[0-9]+";
+const NUMBER: &str = "[Pp][Rr][Oo][Tt][Oo][Cc][Oo][Ll]/[0-9]+";
 const TRANSPORT: &str = "([Tt][Cc][Pp]|[Uu][Dd][Pp]|[Ss][Cc][Tt][Pp])/[0-9]+";
 const ICMP: &str = "[Ii][Cc][Mm][Pp]([Vv]6)?(/[0-9]+(/[0-9]+)?)?";
 
@@ -63,14 +63,16 @@ fn expectation() -> Value {
             "from": {
                 "description": "NAMESPACE/NAME, node/NAME or an address.",
                 "type": "string",
+                "maxLength": MAX_END,
             },
             "to": {
                 "description": "As `from`, or service/NAMESPACE/NAME.",
                 "type": "string",
+                "maxLength": MAX_END,
             },
             "ports": {
-                "description": "TCP/8080, UDP/53, SCTP/1, ICMP, ICMPv6/TYPE/CODE or a protocol's \
-                                number.",
+                "description": "TCP/8080, UDP/53, SCTP/1, ICMP, ICMPv6/TYPE/CODE or \
+                                protocol/NUMBER.",
                 "type": "array",
                 "items": {
                     "type": "string",

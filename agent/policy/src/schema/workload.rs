@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::common::{self, Definition, one_of, reference};
-use crate::parse::choice::PROTOCOLS;
+use crate::parse::{choice::PROTOCOLS, endpoint::MAX_PATH};
 
 pub(super) fn spec() -> Value {
     let endpoint = one_of(
@@ -20,7 +20,8 @@ pub(super) fn spec() -> Value {
             "netns": {
                 "description": "Its network namespace, by an absolute path.",
                 "type": "string",
-                "pattern": r"^/",
+                "maxLength": MAX_PATH,
+                "pattern": r"^(/[^/]{0,255})+$",
                 "not": {"pattern": r"(^|/)\.\.(/|$)"},
             },
             "cgroup": reference("cgroup"),

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Counterexample, Proof, Reach};
+use crate::shown::shown;
 
 impl Proof {
     /// Writes plain text: what holds in one line, what does not in four.
@@ -21,7 +22,7 @@ impl Proof {
             counterexample,
         } = self;
         let word = if *holds { "holds" } else { "FALSE" };
-        write!(out, "{word}: {name} at {file}:{line}")?;
+        write!(out, "{word}: {} at {}:{line}", shown(name), shown(file))?;
         match (holds, pairs) {
             (true, 0) => writeln!(out, " (about nobody)")?,
             (true, 1) => writeln!(out, " (1 pair of classes)")?,
@@ -49,7 +50,8 @@ impl Proof {
             "  {from} ({from_address}) to {to} ({to_address}) {port} {passes}"
         )?;
         for (direction, side) in [("egress", egress), ("ingress", ingress)] {
-            writeln!(out, "  {direction}: {}, {}", side.verdict, side.phrase())?;
+            let phrase = shown(side.phrase());
+            writeln!(out, "  {direction}: {}, {phrase}", side.verdict)?;
         }
         Ok(())
     }

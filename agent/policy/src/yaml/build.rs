@@ -10,22 +10,32 @@ use std::{
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
 
-use super::{Entry, MAX_ALIAS_NODES, MAX_DEPTH, MAX_NODES, Node, Value, quote, scalar};
+use super::{
+    Documents, Entry, MAX_ALIAS_BYTES, MAX_ALIAS_NODES, MAX_DEPTH, MAX_NODES, Node, Value, quote,
+    scalar,
+};
 use crate::diagnostic::{Diagnostic, Position, Problems, Severity};
 
 /// A finished node with its weight once all aliases are expanded.
 #[derive(Clone)]
 struct Built {
     node: Node,
-    nodes: u64,
+    weight: Weight,
     depth: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Weight {
+    nodes: u64,
+    /// Of keys and scalars.
+    bytes: u64,
 }
 
 /// A collection that is still open.
 struct Open {
     at: Position,
     anchor: usize,
-    nodes: u64,
+    weight: Weight,
     depth: u32,
     content: Content,
 }
@@ -51,24 +61,24 @@ struct Stop;
 
 struct Builder<'p> {
     problems: &'p mut Problems,
-    documents: Vec<Node>,
+    read: Documents,
     open: Vec<Open>,
     anchors: HashMap<usize, Built>,
     written: u64,
-    from_aliases: u64,
+    from_aliases: Weight,
 }
 
 pub(super) fn documents(
     mut parser: Parser<'_, StrInput<'_>>,
     problems: &mut Problems,
-) -> Vec<Node> {
+) -> Documents {
     let mut builder = Builder {
         problems,
-        documents: Vec::new(),
+        read: Documents::default(),
         open: Vec::new(),
         anchors: HashMap::new(),
         written: 0,
-        from_aliases: 0,
+        from_aliases: Weight::default(),
     };
     while let Some(next) = parser.next_event() {
         let step = match next {
@@ -82,11 +92,28 @@ pub(super) fn documents(
             break;
         }
     }
-    builder.documents
+    builder.read
 }
 
 fn place(marker: &Marker) -> Position {
     Position::new(marker.line(), marker.col() + 1)
+}
+
+// === impl Weight ===
+
+impl Weight {
+    /// One node.
+    fn of(text: &str) -> Self {
+        Self {
+            nodes: 1,
+            bytes: u64::try_from(text.len()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.nodes = self.nodes.saturating_add(other.nodes);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
 }
 
 // === impl Builder ===
@@ -103,12 +130,15 @@ impl Builder<'_> {
             }
             Event::Alias(id) => self.alias(id, at),
             Event::Scalar(text, style, anchor, tag) => {
+                if style == ScalarStyle::Plain && tag.is_none() && scalar::is_word(&text) {
+                    self.read.words.push(at);
+                }
                 let value = self.scalar(&text, style, tag.as_deref(), at);
                 self.count_written(at)?;
                 self.finish(
                     Built {
                         node: Node { at, value },
-                        nodes: 1,
+                        weight: Weight::of(&text),
                         depth: 0,
                     },
                     anchor,
@@ -130,7 +160,7 @@ impl Builder<'_> {
                 let Some(Open {
                     at,
                     anchor,
-                    nodes,
+                    weight,
                     depth,
                     content,
                 }) = self.open.pop()
@@ -144,7 +174,7 @@ impl Builder<'_> {
                 self.finish(
                     Built {
                         node: Node { at, value },
-                        nodes,
+                        weight,
                         depth,
                     },
                     anchor,
@@ -172,7 +202,7 @@ impl Builder<'_> {
         self.open.push(Open {
             at,
             anchor,
-            nodes: 1,
+            weight: Weight::of(""),
             depth: 1,
             content,
         });
@@ -188,12 +218,16 @@ impl Builder<'_> {
     }
 
     fn place(&mut self, built: Built) {
-        let Built { node, nodes, depth } = built;
+        let Built {
+            node,
+            weight,
+            depth,
+        } = built;
         let Some(parent) = self.open.last_mut() else {
-            self.documents.push(node);
+            self.read.roots.push(node);
             return;
         };
-        parent.nodes = parent.nodes.saturating_add(nodes);
+        parent.weight.add(weight);
         parent.depth = parent.depth.max(depth.saturating_add(1));
         match &mut parent.content {
             Content::List(items) => items.push(node),
@@ -218,9 +252,14 @@ impl Builder<'_> {
             );
             return Err(Stop);
         };
-        self.from_aliases = self.from_aliases.saturating_add(built.nodes);
-        if self.from_aliases > MAX_ALIAS_NODES {
-            let message = format!("aliases expand to more than {MAX_ALIAS_NODES} values");
+        self.from_aliases.add(built.weight);
+        let Weight { nodes, bytes } = self.from_aliases;
+        if nodes > MAX_ALIAS_NODES || bytes > MAX_ALIAS_BYTES {
+            let message = if nodes > MAX_ALIAS_NODES {
+                format!("aliases expand to more than {MAX_ALIAS_NODES} values")
+            } else {
+                format!("aliases expand to more than {MAX_ALIAS_BYTES} bytes of text")
+            };
             self.problems.error(at, "aliases-explode", message);
             return Err(Stop);
         }
@@ -327,7 +366,12 @@ fn key_of(node: &Node, seen: &mut BTreeMap<Arc<str>, Position>, problems: &mut P
     let name: Arc<str> = match &node.value {
         Value::String(name) => Arc::clone(name),
         Value::Integer(number) => Arc::from(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Float(_) | Value::List(_) | Value::Object(_) => {
+        Value::Null
+        | Value::Bool(_)
+        | Value::LeadingZero(_)
+        | Value::Float(_)
+        | Value::List(_)
+        | Value::Object(_) => {
             let message = format!("expected a string as key, found {}", node.describe());
             problems.error(node.at, "bad-key", message);
             return Key::Refused;

@@ -17,9 +17,24 @@ pub(super) fn resolve(text: &str) -> Value {
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
         return Value::String(Arc::from(text));
     }
+    if has_leading_zero(text) {
+        return Value::LeadingZero(Arc::from(text));
+    }
     integer(text)
         .or_else(|| float(text))
         .unwrap_or_else(|| Value::String(Arc::from(text)))
+}
+
+/// A boolean of YAML 1.1 that is none of YAML 1.2.
+pub(super) fn is_word(text: &str) -> bool {
+    const WORDS: [&str; 6] = ["y", "yes", "on", "n", "no", "off"];
+    text.len() <= 3 && WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
+}
+
+/// `0120` is 120 here and 80 where YAML 1.1 is read, as `kubectl` does.
+fn has_leading_zero(text: &str) -> bool {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn integer(text: &str) -> Option<Value> {
@@ -73,7 +88,9 @@ mod tests {
             ("TRUE", Value::Bool(true)),
             ("80", Value::Integer(80)),
             ("-1", Value::Integer(-1)),
-            ("0777", Value::Integer(777)),
+            ("0", Value::Integer(0)),
+            ("0777", Value::LeadingZero(Arc::from("0777"))),
+            ("-08", Value::LeadingZero(Arc::from("-08"))),
             ("0x1F", Value::Integer(31)),
             ("0o17", Value::Integer(15)),
             ("1.5", Value::Float(1.5)),

@@ -10,7 +10,7 @@ fn read_bytes(bytes: &[u8]) -> (Vec<Node>, Vec<String>) {
     let mut problems = Problems::new(Arc::from("t"));
     let documents = read(bytes, &mut problems);
     (
-        documents,
+        documents.roots,
         problems
             .into_sorted()
             .iter()

@@ -1,6 +1,8 @@
 //! Objects whose fields are asked for one by one.
 
-use super::{Field, join};
+use std::rc::Rc;
+
+use super::{Dialect, Field, Path};
 use crate::{
     diagnostic::Severity,
     parse::nearest::nearest,
@@ -11,6 +13,8 @@ use crate::{
 #[must_use = "close it, or unknown fields go unnoticed"]
 pub(crate) struct Object<'n> {
     field: Field<'n>,
+    /// That of the field, shared by the fields of the object.
+    path: Rc<Path<'n>>,
     entries: &'n [Entry],
     known: Vec<&'static str>,
     refused: Vec<&'static str>,
@@ -23,11 +27,23 @@ pub(crate) enum Unknown {
     Tolerate,
 }
 
+/// Fields that mean all there are where they are missing.
+const OPENING: [&str; 7] = [
+    "from",
+    "to",
+    "ports",
+    "namespaceSelector",
+    "selector",
+    "matchLabels",
+    "matchExpressions",
+];
+
 // === impl Object ===
 
 impl<'n> Object<'n> {
     pub(super) fn new(field: Field<'n>, entries: &'n [Entry]) -> Self {
         Self {
+            path: Rc::new(field.path.clone()),
             field,
             entries,
             known: Vec::new(),
@@ -53,22 +69,47 @@ impl<'n> Object<'n> {
         self.entries.iter().any(|entry| &*entry.key == name)
     }
 
-    /// A field, unless it is missing or null: the API treats both alike.
+    /// From now on, by the rules of a dialect.
+    pub(crate) fn speak(&mut self, dialect: Dialect) {
+        self.field.dialect = dialect;
+    }
+
+    /// A field, unless it is missing or null: the API treats both alike. In a kind of ours, null is
+    /// refused.
     pub(crate) fn get(&mut self, name: &'static str) -> Option<Field<'n>> {
         self.known.push(name);
         let entry = self.entries.iter().find(|entry| &*entry.key == name)?;
-        if entry.value.value == Value::Null {
-            return None;
+        let field = self.child(entry);
+        if entry.value.value != Value::Null {
+            return Some(field);
         }
-        Some(self.child(entry))
+        if field.dialect == Dialect::Ours {
+            field.error_with_hint(
+                "empty-value",
+                format!("{} has no value", field.name()),
+                if OPENING.contains(&name) {
+                    "write one, or leave the field out, which means all there are"
+                } else {
+                    "write one, or leave the field out"
+                },
+            );
+        }
+        None
+    }
+
+    /// A field that is written without a value.
+    pub(crate) fn null(&self, name: &str) -> Option<Field<'n>> {
+        let entry = self.entries.iter().find(|entry| &*entry.key == name)?;
+        (entry.value.value == Value::Null).then(|| self.child(entry))
     }
 
     /// A field that must be there.
     pub(crate) fn require(&mut self, name: &'static str) -> Option<Field<'n>> {
         let found = self.get(name);
-        if found.is_none() {
-            let path = join(&self.field.path, name);
-            let message = format!("missing field {}", quote(&path));
+        let refused = self.field.dialect == Dialect::Ours && self.null(name).is_some();
+        if found.is_none() && !refused {
+            let path = self.path.field(name);
+            let message = format!("missing field {}", quote(&path.to_string()));
             let at = self.field.at();
             self.field
                 .report
@@ -91,6 +132,23 @@ impl<'n> Object<'n> {
             .unwrap_or_default()
     }
 
+    /// Reports a list that is missing or empty.
+    pub(crate) fn require_items(&self, name: &'static str, hint: &str) {
+        let path = self.path.field(name);
+        let message = format!(
+            "missing field {}: expected at least one item",
+            quote(&path.to_string())
+        );
+        self.field.report.push(
+            Severity::Error,
+            self.field.at(),
+            &path,
+            "missing-field",
+            message,
+            Some(hint.to_owned()),
+        );
+    }
+
     /// Fields that may stand here and that nobody reads.
     pub(crate) fn tolerate(&mut self, names: &[&'static str]) {
         self.known.extend_from_slice(names);
@@ -105,26 +163,34 @@ impl<'n> Object<'n> {
 
     /// Reports every field that nobody asked for.
     pub(crate) fn deny_unknown(self) {
+        self.deny_unknown_with(|_| None);
+    }
+
+    /// As [`Self::deny_unknown`]; `meant` knows what to write instead where a near name would not
+    /// tell.
+    pub(crate) fn deny_unknown_with(self, meant: impl Fn(&Entry) -> Option<String>) {
         let Self {
             field,
+            path: own,
             entries,
             known,
             refused,
         } = self;
         #[cfg(test)]
-        field.report.note(&field.path, &known);
+        field.report.note(&field.path(), &known);
         for entry in entries {
             if known.contains(&&*entry.key) || refused.contains(&&*entry.key) {
                 continue;
             }
-            let path = join(&field.path, &entry.key);
-            let place = if field.path.is_empty() {
+            let path = own.field(&entry.key);
+            let place = if field.path.is_root() {
                 String::new()
             } else {
                 format!(" in {}", field.name())
             };
             let message = format!("unknown field {}{place}", quote(&entry.key));
-            let hint = field.report.suggestion(|| nearest(&entry.key, &known));
+            let near = || field.report.suggestion(|| nearest(&entry.key, &known));
+            let hint = meant(entry).or_else(near);
             field.report.push(
                 Severity::Error,
                 entry.at,
@@ -149,6 +215,7 @@ impl<'n> Object<'n> {
     pub(crate) fn tolerate_unknown(self) {
         let Self {
             field: _,
+            path: _,
             entries: _,
             known: _,
             refused: _,
@@ -156,11 +223,11 @@ impl<'n> Object<'n> {
     }
 
     fn child(&self, entry: &'n Entry) -> Field<'n> {
-        let path = join(&self.field.path, &entry.key);
         Field {
             report: self.field.report,
             node: &entry.value,
-            path,
+            path: self.path.field(&entry.key),
+            dialect: self.field.dialect,
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     model::{IcmpVersion, PortMatch, PortSpec, Ports, Protocol},
     parse::{PortUse, form, names, port, reader::Field, tier},
+    yaml::Value,
 };
 
 #[derive(Clone, Copy)]
@@ -32,7 +33,11 @@ pub(super) fn read(field: &Field<'_>, uses: &mut Vec<PortUse>) -> Option<Ports> 
 fn port_match(field: &Field<'_>, uses: &mut Vec<PortUse>) -> Option<PortMatch> {
     let mut object = field.object()?;
     let written = form::written(&mut object, &FORMS);
-    object.deny_unknown();
+    // As a NetworkPolicy writes it.
+    object.deny_unknown_with(|entry| {
+        let is_port = matches!(&*entry.key, "port" | "endPort");
+        is_port.then(|| "a port stands below its protocol, as in `tcp: {port: 80}`".to_owned())
+    });
     let read = written
         .iter()
         .map(|(form, field)| match form {
@@ -53,6 +58,22 @@ fn transport(field: &Field<'_>, protocol: Protocol, uses: &mut Vec<PortUse>) -> 
     let end = object.get("endPort");
     let name = object.get("name");
     object.deny_unknown();
+    if let Some(field) = &port
+        && let Value::String(text) = &field.node().value
+        && names::PORT_NAME.holds(text)
+    {
+        let message = format!(
+            "{}: expected integer, found {}",
+            field.name(),
+            field.node().describe()
+        );
+        field.error_with_hint(
+            "wrong-type",
+            message,
+            format!("write `name: {text}` for a port by its name"),
+        );
+        return None;
+    }
     let range = port::range(port.as_ref(), end.as_ref());
     let name_read = name.as_ref().map(|field| names::PORT_NAME.read(field));
     let port = match (name, name_read) {
@@ -66,7 +87,7 @@ fn transport(field: &Field<'_>, protocol: Protocol, uses: &mut Vec<PortUse>) -> 
             let name = name?;
             uses.push(PortUse {
                 at: field.at(),
-                path: field.path().to_owned(),
+                path: field.path(),
                 name: name.clone(),
                 protocol: Some(protocol),
             });
