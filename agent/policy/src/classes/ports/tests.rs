@@ -1,0 +1,80 @@
+use super::*;
+
+fn tcp(first: u16, last: u16) -> PortRange {
+    PortRange {
+        protocol: Some(6),
+        first,
+        last,
+    }
+}
+
+#[test]
+fn ranges_come_out_as_they_went_in_and_joined() {
+    let set = PortSet::of(&[tcp(80, 80), tcp(81, 90), tcp(0, 0)]);
+    assert_eq!(set.ranges(), [tcp(0, 0), tcp(80, 90)]);
+    assert_eq!(set.to_string(), "TCP/0, TCP/80-90");
+    assert_eq!(PortSet::every().to_string(), "every port");
+    assert_eq!(PortSet::of(&[]).ranges(), []);
+    let all = PortSet::every()
+        .as_map()
+        .zip(set.as_map(), |every, some| *every && !some);
+    assert_eq!(
+        PortSet::new(all).to_string(),
+        "every port but TCP/0, TCP/80-90"
+    );
+}
+
+#[test]
+fn a_map_answers_what_it_was_asked() {
+    let borders = [(6, [80, 81].into()), (17, [53].into())].into();
+    let map = PortMap::ask(&borders, |port| {
+        (port.protocol, port.number) == (6, 80) || port.protocol == 17
+    });
+    for (protocol, number, expected) in [
+        (6, 79, false),
+        (6, 80, true),
+        (6, 81, false),
+        (17, 0, true),
+        (47, 0, false),
+    ] {
+        assert_eq!(
+            *map.at(Port { protocol, number }),
+            expected,
+            "{protocol} {number}"
+        );
+    }
+    assert_eq!(map.find(|is_in| *is_in), Some("TCP/80".parse().unwrap()));
+    assert_eq!(map.find(|is_in| !is_in), Some("TCP/1".parse().unwrap()));
+    assert_eq!(PortSet::new(map).to_string(), "TCP/80, UDP");
+}
+
+#[test]
+fn a_range_is_read_as_it_is_printed() {
+    for text in [
+        "TCP/80",
+        "TCP/80-90",
+        "UDP",
+        "ICMP",
+        "ICMP/*",
+        "ICMPv6/*",
+        "ICMP/3/1",
+        "47",
+    ] {
+        assert_eq!(PortRange::parse(text).unwrap().to_string(), text);
+    }
+    for text in ["", "http", "TCP/90-80", "ICMP/1-2", "TCP/0", "TCP/1-", "-"] {
+        assert_eq!(PortRange::parse(text), None, "{text}");
+    }
+}
+
+#[test]
+fn icmp_types_have_their_own_way_to_be_written() {
+    let icmp = |first, last| PortRange {
+        protocol: Some(1),
+        first,
+        last,
+    };
+    assert_eq!(icmp(0x0800, 0x0800).to_string(), "ICMP");
+    assert_eq!(icmp(0x0300, 0x03ff).to_string(), "ICMP/3");
+    assert_eq!(icmp(0, u16::MAX).to_string(), "ICMP/*");
+}
