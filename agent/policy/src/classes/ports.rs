@@ -82,6 +82,23 @@ impl<T: Clone + PartialEq> PortMap<T> {
         self.zip(&PortMap::constant(()), |value, ()| change(value))
     }
 
+    /// With other values at single ports.
+    pub(crate) fn with(&self, others: &BTreeMap<Port, T>) -> Self {
+        let mut alone = PortMap::constant(None);
+        for (&Port { protocol, number }, value) in others {
+            let values: &mut BTreeMap<u16, Option<T>> =
+                alone.protocols.entry(protocol).or_default();
+            values.entry(0).or_default();
+            values.insert(number, Some(value.clone()));
+            if let Some(next) = number.checked_add(1) {
+                values.entry(next).or_default();
+            }
+        }
+        self.zip(&alone, |value, other| {
+            other.as_ref().unwrap_or(value).clone()
+        })
+    }
+
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         let named = self.protocols.values().flat_map(BTreeMap::values);
         named.chain([&self.rest])

@@ -42,6 +42,30 @@ impl PortSet {
         Self(PortMap::constant(true))
     }
 
+    /// Those that there are over a family: ICMP has a protocol for each.
+    #[must_use]
+    pub(crate) fn over(&self, is_v4: bool) -> Self {
+        let version = if is_v4 {
+            IcmpVersion::V6
+        } else {
+            IcmpVersion::V4
+        };
+        let foreign = PortRange {
+            protocol: Some(version.number()),
+            first: 0,
+            last: u16::MAX,
+        };
+        let foreign = foreign.as_map();
+        Self(
+            self.0
+                .zip(&foreign, |is_in, is_foreign| *is_in && !is_foreign),
+        )
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.0.values().any(|is_in| *is_in)
+    }
+
     pub(crate) fn as_map(&self) -> &PortMap<bool> {
         &self.0
     }

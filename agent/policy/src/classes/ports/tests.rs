@@ -49,6 +49,17 @@ fn a_map_answers_what_it_was_asked() {
 }
 
 #[test]
+fn single_ports_may_have_other_values() {
+    let port = |text: &str| -> Port { text.parse().unwrap() };
+    let low = PortSet::of(&[tcp(0, 80)]);
+    let others = ["TCP/80", "TCP/81", "TCP/65535", "UDP/53"].map(|text| (port(text), true));
+    let with = |others| PortSet::new(low.as_map().with(&others)).to_string();
+    assert_eq!(with([].into()), "TCP/0-80");
+    assert_eq!(with(others.into()), "TCP/0-81, TCP/65535, UDP/53");
+    assert_eq!(with([(port("TCP/1"), false)].into()), "TCP/0, TCP/2-80");
+}
+
+#[test]
 fn a_range_is_read_as_it_is_printed() {
     for text in [
         "TCP/80",
@@ -77,4 +88,19 @@ fn icmp_types_have_their_own_way_to_be_written() {
     assert_eq!(icmp(0x0800, 0x0800).to_string(), "ICMP");
     assert_eq!(icmp(0x0300, 0x03ff).to_string(), "ICMP/3");
     assert_eq!(icmp(0, u16::MAX).to_string(), "ICMP/*");
+}
+
+#[test]
+fn icmp_belongs_to_one_family() {
+    let parse = |texts: &[&str]| -> PortSet {
+        let ranges: Vec<_> = texts
+            .iter()
+            .map(|text| PortRange::parse(text).unwrap())
+            .collect();
+        PortSet::of(&ranges)
+    };
+    let both = parse(&["ICMP/*", "ICMPv6/*", "TCP/80"]);
+    assert_eq!(both.over(true).to_string(), "ICMP/*, TCP/80");
+    assert_eq!(both.over(false).to_string(), "TCP/80, ICMPv6/*");
+    assert!(parse(&["ICMPv6"]).over(true).is_empty());
 }
