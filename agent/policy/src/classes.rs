@@ -1,22 +1,31 @@
 //! Who cannot be told apart: the equivalence classes of compiled tables.
 //!
-//! Two addresses are the same peer if every table gives them the same identity, two subjects are the
-//! same if one node judges both by the same policy set. Between the borders of a port table nothing
-//! changes. So an answer for one pair of classes and one interval holds for all of them, and who
-//! asks about each has asked about everything: `diff` and `verify` sample nothing.
+//! Two addresses are the same peer if every table gives them the same identity, and the same behind
+//! which the same answers are; two subjects are the same if they say the same of every peer. Between
+//! the borders of a port table nothing changes. So an answer for one pair of classes and one interval
+//! holds for all of them, but for a few ends that have answers of their own for each other. Who asks
+//! about each has asked about everything: `diff` and `verify` sample nothing.
 //!
 //! The answers themselves come from `decide`, as everybody's do. Imports the compiled tables and the
 //! connection.
 
 mod judge;
+mod meetings;
+mod places;
 mod ports;
+mod profiles;
 mod regions;
 mod universe;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 pub(crate) use self::{
     judge::{Judge, Pair},
+    meetings::Meeting,
     ports::PortMap,
     regions::{Region, Regions},
     universe::Universe,
@@ -27,7 +36,7 @@ pub use self::{
 };
 use crate::{
     compiled::Everywhere,
-    connection::{Perspective, addresses_of},
+    connection::{Perspective, Port, addresses_of},
     model::{ObjectName, SubjectName, World},
 };
 
@@ -46,8 +55,8 @@ pub(crate) enum Who {
     Node(String),
     /// Addresses of nobody known.
     Outside(Region),
-    /// An address that a Service is reached at.
-    Service(ObjectName, IpAddr),
+    /// As a destination only.
+    Service(ObjectName),
 }
 
 /// Those whom neither the tables of any state nor the tag tell apart, by one address of each.
@@ -58,20 +67,22 @@ pub(crate) struct Class<T> {
     pub(crate) members: Vec<Member>,
 }
 
-/// Somebody with the place in every state; `None` where there is none.
-pub(crate) type Member = (Who, Vec<Option<Place>>);
+/// One address of somebody.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) who: Who,
+    /// By state; `None` where it is not there.
+    pub(crate) places: Vec<Option<Place>>,
+}
 
 /// Somebody's address in a state, with all that answers can depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) address: IpAddr,
     judged: Option<Judged>,
-    /// One of every node's tables.
-    identities: Vec<u32>,
-    /// The node whose own stack sends what is sent from here.
-    voice: Option<String>,
-    /// The node that a workload runs on.
-    home: Option<String>,
+    peer: Arc<Peer>,
+    /// Where some of its ports lead elsewhere.
+    behind: Option<Arc<Behind>>,
 }
 
 /// How a subject is known to the tables of its node.
@@ -82,6 +93,51 @@ struct Judged {
     tables: usize,
     set: u32,
     flags: u16,
+    /// The node that a workload runs on.
+    home: Option<String>,
+    /// What leads to it alone: what comes from there is not judged.
+    own: BTreeSet<IpAddr>,
+}
+
+/// What an address is to those at the other end.
+#[derive(Debug)]
+struct Peer {
+    /// The same for all that are the same, of one state.
+    number: usize,
+    /// One of every node's tables.
+    identities: Vec<u32>,
+    /// The node whose own stack sends what is sent from here.
+    voice: Option<String>,
+}
+
+/// What serves behind an address (§2 of the semantics), port by port.
+#[derive(Debug)]
+struct Behind {
+    /// The same for all behind which the same answers are, of one state.
+    number: usize,
+    /// The same only if the same serve.
+    served: usize,
+    ports: BTreeMap<Port, Servers>,
+    /// Addresses of those who serve behind some port and are not judged for what comes from there.
+    own: BTreeSet<IpAddr>,
+}
+
+/// What serves behind one port; in order of address and port.
+#[derive(Debug)]
+struct Servers {
+    /// As that of [`Behind`].
+    number: usize,
+    all: Vec<Server>,
+    /// The first ones of each kind. The others have nothing to add for whoever does not serve here.
+    distinct: Vec<Server>,
+    /// Addresses of their own.
+    own: BTreeSet<IpAddr>,
+}
+
+#[derive(Clone, Debug)]
+struct Server {
+    judged: Option<Judged>,
+    port: u16,
 }
 
 // === impl State ===
@@ -100,17 +156,12 @@ impl<'w> State<'w> {
     fn inventory(&self) -> impl Iterator<Item = IpAddr> {
         let workloads = self.world.workloads.values();
         let nodes = self.world.nodes.values();
+        let services = self.world.services.values();
         let of_workloads = workloads.flat_map(|workload| workload.addresses.iter());
         of_workloads
             .chain(nodes.flat_map(|node| node.addresses.iter()))
+            .chain(services.flat_map(|service| service.addresses.iter()))
             .copied()
-    }
-
-    fn frontends(&self) -> impl Iterator<Item = (&ObjectName, IpAddr)> {
-        self.world.services.values().flat_map(|service| {
-            let addresses = service.addresses.iter();
-            addresses.map(|address| (&service.name, *address))
-        })
     }
 }
 
@@ -119,7 +170,16 @@ impl<'w> State<'w> {
 impl Who {
     /// Nothing comes from the address of a Service.
     fn may_begin(&self) -> bool {
-        !matches!(self, Self::Service(..))
+        !matches!(self, Self::Service(_))
+    }
+
+    fn is_outside(&self) -> bool {
+        matches!(self, Self::Outside(_))
+    }
+
+    /// Whether the two are the same workload: it always reaches itself.
+    pub(crate) fn is_itself(&self, other: &Self) -> bool {
+        matches!(self, Self::Workload(_)) && self == other
     }
 
     fn addresses(&self, world: &World) -> BTreeSet<IpAddr> {
@@ -129,35 +189,15 @@ impl Who {
                 .get(name)
                 .map(|workload| addresses_of(world, workload)),
             Self::Node(name) => world.nodes.get(name).map(|node| node.addresses.clone()),
-            Self::Service(name, address) => world
+            Self::Service(name) => world
                 .services
                 .get(name)
-                .filter(|service| service.addresses.contains(address))
-                .map(|_| [*address].into()),
+                .map(|service| service.addresses.clone()),
             Self::Outside(_) => None,
         }
         .unwrap_or_default()
     }
 }
 
-impl<T> Class<T> {
-    /// Whether anybody in it is a workload or a node.
-    fn is_known(&self) -> bool {
-        let mut members = self.members.iter();
-        members.any(|(who, _)| matches!(who, Who::Workload(_) | Who::Node(_)))
-    }
-
-    /// A member that may begin a connection, and one of the other class that is not the same.
-    ///
-    /// A member stands in a class once for each of its addresses, so that two of them may be one.
-    pub(crate) fn example<'c, U>(&'c self, to: &'c Class<U>) -> Option<(&'c Member, &'c Member)> {
-        let mut sources = self.members.iter().filter(|(who, _)| who.may_begin());
-        let first = sources.next()?;
-        if let Some(other) = to.members.iter().find(|to| to.0 != first.0) {
-            return Some((first, other));
-        }
-        // All of the other class is that one: anybody else will do.
-        let other = sources.find(|from| from.0 != first.0)?;
-        Some((other, to.members.first()?))
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -15,13 +15,16 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::ends::addresses_of;
 pub use self::{
     ends::End,
     error::ConnectionError,
     port::Port,
     side::{Reason, Side, rule_name},
     ways::{Judged, Ways},
+};
+pub(crate) use self::{
+    ends::addresses_of,
+    service::{Served, frontends},
 };
 use crate::{
     model::{Direction, SubjectName, Time, World},

@@ -4,10 +4,14 @@
 //! interval of ports, and what differs becomes a row. Whoever is in one world only can reach nobody
 //! in the other.
 
+mod extent;
 mod render;
 mod rows;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use serde::Serialize;
 
@@ -15,7 +19,10 @@ pub use crate::classes::{Block, PortSet};
 use crate::{
     classes::{Judge, Pair, PortMap, Region, State, Universe, Who},
     connection::{Perspective, Side},
-    diff::rows::{Answers, Found, Presence},
+    diff::{
+        extent::{Ends, Extent},
+        rows::{Answers, Found, Presence},
+    },
     model::{Direction, Labels, ObjectName, World},
 };
 
@@ -26,7 +33,7 @@ pub struct Diff {
     pub rows: Vec<Row>,
 }
 
-/// Everybody of `from` to everybody else of `to`, on each of the ports.
+/// Everybody of `from` to everybody of `to`, on each of the ports. Never a workload to itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Row {
     pub change: Change,
@@ -76,17 +83,22 @@ pub enum Group {
         names: Vec<String>,
         /// How many there are with these labels.
         of: usize,
+        /// Those of theirs that are meant, where not all are.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        addresses: Vec<IpAddr>,
     },
     Nodes {
         names: Vec<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        addresses: Vec<IpAddr>,
     },
     Service {
         name: String,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        addresses: Vec<IpAddr>,
     },
     /// Addresses that nobody of the inventory has.
-    Addresses {
-        blocks: Vec<Block>,
-    },
+    Addresses { blocks: Vec<Block> },
 }
 
 /// What is shown as one, as far as it is the same.
@@ -114,20 +126,17 @@ impl Diff {
     pub fn new(old: &World, new: &World, perspective: Perspective) -> Self {
         let states = [State::new(old, perspective), State::new(new, perspective)];
         let kin = |who: &Who| Kin::of(who, new, old);
-        let universe = Universe::new(&states, [], |who, _| kin(who));
         let mut judge = Judge::new(&states);
-        let mut known: BTreeMap<[Option<Pair>; 2], Vec<(Answers, PortSet)>> = BTreeMap::new();
+        let universe = Universe::new(&states, &mut judge, [], |who, _| kin(who));
+        let mut known: HashMap<[Option<Pair>; 2], Vec<(Answers, PortSet)>> = HashMap::new();
         let mut found = Found::default();
-        for (from, to) in universe.pairs() {
-            let Some(((_, sources), (_, destinations))) = from.example(to) else {
+        for meeting in universe.meetings(|_| true, |_| true) {
+            let Some((source, destination)) = meeting.example() else {
                 continue;
             };
             let mut both = [None; 2];
-            for (state, (pair, ends)) in both
-                .iter_mut()
-                .zip(sources.iter().zip(destinations))
-                .enumerate()
-            {
+            let places = source.places.iter().zip(&destination.places);
+            for (state, (pair, ends)) in both.iter_mut().zip(places).enumerate() {
                 if let (Some(from), Some(to)) = ends {
                     *pair = Some(judge.pair(state, from, to));
                 }
@@ -135,13 +144,17 @@ impl Diff {
             let differences = known
                 .entry(both)
                 .or_insert_with(|| differences(&judge, both));
-            for (answers, ports) in differences {
-                found.add(answers, ports, from, to);
+            let is_v4 = meeting.from.is_v4;
+            let there = differences
+                .iter()
+                .filter(|(_, ports)| !ports.over(is_v4).is_empty());
+            for (answers, ports) in there {
+                found.add(answers, ports, &meeting);
             }
         }
         let sizes = Sizes::of(&universe);
-        let mut rows: Vec<Row> = found
-            .into_rows()
+        let rows = found.into_rows(&Extent::of(&universe));
+        let mut rows: Vec<Row> = rows
             .into_iter()
             .map(|row| row.named(&judge, &universe, &sizes))
             .collect();
@@ -195,7 +208,7 @@ impl Kin {
                 }
             }
             Who::Node(_) => Self::Nodes,
-            Who::Service(name, _) => Self::Service(name.clone()),
+            Who::Service(name) => Self::Service(name.clone()),
             Who::Outside(_) => Self::Outside,
         }
     }
@@ -208,7 +221,7 @@ impl Sizes {
     fn of(universe: &Universe<Kin>) -> Self {
         let mut all: BTreeMap<&Kin, BTreeSet<&Who>> = BTreeMap::new();
         for class in &universe.classes {
-            let members = class.members.iter().map(|(who, _)| who);
+            let members = class.members.iter().map(|member| &member.who);
             all.entry(&class.tag).or_default().extend(members);
         }
         let counted = all
@@ -219,22 +232,29 @@ impl Sizes {
 }
 
 impl Group {
-    fn new(kin: &Kin, who: &BTreeSet<Who>, universe: &Universe<Kin>, sizes: &Sizes) -> Self {
+    fn new(kin: &Kin, ends: &Ends, universe: &Universe<Kin>, sizes: &Sizes) -> Self {
+        let Ends { who, only } = ends;
+        let addresses = only.iter().copied().collect();
         match kin {
             Kin::Workloads { namespace, labels } => Self::Workloads {
                 namespace: namespace.clone(),
                 labels: labels.clone(),
                 names: names(who),
                 of: sizes.0.get(kin).copied().unwrap_or_default(),
+                addresses,
             },
-            Kin::Nodes => Self::Nodes { names: names(who) },
+            Kin::Nodes => Self::Nodes {
+                names: names(who),
+                addresses,
+            },
             Kin::Service(name) => Self::Service {
                 name: name.to_string(),
+                addresses,
             },
             Kin::Outside => {
                 let region = |who: &Who| match who {
                     Who::Outside(region) => Some(*region),
-                    Who::Workload(_) | Who::Node(_) | Who::Service(..) => None,
+                    Who::Workload(_) | Who::Node(_) | Who::Service(_) => None,
                 };
                 let regions: BTreeSet<Region> = who.iter().filter_map(region).collect();
                 let blocks = universe.regions.blocks(&regions);
@@ -249,10 +269,10 @@ fn names(who: &BTreeSet<Who>) -> Vec<String> {
         .filter_map(|who| match who {
             Who::Workload(name) => Some(name.to_string()),
             Who::Node(name) => Some(name.clone()),
-            Who::Outside(_) | Who::Service(..) => None,
+            Who::Outside(_) | Who::Service(_) => None,
         })
         .collect()
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -21,6 +21,8 @@ pub mod diagnostic;
 pub mod diff;
 #[cfg(test)]
 mod example;
+#[cfg(test)]
+mod exhaustive;
 pub mod explain;
 mod lint;
 pub mod load;

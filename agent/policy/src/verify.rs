@@ -4,6 +4,7 @@
 //! said of one member of a class holds for all of them, so that nothing is sampled, and a claim that
 //! is false comes with a connection that shows it.
 
+mod claim;
 mod render;
 
 use std::{collections::BTreeSet, net::IpAddr};
@@ -11,8 +12,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 use serde::Serialize;
 
+use self::claim::Claim;
 use crate::{
-    classes::{Judge, Place, PortSet, State, Universe, Who},
+    classes::{Judge, PortSet, State, Universe, Who},
     connection::{End, Perspective, Port, Side},
     model::{Labels, Selector, Source, World},
     reference::matching::{in_block, selects},
@@ -117,12 +119,12 @@ pub fn verify(world: &World, perspective: Perspective, assertions: &[Assertion])
         .flat_map(Ends::borders)
         .chain(special())
         .chain(GLOBAL_V6.parse());
-    let universe = Universe::new(&states, borders, |who, address| {
+    let mut judge = Judge::new(&states);
+    let universe = Universe::new(&states, &mut judge, borders, |who, address| {
         let is_meant = |ends: &Ends| ends.include(world, who, address);
         let both = |assertion: &Assertion| (is_meant(&assertion.from), is_meant(&assertion.to));
         assertions.iter().map(both).collect::<Vec<_>>()
     });
-    let mut judge = Judge::new(&states);
     let proof = |(number, assertion)| prove(&universe, &mut judge, number, assertion);
     assertions.iter().enumerate().map(proof).collect()
 }
@@ -146,21 +148,17 @@ fn prove(
     } = assertion;
     let mut pairs = 0;
     let mut counterexample = None;
-    for (from, to) in universe.pairs() {
-        let is_source = from.tag.get(number).is_some_and(|(source, _)| *source);
-        let is_destination = to.tag.get(number).is_some_and(|(_, to)| *to);
-        if !(is_source && is_destination) {
-            continue;
-        }
-        let Some((from, to)) = from
-            .example(to)
-            .and_then(|(from, to)| Some(((&from.0, first(&from.1)?), (&to.0, first(&to.1)?))))
-        else {
+    let is_source = |tag: &Meant| tag.get(number).is_some_and(|(source, _)| *source);
+    let is_destination = |tag: &Meant| tag.get(number).is_some_and(|(_, to)| *to);
+    let [mut v4, mut v6] = [true, false].map(|is_v4| Claim::new(*reach, ports.over(is_v4)));
+    for meeting in universe.meetings(is_source, is_destination) {
+        let claim = if meeting.from.is_v4 { &mut v4 } else { &mut v6 };
+        let Some((from, to)) = meeting.example().filter(|_| !claim.ports.is_empty()) else {
             continue;
         };
         pairs += 1;
         if counterexample.is_none() {
-            counterexample = contradiction(judge, *reach, ports, from, to);
+            counterexample = claim.contradiction(judge, from, to);
         }
     }
     Proof {
@@ -172,36 +170,6 @@ fn prove(
         pairs,
         counterexample,
     }
-}
-
-fn first(places: &[Option<Place>]) -> Option<&Place> {
-    places.first()?.as_ref()
-}
-
-fn contradiction(
-    judge: &mut Judge<'_, '_>,
-    reach: Reach,
-    ports: &PortSet,
-    (from, source): (&Who, &Place),
-    (to, destination): (&Who, &Place),
-) -> Option<Counterexample> {
-    let pair = judge.pair(0, source, destination);
-    let answers = judge.ports(pair);
-    let meant = answers.zip(ports.as_map(), |answers, is_meant| (*answers, *is_meant));
-    let port = meant.find(|((egress, ingress), is_meant)| {
-        let passes = judge.permits(*egress) && judge.permits(*ingress);
-        *is_meant && passes == (reach == Reach::Never)
-    })?;
-    let (egress, ingress) = *answers.at(port);
-    Some(Counterexample {
-        from: from.end(source.address),
-        from_address: source.address,
-        to: to.end(destination.address),
-        to_address: destination.address,
-        port,
-        egress: judge.side(egress)?.clone(),
-        ingress: judge.side(ingress)?.clone(),
-    })
 }
 
 fn special() -> impl Iterator<Item = IpNet> {
@@ -266,19 +234,6 @@ impl EndsPart {
             (Self::Block { cidr, except }, _) => in_block(cidr, except, address),
             (Self::Internet, Who::Outside(_)) => is_internet(address),
             (Self::Workloads { .. } | Self::Nodes(_) | Self::Internet, _) => false,
-        }
-    }
-}
-
-// === impl Who ===
-
-impl Who {
-    fn end(&self, address: IpAddr) -> End {
-        match self {
-            Self::Workload(name) => End::Workload(name.clone()),
-            Self::Node(name) => End::Node(name.clone()),
-            Self::Service(name, _) => End::Service(name.clone()),
-            Self::Outside(_) => End::Address(address),
         }
     }
 }

@@ -1,54 +1,51 @@
-//! The answers for pairs of classes, each distinct one asked for once.
+//! The answers for pairs of places, each distinct one asked for once.
+
+mod answers;
+mod interned;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
-use agent_common::table::{PolicyKey, PortKey, THIS_NODE, WORLD};
+use self::{answers::Answers, interned::Interned};
+use super::{Behind, Judged, Peer, Place, PortMap, Server, Servers, State};
+use crate::connection::{Port, Side, Verdict};
 
-use super::{Judged, Place, PortMap, State};
-use crate::{
-    compiled::{Compiled, PortTable},
-    connection::{Perspective, Reason, Side, Verdict},
-    model::{Direction, SubjectName},
-    question::{Evaluator, Origin, Question},
-};
-
-/// Answers for pairs of places; each distinct one is asked for once.
+/// Answers for pairs of places.
 #[derive(Debug)]
 pub(crate) struct Judge<'s, 'w> {
-    states: &'s [State<'w>],
-    sides: Interned<Side>,
-    maps: Interned<PortMap<u32>>,
-    known: BTreeMap<Known, u32>,
+    answers: Answers<'s, 'w>,
+    /// What single ports say that lead elsewhere.
+    elsewhere: Interned<BTreeMap<Port, u32>>,
+    known: Known,
 }
 
-/// All that a map of answers hangs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Numbers of what has been found out.
+#[derive(Debug, Default)]
 struct Known {
-    state: usize,
-    tables: usize,
-    set: u32,
-    flags: u16,
-    direction: Direction,
-    identity: u32,
-    made_here: bool,
+    /// By state, peer, and what serves behind a port.
+    servers: HashMap<(usize, usize, usize), u32>,
+    /// By state, who asks, and what is behind an address.
+    behind: HashMap<(usize, Asker, usize), u32>,
+    /// By the map of an address and what its ports say instead.
+    exchanged: HashMap<(u32, u32), u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Asker {
+    Peer(usize),
+    /// Whoever serves there is not judged by itself, so that its like have other answers.
+    Server(usize, IpAddr),
 }
 
 /// Numbers of the maps that hold a pair's answers: of the source's egress, and of the destination's
-/// ingress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// ingress. Where a port leads elsewhere, that is the ingress of the first who serves there and does
+/// not permit, else of the first of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Pair {
     pub(crate) egress: u32,
     pub(crate) ingress: u32,
-}
-
-/// Numbers for distinct values.
-#[derive(Debug)]
-struct Interned<T> {
-    numbers: BTreeMap<T, u32>,
-    values: Vec<T>,
 }
 
 // === impl Judge ===
@@ -56,35 +53,35 @@ struct Interned<T> {
 impl<'s, 'w> Judge<'s, 'w> {
     pub(crate) fn new(states: &'s [State<'w>]) -> Self {
         Self {
-            states,
-            sides: Interned::default(),
-            maps: Interned::default(),
-            known: BTreeMap::new(),
+            answers: Answers::new(states),
+            elsewhere: Interned::default(),
+            known: Known::default(),
         }
     }
 
     /// The answers for a connection in a state, where both ends are there.
     pub(crate) fn pair(&mut self, state: usize, from: &Place, to: &Place) -> Pair {
-        let is_own_node = from.voice.is_some() && from.voice == to.home;
-        let origin = if is_own_node {
-            Origin::ThisNode
-        } else {
-            Origin::Forwarded
+        let subject = from.judged.as_ref();
+        let egress = self.answers.egress(state, subject, (&to.peer, to.address));
+        let plain = self.ingress(state, from, to.judged.as_ref());
+        let ingress = match &to.behind {
+            Some(behind) => {
+                let elsewhere = self.behind(state, from, behind);
+                self.exchanged(plain, elsewhere)
+            }
+            None => plain,
         };
-        Pair {
-            egress: self.answers(state, Direction::Egress, from, to, Origin::Forwarded),
-            ingress: self.answers(state, Direction::Ingress, to, from, origin),
-        }
+        Pair { egress, ingress }
     }
 
     pub(crate) fn ports(&self, pair: Pair) -> PortMap<(u32, u32)> {
         let nothing = PortMap::constant(u32::MAX);
-        let map = |number| self.maps.get(number).unwrap_or(&nothing);
+        let map = |number| self.answers.maps.get(number).unwrap_or(&nothing);
         map(pair.egress).zip(map(pair.ingress), |egress, ingress| (*egress, *ingress))
     }
 
     pub(crate) fn side(&self, number: u32) -> Option<&Side> {
-        self.sides.get(number)
+        self.answers.sides.get(number)
     }
 
     pub(crate) fn permits(&self, number: u32) -> bool {
@@ -92,138 +89,93 @@ impl<'s, 'w> Judge<'s, 'w> {
         side.is_some_and(|side| side.verdict == Verdict::Allow)
     }
 
-    fn answers(
+    /// What a subject says of what it sends to an address, and of what comes from there: numbers of
+    /// maps.
+    pub(super) fn about(
         &mut self,
         state: usize,
-        direction: Direction,
-        subject: &Place,
-        peer: &Place,
-        origin: Origin,
-    ) -> u32 {
-        let known = subject.judged.as_ref().and_then(|judged| {
-            let identity = *peer.identities.get(judged.tables)?;
-            let Judged {
-                name: _,
-                tables,
-                set,
-                flags,
-            } = *judged;
-            let known = Known {
-                state,
-                tables,
-                set,
-                flags,
-                direction,
-                identity,
-                made_here: origin == Origin::ThisNode,
-            };
-            Some((known, judged.name.clone()))
-        });
-        let Some((known, name)) = known else {
-            let nobody = Side::without_rule(Verdict::Allow, Reason::NoSubject);
-            let side = self.sides.number(nobody);
-            return self.maps.number(PortMap::constant(side));
-        };
-        if let Some(number) = self.known.get(&known) {
-            return *number;
-        }
-        let map = self.ask(known, &name, peer.address, origin);
-        let number = self.maps.number(map);
-        self.known.insert(known, number);
-        number
+        subject: &Judged,
+        peer: &Peer,
+        address: IpAddr,
+    ) -> [u32; 2] {
+        let (subject, peer) = (Some(subject), (peer, address));
+        [
+            self.answers.egress(state, subject, peer),
+            self.answers.ingress(state, subject, peer),
+        ]
     }
 
-    fn ask(
-        &mut self,
-        known: Known,
-        subject: &SubjectName,
-        peer: IpAddr,
-        origin: Origin,
-    ) -> PortMap<u32> {
-        let Some(state) = self.states.get(known.state) else {
-            return PortMap::constant(u32::MAX);
-        };
-        let Some((_, tables)) = state.tables.nodes().nth(known.tables) else {
-            return PortMap::constant(u32::MAX);
-        };
-        let Perspective { view, at } = state.perspective;
-        let sides = PortMap::ask(&borders(tables, known), |port| {
-            let answer = state.tables.answer(&Question {
-                subject: subject.clone(),
-                direction: known.direction,
-                peer,
-                socket: None,
-                protocol: port.protocol,
-                port: port.number,
-                origin,
-                view,
-                at,
-            });
-            Side::new(state.world, &answer)
-        });
-        let mut numbers = BTreeMap::new();
-        for side in sides.values() {
-            numbers.insert(side.clone(), self.sides.number(side.clone()));
-        }
-        sides.map(|side| numbers.get(side).copied().unwrap_or(u32::MAX))
+    fn ingress(&mut self, state: usize, from: &Place, subject: Option<&Judged>) -> u32 {
+        let seen = (from.peer.as_ref(), from.address);
+        self.answers.ingress(state, subject, seen)
     }
-}
 
-/// Where answers may change: in the table of the identity, of the node as such, or of the world.
-fn borders(tables: &Compiled, known: Known) -> BTreeMap<u8, BTreeSet<u16>> {
-    let way = match known.direction {
-        Direction::Ingress => agent_common::table::Direction::Ingress,
-        Direction::Egress => agent_common::table::Direction::Egress,
-    };
-    let mut borders: BTreeMap<u8, BTreeSet<u16>> = BTreeMap::new();
-    for identity in [known.identity & !THIS_NODE, THIS_NODE, WORLD] {
-        let key = PolicyKey {
-            set: known.set,
-            direction: way as u32,
-            identity,
+    /// What is said by those who serve behind the ports of an address.
+    fn behind(&mut self, state: usize, from: &Place, behind: &Behind) -> u32 {
+        let peer = from.peer.number;
+        let asked = if behind.own.contains(&from.address) {
+            (state, Asker::Server(peer, from.address), behind.served)
+        } else {
+            (state, Asker::Peer(peer), behind.number)
         };
-        let number = tables.policy.get(&key);
-        let entries = number.and_then(|number| tables.port_tables.get(number));
-        for entry in entries.iter().flat_map(|PortTable(entries)| entries) {
-            if entry.bits <= PortKey::TABLE_BITS {
-                continue;
+        if let Some(known) = self.known.behind.get(&asked) {
+            return *known;
+        }
+        let mut sides = BTreeMap::new();
+        for (port, servers) in &behind.ports {
+            if let Some(side) = self.servers(state, from, *port, servers) {
+                sides.insert(*port, side);
             }
-            let free = PortKey::PORT_BITS.saturating_sub(entry.bits).min(16);
-            let size = 1_u32 << free;
-            let first = u32::from(entry.port) / size * size;
-            let starts = borders.entry(entry.protocol).or_default();
-            starts.extend(u16::try_from(first).ok());
-            starts.extend(u16::try_from(first + size).ok());
         }
-    }
-    borders
-}
-
-// === impl Interned ===
-
-impl<T> Default for Interned<T> {
-    fn default() -> Self {
-        Self {
-            numbers: BTreeMap::new(),
-            values: Vec::new(),
-        }
-    }
-}
-
-impl<T: Ord + Clone> Interned<T> {
-    fn number(&mut self, value: T) -> u32 {
-        if let Some(number) = self.numbers.get(&value) {
-            return *number;
-        }
-        let number = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
-        self.values.push(value.clone());
-        self.numbers.insert(value, number);
+        let number = self.elsewhere.number(sides);
+        self.known.behind.insert(asked, number);
         number
     }
-}
 
-impl<T> Interned<T> {
-    fn get(&self, number: u32) -> Option<&T> {
-        self.values.get(usize::try_from(number).ok()?)
+    fn servers(&mut self, state: usize, from: &Place, at: Port, servers: &Servers) -> Option<u32> {
+        if servers.own.contains(&from.address) {
+            return self.first_that_counts(state, from, at, &servers.all);
+        }
+        let asked = (state, from.peer.number, servers.number);
+        if let Some(known) = self.known.servers.get(&asked) {
+            return Some(*known);
+        }
+        let side = self.first_that_counts(state, from, at, &servers.distinct)?;
+        self.known.servers.insert(asked, side);
+        Some(side)
+    }
+
+    /// What the first says that does not permit, else the first of all.
+    fn first_that_counts(
+        &mut self,
+        state: usize,
+        from: &Place,
+        at: Port,
+        servers: &[Server],
+    ) -> Option<u32> {
+        let mut first = None;
+        for server in servers {
+            let map = self.ingress(state, from, server.judged.as_ref());
+            let number = server.port;
+            let side = *self.answers.maps.get(map)?.at(Port { number, ..at });
+            if !self.permits(side) {
+                return Some(side);
+            }
+            first = first.or(Some(side));
+        }
+        first
+    }
+
+    fn exchanged(&mut self, plain: u32, elsewhere: u32) -> u32 {
+        if let Some(known) = self.known.exchanged.get(&(plain, elsewhere)) {
+            return *known;
+        }
+        let maps = (self.answers.maps.get(plain), self.elsewhere.get(elsewhere));
+        let (Some(map), Some(others)) = maps else {
+            return u32::MAX;
+        };
+        let number = self.answers.maps.number(map.with(others));
+        self.known.exchanged.insert((plain, elsewhere), number);
+        number
     }
 }

@@ -5,20 +5,22 @@ use std::{
     net::IpAddr,
 };
 
-use agent_common::table::WORLD;
 use ipnet::IpNet;
 
-use super::{Class, Judged, Place, Regions, State, Who};
-use crate::{
-    compiled::Compiled,
-    model::{SubjectName, World},
+use super::{
+    Class, Judge, Member, Regions, State, Who,
+    meetings::{Apart, Meeting},
+    places::Finder,
+    profiles::{Marks, Profiles},
 };
+use crate::model::World;
 
 /// Everybody, in classes.
 #[derive(Debug)]
 pub(crate) struct Universe<T> {
     pub(crate) regions: Regions,
     pub(crate) classes: Vec<Class<T>>,
+    apart: Apart,
 }
 
 // === impl Universe ===
@@ -27,246 +29,151 @@ impl<T: Clone + Ord> Universe<T> {
     /// Sorts everybody of all states. What `tag` tells apart by address must be cut at `borders`.
     pub(crate) fn new(
         states: &[State<'_>],
+        judge: &mut Judge<'_, '_>,
         borders: impl IntoIterator<Item = IpNet>,
         tag: impl Fn(&Who, IpAddr) -> T,
     ) -> Self {
-        let finders: Vec<Finder<'_>> = states.iter().map(Finder::new).collect();
-        let mut inventory: BTreeSet<IpAddr> = states.iter().flat_map(State::inventory).collect();
-        inventory.extend(
-            states
-                .iter()
-                .flat_map(State::frontends)
-                .map(|(_, address)| address),
-        );
+        let mut finders: Vec<Finder<'_>> = states.iter().map(Finder::new).collect();
+        let inventory: BTreeSet<IpAddr> = states.iter().flat_map(State::inventory).collect();
         let mut prefixes: BTreeSet<IpNet> = borders.into_iter().collect();
         for state in states {
-            prefixes.extend(
-                state
-                    .tables
-                    .nodes()
-                    .flat_map(|(_, tables)| tables.prefixes.keys()),
-            );
+            let tables = state.tables.nodes().map(|(_, tables)| tables);
+            prefixes.extend(tables.flat_map(|tables| tables.prefixes.keys()));
         }
         let regions = Regions::new(prefixes, &inventory);
 
-        let mut sorting = Sorting::default();
-        let mut everybody = BTreeSet::new();
-        for state in states {
-            let World {
-                workloads, nodes, ..
-            } = state.world;
-            everybody.extend(workloads.keys().cloned().map(Who::Workload));
-            everybody.extend(nodes.keys().cloned().map(Who::Node));
-            let frontends = state.frontends();
-            everybody.extend(frontends.map(|(name, address)| Who::Service(name.clone(), address)));
-        }
-        for who in everybody {
-            for is_v4 in [true, false] {
-                // Whoever got another address is still the same: its first for its first.
-                let of_family = |finder: &Finder<'_>| -> Vec<IpAddr> {
-                    let all = who.addresses(finder.state.world).into_iter();
-                    all.filter(|address| address.is_ipv4() == is_v4).collect()
-                };
-                let addresses: Vec<_> = finders.iter().map(of_family).collect();
-                let count = addresses.iter().map(Vec::len).max().unwrap_or(0);
-                for number in 0..count {
-                    let places: Vec<Option<Place>> = finders
-                        .iter()
-                        .zip(&addresses)
-                        .map(|(finder, addresses)| {
-                            Some(finder.place(&who, *addresses.get(number)?))
-                        })
-                        .collect();
-                    let newest = places.iter().flatten().next_back();
-                    if let Some(address) = newest.map(|place| place.address) {
-                        sorting.add(tag(&who, address), &who, is_v4, places);
-                    }
-                }
+        let mut members = Vec::new();
+        for who in everybody(states) {
+            let of_state = states.iter().map(|state| who.addresses(state.world));
+            for addresses in matched(&of_state.collect::<Vec<_>>()) {
+                let places = finders.iter_mut().zip(&addresses);
+                let places = places
+                    .map(|(finder, address)| Some(finder.place(&who, (*address)?)))
+                    .collect();
+                let who = who.clone();
+                members.push(Member { who, places });
             }
         }
-        for (region, address) in regions.samples() {
+        // Nobody outside is on anybody's loopback.
+        let samples = regions.samples();
+        for (region, address) in samples.filter(|(_, address)| !address.is_loopback()) {
             let who = Who::Outside(region);
-            let places = finders
-                .iter()
-                .map(|finder| Some(finder.place(&who, address)))
-                .collect();
-            sorting.add(tag(&who, address), &who, address.is_ipv4(), places);
+            let places = finders.iter_mut();
+            let places = places.map(|finder| Some(finder.place(&who, address)));
+            let places = places.collect();
+            members.push(Member { who, places });
         }
-        let classes = sorting.classes.into_values().collect();
-        Self { regions, classes }
-    }
-
-    /// All pairs of classes that could be ends of one connection, at least one of them known.
-    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&Class<T>, &Class<T>)> {
-        self.classes.iter().flat_map(move |from| {
-            let is_source = from.members.iter().any(|(who, _)| who.may_begin());
-            let to = self.classes.iter().filter(move |to| {
-                is_source && from.is_v4 == to.is_v4 && (from.is_known() || to.is_known())
-            });
-            to.map(move |to| (from, to))
-        })
-    }
-}
-
-/// What tells two members of a class apart, for sorting.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Marks {
-    /// The tables, the policy set and the flags.
-    judged: Option<(usize, u32, u16)>,
-    identities: Vec<u32>,
-    voice: Option<String>,
-}
-
-/// By tag, IPv4 first, then by what tells them apart in each state.
-type Sort<T> = (T, bool, Vec<Option<Marks>>);
-
-struct Sorting<T> {
-    classes: BTreeMap<Sort<T>, Class<T>>,
-}
-
-impl<T> Default for Sorting<T> {
-    fn default() -> Self {
-        let classes = BTreeMap::new();
-        Self { classes }
-    }
-}
-
-impl<T: Clone + Ord> Sorting<T> {
-    fn add(&mut self, tag: T, who: &Who, is_v4: bool, places: Vec<Option<Place>>) {
-        let marks: Vec<Option<Marks>> = places
-            .iter()
-            .map(|place| place.as_ref().map(Place::marks))
-            .collect();
-        let class = self
-            .classes
-            .entry((tag.clone(), !is_v4, marks))
-            .or_insert_with(|| Class {
-                tag,
-                is_v4,
-                members: Vec::new(),
-            });
-        class.members.push((who.clone(), places));
-    }
-}
-
-/// Finds the places of a state.
-struct Finder<'s> {
-    state: &'s State<'s>,
-    nodes: Vec<NodeTables<'s>>,
-}
-
-/// The tables of a node, and the lengths of prefixes that they have.
-struct NodeTables<'s> {
-    name: Option<&'s str>,
-    tables: &'s Compiled,
-    v4: BTreeSet<u8>,
-    v6: BTreeSet<u8>,
-}
-
-impl<'s> Finder<'s> {
-    fn new(state: &'s State<'_>) -> Self {
-        let lengths = |tables: &Compiled, is_v4: bool| {
-            let prefixes = tables.prefixes.keys();
-            let of_family = prefixes.filter(|prefix| prefix.addr().is_ipv4() == is_v4);
-            of_family.map(IpNet::prefix_len).collect()
-        };
-        let nodes = state.tables.nodes();
+        let classes = sorted(states, judge, members, tag);
         Self {
-            state,
-            nodes: nodes
-                .map(|(name, tables)| NodeTables {
-                    name,
-                    tables,
-                    v4: lengths(tables, true),
-                    v6: lengths(tables, false),
-                })
-                .collect(),
+            regions,
+            apart: Apart::new(&classes),
+            classes,
         }
     }
 
-    fn place(&self, who: &Who, address: IpAddr) -> Place {
-        let world = self.state.world;
-        let (subject, voice, home) = match who {
-            Who::Workload(name) => {
-                let workload = world.workloads.get(name);
-                let home = workload.and_then(|workload| workload.node.clone());
-                let shares = workload.is_some_and(|workload| !workload.owns_its_addresses());
-                let voice = home.clone().filter(|_| shares);
-                (Some(SubjectName::Workload(name.clone())), voice, home)
-            }
-            Who::Node(name) => {
-                let subject = SubjectName::Node(name.clone());
-                (Some(subject), Some(name.clone()), None)
-            }
-            Who::Outside(_) | Who::Service(..) => (None, None, None),
-        };
-        Place {
-            address,
-            judged: subject.and_then(|name| self.judged(name)),
-            identities: self.identities(address),
-            voice,
-            home,
-        }
-    }
-
-    fn judged(&self, name: SubjectName) -> Option<Judged> {
-        let node = match &name {
-            SubjectName::Workload(name) => self.state.world.workloads.get(name)?.node.as_deref(),
-            SubjectName::Node(name) => Some(name.as_str()),
-        };
-        let tables = self.nodes.iter().position(|known| known.name == node)?;
-        let subject = self.nodes.get(tables)?.tables.subjects.get(&name)?;
-        Some(Judged {
-            tables,
-            set: subject.set_of(self.state.perspective.view),
-            flags: subject.flags,
-            name,
-        })
-    }
-
-    fn identities(&self, address: IpAddr) -> Vec<u32> {
-        let identity = |node: &NodeTables<'_>| {
-            let lengths = if address.is_ipv4() {
-                &node.v4
-            } else {
-                &node.v6
-            };
-            lengths
+    /// Everybody who could begin a connection with everybody who could be asked for one, at least
+    /// one of them known: those together that have the same answers.
+    pub(crate) fn meetings(
+        &self,
+        is_source: impl Fn(&T) -> bool,
+        is_destination: impl Fn(&T) -> bool,
+    ) -> impl Iterator<Item = Meeting<'_, T>> {
+        let numbered = || self.classes.iter().enumerate();
+        let sources = numbered().filter(move |(_, from)| is_source(&from.tag));
+        let destinations = numbered().filter(move |(_, to)| is_destination(&to.tag));
+        let destinations: Vec<_> = destinations.collect();
+        sources.flat_map(move |(source, from)| {
+            let could_meet =
+                |to: &Class<T>| from.is_v4 == to.is_v4 && !(from.is_outside() && to.is_outside());
+            let meetings: Vec<_> = destinations
                 .iter()
-                .rev()
-                .filter_map(|bits| IpNet::new(address, *bits).ok())
-                .find_map(|prefix| node.tables.prefixes.get(&prefix.trunc()).copied())
-                .unwrap_or(WORLD)
-        };
-        self.nodes.iter().map(identity).collect()
+                .filter(|(_, to)| could_meet(to))
+                .flat_map(|(destination, to)| {
+                    self.apart.meetings((source, from), (*destination, to))
+                })
+                .collect();
+            meetings
+        })
     }
 }
 
-// === impl Place ===
-
-impl Place {
-    fn marks(&self) -> Marks {
-        let Self {
-            address: _,
-            judged,
-            identities,
-            voice,
-            // Only a subject's matters, and its tables are those of its home.
-            home: _,
-        } = self;
-        let judged = judged.as_ref().map(|judged| {
-            let Judged {
-                name: _,
-                tables,
-                set,
-                flags,
-            } = judged;
-            (*tables, *set, *flags)
-        });
-        Marks {
-            judged,
-            identities: identities.clone(),
-            voice: voice.clone(),
-        }
+fn everybody(states: &[State<'_>]) -> BTreeSet<Who> {
+    let mut all = BTreeSet::new();
+    for state in states {
+        let World {
+            workloads,
+            nodes,
+            services,
+            ..
+        } = state.world;
+        all.extend(workloads.keys().cloned().map(Who::Workload));
+        all.extend(nodes.keys().cloned().map(Who::Node));
+        all.extend(services.keys().cloned().map(Who::Service));
     }
+    all
+}
+
+/// Somebody's addresses by state, each with those that it was or will be in the others.
+///
+/// Whoever got another address is still the same: the first new one for the first old one.
+fn matched(of_state: &[BTreeSet<IpAddr>]) -> Vec<Vec<Option<IpAddr>>> {
+    let kept = of_state.iter().cloned().reduce(|all, one| &all & &one);
+    let kept = kept.unwrap_or_default();
+    let same = |address: &IpAddr| of_state.iter().map(|_| Some(*address)).collect();
+    let mut all: Vec<Vec<Option<IpAddr>>> = kept.iter().map(same).collect();
+    for is_v4 in [true, false] {
+        let others: Vec<Vec<IpAddr>> = of_state
+            .iter()
+            .map(|addresses| {
+                let others = addresses.difference(&kept).copied();
+                others.filter(|one| one.is_ipv4() == is_v4).collect()
+            })
+            .collect();
+        let count = others.iter().map(Vec::len).max().unwrap_or(0);
+        let nth = |number| others.iter().map(|one| one.get(number).copied()).collect();
+        all.extend((0..count).map(nth));
+    }
+    all
+}
+
+/// By tag, IPv4 first, then by what tells them apart in each state. Whoever is outside is in no
+/// class with others, because two of them do not meet.
+type Sort<T> = (T, bool, bool, Vec<Option<Marks>>);
+
+fn sorted<T: Clone + Ord>(
+    states: &[State<'_>],
+    judge: &mut Judge<'_, '_>,
+    members: Vec<Member>,
+    tag: impl Fn(&Who, IpAddr) -> T,
+) -> Vec<Class<T>> {
+    let profiles: Vec<Profiles> = (0..states.len())
+        .map(|state| {
+            let places = members
+                .iter()
+                .filter_map(|one| one.places.get(state)?.as_ref());
+            Profiles::new(judge, state, places)
+        })
+        .collect();
+    let mut classes: BTreeMap<Sort<T>, Class<T>> = BTreeMap::new();
+    for member in members {
+        let Some(newest) = member.places.iter().flatten().next_back() else {
+            continue;
+        };
+        let (tag, is_v4) = (tag(&member.who, newest.address), newest.address.is_ipv4());
+        let marks = profiles.iter().zip(&member.places);
+        let marks = marks.map(|(profiles, place)| Some(profiles.marks(place.as_ref()?)));
+        let sort = (
+            tag.clone(),
+            !is_v4,
+            member.who.is_outside(),
+            marks.collect(),
+        );
+        let class = classes.entry(sort).or_insert_with(|| Class {
+            tag,
+            is_v4,
+            members: Vec::new(),
+        });
+        class.members.push(member);
+    }
+    classes.into_values().collect()
 }

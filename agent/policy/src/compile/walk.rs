@@ -96,16 +96,15 @@ impl<'p> Walk<'p> {
         at_place: Option<&[&[usize]]>,
         from: usize,
     ) -> Option<(usize, &Concerned<'p>)> {
-        let position = match at_place {
-            Some(lists) => lists
+        let position = if let Some(lists) = at_place {
+            lists
                 .iter()
                 .filter_map(|list| list.get(list.partition_point(|position| *position < from)))
                 .min()
-                .copied()?,
-            None => {
-                let rest = self.steps.get(from..)?;
-                from + rest.iter().position(|step| step.ports.covers(place))?
-            }
+                .copied()?
+        } else {
+            let rest = self.steps.get(from..)?;
+            from + rest.iter().position(|step| step.ports.covers(place))?
         };
         Some((position, self.steps.get(position)?))
     }

@@ -115,7 +115,7 @@ impl End {
     }
 
     /// Whose policies have a say: a workload's always, a node's if some policy selects it.
-    pub(super) fn subject(&self, world: &World) -> Option<SubjectName> {
+    pub(crate) fn subject(&self, world: &World) -> Option<SubjectName> {
         match self {
             Self::Workload(name) => Some(name.clone().into()),
             Self::Node(name) => {

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{self, Write},
+    net::IpAddr,
 };
 
 use super::{Change, Diff, Family, Group, Presence, Row, Turn};
@@ -81,31 +82,51 @@ impl fmt::Display for Group {
                 labels,
                 names,
                 of,
+                addresses,
             } => {
                 let labels: Vec<_> = labels
                     .iter()
                     .map(|(key, value)| format!("{key}={value}"))
                     .collect();
                 match (labels.is_empty(), names.as_slice()) {
-                    (true, [name]) => return f.write_str(name),
-                    (true, _) => write!(f, "{namespace}/ without labels")?,
-                    (false, _) => write!(f, "{namespace}/{}", labels.join(","))?,
+                    (true, [name]) => f.write_str(name)?,
+                    (is_bare, _) => {
+                        if is_bare {
+                            write!(f, "{namespace}/ without labels")?;
+                        } else {
+                            write!(f, "{namespace}/{}", labels.join(","))?;
+                        }
+                        if names.len() == *of {
+                            write!(f, " ({of})")?;
+                        } else {
+                            write!(f, " ({} of {of})", names.len())?;
+                        }
+                    }
                 }
-                if names.len() == *of {
-                    write!(f, " ({of})")
-                } else {
-                    write!(f, " ({} of {of})", names.len())
-                }
+                only_at(f, addresses)
             }
-            Self::Nodes { names } => {
+            Self::Nodes { names, addresses } => {
                 let names: Vec<_> = names.iter().map(|name| format!("node/{name}")).collect();
-                f.write_str(&names.join(", "))
+                f.write_str(&names.join(", "))?;
+                only_at(f, addresses)
             }
-            Self::Service { name } => write!(f, "service/{name}"),
+            Self::Service { name, addresses } => {
+                write!(f, "service/{name}")?;
+                only_at(f, addresses)
+            }
             Self::Addresses { blocks } => {
                 let blocks: Vec<_> = blocks.iter().map(ToString::to_string).collect();
                 f.write_str(&blocks.join("; "))
             }
         }
     }
+}
+
+/// Where not all addresses of somebody are meant: those that are.
+fn only_at(f: &mut fmt::Formatter<'_>, addresses: &[IpAddr]) -> fmt::Result {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    write!(f, " at {}", addresses.join(", "))
 }

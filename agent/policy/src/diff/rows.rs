@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{Change, Family, Group, Kin, Row, Sizes, Turn};
+use super::{
+    Change, Family, Group, Kin, Row, Sizes, Turn,
+    extent::{Ends, Extent, Families, Members, only_workload},
+};
 use crate::{
-    classes::{Class, Judge, PortSet, Universe, Who},
+    classes::{Judge, Meeting, Member, PortSet, Universe, Who},
     model::Direction,
 };
 
@@ -39,13 +42,10 @@ struct Key {
     to: Kin,
 }
 
-/// Pairs with a difference. Every member of `from` differs to every other member of `to`.
+/// Pairs with a difference. Every member of `from` differs to every member of `to` that is not the
+/// same workload.
 #[derive(Debug, Default)]
-pub(super) struct Found(BTreeMap<(Key, bool), Vec<(Ends, Ends)>>);
-
-type Ends = BTreeSet<Who>;
-/// IPv4 or not, or both.
-type Families = BTreeSet<bool>;
+pub(super) struct Found(BTreeMap<(Key, bool), Vec<(Members, Members)>>);
 
 /// A row whose ends are still lists of everybody.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(super) struct Unnamed {
     key: Key,
     from: Ends,
     to: Ends,
-    families: Families,
+    family: Option<Family>,
 }
 
 /// Whether a pair's answers amount to something else, and by whom.
@@ -93,53 +93,57 @@ pub(super) fn changed(
 // === impl Found ===
 
 impl Found {
-    pub(super) fn add(
-        &mut self,
-        answers: &Answers,
-        ports: &PortSet,
-        from: &Class<Kin>,
-        to: &Class<Kin>,
-    ) {
+    pub(super) fn add(&mut self, answers: &Answers, ports: &PortSet, meeting: &Meeting<'_, Kin>) {
         let key = Key {
             answers: *answers,
             ports: ports.clone(),
-            from: from.tag.clone(),
-            to: to.tag.clone(),
+            from: meeting.from.tag.clone(),
+            to: meeting.to.tag.clone(),
         };
-        let all = |class: &Class<Kin>| class.members.iter().map(|(who, _)| who.clone()).collect();
-        let pairs = self.0.entry((key, from.is_v4)).or_default();
-        pairs.push((all(from), all(to)));
+        let one = |member: &Member| {
+            let newest = member.places.iter().flatten().next_back()?;
+            Some((member.who.clone(), newest.address))
+        };
+        let from = meeting.sources().filter_map(one).collect();
+        let to = meeting.destinations().filter_map(one).collect();
+        let pairs = self.0.entry((key, meeting.from.is_v4)).or_default();
+        pairs.push((from, to));
     }
 
-    pub(super) fn into_rows(self) -> Vec<Unnamed> {
+    pub(super) fn into_rows(self, extent: &Extent<'_>) -> Vec<Unnamed> {
         let mut by_family: BTreeMap<Key, BTreeMap<(Ends, Ends), Families>> = BTreeMap::new();
         for ((key, is_v4), pairs) in self.0 {
             let rows = by_family.entry(key).or_default();
-            for pair in joined(pairs) {
+            let pairs = joined(pairs).flat_map(|pair| extent.split(&pair, is_v4));
+            for pair in pairs {
                 rows.entry(pair).or_default().insert(is_v4);
             }
         }
         let mut rows = Vec::new();
         for (key, pairs) in by_family {
-            let mut outside: BTreeMap<(bool, Ends), Ends> = BTreeMap::new();
+            let mut outside: BTreeMap<(bool, Ends), BTreeSet<Who>> = BTreeMap::new();
             for ((from, to), families) in pairs {
                 // The family of an address outside is to be seen: both belong in one row.
                 match (&key.from, &key.to) {
                     (Kin::Outside, _) => {
-                        outside.entry((true, to)).or_default().extend(from);
+                        outside.entry((true, to)).or_default().extend(from.who);
                     }
                     (_, Kin::Outside) => {
-                        outside.entry((false, from)).or_default().extend(to);
+                        outside.entry((false, from)).or_default().extend(to.who);
                     }
                     _ => rows.push(Unnamed {
                         key: key.clone(),
+                        family: extent
+                            .only_family(&from, &to, &families)
+                            .filter(|_| are_of_both_families(&key.ports)),
                         from,
                         to,
-                        families,
                     }),
                 }
             }
-            rows.extend(outside.into_iter().map(|((is_source, known), all)| {
+            rows.extend(outside.into_iter().map(|((is_source, known), who)| {
+                let only = BTreeSet::new();
+                let all = Ends { who, only };
                 let (from, to) = if is_source {
                     (all, known)
                 } else {
@@ -149,7 +153,7 @@ impl Found {
                     key: key.clone(),
                     from,
                     to,
-                    families: [true, false].into(),
+                    family: None,
                 }
             }));
         }
@@ -157,27 +161,39 @@ impl Found {
     }
 }
 
+/// Not so for ICMP, which has a protocol for each: there, the ports say the family.
+fn are_of_both_families(ports: &PortSet) -> bool {
+    [true, false].map(|is_v4| ports.over(is_v4).is_empty()) == [false; 2]
+}
+
 /// The same pairs in fewer products: sources with the same destinations together, and the other
 /// way round.
-fn joined(pairs: Vec<(Ends, Ends)>) -> impl Iterator<Item = (Ends, Ends)> {
-    let mut by_source: BTreeMap<Ends, Ends> = BTreeMap::new();
+fn joined(pairs: Vec<(Members, Members)>) -> impl Iterator<Item = (Members, Members)> {
+    let mut by_source: BTreeMap<Members, Members> = BTreeMap::new();
     for (from, to) in pairs {
         by_source.entry(from).or_default().extend(to);
     }
-    let mut by_destination: BTreeMap<Ends, Ends> = BTreeMap::new();
-    for (from, mut to) in by_source {
-        if from.len() == 1 {
-            // It is not among "everybody else", so that it may stand there: as the others have it.
-            to.extend(from.iter().cloned());
+    // A workload to itself is not meant, so that it may stand there, where others have it.
+    let with_itself = |from: &Members, to: &Members| {
+        only_workload(from.iter().map(|(who, _)| who))?;
+        Some(to | from)
+    };
+    let mut counts: BTreeMap<Members, usize> = BTreeMap::new();
+    for (from, to) in &by_source {
+        let itself = with_itself(from, to).filter(|all| all != to);
+        for to in [to.clone()].into_iter().chain(itself) {
+            *counts.entry(to).or_default() += 1;
         }
-        by_destination.entry(to).or_default().extend(from);
     }
-    by_destination.into_iter().map(|(mut to, from)| {
-        if from.len() == 1 {
-            to.retain(|who| !from.contains(who));
-        }
-        (from, to)
-    })
+    let mut by_destination: BTreeMap<Members, Members> = BTreeMap::new();
+    for (from, to) in by_source {
+        let all = with_itself(&from, &to).filter(|all| counts.get(all) > counts.get(&to));
+        by_destination
+            .entry(all.unwrap_or(to))
+            .or_default()
+            .extend(from);
+    }
+    by_destination.into_iter().map(|(to, from)| (from, to))
 }
 
 // === impl Unnamed ===
@@ -199,7 +215,7 @@ impl Unnamed {
                 },
             from,
             to,
-            families,
+            family,
         } = self;
         let turn = |direction, turned: Option<(u32, u32)>| {
             let (old, new) = turned?;
@@ -215,21 +231,10 @@ impl Unnamed {
             change: answers.change,
             from: Group::new(source, from, universe, sizes),
             to: Group::new(destination, to, universe, sizes),
-            family: self.only_family(families, universe),
+            family: *family,
             ports: ports.clone(),
             turns: egress.into_iter().chain(ingress).collect(),
             presence: answers.presence,
         }
-    }
-
-    /// The only family, where both ends have the other one too.
-    fn only_family(&self, families: &Families, universe: &Universe<Kin>) -> Option<Family> {
-        let is_v4 = *families.first().filter(|_| families.len() == 1)?;
-        let has_other = |ends: &Ends| {
-            let mut others = universe.classes.iter().filter(|class| class.is_v4 != is_v4);
-            others.any(|class| class.members.iter().any(|(who, _)| ends.contains(who)))
-        };
-        let family = if is_v4 { Family::IPv4 } else { Family::IPv6 };
-        (has_other(&self.from) && has_other(&self.to)).then_some(family)
     }
 }

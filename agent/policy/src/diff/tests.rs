@@ -1,17 +1,18 @@
+mod services;
+
 use std::sync::Arc;
 
-use proptest::{prelude::*, test_runner::TestCaseError};
+use proptest::{prelude::*, sample, test_runner::TestCaseError};
 
 use super::*;
 use crate::{
-    compiled::Everywhere,
-    connection::{Connection, End, Port, Reason, Verdict},
+    connection::End,
     example,
+    exhaustive::{self, Exhaustive, Somebody},
     model::{
-        Change as Step, NamespaceScope, NetworkPolicy, Peer, Peers, PortMatch, PortSpec, Ports,
-        Rule, Selector, Time,
+        Change as Step, NamespaceScope, Peer, Peers, PortMatch, PortSpec, Ports, Rule, Selector,
     },
-    question::{Question, View},
+    question::View,
     strategies,
 };
 
@@ -134,144 +135,201 @@ fn json_has_all_that_is_shown() {
     assert_eq!(row["turns"][0]["new"]["line"], 20);
 }
 
-/// Whether a group has this end.
-fn has(group: &Group, end: &End) -> bool {
+/// Whether a group has this end with this address.
+fn has(group: &Group, (end, address): Somebody<'_>) -> bool {
+    let is_meant = |only: &Vec<IpAddr>| only.is_empty() || only.contains(&address);
     match (group, end) {
-        (Group::Workloads { names, .. }, End::Workload(name)) => names.contains(&name.to_string()),
-        (Group::Nodes { names }, End::Node(name)) => names.contains(name),
-        (Group::Addresses { blocks }, End::Address(address)) => blocks.iter().any(|block| {
-            block.cidr.contains(address) && !block.except.iter().any(|hole| hole.contains(address))
+        (
+            Group::Workloads {
+                names, addresses, ..
+            },
+            End::Workload(name),
+        ) => names.contains(&name.to_string()) && is_meant(addresses),
+        (Group::Nodes { names, addresses }, End::Node(name)) => {
+            names.contains(name) && is_meant(addresses)
+        }
+        (Group::Service { name, addresses }, End::Service(service)) => {
+            *name == service.to_string() && is_meant(addresses)
+        }
+        (Group::Addresses { blocks }, End::Address(_)) => blocks.iter().any(|block| {
+            block.cidr.contains(&address)
+                && !block.except.iter().any(|hole| hole.contains(&address))
         }),
         _ => false,
     }
 }
 
-/// The ends of a question, unless one is a Service, which is another thing as a source.
-pub(crate) fn ends(world: &World, question: &Question) -> Option<(End, End)> {
-    let subject = match &question.subject {
-        crate::model::SubjectName::Workload(name) => End::Workload(name.clone()),
-        crate::model::SubjectName::Node(name) => End::Node(name.clone()),
-    };
-    let mut services = world.services.values();
-    if services.any(|service| service.addresses.contains(&question.peer)) {
-        return None;
-    }
-    let of_node = |node: &&Arc<crate::model::Node>| node.addresses.contains(&question.peer);
-    let peer = match world.nodes.values().find(of_node) {
-        Some(node) => End::Node(node.name.clone()),
-        None => match world.addresses.get(&question.peer) {
-            Some(owner) => End::Workload(owner.clone()),
-            None => End::Address(question.peer),
-        },
-    };
-    Some(match question.direction {
-        Direction::Ingress => (peer, subject),
-        Direction::Egress => (subject, peer),
+/// How the world before becomes the world after.
+#[derive(Clone, Debug)]
+struct Mutation {
+    /// One bit for each object: whether it is still there.
+    kept: u16,
+    /// What takes the place of some objects of the same name, or comes new.
+    from_other: u8,
+    more: [Vec<(bool, sample::Index, u8)>; 2],
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let more = || exhaustive::more_addresses();
+    let kept = prop_oneof![Just(u16::MAX), any::<u16>()];
+    (kept, any::<u8>(), [more(), more()]).prop_map(|(kept, from_other, more)| Mutation {
+        kept,
+        from_other,
+        more,
     })
 }
 
-/// The other world has the same inventory, and some of its policies replaced.
-fn worlds() -> impl Strategy<Value = (World, World, Time, Vec<Question>)> {
-    (
-        strategies::world_and_questions(),
-        strategies::world(),
-        any::<u8>(),
-    )
-        .prop_map(|((old, now, questions), other, kept)| {
-            let mut new = old.clone();
-            let policies = |world: &World| -> Vec<Arc<NetworkPolicy>> {
-                world.network_policies.values().cloned().collect()
-            };
-            for (place, policy) in policies(&old).into_iter().enumerate() {
-                if kept & (1 << (place % 8)) == 0 {
-                    new.network_policies.remove(&policy.name);
-                }
+impl Mutation {
+    /// Other policies, Services and labels; some go, and some are at other addresses.
+    fn apply(&self, old: &mut World, other: &World) -> World {
+        let [before, after] = &self.more;
+        exhaustive::with_more_addresses(old, before);
+        let mut new = old.clone();
+        let is_kept = |place: usize| self.kept & (1 << (place % 16)) != 0;
+        let gone = |place: usize| !is_kept(place);
+        for (place, name) in old.network_policies.keys().enumerate() {
+            if gone(place) {
+                new.network_policies.remove(name);
             }
-            for policy in policies(&other).into_iter().take(2) {
-                if new.namespaces.contains_key(&policy.name.namespace) {
-                    new.network_policies.insert(policy.name.clone(), policy);
-                }
+        }
+        for (place, name) in old.services.keys().enumerate() {
+            if gone(place + 5) {
+                new.services.remove(name);
             }
+        }
+        for (place, (name, workload)) in old.workloads.iter().enumerate() {
+            if place == 0 && gone(8) {
+                new.apply(&Step::Workload(name.clone(), None));
+            } else if gone(place + 9) {
+                let mut workload = workload.as_ref().clone();
+                workload.ready = !workload.ready;
+                workload.labels.insert("app".to_owned(), "a".to_owned());
+                new.apply(&Step::Workload(name.clone(), Some(workload.into())));
+            }
+        }
+        let takes = |bit: u8| self.from_other & (1 << bit) != 0;
+        if takes(0) {
+            let policies = other.network_policies.values().take(2);
+            for policy in policies.filter(|one| new.namespaces.contains_key(&one.name.namespace)) {
+                new.network_policies
+                    .insert(policy.name.clone(), Arc::clone(policy));
+            }
+        }
+        if takes(1) {
             for (id, policy) in other.tier_policies.iter().take(2) {
                 new.tier_policies.insert(id.clone(), Arc::clone(policy));
             }
-            (old, new, now, questions)
-        })
+        }
+        if takes(2) {
+            let services = other.services.values().take(2);
+            for service in services.filter(|one| new.namespaces.contains_key(&one.name.namespace)) {
+                new.services
+                    .insert(service.name.clone(), Arc::clone(service));
+            }
+        }
+        if takes(3) {
+            exhaustive::with_more_addresses(&mut new, after);
+        }
+        new
+    }
+}
+
+/// Somebody's addresses before and after, each with what it was or will be: what stays, then the
+/// first new one for the first old one.
+fn moves(old: &BTreeSet<IpAddr>, new: &BTreeSet<IpAddr>) -> Vec<[Option<IpAddr>; 2]> {
+    let stays = old.intersection(new).map(|address| [Some(*address); 2]);
+    let mut all: Vec<_> = stays.collect();
+    for is_v4 in [true, false] {
+        let of_family = |one: &&IpAddr| one.is_ipv4() == is_v4;
+        let mut gone = old.difference(new).filter(of_family).copied();
+        let mut late = new.difference(old).filter(of_family).copied();
+        loop {
+            let one = [gone.next(), late.next()];
+            if one == [None; 2] {
+                break;
+            }
+            all.push(one);
+        }
+    }
+    all
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_row_is_there_exactly_where_the_verdicts_differ((old, new, now, questions) in worlds()) {
-        for view in View::ALL {
-            let perspective = Perspective { view, at: now };
-            let diff = Diff::new(&old, &new, perspective);
-            let worlds = [&old, &new].map(|world| (world, Everywhere::new(world, now)));
-            for question in &questions {
-                agrees(&worlds, &diff, question, perspective)?;
-            }
-        }
+    fn a_row_is_there_exactly_where_the_verdicts_differ(
+        (mut old, now, _) in strategies::world_and_questions(),
+        other in strategies::world(),
+        mutation in mutation(),
+        view in sample::select(View::ALL.to_vec()),
+    ) {
+        let new = mutation.apply(&mut old, &other);
+        let perspective = Perspective { view, at: now };
+        check([&old, &new], perspective)?;
     }
 }
 
-fn agrees(
-    worlds: &[(&World, Everywhere<'_>); 2],
-    diff: &Diff,
-    question: &Question,
-    perspective: Perspective,
-) -> Result<(), TestCaseError> {
-    let [(old, _), _] = worlds;
-    let Some((from, to)) = ends(old, question).filter(|(from, to)| from != to) else {
-        return Ok(());
-    };
-    let port = Port {
-        protocol: question.protocol,
-        number: question.port,
-    };
-    let mut verdicts = Vec::new();
-    let mut family = Family::IPv4;
-    for (world, tables) in worlds {
-        let Ok(connection) = Connection::new(world, &from, &to, port, perspective) else {
-            return Ok(());
-        };
-        let outcome = connection.judge(world, tables);
-        let sides = [&outcome.egress, &outcome.ingress];
-        // What stands behind a frontend has rows of its own.
-        if !connection.backends.is_empty()
-            || sides
-                .iter()
-                .any(|side| side.reason == Reason::UnknownSubject)
-        {
-            return Ok(());
-        }
-        if connection.from.is_ipv6() {
-            family = Family::IPv6;
-        }
-        verdicts.push(outcome.verdict);
+fn check(worlds: [&World; 2], perspective: Perspective) -> Result<(), TestCaseError> {
+    let [old, new] = worlds;
+    let diff = Diff::new(old, new, perspective);
+    let truths = worlds.map(|world| Exhaustive::new(world, perspective));
+    let [before, after] = worlds.map(exhaustive::inventory);
+    let ends: BTreeSet<&End> = before.keys().chain(after.keys()).collect();
+    let mut everybody: Vec<(End, [Option<IpAddr>; 2])> = Vec::new();
+    for end in ends {
+        let [old, new] = [&before, &after].map(|all| all.get(end).cloned().unwrap_or_default());
+        let moves = moves(&old, &new).into_iter();
+        everybody.extend(moves.map(|addresses| (end.clone(), addresses)));
     }
-    let shown = |change| {
-        diff.rows.iter().any(|row| {
-            row.change == change
-                && has(&row.from, &from)
-                && has(&row.to, &to)
-                && row.family.is_none_or(|only| only == family)
-                && *row.ports.as_map().at(port)
-        })
-    };
-    let expected = match verdicts.as_slice() {
-        [Verdict::Deny, Verdict::Allow] => [true, false],
-        [Verdict::Allow, Verdict::Deny] => [false, true],
-        _ => [false, false],
-    };
-    prop_assert_eq!(
-        [shown(Change::Permitted), shown(Change::Denied)],
-        expected,
-        "{} to {} {}: {:?}",
-        from,
-        to,
-        port,
-        verdicts
-    );
+    let outside = exhaustive::outside(&worlds, []).into_iter();
+    everybody.extend(outside.map(|address| (End::Address(address), [Some(address); 2])));
+    let of_family = [true, false].map(|is_v4| exhaustive::ports(&worlds, is_v4));
+    for (from, sources) in &everybody {
+        for (to, destinations) in &everybody {
+            let newest = |addresses: &[Option<IpAddr>; 2]| addresses[1].or(addresses[0]).unwrap();
+            let (source, destination) = ((from, newest(sources)), (to, newest(destinations)));
+            if !exhaustive::can_meet(source, destination) {
+                continue;
+            }
+            let family = if source.1.is_ipv4() {
+                Family::IPv4
+            } else {
+                Family::IPv6
+            };
+            let is_about = |row: &&Row| {
+                has(&row.from, source)
+                    && has(&row.to, destination)
+                    && row.family.is_none_or(|only| only == family)
+            };
+            let rows: Vec<&Row> = diff.rows.iter().filter(is_about).collect();
+            let [v4, v6] = &of_family;
+            for port in if family == Family::IPv4 { v4 } else { v6 } {
+                let [was, is] = [0, 1].map(|state: usize| {
+                    let (Some(source), Some(destination)) = (sources[state], destinations[state])
+                    else {
+                        return false;
+                    };
+                    truths[state].passes((from, source), (to, destination), *port)
+                });
+                let expected = match (was, is) {
+                    (false, true) => Some(Change::Permitted),
+                    (true, false) => Some(Change::Denied),
+                    _ => None,
+                };
+                let on_port = |row: &&&Row| *row.ports.as_map().at(*port);
+                let shown: BTreeSet<Change> =
+                    rows.iter().filter(on_port).map(|row| row.change).collect();
+                prop_assert_eq!(
+                    shown,
+                    expected.into_iter().collect::<BTreeSet<_>>(),
+                    "{:?} to {:?} {}",
+                    source,
+                    destination,
+                    port
+                );
+            }
+        }
+    }
     Ok(())
 }

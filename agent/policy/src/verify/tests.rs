@@ -1,10 +1,17 @@
-use proptest::prelude::*;
+mod services;
+
+use proptest::{collection, prelude::*, sample, test_runner::TestCaseError};
 
 use super::*;
 use crate::{
+    classes::PortRange,
     compiled::Everywhere,
-    connection::{Connection, Reason, Verdict},
-    example, strategies,
+    connection::{Connection, Reason},
+    example,
+    exhaustive::{self, Exhaustive, Somebody},
+    model::Requirement,
+    question::View,
+    strategies,
 };
 
 fn assertion(reach: Reach, from: Ends, to: Ends, ports: PortSet) -> Assertion {
@@ -128,93 +135,203 @@ fn the_internet_is_neither_private_nor_special() {
 
 /// Whom a claim may be about, so that they often meet the generated world.
 fn ends() -> impl Strategy<Value = Ends> {
-    let block = |text: &str| EndsPart::Block {
+    let block = |text: &str, except: &[&str]| EndsPart::Block {
         cidr: text.parse().unwrap(),
-        except: Vec::new(),
+        except: except.iter().map(|text| text.parse().unwrap()).collect(),
     };
-    let everybody = EndsPart::Workloads {
+    let label = (
+        sample::select(vec!["app", "team", "env"]),
+        sample::select(vec!["a", "b", ""]),
+    );
+    let selector = label.prop_map(|(key, value)| Selector {
+        requirements: vec![Requirement::In {
+            key: key.to_owned(),
+            values: [value.to_owned()].into(),
+        }],
+    });
+    let selector = prop_oneof![Just(Selector::default()), selector];
+    let workloads = |workloads| EndsPart::Workloads {
         namespaces: Selector::default(),
-        workloads: Selector::default(),
+        workloads,
     };
     let part = prop_oneof![
-        3 => Just(everybody),
-        1 => Just(EndsPart::Nodes(Selector::default())),
+        4 => selector.clone().prop_map(workloads),
+        2 => selector.prop_map(EndsPart::Nodes),
         1 => Just(EndsPart::Internet),
-        1 => Just(block("10.1.0.0/29")),
-        1 => Just(block("fd01::/126")),
-        1 => Just(block("203.0.113.8/29")),
+        1 => Just(block("10.1.0.0/29", &["10.1.0.2/31"])),
+        1 => Just(block("10.1.0.32/28", &[])),
+        1 => Just(block("10.0.0.0/14", &["10.1.0.0/28"])),
+        1 => Just(block("fd00::/14", &["fd01::/126"])),
+        1 => Just(block("203.0.113.8/29", &[])),
     ];
     prop_oneof![
         1 => Just(Ends::Every),
-        6 => part.prop_map(|part| Ends::Listed(vec![part])),
+        6 => collection::vec(part, 1..=2).prop_map(Ends::Listed),
     ]
+}
+
+fn some_ports() -> impl Strategy<Value = PortSet> {
+    let range = (sample::select(vec![6, 17, 132]), 0..4usize).prop_map(|(protocol, one)| {
+        let (first, last) = [(80, 80), (1, 1023), (79, 8080), (1024, u16::MAX)][one];
+        let protocol = Some(protocol);
+        PortRange {
+            protocol,
+            first,
+            last,
+        }
+    });
+    let ping = |protocol| PortRange {
+        protocol: Some(protocol),
+        first: 0,
+        last: u16::MAX,
+    };
+    let range = prop_oneof![6 => range, 1 => Just(ping(1)), 1 => Just(ping(58))];
+    prop_oneof![
+        2 => Just(PortSet::every()),
+        3 => collection::vec(range, 1..=2).prop_map(|ranges| PortSet::of(&ranges)),
+    ]
+}
+
+/// Whether a claim is about somebody, read once more.
+fn is_meant(world: &World, ends: &Ends, (end, address): Somebody<'_>) -> bool {
+    let Ends::Listed(parts) = ends else {
+        return true;
+    };
+    parts.iter().any(|part| match (part, end) {
+        (EndsPart::Workloads { workloads, .. }, End::Workload(name)) => {
+            selects(workloads, &world.workloads[name].labels)
+        }
+        (EndsPart::Nodes(nodes), End::Node(name)) => selects(nodes, &world.nodes[name].labels),
+        (EndsPart::Block { cidr, except }, _) => {
+            cidr.contains(&address) && !except.iter().any(|hole| hole.contains(&address))
+        }
+        (EndsPart::Internet, End::Address(_)) => is_internet(address),
+        _ => false,
+    })
+}
+
+fn blocks(ends: &Ends) -> impl Iterator<Item = &IpNet> {
+    let parts = match ends {
+        Ends::Every => &[],
+        Ends::Listed(parts) => parts.as_slice(),
+    };
+    let mut all = Vec::new();
+    for part in parts {
+        if let EndsPart::Block { cidr, except } = part {
+            all.push(cidr);
+            all.extend(except);
+        }
+    }
+    all.into_iter()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_holds_is_contradicted_by_nobody_and_what_does_not_by_its_example(
-        (world, now, questions) in strategies::world_and_questions(),
-        from in ends(),
-        to in ends(),
+    fn a_claim_holds_exactly_if_no_address_and_no_port_contradicts_it(
+        (mut world, now, _) in strategies::world_and_questions(),
+        more in exhaustive::more_addresses(),
+        view in sample::select(View::ALL.to_vec()),
+        (from, to) in (ends(), ends()),
+        ports in some_ports(),
     ) {
-        let perspective = Perspective::live(now);
-        let tables = Everywhere::new(&world, now);
-        let ports = PortSet::every();
+        exhaustive::with_more_addresses(&mut world, &more);
+        let perspective = Perspective { view, at: now };
         let claims = [Reach::Never, Reach::Always]
             .map(|reach| assertion(reach, from.clone(), to.clone(), ports.clone()));
         let proofs = verify(&world, perspective, &claims);
-        for proof in &proofs {
-            let Some(shown) = &proof.counterexample else { continue };
-            let connect = |from, to| Connection::new(&world, from, to, shown.port, perspective);
-            // By address: an end with several would be asked about its first one.
-            let Ok(connection) = connect(&shown.from, &shown.to) else { continue };
-            if (connection.from, connection.to) != (shown.from_address, shown.to_address)
-                || !connection.backends.is_empty()
-            {
-                continue;
+        let special: Vec<IpNet> = special().collect();
+        let blocks = blocks(&from).chain(blocks(&to)).chain(&special);
+        check(&world, perspective, &claims, &proofs, blocks)?;
+    }
+}
+
+/// A counterexample is what `explain` says of these addresses, in the same words.
+fn check_shown(
+    world: &World,
+    perspective: Perspective,
+    tables: &Everywhere<'_>,
+    shown: &Counterexample,
+) -> Result<(), TestCaseError> {
+    let from = shown.from.at(shown.from_address);
+    let to = shown.to.at(shown.to_address);
+    let asked = Connection::new(world, &from, &to, shown.port, perspective).unwrap();
+    let outcome = asked.judge(world, tables);
+    prop_assert_eq!(&outcome.egress, &shown.egress, "{:?}", shown);
+    prop_assert_eq!(&outcome.ingress, &shown.ingress, "{:?}", shown);
+    Ok(())
+}
+
+fn check<'b>(
+    world: &World,
+    perspective: Perspective,
+    claims: &[Assertion],
+    proofs: &[Proof],
+    blocks: impl Iterator<Item = &'b IpNet>,
+) -> Result<(), TestCaseError> {
+    let truth = Exhaustive::new(world, perspective);
+    let tables = Everywhere::new(world, perspective.at);
+    let inventory = exhaustive::inventory(world);
+    let known = inventory.iter().flat_map(|(end, addresses)| {
+        let each = addresses.iter();
+        each.map(|address| (end.clone(), *address))
+    });
+    let outside = exhaustive::outside(&[world], blocks).into_iter();
+    let outside = outside.map(|address| (End::Address(address), address));
+    let everybody: Vec<(End, IpAddr)> = known.chain(outside).collect();
+    let of_family = [true, false].map(|is_v4| exhaustive::ports(&[world], is_v4));
+    for (claim, proof) in claims.iter().zip(proofs) {
+        let Assertion {
+            reach,
+            from,
+            to,
+            ports,
+            ..
+        } = claim;
+        let contradicts = |source: Somebody<'_>, destination: Somebody<'_>, port: Port| {
+            *ports.as_map().at(port)
+                && truth.passes(source, destination, port) == (*reach == Reach::Never)
+        };
+        let is_about = |source: Somebody<'_>, destination: Somebody<'_>| {
+            exhaustive::can_meet(source, destination)
+                && is_meant(world, from, source)
+                && is_meant(world, to, destination)
+        };
+        if let Some(shown) = &proof.counterexample {
+            let source = (&shown.from, shown.from_address);
+            let destination = (&shown.to, shown.to_address);
+            for (end, address) in [source, destination] {
+                let has = inventory.get(end).map(|all| all.contains(&address));
+                prop_assert!(has.unwrap_or(*end == End::Address(address)), "{:?}", shown);
             }
-            let outcome = connection.judge(&world, &tables);
-            if [&outcome.egress, &outcome.ingress].iter().any(|side| side.reason == Reason::UnknownSubject) {
-                continue;
-            }
-            let verdict = outcome.verdict;
-            prop_assert_eq!(verdict == Verdict::Allow, proof.reach == Reach::Never, "{:?}", shown);
+            prop_assert!(is_about(source, destination), "{:?}", shown);
+            prop_assert!(contradicts(source, destination, shown.port), "{:?}", shown);
+            check_shown(world, perspective, &tables, shown)?;
+            let foreign = if shown.from_address.is_ipv4() { 58 } else { 1 };
+            prop_assert_ne!(shown.port.protocol, foreign, "{:?}", shown);
+            continue;
         }
-        for question in &questions {
-            let Some((source, destination)) = crate::diff::tests::ends(&world, question) else {
-                continue;
-            };
-            let port = Port { protocol: question.protocol, number: question.port };
-            let Ok(connection) = Connection::new(&world, &source, &destination, port, perspective)
-            else {
-                continue;
-            };
-            let meant = |ends: &Ends, end: &End, address| {
-                let who = match end {
-                    End::Workload(name) => Who::Workload(name.clone()),
-                    End::Node(name) => Who::Node(name.clone()),
-                    End::Service(name) => Who::Service(name.clone(), address),
-                    End::Address(_) | End::At(..) => Who::Outside(crate::classes::Region::default()),
-                };
-                ends.include(&world, &who, address)
-            };
-            if source == destination
-                || !connection.backends.is_empty()
-                || !meant(&from, &source, connection.from)
-                || !meant(&to, &destination, connection.to)
-            {
-                continue;
-            }
-            let outcome = connection.judge(&world, &tables);
-            if [&outcome.egress, &outcome.ingress].iter().any(|side| side.reason == Reason::UnknownSubject) {
-                continue;
-            }
-            let passes = outcome.verdict == Verdict::Allow;
-            for proof in proofs.iter().filter(|proof| proof.holds) {
-                prop_assert_eq!(passes, proof.reach == Reach::Always, "{} {} {}", source, destination, port);
+        for source in &everybody {
+            for destination in &everybody {
+                let (source, destination) =
+                    ((&source.0, source.1), (&destination.0, destination.1));
+                if !is_about(source, destination) {
+                    continue;
+                }
+                let [v4, v6] = &of_family;
+                for port in if source.1.is_ipv4() { v4 } else { v6 } {
+                    prop_assert!(
+                        !contradicts(source, destination, *port),
+                        "{:?}: {:?} to {:?} {}",
+                        reach,
+                        source,
+                        destination,
+                        port
+                    );
+                }
             }
         }
     }
+    Ok(())
 }

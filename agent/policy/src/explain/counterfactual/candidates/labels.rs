@@ -18,11 +18,9 @@ pub(super) fn naming(world: &World, address: IpAddr, peers: &Peers) -> Vec<Edit>
             namespaces,
             workloads,
         } => in_scope(world, namespaces, &owner.name.namespace).then_some(workloads),
-        Peer::Block { .. }
-        | Peer::Nodes(_)
-        | Peer::OwnNode
-        | Peer::Domain(_)
-        | Peer::Local(_) => None,
+        Peer::Block { .. } | Peer::Nodes(_) | Peer::OwnNode | Peer::Domain(_) | Peer::Local(_) => {
+            None
+        }
     });
     selectors
         .flat_map(|selector| missing(selector, &owner.labels))

@@ -1,0 +1,90 @@
+//! Subjects that say the same of everybody, whichever node judges them.
+//!
+//! The replicas of an application are spread over nodes, and each node has tables of its own. They
+//! would be as many classes as replicas, and their pairs the square of that.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use super::{Judge, Judged, Peer, Place, places::JudgedMarks};
+
+/// Numbers of what subjects say, for one state.
+pub(super) struct Profiles(BTreeMap<JudgedMarks, usize>);
+
+/// What tells two places of a state apart, for sorting.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Marks {
+    profile: Option<usize>,
+    peer: usize,
+    behind: Option<usize>,
+}
+
+/// The maps of egress and of ingress, for each peer.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Profile {
+    said: Vec<[u32; 2]>,
+    /// Who says that, where it could not be asked about all: its like are by themselves.
+    alone: Option<JudgedMarks>,
+}
+
+/// Everybody with the same number, and where they are.
+type Peers<'p> = BTreeMap<usize, (&'p Arc<Peer>, Vec<IpAddr>)>;
+
+// === impl Profiles ===
+
+impl Profiles {
+    pub(super) fn new<'p>(
+        judge: &mut Judge<'_, '_>,
+        state: usize,
+        places: impl Iterator<Item = &'p Place> + Clone,
+    ) -> Self {
+        let mut peers: Peers<'_> = BTreeMap::new();
+        for Place { peer, address, .. } in places.clone() {
+            let (_, all) = peers.entry(peer.number).or_insert((peer, Vec::new()));
+            all.push(*address);
+        }
+        let mut numbers: BTreeMap<Profile, usize> = BTreeMap::new();
+        let mut all = BTreeMap::new();
+        for judged in places.filter_map(|place| place.judged.as_ref()) {
+            all.entry(judged.marks()).or_insert_with(|| {
+                let next = numbers.len();
+                let profile = profile(judge, state, judged, &peers);
+                *numbers.entry(profile).or_insert(next)
+            });
+        }
+        Self(all)
+    }
+
+    pub(super) fn marks(&self, place: &Place) -> Marks {
+        let Place {
+            address: _,
+            judged,
+            peer,
+            behind,
+        } = place;
+        let judged = judged.as_ref();
+        Marks {
+            profile: judged.and_then(|judged| self.0.get(&judged.marks()).copied()),
+            peer: peer.number,
+            behind: behind.as_ref().map(|behind| behind.number),
+        }
+    }
+}
+
+fn profile(judge: &mut Judge<'_, '_>, state: usize, judged: &Judged, peers: &Peers<'_>) -> Profile {
+    let mut said = Vec::new();
+    let mut alone = None;
+    // What comes from its own node is another thing, too.
+    let judged = Judged {
+        home: None,
+        ..judged.clone()
+    };
+    for (peer, addresses) in peers.values() {
+        // What it says of itself is another thing.
+        let others = addresses.iter().find(|one| !judged.own.contains(one));
+        match others {
+            Some(address) => said.push(judge.about(state, &judged, peer, *address)),
+            None => alone = Some(judged.marks()),
+        }
+    }
+    Profile { said, alone }
+}
