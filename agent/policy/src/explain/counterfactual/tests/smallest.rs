@@ -68,9 +68,17 @@ fn is_beyond_edits(connection: &Connection, outcome: &Outcome, port: Port) -> bo
 }
 
 /// Whether an edit comes before what is said. New rules in one place come at once, however they
-/// call the peer.
+/// call the peer; and so does an item of ports, for whichever port it goes.
 fn comes_before(edit: &Edit, said: &Edit) -> bool {
     match (edit, said) {
+        (
+            Edit::RemovePort { rule, position, .. },
+            Edit::RemovePort {
+                rule: of,
+                position: at,
+                ..
+            },
+        ) if (rule, position) == (of, at) => false,
         (Edit::AddRule { rule, .. }, Edit::AddRule { rule: said, .. }) => rule < said,
         _ => edit < said,
     }

@@ -89,7 +89,7 @@ pub(super) fn about(world: &World, need: &Need, why: &Why) -> Vec<(Edit, Option<
         .addresses
         .get(&question.peer)
         .and_then(|name| world.workloads.get(name));
-    let unnamed = rules_for_others(world, question);
+    let named = naming(world, question);
     let mut edits = Vec::new();
     for Written { id, peers, ports } in written(world, question.direction) {
         let rule = || id.clone();
@@ -112,9 +112,10 @@ pub(super) fn about(world: &World, need: &Need, why: &Why) -> Vec<(Edit, Option<
                 (edit, None)
             }));
         }
-        let may_name = owner.filter(|_| unnamed.contains(&id));
-        let labels = may_name.map(|workload| labels_asked(peers, workload));
-        let labels = labels.into_iter().flatten();
+        let others = owner.filter(|_| !named.contains(&id));
+        let labels = others.map(|workload| labels_asked(peers, workload));
+        let names = |label: &Edit| naming(&after(world, label), question).contains(&id);
+        let labels = labels.into_iter().flatten().filter(names);
         edits.extend(labels.map(|edit| (edit, Some(removal.clone()))));
         edits.push((removal, None));
     }
@@ -128,13 +129,19 @@ pub(super) fn about(world: &World, need: &Need, why: &Why) -> Vec<(Edit, Option<
     edits
 }
 
-/// The rules that may have a say and do not name the peer.
-fn rules_for_others(world: &World, question: &Question) -> BTreeSet<RuleId> {
+fn after(world: &World, edit: &Edit) -> World {
+    let mut changed = world.clone();
+    edit.apply(&mut changed, &mut Perspective::default());
+    changed
+}
+
+/// The rules that may have a say and name the peer.
+fn naming(world: &World, question: &Question) -> BTreeSet<RuleId> {
     let rules = reference::considered(world, question)
         .into_iter()
         .flat_map(|policy| policy.rules);
-    let others = rules.filter(|rule| !rule.fit.peer);
-    others.map(|rule| rule.id).collect()
+    let naming = rules.filter(|rule| rule.fit.peer);
+    naming.map(|rule| rule.id).collect()
 }
 
 /// One more in a `NetworkPolicy`, or before the rule of a ranked policy that decides now.
