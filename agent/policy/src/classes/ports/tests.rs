@@ -128,10 +128,9 @@ fn as_json_every_protocol_that_is_left_out_is_named() {
             .iter()
             .map(|text| PortRange::parse(text).unwrap())
             .collect();
-        let left = PortSet::of(&ranges).as_map().zip(
-            &PortMap::constant(true),
-            |is_out, is_in| *is_in && !is_out,
-        );
+        let left = PortSet::of(&ranges)
+            .as_map()
+            .zip(&PortMap::constant(true), |is_out, is_in| *is_in && !is_out);
         serde_json::to_string(&PortSet::new(left)).unwrap()
     };
     assert_eq!(but(&[]), r#"["other protocols"]"#);

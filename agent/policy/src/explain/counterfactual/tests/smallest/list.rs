@@ -114,8 +114,8 @@ pub(super) fn about(world: &World, need: &Need, why: &Why) -> Vec<(Edit, Option<
         }
         let others = owner.filter(|_| !named.contains(&id));
         let labels = others.map(|workload| labels_asked(peers, workload));
-        let names = |label: &Edit| naming(&after(world, label), question).contains(&id);
-        let labels = labels.into_iter().flatten().filter(names);
+        let does_it = |label: &Edit| naming(&after(world, label), question).contains(&id);
+        let labels = labels.into_iter().flatten().filter(does_it);
         edits.extend(labels.map(|edit| (edit, Some(removal.clone()))));
         edits.push((removal, None));
     }
