@@ -62,7 +62,7 @@ fn find<A: FamilyMaps>(context: *mut __sk_buff, key: &FlowKey<A>, direction: Dir
     // As in a packet that the remote end receives.
     let mut tuple = A::tuple(key);
     let (context, tuple) = (context.cast(), (&raw mut tuple).cast::<bpf_sock_tuple>());
-    let netns = BPF_F_CURRENT_NETNS as u64;
+    let netns = i64::from(BPF_F_CURRENT_NETNS).cast_unsigned();
     // SAFETY: a valid context, and as many bytes of the tuple as the family has. Called by their names:
     // a call by pointer is no instruction of BPF.
     let socket = unsafe {
@@ -98,7 +98,7 @@ fn owner(socket: *mut bpf_sock, protocol: u8, direction: Direction) -> u32 {
             break;
         }
         // SAFETY: an integer of the entry, read at once.
-        if let Some(endpoint) = unsafe { CGROUPS.get(&cgroup) } {
+        if let Some(endpoint) = unsafe { CGROUPS.get(cgroup) } {
             found = *endpoint;
         }
     }
