@@ -15,6 +15,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) use self::local::share_a_node;
 pub use self::{
     ends::End,
     error::ConnectionError,

@@ -18,7 +18,7 @@ pub(super) fn is_itself(world: &World, from: &End, to: &End) -> bool {
 }
 
 /// Whether two workloads share the addresses of one node.
-pub(super) fn share_a_node(world: &World, from: &End, to: &End) -> bool {
+pub(crate) fn share_a_node(world: &World, from: &End, to: &End) -> bool {
     let (Some(from), Some(to)) = (workload(world, from), workload(world, to)) else {
         return false;
     };
