@@ -54,9 +54,10 @@ pub struct Question<A> {
 
 /// The verdict for a new flow.
 ///
-/// Who the peer is follows from its address, and from its socket where that is known. Order of precedence: an endpoint that owns its addresses may reach itself; its node may reach
-/// it, unless the policy set has an answer to that; then the answer for the peer's identity; then
-/// the default of the policy set.
+/// Order of precedence: an endpoint that owns its addresses may reach itself; its node may reach
+/// it, unless the policy set has an answer to that; then the answer for the peer's identity, which
+/// follows from its address, and from its socket where that is known; then the default of the
+/// policy set.
 #[inline(always)]
 pub fn decide<A: Address>(tables: &impl Tables<A>, question: &Question<A>) -> Verdict {
     let Question {

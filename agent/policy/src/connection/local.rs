@@ -1,4 +1,4 @@
-//! Two that share the addresses of their node, and find each other's socket over loopback (§6.4).
+//! Two that share the addresses of their node, and find each other's socket over loopback (§6.7).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

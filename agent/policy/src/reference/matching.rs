@@ -37,7 +37,7 @@ struct Other<'w> {
     address: IpAddr,
     /// §1.4: the workload whose address it is, and nobody else's.
     owner: Option<&'w Workload>,
-    /// §6.5: the workload whose socket it is.
+    /// §6.7: the workload whose socket it is.
     socket: Option<&'w Workload>,
 }
 
@@ -146,7 +146,7 @@ pub(crate) fn fit<'w>(
     }
 }
 
-/// §1.4, §6.4
+/// §1.4, §6.4, §6.7
 fn is_peer(world: &World, subject: Subject<'_>, peer: &Peer, other: &Other<'_>) -> bool {
     let Other {
         address,
