@@ -23,6 +23,8 @@ use std::{
     sync::Arc,
 };
 
+use agent_common::table::Endpoint;
+
 pub(crate) use self::{
     judge::{Judge, Pair},
     meetings::Meeting,
@@ -51,10 +53,18 @@ pub(crate) struct State<'w> {
 /// Somebody who may be an end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Who {
-    Workload(ObjectName),
+    Workload {
+        name: ObjectName,
+        /// Whether its addresses lead to it alone, in every state that it is in.
+        owns: bool,
+    },
     Node(String),
     /// Addresses of nobody known.
     Outside(Region),
+    /// Processes that are no workload, by the loopback address of whichever node.
+    Process {
+        is_v4: bool,
+    },
     /// As a destination only.
     Service(ObjectName),
 }
@@ -64,6 +74,8 @@ pub(crate) enum Who {
 pub(crate) struct Class<T> {
     pub(crate) tag: T,
     pub(crate) is_v4: bool,
+    /// By state; `None` where they are not there.
+    scopes: Vec<Option<Scope>>,
     pub(crate) members: Vec<Member>,
 }
 
@@ -79,10 +91,23 @@ pub(crate) struct Member {
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) address: IpAddr,
+    scope: Scope,
     judged: Option<Judged>,
     peer: Arc<Peer>,
+    /// Where it is told by its socket (§6.7 of the semantics).
+    socket: Option<Arc<Socket>>,
     /// Where some of its ports lead elsewhere.
     behind: Option<Arc<Behind>>,
+}
+
+/// From where an address is reached.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    Network,
+    /// From those who share the addresses of a node, be it none that is named.
+    Loopback(Option<String>),
+    /// From all of those, of every node.
+    EveryLoopback,
 }
 
 /// How a subject is known to the tables of its node.
@@ -97,6 +122,18 @@ struct Judged {
     home: Option<String>,
     /// What leads to it alone: what comes from there is not judged.
     own: BTreeSet<IpAddr>,
+    /// Whether sockets tell it who is at the other end, over loopback.
+    is_told: bool,
+}
+
+/// Whose socket is at an address that is shared.
+#[derive(Debug)]
+struct Socket {
+    /// The same for all that are the same, of one state.
+    number: usize,
+    /// The position of its node among all: nobody else is told.
+    tables: usize,
+    name: ObjectName,
 }
 
 /// What an address is to those at the other end.
@@ -132,6 +169,14 @@ struct Servers {
     distinct: Vec<Server>,
     /// Addresses of their own.
     own: BTreeSet<IpAddr>,
+}
+
+/// The end that is not judged, as the other one sees it.
+#[derive(Clone, Copy, Debug)]
+struct Seen<'p> {
+    peer: &'p Peer,
+    address: IpAddr,
+    socket: Option<&'p Socket>,
 }
 
 #[derive(Clone, Debug)]
@@ -174,17 +219,17 @@ impl Who {
     }
 
     fn is_outside(&self) -> bool {
-        matches!(self, Self::Outside(_))
+        matches!(self, Self::Outside(_) | Self::Process { .. })
     }
 
-    /// Whether the two are the same workload: it always reaches itself.
+    /// Whether the two are the same workload that always reaches itself.
     pub(crate) fn is_itself(&self, other: &Self) -> bool {
-        matches!(self, Self::Workload(_)) && self == other
+        matches!(self, Self::Workload { owns: true, .. }) && self == other
     }
 
     fn addresses(&self, world: &World) -> BTreeSet<IpAddr> {
         match self {
-            Self::Workload(name) => world
+            Self::Workload { name, .. } => world
                 .workloads
                 .get(name)
                 .map(|workload| addresses_of(world, workload)),
@@ -193,9 +238,85 @@ impl Who {
                 .services
                 .get(name)
                 .map(|service| service.addresses.clone()),
-            Self::Outside(_) => None,
+            Self::Outside(_) | Self::Process { .. } => None,
         }
         .unwrap_or_default()
+    }
+
+    /// Where it is on the loopback interface, in a world.
+    fn loopback(&self, world: &World) -> Option<Scope> {
+        match self {
+            Self::Workload { name, .. } => {
+                let workload = world.workloads.get(name)?;
+                let node = || Scope::Loopback(workload.node.clone());
+                (!workload.owns_its_addresses()).then(node)
+            }
+            Self::Node(name) => {
+                let node = world.nodes.get(name)?;
+                Some(Scope::Loopback(Some(node.name.clone())))
+            }
+            Self::Process { .. } => Some(Scope::EveryLoopback),
+            Self::Outside(_) | Self::Service(_) => None,
+        }
+    }
+}
+
+// === impl Scope ===
+
+impl Scope {
+    fn reaches(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::EveryLoopback, Self::Loopback(_)) | (Self::Loopback(_), Self::EveryLoopback) => {
+                true
+            }
+            _ => self == other,
+        }
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn seen(&self) -> Seen<'_> {
+        Seen {
+            peer: &self.peer,
+            address: self.address,
+            socket: self.socket.as_deref(),
+        }
+    }
+
+    /// Whether both are the same workload, at addresses that lead to it alone.
+    fn is_itself(&self, other: &Self) -> bool {
+        let (Some(one), Some(other)) = (&self.judged, &other.judged) else {
+            return false;
+        };
+        one.name == other.name && one.owns_its_addresses()
+    }
+}
+
+// === impl Seen ===
+
+impl Seen<'_> {
+    fn without_socket(self) -> Self {
+        let socket = None;
+        Self { socket, ..self }
+    }
+}
+
+// === impl Judged ===
+
+impl Judged {
+    fn owns_its_addresses(&self) -> bool {
+        self.flags & Endpoint::OWNS_ADDRESSES != 0
+    }
+}
+
+// === impl Class ===
+
+impl<T> Class<T> {
+    pub(crate) fn is_on_loopback(&self) -> bool {
+        let mut scopes = self.scopes.iter().flatten();
+        scopes.any(|scope| *scope != Scope::Network)
     }
 }
 

@@ -15,8 +15,6 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
-pub(crate) use self::local::share_a_node;
 pub use self::{
     ends::End,
     error::ConnectionError,
@@ -26,6 +24,7 @@ pub use self::{
 };
 pub(crate) use self::{
     ends::addresses_of,
+    local::{LOOPBACK, TOLD},
     service::{Served, frontends},
 };
 use crate::{
@@ -249,7 +248,8 @@ impl Asking<'_> {
         };
         let translated = !backends.is_empty();
         let socket = |end: &End, address| {
-            let met = local::meet(self.world, self.from, self.to, address);
+            let (from, to, protocol) = (self.from, self.to, self.port.protocol);
+            let met = local::meet(self.world, from, to, address, protocol);
             end.workload().filter(|_| met && !translated).cloned()
         };
         let met_at = |question: Question, end, address| Question {

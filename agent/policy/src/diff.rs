@@ -18,7 +18,7 @@ use serde::Serialize;
 pub use crate::classes::{Block, PortSet};
 use crate::{
     classes::{Judge, Pair, PortMap, Region, State, Universe, Who},
-    connection::{Perspective, Side},
+    connection::{LOOPBACK, Perspective, Side},
     diff::{
         extent::{Ends, Extent},
         rows::{Answers, Found, Presence},
@@ -33,7 +33,8 @@ pub struct Diff {
     pub rows: Vec<Row>,
 }
 
-/// Everybody of `from` to everybody of `to`, on each of the ports. Never a workload to itself.
+/// Everybody of `from` to everybody of `to`, on each of the ports. Never a workload with addresses of its
+/// own to itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Row {
     pub change: Change,
@@ -42,6 +43,9 @@ pub struct Row {
     /// Where it is so over one family only, although there is the other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<Family>,
+    /// Whether it is about the addresses of loopback, too, where both ends share those of a node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loopback: Option<Loopback>,
     pub ports: PortSet,
     /// The ends that decide otherwise now; none if one of the ends is new or gone.
     pub turns: Vec<Turn>,
@@ -63,6 +67,13 @@ pub enum Change {
 pub enum Family {
     IPv4,
     IPv6,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Loopback {
+    Too,
+    Only,
 }
 
 /// An end that decides otherwise than before.
@@ -138,7 +149,7 @@ impl Diff {
             let places = source.places.iter().zip(&destination.places);
             for (state, (pair, ends)) in both.iter_mut().zip(places).enumerate() {
                 if let (Some(from), Some(to)) = ends {
-                    *pair = Some(judge.pair(state, from, to));
+                    *pair = judge.pair(state, from, to);
                 }
             }
             let differences = known
@@ -196,7 +207,7 @@ fn differences(judge: &Judge<'_, '_>, both: [Option<Pair>; 2]) -> Vec<(Answers, 
 impl Kin {
     fn of(who: &Who, new: &World, old: &World) -> Self {
         match who {
-            Who::Workload(name) => {
+            Who::Workload { name, .. } => {
                 let known = new.workloads.get(name).or_else(|| old.workloads.get(name));
                 let mut labels = known
                     .map(|workload| workload.labels.clone())
@@ -209,7 +220,7 @@ impl Kin {
             }
             Who::Node(_) => Self::Nodes,
             Who::Service(name) => Self::Service(name.clone()),
-            Who::Outside(_) => Self::Outside,
+            Who::Outside(_) | Who::Process { .. } => Self::Outside,
         }
     }
 }
@@ -254,10 +265,20 @@ impl Group {
             Kin::Outside => {
                 let region = |who: &Who| match who {
                     Who::Outside(region) => Some(*region),
-                    Who::Workload(_) | Who::Node(_) | Who::Service(_) => None,
+                    Who::Workload { .. } | Who::Node(_) | Who::Process { .. } | Who::Service(_) => {
+                        None
+                    }
                 };
                 let regions: BTreeSet<Region> = who.iter().filter_map(region).collect();
-                let blocks = universe.regions.blocks(&regions);
+                let mut blocks = universe.regions.blocks(&regions);
+                let here = LOOPBACK.into_iter().filter(|address| {
+                    let is_v4 = address.is_ipv4();
+                    who.contains(&Who::Process { is_v4 })
+                });
+                blocks.extend(here.map(|address| Block {
+                    cidr: address.into(),
+                    except: Vec::new(),
+                }));
                 Self::Addresses { blocks }
             }
         }
@@ -267,9 +288,9 @@ impl Group {
 fn names(who: &BTreeSet<Who>) -> Vec<String> {
     who.iter()
         .filter_map(|who| match who {
-            Who::Workload(name) => Some(name.to_string()),
+            Who::Workload { name, .. } => Some(name.to_string()),
             Who::Node(name) => Some(name.clone()),
-            Who::Outside(_) | Who::Service(_) => None,
+            Who::Outside(_) | Who::Process { .. } | Who::Service(_) => None,
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    load::{NAMESPACE_NAME_LABEL, assemble, parse_file},
+    load::{InputFile, NAMESPACE_NAME_LABEL, assemble, load, parse_file},
     model::{
         NamedPort, NamespaceScope, NetworkPolicy, Node, ObjectName, Peer, Peers, PortMatch,
         PortSpec, Ports, Protocol, Requirement, Rule, Selector, Source, Terms, Workload,
@@ -17,6 +17,36 @@ pub(crate) fn source(line: u32) -> Source {
         line,
     }
 }
+
+/// What a file says that has no errors.
+pub(crate) fn loaded(text: &str) -> World {
+    let file = InputFile {
+        name: "t.yaml".into(),
+        bytes: text.as_bytes().to_vec(),
+    };
+    let loaded = load([file]);
+    assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+    loaded.world
+}
+
+/// `host/web` and `host/cache` on one host with others, of which `host/cache` takes from `host/web` alone;
+/// `DENIED` is what it denies then.
+pub(crate) const HOST: &str = "
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Node, metadata: {name: one}, status: {addresses: [{type: InternalIP, address: 10.0.0.1}]}}
+- {apiVersion: ringfence.io/v1alpha1, kind: Workload, metadata: {namespace: host, name: web, labels: {app: web}}, \
+   spec: {node: one, endpoint: {systemdUnit: web.service}}}
+- {apiVersion: ringfence.io/v1alpha1, kind: Workload, metadata: {namespace: host, name: cron, labels: {app: cron}}, \
+   spec: {node: one, endpoint: {systemdUnit: cron.service}}}
+- {apiVersion: ringfence.io/v1alpha1, kind: Workload, metadata: {namespace: host, name: cache, labels: {app: cache}}, \
+   spec: {node: one, endpoint: {systemdUnit: cache.service}}}
+- {apiVersion: ringfence.io/v1alpha1, kind: RingfencePolicy, metadata: {name: cache}, \
+   spec: {tier: Admin, priority: 1, subject: {units: [cache.service]}, \
+   ingress: [{action: Allow, from: [{local: {units: [web.service]}}], ports: [{tcp: {port: 6379}}]}, \
+   {action: Deny, from: DENIED}]}}
+";
 
 pub(crate) fn workload(namespace: &str, name: &str, addresses: &[&str]) -> Workload {
     Workload {

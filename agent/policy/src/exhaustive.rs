@@ -11,8 +11,9 @@ use std::{
 use ipnet::IpNet;
 use proptest::{collection::vec, prelude::*, sample};
 
+pub(crate) use self::crowd::crowd;
 use crate::{
-    connection::{End, Perspective, Port, Served, addresses_of, frontends},
+    connection::{End, LOOPBACK, Perspective, Port, Served, addresses_of, frontends},
     model::{Direction, IcmpVersion, ObjectName, SubjectName, World},
     question::{Evaluator, Origin, Question},
     reference::Reference,
@@ -30,8 +31,15 @@ pub(crate) struct Exhaustive<'w> {
     known: RefCell<HashMap<Asked, bool>>,
 }
 
-/// With whether the peer's packet is made by the subject's own node.
-type Asked = (SubjectName, Direction, IpAddr, bool, Port);
+/// With whether the peer's packet is made by the subject's own node, and whose socket it is.
+type Asked = (
+    SubjectName,
+    Direction,
+    IpAddr,
+    bool,
+    Option<ObjectName>,
+    Port,
+);
 
 /// One of the two ends of a connection, by its address.
 pub(crate) type Somebody<'e> = (&'e End, IpAddr);
@@ -48,24 +56,113 @@ impl<'w> Exhaustive<'w> {
         }
     }
 
+    /// Whether the two are ends of something that is asked about.
+    pub(crate) fn can_meet(&self, from: Somebody<'_>, to: Somebody<'_>) -> bool {
+        let is_outside = |end: &End| matches!(end, End::Address(_));
+        let could_be = match (from.0, to.0) {
+            (End::Service(_), _) => false,
+            (End::Workload(_), End::Workload(_)) => !self.is_itself(from.0, to.0),
+            (from, to) => !(is_outside(from) && is_outside(to)),
+        };
+        could_be && self.there_is_a_way(from, to)
+    }
+
+    /// Whether a packet could get from the one to the other: over loopback, within a node only.
+    pub(crate) fn there_is_a_way(&self, from: Somebody<'_>, to: Somebody<'_>) -> bool {
+        if ![from, to].iter().any(|(_, address)| address.is_loopback()) {
+            return from.1.is_ipv4() == to.1.is_ipv4();
+        }
+        let is_here = |end: &End| matches!(end, End::Address(_));
+        from.1 == to.1
+            && match [from, to].map(|(end, _)| self.loopback_of(end)) {
+                [Some(one), Some(other)] => one == other,
+                [Some(_), None] => is_here(to.0),
+                [None, Some(_)] => is_here(from.0),
+                [None, None] => false,
+            }
+    }
+
     /// Whether a connection passes: §4.5 of the semantics, but for every address.
     pub(crate) fn passes(&self, from: Somebody<'_>, to: Somebody<'_>, port: Port) -> bool {
+        if self.is_itself(from.0, to.0) {
+            return true;
+        }
         let (source, destination) = (from.1, to.1);
-        let egress = subject(from.0)
-            .is_none_or(|subject| self.asked(subject, Direction::Egress, destination, false, port));
         let behind = self.frontends.get(&destination);
-        let ingress = match behind.and_then(|ports| ports.get(&port)) {
-            None => self.takes(subject(to.0), from.0, source, port),
+        let behind = behind.and_then(|ports| ports.get(&port));
+        let told = |end: Somebody<'_>| {
+            let met = behind.is_none() && self.meet((from.0, to.0), end.1, port);
+            workload(end.0).filter(|_| met).cloned()
+        };
+        let egress = subject(from.0).is_none_or(|subject| {
+            self.asked((
+                subject,
+                Direction::Egress,
+                destination,
+                false,
+                told(to),
+                port,
+            ))
+        });
+        let ingress = match behind {
+            None => self.takes(subject(to.0), from.0, source, told(from), port),
             Some(serving) => serving.iter().all(|serving| {
                 let name = serving.workload.clone().map(SubjectName::Workload);
                 let subject = name.or_else(|| self.node_at(serving.address));
-                self.takes(subject, from.0, source, serving.port)
+                self.takes(subject, from.0, source, None, serving.port)
             }),
         };
         egress && ingress
     }
 
-    fn takes(&self, subject: Option<SubjectName>, from: &End, source: IpAddr, port: Port) -> bool {
+    /// A workload, at addresses that lead to it alone.
+    fn is_itself(&self, from: &End, to: &End) -> bool {
+        let owns = |name| {
+            self.world
+                .workloads
+                .get(name)
+                .map(|it| it.owns_its_addresses())
+        };
+        workload(from).is_some() && from == to && workload(from).and_then(owns).unwrap_or(true)
+    }
+
+    /// The node on whose loopback interface somebody is, if that has a name.
+    fn loopback_of(&self, end: &End) -> Option<Option<String>> {
+        match end {
+            End::Node(name) => self
+                .world
+                .nodes
+                .contains_key(name)
+                .then(|| Some(name.clone())),
+            End::Workload(name) => {
+                let workload = self.world.workloads.get(name)?;
+                (!workload.owns_its_addresses()).then(|| workload.node.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether one workload's socket is found by the other (§6.7), at an address.
+    fn meet(&self, (from, to): (&End, &End), at: IpAddr, port: Port) -> bool {
+        let (Some(_), Some(_)) = (workload(from), workload(to)) else {
+            return false;
+        };
+        let (Some(here), Some(there)) = (self.loopback_of(from), self.loopback_of(to)) else {
+            return false;
+        };
+        let node = here.as_ref().and_then(|name| self.world.nodes.get(name));
+        let is_of_node = node.is_some_and(|node| node.addresses.contains(&at));
+        here == there && (at.is_loopback() || is_of_node) && matches!(port.protocol, 6 | 17)
+    }
+
+    fn takes(
+        &self,
+        subject: Option<SubjectName>,
+        from: &End,
+        source: IpAddr,
+        socket: Option<ObjectName>,
+        port: Port,
+    ) -> bool {
         let Some(subject) = subject else { return true };
         let here = match &subject {
             SubjectName::Workload(name) => self
@@ -76,7 +173,7 @@ impl<'w> Exhaustive<'w> {
             SubjectName::Node(_) => None,
         };
         let made_here = here.is_some() && here == self.voice(from);
-        self.asked(subject, Direction::Ingress, source, made_here, port)
+        self.asked((subject, Direction::Ingress, source, made_here, socket, port))
     }
 
     /// The node whose own stack speaks for an end.
@@ -98,46 +195,37 @@ impl<'w> Exhaustive<'w> {
         Some(SubjectName::Node(node.name.clone()))
     }
 
-    fn asked(
-        &self,
-        subject: SubjectName,
-        direction: Direction,
-        peer: IpAddr,
-        made_here: bool,
-        port: Port,
-    ) -> bool {
-        let key = (subject, direction, peer, made_here, port);
+    fn asked(&self, key: Asked) -> bool {
         if let Some(answer) = self.known.borrow().get(&key) {
             return *answer;
         }
-        let mut question = self.question(key.0.clone(), direction, peer, port);
-        if made_here {
-            question.origin = Origin::ThisNode;
-        }
+        let (subject, direction, peer, made_here, socket, port) = key.clone();
+        let Perspective { view, at } = self.perspective;
+        let question = Question {
+            subject,
+            direction,
+            peer,
+            socket,
+            protocol: port.protocol,
+            port: port.number,
+            origin: if made_here {
+                Origin::ThisNode
+            } else {
+                Origin::Forwarded
+            },
+            view,
+            at,
+        };
         let answer = Reference(self.world).answer(&question).allows();
         self.known.borrow_mut().insert(key, answer);
         answer
     }
+}
 
-    fn question(
-        &self,
-        subject: SubjectName,
-        direction: Direction,
-        peer: IpAddr,
-        port: Port,
-    ) -> Question {
-        let Perspective { view, at } = self.perspective;
-        Question {
-            subject,
-            direction,
-            peer,
-            socket: None,
-            protocol: port.protocol,
-            port: port.number,
-            origin: Origin::Forwarded,
-            view,
-            at,
-        }
+fn workload(end: &End) -> Option<&ObjectName> {
+    match end {
+        End::Workload(name) => Some(name),
+        _ => None,
     }
 }
 
@@ -149,26 +237,24 @@ fn subject(end: &End) -> Option<SubjectName> {
     }
 }
 
+/// With those of loopback, where somebody is to be found there.
 pub(crate) fn inventory(world: &World) -> Inventory {
-    let workloads = world.workloads.values();
-    let workloads =
-        workloads.map(|one| (End::Workload(one.name.clone()), addresses_of(world, one)));
+    let here = |mut addresses: BTreeSet<IpAddr>| {
+        addresses.extend(LOOPBACK);
+        addresses
+    };
+    let workloads = world.workloads.values().map(|one| {
+        let mut addresses = addresses_of(world, one);
+        if !one.owns_its_addresses() {
+            addresses = here(addresses);
+        }
+        (End::Workload(one.name.clone()), addresses)
+    });
     let nodes = world.nodes.values();
-    let nodes = nodes.map(|one| (End::Node(one.name.clone()), one.addresses.clone()));
+    let nodes = nodes.map(|one| (End::Node(one.name.clone()), here(one.addresses.clone())));
     let services = world.services.values();
     let services = services.map(|one| (End::Service(one.name.clone()), one.addresses.clone()));
     workloads.chain(nodes).chain(services).collect()
-}
-
-/// Whether the two are ends of something that is asked about.
-pub(crate) fn can_meet(from: Somebody<'_>, to: Somebody<'_>) -> bool {
-    let is_outside = |end: &End| matches!(end, End::Address(_));
-    let could_be = match (from.0, to.0) {
-        (End::Service(_), _) => false,
-        (End::Workload(from), End::Workload(to)) => from != to,
-        (from, to) => !(is_outside(from) && is_outside(to)),
-    };
-    could_be && from.1.is_ipv4() == to.1.is_ipv4()
 }
 
 /// Ports between which nothing changes, of each protocol that counts; of one family.
@@ -210,7 +296,8 @@ pub(crate) fn ports(worlds: &[&World], is_v4: bool) -> Vec<Port> {
         .collect()
 }
 
-/// Addresses that nobody has, at the borders of all blocks.
+/// Addresses that nobody has, at the borders of all blocks; and of loopback, for whoever is there and is
+/// nobody known.
 pub(crate) fn outside<'b>(
     worlds: &[&World],
     blocks: impl IntoIterator<Item = &'b IpNet>,
@@ -225,7 +312,6 @@ pub(crate) fn outside<'b>(
         let (first, last) = (block.network(), block.broadcast());
         [beside(first, -1), first, last, beside(last, 1)]
     }));
-    // Nobody outside is there.
     all.retain(|address| !address.is_loopback());
     for addresses in worlds
         .iter()
@@ -233,6 +319,8 @@ pub(crate) fn outside<'b>(
     {
         all.retain(|address| !addresses.contains(address));
     }
+    // Processes that are no workload.
+    all.extend(LOOPBACK);
     all
 }
 
@@ -280,4 +368,5 @@ pub(crate) fn with_more_addresses(world: &mut World, more: &[(bool, sample::Inde
     }
 }
 
+mod crowd;
 mod tests;

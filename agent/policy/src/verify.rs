@@ -218,7 +218,7 @@ impl EndsPart {
                     namespaces,
                     workloads,
                 },
-                Who::Workload(name),
+                Who::Workload { name, .. },
             ) => {
                 let nothing = Labels::new();
                 let known = world.namespaces.get(&name.namespace);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use self::{answers::Answers, interned::Interned};
-use super::{Behind, Judged, Peer, Place, PortMap, Server, Servers, State};
+use super::{Behind, Judged, Place, PortMap, Seen, Server, Servers, State};
 use crate::connection::{Port, Side, Verdict};
 
 /// Answers for pairs of places.
@@ -30,6 +30,8 @@ struct Known {
     behind: HashMap<(usize, Asker, usize), u32>,
     /// By the map of an address and what its ports say instead.
     exchanged: HashMap<(u32, u32), u32>,
+    /// By state, what is behind an address, and the maps of it with and without its socket.
+    translated: HashMap<(usize, usize, [u32; 2]), u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,19 +61,24 @@ impl<'s, 'w> Judge<'s, 'w> {
         }
     }
 
-    /// The answers for a connection in a state, where both ends are there.
-    pub(crate) fn pair(&mut self, state: usize, from: &Place, to: &Place) -> Pair {
+    /// The answers for a connection in a state, where both ends are there; `None` if there is no way
+    /// between them.
+    pub(crate) fn pair(&mut self, state: usize, from: &Place, to: &Place) -> Option<Pair> {
+        if !from.scope.reaches(&to.scope) {
+            return None;
+        }
         let subject = from.judged.as_ref();
-        let egress = self.answers.egress(state, subject, (&to.peer, to.address));
-        let plain = self.ingress(state, from, to.judged.as_ref());
-        let ingress = match &to.behind {
-            Some(behind) => {
-                let elsewhere = self.behind(state, from, behind);
-                self.exchanged(plain, elsewhere)
-            }
-            None => plain,
+        let egress = self.answers.egress(state, subject, to.seen());
+        let ingress = self.answers.ingress(state, to.judged.as_ref(), from.seen());
+        let behind = to.behind.as_ref().filter(|_| !from.is_itself(to));
+        let Some(behind) = behind else {
+            return Some(Pair { egress, ingress });
         };
-        Pair { egress, ingress }
+        let elsewhere = self.behind(state, from, behind);
+        Some(Pair {
+            egress: self.translated(state, egress, (subject, to), behind),
+            ingress: self.exchanged(ingress, elsewhere),
+        })
     }
 
     pub(crate) fn ports(&self, pair: Pair) -> PortMap<(u32, u32)> {
@@ -91,23 +98,41 @@ impl<'s, 'w> Judge<'s, 'w> {
 
     /// What a subject says of what it sends to an address, and of what comes from there: numbers of
     /// maps.
-    pub(super) fn about(
-        &mut self,
-        state: usize,
-        subject: &Judged,
-        peer: &Peer,
-        address: IpAddr,
-    ) -> [u32; 2] {
-        let (subject, peer) = (Some(subject), (peer, address));
+    pub(super) fn about(&mut self, state: usize, subject: &Judged, seen: Seen<'_>) -> [u32; 2] {
+        let subject = Some(subject);
         [
-            self.answers.egress(state, subject, peer),
-            self.answers.ingress(state, subject, peer),
+            self.answers.egress(state, subject, seen),
+            self.answers.ingress(state, subject, seen),
         ]
     }
 
-    fn ingress(&mut self, state: usize, from: &Place, subject: Option<&Judged>) -> u32 {
-        let seen = (from.peer.as_ref(), from.address);
-        self.answers.ingress(state, subject, seen)
+    /// Whose socket it is, is not told at the ports that lead elsewhere.
+    fn translated(
+        &mut self,
+        state: usize,
+        told: u32,
+        (subject, to): (Option<&Judged>, &Place),
+        behind: &Behind,
+    ) -> u32 {
+        let seen = to.seen().without_socket();
+        let plain = self.answers.egress(state, subject, seen);
+        if plain == told {
+            return told;
+        }
+        let asked = (state, behind.number, [told, plain]);
+        if let Some(known) = self.known.translated.get(&asked) {
+            return *known;
+        }
+        let maps = (self.answers.maps.get(told), self.answers.maps.get(plain));
+        let (Some(map), Some(plain)) = maps else {
+            return u32::MAX;
+        };
+        let ports = behind.ports.keys();
+        let others = ports.map(|port| (*port, *plain.at(*port)));
+        let map = map.with(&others.collect());
+        let number = self.answers.maps.number(map);
+        self.known.translated.insert(asked, number);
+        number
     }
 
     /// What is said by those who serve behind the ports of an address.
@@ -155,7 +180,8 @@ impl<'s, 'w> Judge<'s, 'w> {
     ) -> Option<u32> {
         let mut first = None;
         for server in servers {
-            let map = self.ingress(state, from, server.judged.as_ref());
+            let seen = from.seen().without_socket();
+            let map = self.answers.ingress(state, server.judged.as_ref(), seen);
             let number = server.port;
             let side = *self.answers.maps.get(map)?.at(Port { number, ..at });
             if !self.permits(side) {

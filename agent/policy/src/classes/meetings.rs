@@ -82,10 +82,14 @@ fn add<T>(
     state: usize,
 ) {
     let places = || {
-        classes.iter().enumerate().flat_map(move |(number, class)| {
+        let classes = classes.iter().enumerate();
+        // On loopback, nobody has an address of its own.
+        let classes = classes.filter(|(_, class)| !class.is_on_loopback());
+        classes.flat_map(move |(number, class)| {
             let members = class.members.iter().enumerate();
             members.filter_map(move |(place, member)| {
-                Some(((number, place), member, member.places.get(state)?.as_ref()?))
+                let there = member.places.get(state)?.as_ref()?;
+                Some(((number, place), member, there))
             })
         })
     };

@@ -9,9 +9,9 @@ use std::{
 use agent_common::table::{Endpoint, WORLD};
 use ipnet::IpNet;
 
-use super::{Behind, Judged, Peer, Place, Server, Servers, State, Who};
+use super::{Behind, Judged, Peer, Place, Scope, Server, Servers, Socket, State, Who};
 use crate::{
-    compiled::Compiled,
+    compiled::{self, Compiled},
     connection::{End, Port, Served, frontends},
     model::{ObjectName, SubjectName},
 };
@@ -21,6 +21,8 @@ pub(super) struct Finder<'s> {
     pub(super) state: &'s State<'s>,
     nodes: Vec<NodeTables<'s>>,
     peers: BTreeMap<(Vec<u32>, Option<String>), Arc<Peer>>,
+    /// By the position of the node, and by what is told of them.
+    sockets: BTreeMap<(usize, BTreeMap<u32, u32>), usize>,
     behind: BTreeMap<IpAddr, Arc<Behind>>,
 }
 
@@ -32,8 +34,8 @@ struct NodeTables<'s> {
     v6: BTreeSet<u8>,
 }
 
-/// The tables, the policy set and the flags. The home is that of the tables.
-pub(super) type JudgedMarks = (usize, u32, u16);
+/// The tables, the policy set, the flags, and whether sockets are told. The home is that of the tables.
+pub(super) type JudgedMarks = (usize, u32, u16, bool);
 
 /// What tells those apart that serve behind a port: the protocol, how each is judged, and at which
 /// port.
@@ -60,29 +62,83 @@ impl<'s> Finder<'s> {
                 })
                 .collect(),
             peers: BTreeMap::new(),
+            sockets: BTreeMap::new(),
             behind: BTreeMap::new(),
         };
         finder.behind = finder.behind();
         finder
     }
 
+    /// Where it is in the network.
     pub(super) fn place(&mut self, who: &Who, address: IpAddr) -> Place {
         let (subject, voice) = match who {
-            Who::Workload(name) => {
+            Who::Workload { name, .. } => {
                 let workload = self.state.world.workloads.get(name);
                 let shares = workload.filter(|workload| !workload.owns_its_addresses());
                 let voice = shares.and_then(|workload| workload.node.clone());
                 (Some(SubjectName::Workload(name.clone())), voice)
             }
             Who::Node(name) => (Some(SubjectName::Node(name.clone())), Some(name.clone())),
-            Who::Outside(_) | Who::Service(_) => (None, None),
+            Who::Outside(_) | Who::Process { .. } | Who::Service(_) => (None, None),
         };
+        self.stand(subject, address, Scope::Network, voice)
+    }
+
+    /// Where it is on the loopback interface, if it is there.
+    pub(super) fn on_loopback(&mut self, who: &Who, address: IpAddr) -> Option<Place> {
+        let scope = who.loopback(self.state.world)?;
+        let subject = match who {
+            Who::Workload { name, .. } => Some(SubjectName::Workload(name.clone())),
+            Who::Node(name) => Some(SubjectName::Node(name.clone())),
+            Who::Outside(_) | Who::Process { .. } | Who::Service(_) => None,
+        };
+        // Who speaks matters only to those with addresses of their own, and they are not here.
+        Some(self.stand(subject, address, scope, None))
+    }
+
+    fn stand(
+        &mut self,
+        subject: Option<SubjectName>,
+        address: IpAddr,
+        scope: Scope,
+        voice: Option<String>,
+    ) -> Place {
+        let judged = subject.and_then(|name| self.judged(name));
         Place {
             address,
-            judged: subject.and_then(|name| self.judged(name)),
+            scope,
+            socket: judged
+                .as_ref()
+                .and_then(|judged| self.socket(judged, address)),
+            judged,
             peer: self.peer(address, voice),
             behind: self.behind.get(&address).cloned(),
         }
+    }
+
+    fn socket(&mut self, judged: &Judged, address: IpAddr) -> Option<Arc<Socket>> {
+        let name = judged.name.workload().filter(|_| judged.is_told)?;
+        let node = self.nodes.get(judged.tables)?;
+        let of_node = || {
+            let node = self.state.world.nodes.get(node.name?)?;
+            Some(node.addresses.contains(&address))
+        };
+        if !(address.is_loopback() || of_node()?) {
+            return None;
+        }
+        let first = compiled::Socket {
+            workload: name.clone(),
+            identity: 0,
+        };
+        let its_own = node.tables.sockets.range(first..);
+        let its_own = its_own.take_while(|(socket, _)| socket.workload == *name);
+        let told = its_own.map(|(socket, told)| (socket.identity, *told));
+        let key = (judged.tables, told.collect());
+        Some(Arc::new(Socket {
+            number: number(&mut self.sockets, key),
+            tables: judged.tables,
+            name: name.clone(),
+        }))
     }
 
     fn judged(&self, name: SubjectName) -> Option<Judged> {
@@ -98,13 +154,17 @@ impl<'s> Finder<'s> {
             }
         };
         let tables = self.nodes.iter().position(|known| known.name == node)?;
-        let subject = self.nodes.get(tables)?.tables.subjects.get(&name)?;
+        let known = self.nodes.get(tables)?.tables;
+        let subject = known.subjects.get(&name)?;
         let owns = subject.flags & Endpoint::OWNS_ADDRESSES != 0;
+        let is_told = name.workload().is_some() && !owns && !known.sockets.is_empty();
         Some(Judged {
             tables,
+            is_told,
             set: subject.set_of(self.state.perspective.view),
             flags: subject.flags,
-            home: home.map(str::to_owned),
+            // Nothing else than a node's exemption hangs on it, and that needs addresses of one's own.
+            home: home.filter(|_| owns).map(str::to_owned),
             own: if owns {
                 subject.addresses.clone()
             } else {
@@ -241,7 +301,8 @@ impl Judged {
             home: _,
             // Whoever meets with an address of its own is asked alone.
             own: _,
+            is_told,
         } = self;
-        (*tables, *set, *flags)
+        (*tables, *set, *flags, *is_told)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use super::{Judge, Judged, Peer, Place, places::JudgedMarks};
+use super::{Judge, Judged, Peer, Place, Seen, Socket, places::JudgedMarks};
 
 /// Numbers of what subjects say, for one state.
 pub(super) struct Profiles(BTreeMap<JudgedMarks, usize>);
@@ -16,6 +16,7 @@ pub(super) struct Marks {
     profile: Option<usize>,
     peer: usize,
     behind: Option<usize>,
+    socket: Option<usize>,
 }
 
 /// The maps of egress and of ingress, for each peer.
@@ -26,8 +27,14 @@ struct Profile {
     alone: Option<JudgedMarks>,
 }
 
-/// Everybody with the same number, and where they are.
-type Peers<'p> = BTreeMap<usize, (&'p Arc<Peer>, Vec<IpAddr>)>;
+/// Everybody with the same numbers, of the peer and of the socket.
+type Peers<'p> = BTreeMap<(usize, Option<usize>), Like<'p>>;
+
+struct Like<'p> {
+    peer: &'p Arc<Peer>,
+    socket: Option<&'p Arc<Socket>>,
+    addresses: Vec<IpAddr>,
+}
 
 // === impl Profiles ===
 
@@ -38,9 +45,15 @@ impl Profiles {
         places: impl Iterator<Item = &'p Place> + Clone,
     ) -> Self {
         let mut peers: Peers<'_> = BTreeMap::new();
-        for Place { peer, address, .. } in places.clone() {
-            let (_, all) = peers.entry(peer.number).or_insert((peer, Vec::new()));
-            all.push(*address);
+        for place in places.clone() {
+            let (peer, socket) = (&place.peer, place.socket.as_ref());
+            let numbers = (peer.number, socket.map(|socket| socket.number));
+            let like = peers.entry(numbers).or_insert(Like {
+                peer,
+                socket,
+                addresses: Vec::new(),
+            });
+            like.addresses.push(place.address);
         }
         let mut numbers: BTreeMap<Profile, usize> = BTreeMap::new();
         let mut all = BTreeMap::new();
@@ -57,8 +70,11 @@ impl Profiles {
     pub(super) fn marks(&self, place: &Place) -> Marks {
         let Place {
             address: _,
+            // Those of another scope are in another class.
+            scope: _,
             judged,
             peer,
+            socket,
             behind,
         } = place;
         let judged = judged.as_ref();
@@ -66,6 +82,7 @@ impl Profiles {
             profile: judged.and_then(|judged| self.0.get(&judged.marks()).copied()),
             peer: peer.number,
             behind: behind.as_ref().map(|behind| behind.number),
+            socket: socket.as_ref().map(|socket| socket.number),
         }
     }
 }
@@ -78,13 +95,29 @@ fn profile(judge: &mut Judge<'_, '_>, state: usize, judged: &Judged, peers: &Pee
         home: None,
         ..judged.clone()
     };
-    for (peer, addresses) in peers.values() {
+    // On loopback, whoever has addresses of its own meets nobody.
+    let may_meet = |address: &&IpAddr| !(judged.owns_its_addresses() && address.is_loopback());
+    for like in peers.values() {
+        let mut met = like.addresses.iter().filter(may_meet).peekable();
+        if met.peek().is_none() {
+            said.push([u32::MAX; 2]);
+            continue;
+        }
         // What it says of itself is another thing.
-        let others = addresses.iter().find(|one| !judged.own.contains(one));
-        match others {
-            Some(address) => said.push(judge.about(state, &judged, peer, *address)),
+        match met.find(|one| !judged.own.contains(one)) {
+            Some(address) => said.push(judge.about(state, &judged, like.seen_at(*address))),
             None => alone = Some(judged.marks()),
         }
     }
     Profile { said, alone }
+}
+
+impl Like<'_> {
+    fn seen_at(&self, address: IpAddr) -> Seen<'_> {
+        Seen {
+            peer: self.peer,
+            address,
+            socket: self.socket.map(AsRef::as_ref),
+        }
+    }
 }

@@ -8,12 +8,12 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Class, Judge, Member, Regions, State, Who,
+    Class, Judge, Member, Place, Regions, Scope, State, Who,
     meetings::{Apart, Meeting},
     places::Finder,
     profiles::{Marks, Profiles},
 };
-use crate::model::World;
+use crate::{connection::LOOPBACK, model::World};
 
 /// Everybody, in classes.
 #[derive(Debug)]
@@ -43,18 +43,20 @@ impl<T: Clone + Ord> Universe<T> {
         let regions = Regions::new(prefixes, &inventory);
 
         let mut members = Vec::new();
-        for who in everybody(states) {
+        let everybody = everybody(states);
+        for who in &everybody {
             let of_state = states.iter().map(|state| who.addresses(state.world));
             for addresses in matched(&of_state.collect::<Vec<_>>()) {
                 let places = finders.iter_mut().zip(&addresses);
                 let places = places
-                    .map(|(finder, address)| Some(finder.place(&who, (*address)?)))
+                    .map(|(finder, address)| Some(finder.place(who, (*address)?)))
                     .collect();
                 let who = who.clone();
                 members.push(Member { who, places });
             }
         }
-        // Nobody outside is on anybody's loopback.
+        members.extend(on_loopback(&mut finders, everybody));
+        // Who is on loopback has been found.
         let samples = regions.samples();
         for (region, address) in samples.filter(|(_, address)| !address.is_loopback()) {
             let who = Who::Outside(region);
@@ -80,14 +82,24 @@ impl<T: Clone + Ord> Universe<T> {
     ) -> impl Iterator<Item = Meeting<'_, T>> {
         let numbered = || self.classes.iter().enumerate();
         let sources = numbered().filter(move |(_, from)| is_source(&from.tag));
-        let destinations = numbered().filter(move |(_, to)| is_destination(&to.tag));
-        let destinations: Vec<_> = destinations.collect();
+        let mut destinations: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (number, to) in numbered().filter(|(_, to)| is_destination(&to.tag)) {
+            let alike = destinations.entry((to.is_v4, &to.scopes)).or_default();
+            alike.push((number, to));
+        }
         sources.flat_map(move |(source, from)| {
-            let could_meet =
-                |to: &Class<T>| from.is_v4 == to.is_v4 && !(from.is_outside() && to.is_outside());
+            let there_is_a_way = |(is_v4, scopes): &(bool, &Vec<Option<Scope>>)| {
+                let mut states = from.scopes.iter().zip(scopes.iter());
+                let both = |(from, to): (&Option<Scope>, &Option<Scope>)| {
+                    Some(from.as_ref()?.reaches(to.as_ref()?))
+                };
+                from.is_v4 == *is_v4 && states.any(|both_ends| both(both_ends) == Some(true))
+            };
             let meetings: Vec<_> = destinations
                 .iter()
-                .filter(|(_, to)| could_meet(to))
+                .filter(|(to, _)| there_is_a_way(to))
+                .flat_map(|(_, alike)| alike)
+                .filter(|(_, to)| !(from.is_outside() && to.is_outside()))
                 .flat_map(|(destination, to)| {
                     self.apart.meetings((source, from), (*destination, to))
                 })
@@ -106,11 +118,36 @@ fn everybody(states: &[State<'_>]) -> BTreeSet<Who> {
             services,
             ..
         } = state.world;
-        all.extend(workloads.keys().cloned().map(Who::Workload));
+        for name in workloads.keys().cloned() {
+            let everywhere = states
+                .iter()
+                .filter_map(|one| one.world.workloads.get(&name));
+            let owns = everywhere.fold(true, |owns, it| owns && it.owns_its_addresses());
+            all.insert(Who::Workload { name, owns });
+        }
         all.extend(nodes.keys().cloned().map(Who::Node));
         all.extend(services.keys().cloned().map(Who::Service));
     }
     all
+}
+
+/// Those who share the addresses of nodes, by the addresses of loopback; and whoever else is there.
+fn on_loopback(finders: &mut [Finder<'_>], everybody: BTreeSet<Who>) -> Vec<Member> {
+    let mut members = Vec::new();
+    for address in LOOPBACK {
+        let is_v4 = address.is_ipv4();
+        let mut found = Vec::new();
+        for who in everybody.iter().cloned().chain([Who::Process { is_v4 }]) {
+            let places = finders.iter_mut();
+            let places = places.map(|finder| finder.on_loopback(&who, address));
+            let places: Vec<Option<Place>> = places.collect();
+            if places.iter().any(Option::is_some) {
+                found.push(Member { who, places });
+            }
+        }
+        members.extend(found);
+    }
+    members
 }
 
 /// Somebody's addresses by state, each with those that it was or will be in the others.
@@ -138,7 +175,7 @@ fn matched(of_state: &[BTreeSet<IpAddr>]) -> Vec<Vec<Option<IpAddr>>> {
 
 /// By tag, IPv4 first, then by what tells them apart in each state. Whoever is outside is in no
 /// class with others, because two of them do not meet.
-type Sort<T> = (T, bool, bool, Vec<Option<Marks>>);
+type Sort<T> = (T, bool, Vec<Option<Scope>>, bool, Vec<Option<Marks>>);
 
 fn sorted<T: Clone + Ord>(
     states: &[State<'_>],
@@ -162,15 +199,20 @@ fn sorted<T: Clone + Ord>(
         let (tag, is_v4) = (tag(&member.who, newest.address), newest.address.is_ipv4());
         let marks = profiles.iter().zip(&member.places);
         let marks = marks.map(|(profiles, place)| Some(profiles.marks(place.as_ref()?)));
+        let scopes = member.places.iter();
+        let scopes = scopes.map(|place| Some(place.as_ref()?.scope.clone()));
+        let scopes: Vec<Option<Scope>> = scopes.collect();
         let sort = (
             tag.clone(),
             !is_v4,
+            scopes.clone(),
             member.who.is_outside(),
             marks.collect(),
         );
         let class = classes.entry(sort).or_insert_with(|| Class {
             tag,
             is_v4,
+            scopes,
             members: Vec::new(),
         });
         class.members.push(member);

@@ -3,13 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::End;
-use crate::model::{Workload, World};
+use crate::model::{Protocol, Workload, World};
 
 /// The addresses that every node has for itself.
-pub(super) const LOOPBACK: [IpAddr; 2] = [
+pub(crate) const LOOPBACK: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::LOCALHOST),
     IpAddr::V6(Ipv6Addr::LOCALHOST),
 ];
+
+/// The protocols whose sockets are told.
+pub(crate) const TOLD: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
 /// Whether both ends are the same workload, at addresses that lead to it alone.
 pub(super) fn is_itself(world: &World, from: &End, to: &End) -> bool {
@@ -17,22 +20,36 @@ pub(super) fn is_itself(world: &World, from: &End, to: &End) -> bool {
         && workload(world, from).is_some_and(Workload::owns_its_addresses)
 }
 
-/// Whether two workloads share the addresses of one node.
-pub(crate) fn share_a_node(world: &World, from: &End, to: &End) -> bool {
-    let (Some(from), Some(to)) = (workload(world, from), workload(world, to)) else {
-        return false;
-    };
-    let share = [from, to].iter().all(|one| !one.owns_its_addresses());
-    share && from.node == to.node
+/// Whether both share the addresses of one node: workloads, and the node itself.
+pub(super) fn share_a_node(world: &World, from: &End, to: &End) -> bool {
+    let ours = loopback_of(world, from);
+    ours.is_some() && ours == loopback_of(world, to)
 }
 
-/// Whether they find each other's socket at an address.
-pub(super) fn meet(world: &World, from: &End, to: &End, address: IpAddr) -> bool {
+/// Whether the two are workloads that find each other's socket at an address, by a protocol.
+pub(super) fn meet(world: &World, from: &End, to: &End, address: IpAddr, protocol: u8) -> bool {
     let of_node = || {
         let name = workload(world, from)?.node.as_ref()?;
         Some(world.nodes.get(name)?.addresses.contains(&address))
     };
-    share_a_node(world, from, to) && (address.is_loopback() || of_node().unwrap_or_default())
+    TOLD.map(Protocol::number).contains(&protocol)
+        && [from, to].map(|end| workload(world, end).is_some()) == [true; 2]
+        && share_a_node(world, from, to)
+        && (address.is_loopback() || of_node().unwrap_or_default())
+}
+
+/// The node whose loopback interface an end uses; `Some(None)` if it shares that of a node that nobody
+/// named.
+fn loopback_of<'w>(world: &'w World, end: &'w End) -> Option<Option<&'w str>> {
+    match end {
+        End::Node(name) => Some(Some(name)),
+        End::Workload(name) => {
+            let workload = world.workloads.get(name)?;
+            (!workload.owns_its_addresses()).then_some(workload.node.as_deref())
+        }
+        End::At(name, _) => loopback_of(world, name),
+        End::Service(_) | End::Address(_) => None,
+    }
 }
 
 fn workload<'w>(world: &'w World, end: &End) -> Option<&'w Workload> {

@@ -188,12 +188,7 @@ spec:
   ingress:
   - {action: Deny, from: [{local: {units: [cache.service]}}, {cidr: {block: '::1/128'}}]}
 ";
-    let loaded = crate::load::load([crate::load::InputFile {
-        name: "units.yaml".into(),
-        bytes: text.as_bytes().to_vec(),
-    }]);
-    assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
-    loaded.world
+    example::loaded(text)
 }
 
 #[test]

@@ -6,12 +6,16 @@ use std::{
 };
 
 use super::{Family, Kin};
-use crate::classes::{Universe, Who};
+use crate::classes::{Class, Universe, Who};
 
 /// Each by one address: that of the newest world that it is in.
 pub(super) type Members = BTreeSet<(Who, IpAddr)>;
-/// IPv4 or not, or both.
-pub(super) type Families = BTreeSet<bool>;
+/// What packets take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Path {
+    pub(super) is_loopback: bool,
+    pub(super) is_v4: bool,
+}
 
 /// An end of a row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,8 +25,8 @@ pub(super) struct Ends {
     pub(super) only: BTreeSet<IpAddr>,
 }
 
-/// How many addresses of a family everybody has.
-pub(super) struct Extent<'u>(BTreeMap<(&'u Who, bool), usize>);
+/// How many addresses everybody has for a path.
+pub(super) struct Extent<'u>(BTreeMap<(&'u Who, Path), usize>);
 
 /// Members who are all there with each of their addresses of a family, or with some.
 #[derive(Debug)]
@@ -45,16 +49,17 @@ impl<'u> Extent<'u> {
     pub(super) fn of(universe: &'u Universe<Kin>) -> Self {
         let mut counts = BTreeMap::new();
         for class in &universe.classes {
+            let path = Path::of(class);
             for member in &class.members {
-                *counts.entry((&member.who, class.is_v4)).or_default() += 1;
+                *counts.entry((&member.who, path)).or_default() += 1;
             }
         }
         Self(counts)
     }
 
     /// Whoever is meant with all addresses, and whoever is not, in rows of their own.
-    pub(super) fn split(&self, (from, to): &(Members, Members), is_v4: bool) -> Vec<(Ends, Ends)> {
-        let (sources, destinations) = (self.parted(from, is_v4), self.parted(to, is_v4));
+    pub(super) fn split(&self, (from, to): &(Members, Members), path: Path) -> Vec<(Ends, Ends)> {
+        let (sources, destinations) = (self.parted(from, path), self.parted(to, path));
         let pairs = sources.iter().flat_map(|from| {
             let to = destinations.iter();
             to.filter_map(move |to| Some((from.ends()?, to.without(from).ends()?)))
@@ -62,31 +67,47 @@ impl<'u> Extent<'u> {
         pairs.collect()
     }
 
-    fn parted(&self, members: &Members, is_v4: bool) -> [Portion; 2] {
+    fn parted(&self, members: &Members, path: Path) -> [Portion; 2] {
         let mut counts: BTreeMap<&Who, usize> = BTreeMap::new();
         for (who, _) in members {
             *counts.entry(who).or_default() += 1;
         }
-        let is_whole = |who: &Who| counts.get(who) == self.0.get(&(who, is_v4));
+        let is_whole = |who: &Who| counts.get(who) == self.0.get(&(who, path));
         let all = members.iter().cloned();
         let (whole, some) = all.partition(|(who, _)| is_whole(who));
         [Portion::Whole(whole), Portion::Partial(some)]
     }
 
     /// The only family, where both ends have the other one too.
-    pub(super) fn only_family(
-        &self,
-        from: &Ends,
-        to: &Ends,
-        families: &Families,
-    ) -> Option<Family> {
-        let is_v4 = *families.first().filter(|_| families.len() == 1)?;
+    pub(super) fn only_family(&self, from: &Ends, to: &Ends, paths: &[Path]) -> Option<Family> {
+        let [path] = paths else {
+            return None;
+        };
+        let other = Path {
+            is_v4: !path.is_v4,
+            ..*path
+        };
         let has_other = |ends: &Ends| {
             let mut all = ends.who.iter();
-            all.any(|who| self.0.contains_key(&(who, !is_v4)))
+            all.any(|who| self.0.contains_key(&(who, other)))
         };
-        let family = if is_v4 { Family::IPv4 } else { Family::IPv6 };
+        let family = if path.is_v4 {
+            Family::IPv4
+        } else {
+            Family::IPv6
+        };
         (has_other(from) && has_other(to)).then_some(family)
+    }
+}
+
+// === impl Path ===
+
+impl Path {
+    pub(super) fn of<T>(class: &Class<T>) -> Self {
+        Self {
+            is_loopback: class.is_on_loopback(),
+            is_v4: class.is_v4,
+        }
     }
 }
 

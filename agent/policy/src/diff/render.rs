@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Change, Diff, Family, Group, Presence, Row, Turn};
+use super::{Change, Diff, Family, Group, Loopback, Presence, Row, Turn};
 use crate::shown::shown;
 
 impl Diff {
@@ -38,6 +38,7 @@ fn render(out: &mut impl Write, row: &Row) -> io::Result<()> {
         from,
         to,
         family,
+        loopback,
         ports,
         turns,
         presence,
@@ -50,6 +51,11 @@ fn render(out: &mut impl Write, row: &Row) -> io::Result<()> {
     match family {
         Some(Family::IPv4) => write!(out, " over IPv4 only")?,
         Some(Family::IPv6) => write!(out, " over IPv6 only")?,
+        None => {}
+    }
+    match loopback {
+        Some(Loopback::Too) => write!(out, ", loopback too")?,
+        Some(Loopback::Only) => write!(out, ", loopback only")?,
         None => {}
     }
     writeln!(out)?;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::{
-    Change, Family, Group, Kin, Row, Sizes, Turn,
-    extent::{Ends, Extent, Families, Members, only_workload},
+    Change, Family, Group, Kin, Loopback, Row, Sizes, Turn,
+    extent::{Ends, Extent, Members, Path, only_workload},
 };
 use crate::{
     classes::{Judge, Meeting, Member, PortSet, Universe, Who},
@@ -45,7 +45,7 @@ struct Key {
 /// Pairs with a difference. Every member of `from` differs to every member of `to` that is not the
 /// same workload.
 #[derive(Debug, Default)]
-pub(super) struct Found(BTreeMap<(Key, bool), Vec<(Members, Members)>>);
+pub(super) struct Found(BTreeMap<(Key, Path), Vec<(Members, Members)>>);
 
 /// A row whose ends are still lists of everybody.
 #[derive(Debug)]
@@ -53,7 +53,14 @@ pub(super) struct Unnamed {
     key: Key,
     from: Ends,
     to: Ends,
+    over: Over,
+}
+
+/// The paths that a row is about, of those that its ends have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Over {
     family: Option<Family>,
+    loopback: Option<Loopback>,
 }
 
 /// Whether a pair's answers amount to something else, and by whom.
@@ -106,59 +113,120 @@ impl Found {
         };
         let from = meeting.sources().filter_map(one).collect();
         let to = meeting.destinations().filter_map(one).collect();
-        let pairs = self.0.entry((key, meeting.from.is_v4)).or_default();
+        let pairs = self.0.entry((key, Path::of(meeting.from))).or_default();
         pairs.push((from, to));
     }
 
     pub(super) fn into_rows(self, extent: &Extent<'_>) -> Vec<Unnamed> {
-        let mut by_family: BTreeMap<Key, BTreeMap<(Ends, Ends), Families>> = BTreeMap::new();
-        for ((key, is_v4), pairs) in self.0 {
-            let rows = by_family.entry(key).or_default();
-            let pairs = joined(pairs).flat_map(|pair| extent.split(&pair, is_v4));
+        let mut by_path: BTreeMap<Key, BTreeMap<(Ends, Ends), BTreeSet<Path>>> = BTreeMap::new();
+        for ((key, path), pairs) in self.0 {
+            let rows = by_path.entry(key).or_default();
+            let pairs = joined(pairs).flat_map(|pair| extent.split(&pair, path));
             for pair in pairs {
-                rows.entry(pair).or_default().insert(is_v4);
+                rows.entry(pair).or_default().insert(path);
             }
         }
         let mut rows = Vec::new();
-        for (key, pairs) in by_family {
-            let mut outside: BTreeMap<(bool, Ends), BTreeSet<Who>> = BTreeMap::new();
-            for ((from, to), families) in pairs {
-                // The family of an address outside is to be seen: both belong in one row.
-                match (&key.from, &key.to) {
-                    (Kin::Outside, _) => {
-                        outside.entry((true, to)).or_default().extend(from.who);
-                    }
-                    (_, Kin::Outside) => {
-                        outside.entry((false, from)).or_default().extend(to.who);
-                    }
-                    _ => rows.push(Unnamed {
+        for (key, pairs) in by_path {
+            let mut outside: BTreeMap<Known, BTreeSet<Who>> = BTreeMap::new();
+            for ((from, to), paths) in pairs {
+                // The path of an address outside is to be seen: both families belong in one row.
+                if let Some((known, who)) = Known::of(&key, &from, &to, &paths) {
+                    outside.entry(known).or_default().extend(who);
+                    continue;
+                }
+                rows.extend(
+                    over(extent, &key, [&from, &to], &paths).map(|over| Unnamed {
                         key: key.clone(),
-                        family: extent
-                            .only_family(&from, &to, &families)
-                            .filter(|_| are_of_both_families(&key.ports)),
-                        from,
-                        to,
+                        from: from.clone(),
+                        to: to.clone(),
+                        over,
                     }),
-                }
+                );
             }
-            rows.extend(outside.into_iter().map(|((is_source, known), who)| {
-                let only = BTreeSet::new();
-                let all = Ends { who, only };
-                let (from, to) = if is_source {
-                    (all, known)
-                } else {
-                    (known, all)
-                };
-                Unnamed {
-                    key: key.clone(),
-                    from,
-                    to,
-                    family: None,
-                }
-            }));
+            let outside = outside.into_iter();
+            rows.extend(outside.map(|(known, who)| known.row(&key, who)));
         }
         rows
     }
+}
+
+/// The end of a row that is not outside.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Known {
+    is_destination: bool,
+    is_loopback: bool,
+    ends: Ends,
+}
+
+// === impl Known ===
+
+impl Known {
+    /// With those outside.
+    fn of(
+        key: &Key,
+        from: &Ends,
+        to: &Ends,
+        paths: &BTreeSet<Path>,
+    ) -> Option<(Self, BTreeSet<Who>)> {
+        let (ends, outside, is_destination) = match (&key.from, &key.to) {
+            (Kin::Outside, _) => (to, from, true),
+            (_, Kin::Outside) => (from, to, false),
+            _ => return None,
+        };
+        let known = Self {
+            is_destination,
+            // Who is outside is on loopback with no other addresses.
+            is_loopback: paths.first()?.is_loopback,
+            ends: ends.clone(),
+        };
+        Some((known, outside.who.clone()))
+    }
+
+    fn row(self, key: &Key, who: BTreeSet<Who>) -> Unnamed {
+        let only = BTreeSet::new();
+        let (known, all) = (self.ends, Ends { who, only });
+        let (from, to) = if self.is_destination {
+            (all, known)
+        } else {
+            (known, all)
+        };
+        Unnamed {
+            key: key.clone(),
+            from,
+            to,
+            over: Over {
+                family: None,
+                loopback: self.is_loopback.then_some(Loopback::Only),
+            },
+        }
+    }
+}
+
+/// One for the network and one for loopback, or one for both.
+fn over(
+    extent: &Extent<'_>,
+    key: &Key,
+    [from, to]: [&Ends; 2],
+    paths: &BTreeSet<Path>,
+) -> impl Iterator<Item = Over> + use<> {
+    let of = |is_loopback: bool| {
+        let paths = paths.iter().copied();
+        let paths: Vec<Path> = paths
+            .filter(|path| path.is_loopback == is_loopback)
+            .collect();
+        let family = extent.only_family(from, to, &paths);
+        (!paths.is_empty()).then(|| family.filter(|_| are_of_both_families(&key.ports)))
+    };
+    let all = match (of(false), of(true)) {
+        (Some(family), Some(same)) if family == same => [Some((family, Some(Loopback::Too))), None],
+        (network, loopback) => [
+            network.map(|family| (family, None)),
+            loopback.map(|family| (family, Some(Loopback::Only))),
+        ],
+    };
+    let all = all.into_iter().flatten();
+    all.map(|(family, loopback)| Over { family, loopback })
 }
 
 /// Not so for ICMP, which has a protocol for each: there, the ports say the family.
@@ -215,7 +283,7 @@ impl Unnamed {
                 },
             from,
             to,
-            family,
+            over: Over { family, loopback },
         } = self;
         let turn = |direction, turned: Option<(u32, u32)>| {
             let (old, new) = turned?;
@@ -232,6 +300,7 @@ impl Unnamed {
             from: Group::new(source, from, universe, sizes),
             to: Group::new(destination, to, universe, sizes),
             family: *family,
+            loopback: *loopback,
             ports: ports.clone(),
             turns: egress.into_iter().chain(ingress).collect(),
             presence: answers.presence,

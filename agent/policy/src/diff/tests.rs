@@ -1,12 +1,13 @@
+mod loopback;
 mod services;
 
 use std::sync::Arc;
 
-use proptest::{prelude::*, sample, test_runner::TestCaseError};
+use proptest::{option, prelude::*, sample, test_runner::TestCaseError};
 
 use super::*;
 use crate::{
-    connection::End,
+    connection::{End, LOOPBACK},
     example,
     exhaustive::{self, Exhaustive, Somebody},
     model::{
@@ -137,7 +138,9 @@ fn json_has_all_that_is_shown() {
 
 /// Whether a group has this end with this address.
 fn has(group: &Group, (end, address): Somebody<'_>) -> bool {
-    let is_meant = |only: &Vec<IpAddr>| only.is_empty() || only.contains(&address);
+    // Whether loopback is meant, the row says.
+    let is_meant =
+        |only: &Vec<IpAddr>| only.is_empty() || address.is_loopback() || only.contains(&address);
     match (group, end) {
         (
             Group::Workloads {
@@ -239,8 +242,13 @@ impl Mutation {
 fn moves(old: &BTreeSet<IpAddr>, new: &BTreeSet<IpAddr>) -> Vec<[Option<IpAddr>; 2]> {
     let stays = old.intersection(new).map(|address| [Some(*address); 2]);
     let mut all: Vec<_> = stays.collect();
+    for address in LOOPBACK {
+        if old.contains(&address) != new.contains(&address) {
+            all.push([old, new].map(|all| all.get(&address).copied()));
+        }
+    }
     for is_v4 in [true, false] {
-        let of_family = |one: &&IpAddr| one.is_ipv4() == is_v4;
+        let of_family = |one: &&IpAddr| one.is_ipv4() == is_v4 && !one.is_loopback();
         let mut gone = old.difference(new).filter(of_family).copied();
         let mut late = new.difference(old).filter(of_family).copied();
         loop {
@@ -262,9 +270,15 @@ proptest! {
         (mut old, now, _) in strategies::world_and_questions(),
         other in strategies::world(),
         mutation in mutation(),
+        crowd in exhaustive::crowd(),
+        later in option::weighted(0.3, exhaustive::crowd()),
         view in sample::select(View::ALL.to_vec()),
     ) {
-        let new = mutation.apply(&mut old, &other);
+        crowd.settle(&mut old);
+        let mut new = mutation.apply(&mut old, &other);
+        if let Some(crowd) = later {
+            crowd.settle(&mut new);
+        }
         let perspective = Perspective { view, at: now };
         check([&old, &new], perspective)?;
     }
@@ -289,7 +303,8 @@ fn check(worlds: [&World; 2], perspective: Perspective) -> Result<(), TestCaseEr
         for (to, destinations) in &everybody {
             let newest = |addresses: &[Option<IpAddr>; 2]| addresses[1].or(addresses[0]).unwrap();
             let (source, destination) = ((from, newest(sources)), (to, newest(destinations)));
-            if !exhaustive::can_meet(source, destination) {
+            let could_meet = |truth: &Exhaustive<'_>| truth.can_meet(source, destination);
+            if !truths.iter().any(could_meet) {
                 continue;
             }
             let family = if source.1.is_ipv4() {
@@ -301,6 +316,11 @@ fn check(worlds: [&World; 2], perspective: Perspective) -> Result<(), TestCaseEr
                 has(&row.from, source)
                     && has(&row.to, destination)
                     && row.family.is_none_or(|only| only == family)
+                    && match row.loopback {
+                        None => !source.1.is_loopback(),
+                        Some(Loopback::Only) => source.1.is_loopback(),
+                        Some(Loopback::Too) => true,
+                    }
             };
             let rows: Vec<&Row> = diff.rows.iter().filter(is_about).collect();
             let [v4, v6] = &of_family;
@@ -310,7 +330,10 @@ fn check(worlds: [&World; 2], perspective: Perspective) -> Result<(), TestCaseEr
                     else {
                         return false;
                     };
-                    truths[state].passes((from, source), (to, destination), *port)
+                    let (source, destination) = ((from, source), (to, destination));
+                    let truth = &truths[state];
+                    truth.there_is_a_way(source, destination)
+                        && truth.passes(source, destination, *port)
                 });
                 let expected = match (was, is) {
                     (false, true) => Some(Change::Permitted),

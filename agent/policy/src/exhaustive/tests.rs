@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    connection::{Connection, Verdict, share_a_node},
+    connection::{Connection, LOOPBACK, Verdict},
     strategies,
 };
 
@@ -12,7 +12,9 @@ proptest! {
     fn what_is_asked_for_everybody_is_what_a_connection_says(
         (mut world, now, _) in strategies::world_and_questions(),
         more in more_addresses(),
+        crowd in crowd(),
     ) {
+        crowd.settle(&mut world);
         with_more_addresses(&mut world, &more);
         let perspective = Perspective::live(now);
         let truth = Exhaustive::new(&world, perspective);
@@ -21,6 +23,7 @@ proptest! {
             everybody.extend(addresses.into_iter().map(|address| (end.clone(), address)));
         }
         let outside = ["8.8.8.8", "2600::1"].map(|text| text.parse().unwrap());
+        let outside = outside.into_iter().chain(LOOPBACK);
         everybody.extend(outside.map(|address| (End::Address(address), address)));
         let frontends = Borders::of(&world).frontends.into_iter();
         let mut ports: BTreeSet<Port> = frontends
@@ -29,9 +32,7 @@ proptest! {
         ports.extend(["TCP/80", "ICMP", "ICMPv6"].map(|text| text.parse::<Port>().unwrap()));
         for (from, source) in &everybody {
             for (to, destination) in &everybody {
-                // What sockets tell is not asked here.
-                if !can_meet((from, *source), (to, *destination)) || share_a_node(&world, from, to)
-                {
+                if !truth.can_meet((from, *source), (to, *destination)) {
                     continue;
                 }
                 for port in &ports {

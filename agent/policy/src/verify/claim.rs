@@ -37,7 +37,7 @@ impl Claim {
     ) -> Option<Counterexample> {
         let [source, destination] = [from, to].map(|member| member.places.first());
         let (source, destination) = (source?.as_ref()?, destination?.as_ref()?);
-        let pair = judge.pair(0, source, destination);
+        let pair = judge.pair(0, source, destination)?;
         let known = self.known.get(&pair).copied();
         let port = known.unwrap_or_else(|| self.port(judge, pair));
         self.known.insert(pair, port);
@@ -71,10 +71,10 @@ impl Claim {
 impl Who {
     fn end(&self, address: IpAddr) -> End {
         match self {
-            Self::Workload(name) => End::Workload(name.clone()),
+            Self::Workload { name, .. } => End::Workload(name.clone()),
             Self::Node(name) => End::Node(name.clone()),
             Self::Service(name) => End::Service(name.clone()),
-            Self::Outside(_) => End::Address(address),
+            Self::Outside(_) | Self::Process { .. } => End::Address(address),
         }
     }
 }

@@ -1,3 +1,4 @@
+mod loopback;
 mod services;
 
 use proptest::{collection, prelude::*, sample, test_runner::TestCaseError};
@@ -6,7 +7,7 @@ use super::*;
 use crate::{
     classes::PortRange,
     compiled::Everywhere,
-    connection::{Connection, Reason, share_a_node},
+    connection::{Connection, Reason},
     example,
     exhaustive::{self, Exhaustive, Somebody},
     model::Requirement,
@@ -76,11 +77,7 @@ items:
 - {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: p}, \
    spec: {podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.9.0.0/16}}]}]}}
 ";
-    let file = crate::load::InputFile {
-        name: "t.yaml".into(),
-        bytes: text.as_bytes().to_vec(),
-    };
-    let world = crate::load::load([file]).world;
+    let world = example::loaded(text);
     let anybody = || {
         Ends::Listed(vec![EndsPart::Workloads {
             namespaces: Selector::default(),
@@ -232,10 +229,12 @@ proptest! {
     fn a_claim_holds_exactly_if_no_address_and_no_port_contradicts_it(
         (mut world, now, _) in strategies::world_and_questions(),
         more in exhaustive::more_addresses(),
+        crowd in exhaustive::crowd(),
         view in sample::select(View::ALL.to_vec()),
         (from, to) in (ends(), ends()),
         ports in some_ports(),
     ) {
+        crowd.settle(&mut world);
         exhaustive::with_more_addresses(&mut world, &more);
         let perspective = Perspective { view, at: now };
         let claims = [Reach::Never, Reach::Always]
@@ -254,10 +253,6 @@ fn check_shown(
     tables: &Everywhere<'_>,
     shown: &Counterexample,
 ) -> Result<(), TestCaseError> {
-    if share_a_node(world, &shown.from, &shown.to) {
-        // By their addresses alone: `questions.md` says so.
-        return Ok(());
-    }
     let from = shown.from.at(shown.from_address);
     let to = shown.to.at(shown.to_address);
     let asked = Connection::new(world, &from, &to, shown.port, perspective).unwrap();
@@ -298,7 +293,7 @@ fn check<'b>(
                 && truth.passes(source, destination, port) == (*reach == Reach::Never)
         };
         let is_about = |source: Somebody<'_>, destination: Somebody<'_>| {
-            exhaustive::can_meet(source, destination)
+            truth.can_meet(source, destination)
                 && is_meant(world, from, source)
                 && is_meant(world, to, destination)
         };

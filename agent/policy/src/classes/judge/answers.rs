@@ -1,18 +1,15 @@
 //! The answers of one subject about one peer, for every port.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use agent_common::table::{self, Endpoint, PolicyKey, PortKey, THIS_NODE, WORLD};
+use agent_common::table::{self, PolicyKey, PortKey, THIS_NODE, WORLD};
 
 use super::interned::Interned;
 use crate::{
-    classes::{Judged, Peer, PortMap, State},
-    compiled::{Compiled, PortTable},
-    connection::{Perspective, Port, Reason, Side, Verdict},
-    model::Direction,
+    classes::{Judged, PortMap, Seen, State},
+    compiled::{Compiled, PortTable, Socket},
+    connection::{Perspective, Port, Reason, Side, TOLD, Verdict},
+    model::{Direction, Protocol},
     question::{Evaluator, Origin, Question},
 };
 
@@ -29,9 +26,6 @@ pub(super) struct Answers<'s, 'w> {
     nobody: u32,
 }
 
-/// The end that is not judged, and its address.
-pub(super) type Seen<'p> = (&'p Peer, IpAddr);
-
 /// Where answers stand: to most subjects most peers are nobody in particular, so that these are few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Stand {
@@ -46,7 +40,15 @@ enum Place {
     /// `None`: nothing of the policies is about the own node.
     OwnNode(Option<u32>),
     /// `None`: there is no answer.
-    PortTable(Option<u32>),
+    PortTable(Tables),
+}
+
+/// The port tables that answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Tables {
+    all: Option<u32>,
+    /// For the protocols whose sockets are told.
+    told: Option<u32>,
 }
 
 // === impl Answers ===
@@ -82,7 +84,7 @@ impl<'s, 'w> Answers<'s, 'w> {
         from: Seen<'_>,
     ) -> u32 {
         let home = subject.and_then(|judged| judged.home.as_ref());
-        let is_own_node = home.is_some() && home == from.0.voice.as_ref();
+        let is_own_node = home.is_some() && home == from.peer.voice.as_ref();
         let origin = if is_own_node {
             Origin::ThisNode
         } else {
@@ -114,11 +116,14 @@ impl<'s, 'w> Answers<'s, 'w> {
         if let Some(number) = self.known.get(&stand) {
             return *number;
         }
+        let socket = peer.socket.filter(|socket| is_told(subject, socket));
         let map = self.ask(stand, tables, |perspective, port| Question {
             subject: subject.name.clone(),
             direction,
-            peer: peer.1,
-            socket: None,
+            peer: peer.address,
+            socket: socket
+                .filter(|_| has_sockets(port.protocol))
+                .map(|socket| socket.name.clone()),
             protocol: port.protocol,
             port: port.number,
             origin,
@@ -156,7 +161,7 @@ fn place(
     tables: &Compiled,
     subject: &Judged,
     direction: Direction,
-    (peer, address): Seen<'_>,
+    seen: Seen<'_>,
     origin: Origin,
 ) -> Place {
     let way = match direction {
@@ -171,9 +176,14 @@ fn place(
         };
         tables.policy.get(&key).copied()
     };
+    let Seen {
+        peer,
+        address,
+        socket,
+    } = seen;
     let identity = peer.identities.get(subject.tables);
     let identity = identity.copied().unwrap_or(WORLD);
-    let owns = subject.flags & Endpoint::OWNS_ADDRESSES != 0;
+    let owns = subject.owns_its_addresses();
     let is_own_node = owns
         && origin == Origin::ThisNode
         && identity & THIS_NODE != 0
@@ -183,19 +193,46 @@ fn place(
     } else if is_own_node {
         Place::OwnNode(port_table(THIS_NODE))
     } else {
-        Place::PortTable(port_table(identity & !THIS_NODE).or_else(|| port_table(WORLD)))
+        let identity = identity & !THIS_NODE;
+        let told = socket.filter(|socket| is_told(subject, socket));
+        let told = told.and_then(|socket| {
+            let workload = socket.name.clone();
+            let sockets = &tables.sockets;
+            sockets.get(&Socket { workload, identity }).copied()
+        });
+        let table = |identity| port_table(identity).or_else(|| port_table(WORLD));
+        Place::PortTable(Tables {
+            all: table(identity),
+            told: table(told.unwrap_or(identity)),
+        })
     }
+}
+
+/// Whether a subject is told whose socket it is.
+fn is_told(subject: &Judged, socket: &crate::classes::Socket) -> bool {
+    subject.is_told && subject.tables == socket.tables
+}
+
+fn has_sockets(protocol: u8) -> bool {
+    TOLD.map(Protocol::number).contains(&protocol)
 }
 
 /// Where answers may change.
 fn borders(tables: &Compiled, place: Place) -> BTreeMap<u8, BTreeSet<u16>> {
-    let number = match place {
-        Place::OwnAddress => None,
-        Place::OwnNode(number) | Place::PortTable(number) => number,
-    };
-    let table = number.and_then(|number| tables.port_tables.get(&number));
     let mut borders: BTreeMap<u8, BTreeSet<u16>> = BTreeMap::new();
-    for entry in table.iter().flat_map(|PortTable(entries)| entries) {
+    let numbers = match place {
+        Place::OwnAddress => [None; 2],
+        Place::OwnNode(number) => [number, None],
+        Place::PortTable(Tables { all, told }) if all == told => [all, None],
+        Place::PortTable(Tables { all, told }) => {
+            let protocols = TOLD.map(|protocol| (protocol.number(), BTreeSet::new()));
+            borders.extend(protocols);
+            [all, told]
+        }
+    };
+    let numbers = numbers.into_iter().flatten();
+    let all = numbers.filter_map(|number| tables.port_tables.get(&number));
+    for entry in all.flat_map(|PortTable(entries)| entries) {
         if entry.bits <= PortKey::TABLE_BITS {
             continue;
         }

@@ -29,13 +29,7 @@ items:
 ";
 
 fn cluster(ingress: &str) -> World {
-    let file = crate::load::InputFile {
-        name: "t.yaml".into(),
-        bytes: CLUSTER.replace("INGRESS", ingress).into_bytes(),
-    };
-    let loaded = crate::load::load([file]);
-    assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
-    loaded.world
+    example::loaded(&CLUSTER.replace("INGRESS", ingress))
 }
 
 /// What holds of a world, or the connection that shows that it does not.
