@@ -41,6 +41,10 @@ type Asked = (
     Port,
 );
 
+/// The interface of a node, if that has a name.
+#[derive(PartialEq, Eq)]
+struct Loopback(Option<String>);
+
 /// One of the two ends of a connection, by its address.
 pub(crate) type Somebody<'e> = (&'e End, IpAddr);
 
@@ -126,17 +130,16 @@ impl<'w> Exhaustive<'w> {
         workload(from).is_some() && from == to && workload(from).and_then(owns).unwrap_or(true)
     }
 
-    /// The node on whose loopback interface somebody is, if that has a name.
-    fn loopback_of(&self, end: &End) -> Option<Option<String>> {
+    fn loopback_of(&self, end: &End) -> Option<Loopback> {
         match end {
             End::Node(name) => self
                 .world
                 .nodes
                 .contains_key(name)
-                .then(|| Some(name.clone())),
+                .then(|| Loopback(Some(name.clone()))),
             End::Workload(name) => {
                 let workload = self.world.workloads.get(name)?;
-                (!workload.owns_its_addresses()).then(|| workload.node.clone())
+                (!workload.owns_its_addresses()).then(|| Loopback(workload.node.clone()))
             }
             _ => None,
         }
@@ -150,7 +153,7 @@ impl<'w> Exhaustive<'w> {
         let (Some(here), Some(there)) = (self.loopback_of(from), self.loopback_of(to)) else {
             return false;
         };
-        let node = here.as_ref().and_then(|name| self.world.nodes.get(name));
+        let node = here.0.as_ref().and_then(|name| self.world.nodes.get(name));
         let is_of_node = node.is_some_and(|node| node.addresses.contains(&at));
         here == there && (at.is_loopback() || is_of_node) && matches!(port.protocol, 6 | 17)
     }

@@ -55,7 +55,7 @@ impl<T: Clone + Ord> Universe<T> {
                 members.push(Member { who, places });
             }
         }
-        members.extend(on_loopback(&mut finders, everybody));
+        members.extend(on_loopback(&mut finders, &everybody));
         // Who is on loopback has been found.
         let samples = regions.samples();
         for (region, address) in samples.filter(|(_, address)| !address.is_loopback()) {
@@ -119,10 +119,10 @@ fn everybody(states: &[State<'_>]) -> BTreeSet<Who> {
             ..
         } = state.world;
         for name in workloads.keys().cloned() {
-            let everywhere = states
+            let mut everywhere = states
                 .iter()
                 .filter_map(|one| one.world.workloads.get(&name));
-            let owns = everywhere.fold(true, |owns, it| owns && it.owns_its_addresses());
+            let owns = everywhere.all(|workload| workload.owns_its_addresses());
             all.insert(Who::Workload { name, owns });
         }
         all.extend(nodes.keys().cloned().map(Who::Node));
@@ -132,7 +132,7 @@ fn everybody(states: &[State<'_>]) -> BTreeSet<Who> {
 }
 
 /// Those who share the addresses of nodes, by the addresses of loopback; and whoever else is there.
-fn on_loopback(finders: &mut [Finder<'_>], everybody: BTreeSet<Who>) -> Vec<Member> {
+fn on_loopback(finders: &mut [Finder<'_>], everybody: &BTreeSet<Who>) -> Vec<Member> {
     let mut members = Vec::new();
     for address in LOOPBACK {
         let is_v4 = address.is_ipv4();

@@ -38,14 +38,17 @@ pub(super) fn meet(world: &World, from: &End, to: &End, address: IpAddr, protoco
         && (address.is_loopback() || of_node().unwrap_or_default())
 }
 
-/// The node whose loopback interface an end uses; `Some(None)` if it shares that of a node that nobody
-/// named.
-fn loopback_of<'w>(world: &'w World, end: &'w End) -> Option<Option<&'w str>> {
+/// The loopback interface of a node; `None` if nobody named it.
+#[derive(PartialEq, Eq)]
+struct Loopback<'w>(Option<&'w str>);
+
+fn loopback_of<'w>(world: &'w World, end: &'w End) -> Option<Loopback<'w>> {
     match end {
-        End::Node(name) => Some(Some(name)),
+        End::Node(name) => Some(Loopback(Some(name))),
         End::Workload(name) => {
             let workload = world.workloads.get(name)?;
-            (!workload.owns_its_addresses()).then_some(workload.node.as_deref())
+            let node = || Loopback(workload.node.as_deref());
+            (!workload.owns_its_addresses()).then(node)
         }
         End::At(name, _) => loopback_of(world, name),
         End::Service(_) | End::Address(_) => None,

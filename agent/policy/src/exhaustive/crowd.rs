@@ -116,7 +116,7 @@ impl Said {
             mine.then(|| rule.clone()).into_iter().collect()
         };
         TierPolicy {
-            id: PolicyId::cluster_wide(PolicyKind::RingfencePolicy, &format!("crowd-{number}")),
+            id: PolicyId::cluster_wide(PolicyKind::RingfencePolicy, format!("crowd-{number}")),
             tier: Tier::Admin,
             priority: 1,
             subjects: units(self.subjects),
