@@ -10,6 +10,7 @@ mod file;
 mod inputs;
 mod inventory;
 mod node;
+mod service;
 mod status;
 mod traffic;
 mod watch;
@@ -28,6 +29,7 @@ use crate::{
     control::server::Server,
     daemon::{
         controller::{Controller, Kept},
+        service::Heartbeat,
         status::Shared,
         traffic::Traffic,
     },
@@ -85,12 +87,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         return Err(error);
     }
     announce(&shared)?;
+    service::ready(&shared.summary());
 
     let (stopped, mut ended) = oneshot::channel();
     let thread = thread::Builder::new()
         .name("controller".to_owned())
         .spawn(move || {
-            controller.run(&triggered);
+            controller.run(&triggered, Heartbeat::from_environment());
             // Nobody waits any more only if the agent is ending anyway.
             stopped.send(()).unwrap_or(());
         })?;
@@ -101,6 +104,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         _ = interrupt.recv() => tracing::info!("asked to stop by SIGINT"),
         _ = &mut ended => anyhow::bail!("the controller ended by itself"),
     }
+    service::stopping();
     triggers.stop();
     tokio::task::spawn_blocking(move || thread.join())
         .await?

@@ -1,6 +1,6 @@
 //! The process under test: `ringfence run` in a lab's host namespace, with every path its own.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -55,6 +55,9 @@ pub struct Agent {
     options: Vec<String>,
     /// The group that it takes for the whole machine.
     group: Option<PathBuf>,
+    /// A command that starts it, with its arguments.
+    starter: Vec<String>,
+    environment: Vec<(String, OsString)>,
     running: Option<Running>,
 }
 
@@ -83,6 +86,8 @@ impl Agent {
             policies: policies.iter().map(|path| path.to_path_buf()).collect(),
             options: Vec::new(),
             group: None,
+            starter: Vec::new(),
+            environment: Vec::new(),
             running: None,
         })
     }
@@ -106,6 +111,20 @@ impl Agent {
     #[must_use]
     pub fn with_unmounted_bpffs(mut self) -> Self {
         self.bpffs = self.folder.join("own-bpf");
+        self
+    }
+
+    /// Has it started by another command, such as one that takes rights away.
+    #[must_use]
+    pub fn started_by(mut self, command: &[&str]) -> Self {
+        self.starter = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// One more variable of its environment.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
         self
     }
 
@@ -154,7 +173,13 @@ impl Agent {
     /// [`Self::run_command`], in a cgroup namespace if need be.
     fn start_command(&self) -> Result<Command> {
         const ENTER: &str = r#"echo $$ >"$0/cgroup.procs" && exec unshare -C -m sh -c 'mount -t cgroup2 none "$0" && exec "$@"' "$@""#;
-        let run = self.run_command();
+        let mut run = self.run_command();
+        if let Some((starter, arguments)) = self.starter.split_first() {
+            let mut started = Command::new(starter);
+            started.args(arguments).arg(run.get_program());
+            started.args(run.get_args());
+            run = started;
+        }
         let Some(group) = &self.group else {
             return Ok(run);
         };
@@ -171,6 +196,7 @@ impl Agent {
         ensure!(self.running.is_none(), "the agent runs already");
         let mut command = self.start_command()?;
         command
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -211,6 +237,12 @@ impl Agent {
         self.running
             .as_mut()
             .is_some_and(|running| matches!(running.child.try_wait(), Ok(None)))
+    }
+
+    /// A signal that it need not end by.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let running = self.running.as_ref().context("no agent to signal")?;
+        kill_process(Pid::from_child(&running.child), signal).context("cannot signal the agent")
     }
 
     /// kill -9: it gets no chance to do anything.

@@ -25,6 +25,7 @@ use crate::{
         inputs::{Inputs, Reload},
         inventory::inventory,
         node,
+        service::Heartbeat,
         status::{Enforcement, Shared},
         watch::{Trigger, Triggered},
     },
@@ -133,10 +134,11 @@ impl Controller {
     }
 
     /// Follows changes until told to stop. Whatever fails is shown in `status` and tried again.
-    pub(crate) fn run(&mut self, triggers: &Triggered) {
+    pub(crate) fn run(&mut self, triggers: &Triggered, mut heartbeat: Heartbeat) {
         let mut looked = Instant::now();
         loop {
-            let trigger = triggers.wait(self.patience());
+            heartbeat.beat();
+            let trigger = triggers.wait(heartbeat.patience(self.patience()));
             if trigger == Some(Trigger::Stop) {
                 return;
             }
