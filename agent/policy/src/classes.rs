@@ -61,10 +61,8 @@ pub(crate) enum Who {
     Node(String),
     /// Addresses of nobody known.
     Outside(Region),
-    /// Processes that are no workload, by the loopback address of whichever node.
-    Process {
-        is_v4: bool,
-    },
+    /// Processes that are no workload, by loopback addresses of whichever node.
+    Process(Region),
     /// As a destination only.
     Service(ObjectName),
 }
@@ -102,12 +100,14 @@ pub(crate) struct Place {
 
 /// From where an address is reached.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Scope {
+pub(crate) enum Scope {
     Network,
     /// From those who share the addresses of a node, be it none that is named.
     Loopback(Option<String>),
     /// From all of those, of every node.
     EveryLoopback,
+    /// From nowhere: that of somebody who is on no loopback interface in this state.
+    Nowhere,
 }
 
 /// How a subject is known to the tables of its node.
@@ -219,12 +219,21 @@ impl Who {
     }
 
     fn is_outside(&self) -> bool {
-        matches!(self, Self::Outside(_) | Self::Process { .. })
+        matches!(self, Self::Outside(_) | Self::Process(_))
     }
 
     /// Whether the two are the same workload that always reaches itself.
     pub(crate) fn is_itself(&self, other: &Self) -> bool {
         matches!(self, Self::Workload { owns: true, .. }) && self == other
+    }
+
+    fn exists(&self, world: &World) -> bool {
+        match self {
+            Self::Workload { name, .. } => world.workloads.contains_key(name),
+            Self::Node(name) => world.nodes.contains_key(name),
+            Self::Service(name) => world.services.contains_key(name),
+            Self::Outside(_) | Self::Process(_) => true,
+        }
     }
 
     fn addresses(&self, world: &World) -> BTreeSet<IpAddr> {
@@ -238,7 +247,7 @@ impl Who {
                 .services
                 .get(name)
                 .map(|service| service.addresses.clone()),
-            Self::Outside(_) | Self::Process { .. } => None,
+            Self::Outside(_) | Self::Process(_) => None,
         }
         .unwrap_or_default()
     }
@@ -255,7 +264,7 @@ impl Who {
                 let node = world.nodes.get(name)?;
                 Some(Scope::Loopback(Some(node.name.clone())))
             }
-            Self::Process { .. } => Some(Scope::EveryLoopback),
+            Self::Process(_) => Some(Scope::EveryLoopback),
             Self::Outside(_) | Self::Service(_) => None,
         }
     }
@@ -266,6 +275,7 @@ impl Who {
 impl Scope {
     fn reaches(&self, other: &Self) -> bool {
         match (self, other) {
+            (Self::Nowhere, _) | (_, Self::Nowhere) => false,
             (Self::EveryLoopback, Self::Loopback(_)) | (Self::Loopback(_), Self::EveryLoopback) => {
                 true
             }
@@ -317,6 +327,11 @@ impl<T> Class<T> {
     pub(crate) fn is_on_loopback(&self) -> bool {
         let mut scopes = self.scopes.iter().flatten();
         scopes.any(|scope| *scope != Scope::Network)
+    }
+
+    /// Whether they exist in a state, at these addresses or, on loopback, at all.
+    pub(crate) fn exists(&self, state: usize) -> bool {
+        self.scopes.get(state).is_some_and(Option::is_some)
     }
 }
 

@@ -5,6 +5,7 @@
 //! in the other.
 
 mod extent;
+mod products;
 mod render;
 mod rows;
 
@@ -18,7 +19,7 @@ use serde::Serialize;
 pub use crate::classes::{Block, PortSet};
 use crate::{
     classes::{Judge, Pair, PortMap, Region, State, Universe, Who},
-    connection::{LOOPBACK, Perspective, Side},
+    connection::{Perspective, Side},
     diff::{
         extent::{Ends, Extent},
         rows::{Answers, Found, Presence},
@@ -139,17 +140,21 @@ impl Diff {
         let kin = |who: &Who| Kin::of(who, new, old);
         let mut judge = Judge::new(&states);
         let universe = Universe::new(&states, &mut judge, [], |who, _| kin(who));
-        let mut known: HashMap<[Option<Pair>; 2], Vec<(Answers, PortSet)>> = HashMap::new();
+        let mut known: HashMap<Both, Vec<(Answers, PortSet)>> = HashMap::new();
         let mut found = Found::default();
         for meeting in universe.meetings(|_| true, |_| true) {
             let Some((source, destination)) = meeting.example() else {
                 continue;
             };
-            let mut both = [None; 2];
+            let mut both = [0, 1].map(|state| {
+                let exist = meeting.from.exists(state) && meeting.to.exists(state);
+                if exist { Meets::NoWay } else { Meets::Absent }
+            });
             let places = source.places.iter().zip(&destination.places);
             for (state, (pair, ends)) in both.iter_mut().zip(places).enumerate() {
                 if let (Some(from), Some(to)) = ends {
-                    *pair = judge.pair(state, from, to);
+                    let there = judge.pair(state, from, to).map(Meets::At);
+                    *pair = there.unwrap_or(*pair);
                 }
             }
             let differences = known
@@ -179,17 +184,30 @@ impl Diff {
     }
 }
 
+/// How two stand to each other in a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Meets<T> {
+    /// What is answered.
+    At(T),
+    /// They do not share a node.
+    NoWay,
+    /// One of them does not exist.
+    Absent,
+}
+
+/// In the old world and in the new one.
+type Both = [Meets<Pair>; 2];
+
 /// The ports at which a pair is permitted in one state only, by what was answered.
-fn differences(judge: &Judge<'_, '_>, both: [Option<Pair>; 2]) -> Vec<(Answers, PortSet)> {
+fn differences(judge: &Judge<'_, '_>, both: Both) -> Vec<(Answers, PortSet)> {
     let [old, new] = both;
     if old == new {
         return Vec::new();
     }
-    let absent = || PortMap::constant(None);
-    let ports = |pair: Option<Pair>| {
-        pair.map_or_else(absent, |pair| {
-            judge.ports(pair).map(|answers| Some(*answers))
-        })
+    let ports = |meets: Meets<Pair>| match meets {
+        Meets::At(pair) => judge.ports(pair).map(|answers| Meets::At(*answers)),
+        Meets::NoWay => PortMap::constant(Meets::NoWay),
+        Meets::Absent => PortMap::constant(Meets::Absent),
     };
     let changed = ports(old).zip(&ports(new), |old, new| rows::changed(judge, *old, *new));
     let distinct: BTreeSet<Answers> = changed.values().flatten().copied().collect();
@@ -220,7 +238,7 @@ impl Kin {
             }
             Who::Node(_) => Self::Nodes,
             Who::Service(name) => Self::Service(name.clone()),
-            Who::Outside(_) | Who::Process { .. } => Self::Outside,
+            Who::Outside(_) | Who::Process(_) => Self::Outside,
         }
     }
 }
@@ -264,21 +282,11 @@ impl Group {
             },
             Kin::Outside => {
                 let region = |who: &Who| match who {
-                    Who::Outside(region) => Some(*region),
-                    Who::Workload { .. } | Who::Node(_) | Who::Process { .. } | Who::Service(_) => {
-                        None
-                    }
+                    Who::Outside(region) | Who::Process(region) => Some(*region),
+                    Who::Workload { .. } | Who::Node(_) | Who::Service(_) => None,
                 };
                 let regions: BTreeSet<Region> = who.iter().filter_map(region).collect();
-                let mut blocks = universe.regions.blocks(&regions);
-                let here = LOOPBACK.into_iter().filter(|address| {
-                    let is_v4 = address.is_ipv4();
-                    who.contains(&Who::Process { is_v4 })
-                });
-                blocks.extend(here.map(|address| Block {
-                    cidr: address.into(),
-                    except: Vec::new(),
-                }));
+                let blocks = universe.regions.blocks(&regions);
                 Self::Addresses { blocks }
             }
         }
@@ -290,7 +298,7 @@ fn names(who: &BTreeSet<Who>) -> Vec<String> {
         .filter_map(|who| match who {
             Who::Workload { name, .. } => Some(name.to_string()),
             Who::Node(name) => Some(name.clone()),
-            Who::Outside(_) | Who::Process { .. } | Who::Service(_) => None,
+            Who::Outside(_) | Who::Process(_) | Who::Service(_) => None,
         })
         .collect()
 }

@@ -72,11 +72,14 @@ impl<'w> Exhaustive<'w> {
 
     /// Whether a packet could get from the one to the other: over loopback, within a node only.
     pub(crate) fn there_is_a_way(&self, from: Somebody<'_>, to: Somebody<'_>) -> bool {
-        if ![from, to].iter().any(|(_, address)| address.is_loopback()) {
-            return from.1.is_ipv4() == to.1.is_ipv4();
+        let family = from.1.is_ipv4() == to.1.is_ipv4();
+        let loopback = [from, to].map(|(_, address)| address.is_loopback());
+        if loopback == [false; 2] {
+            return family;
         }
         let is_here = |end: &End| matches!(end, End::Address(_));
-        from.1 == to.1
+        family
+            && loopback == [true; 2]
             && match [from, to].map(|(end, _)| self.loopback_of(end)) {
                 [Some(one), Some(other)] => one == other,
                 [Some(_), None] => is_here(to.0),

@@ -9,7 +9,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Class, Judged, Member, Place};
+use super::{Class, Judged, Member, Place, Scope};
 
 /// Members that have answers apart from those of their classes: by class of the source and of the
 /// destination, for each source with which destinations.
@@ -137,6 +137,15 @@ impl<'c, T> Meeting<'c, T> {
 
     pub(crate) fn destinations(&self) -> impl Iterator<Item = &'c Member> + use<'c, '_, T> {
         self.destinations.of(self.to)
+    }
+
+    /// The node on whose loopback interface all of them are, in every state.
+    pub(crate) fn home(&self) -> Option<&'c Scope> {
+        let mut scopes = self.from.scopes.iter();
+        let first = scopes.next()?.as_ref()?;
+        let is_node = matches!(first, Scope::Loopback(_));
+        let stays = scopes.all(|scope| scope.as_ref() == Some(first));
+        (is_node && stays && self.from.scopes == self.to.scopes).then_some(first)
     }
 
     /// Two who can connect, and whose answers hold for all others; `None` if there are none.

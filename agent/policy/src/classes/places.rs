@@ -79,7 +79,7 @@ impl<'s> Finder<'s> {
                 (Some(SubjectName::Workload(name.clone())), voice)
             }
             Who::Node(name) => (Some(SubjectName::Node(name.clone())), Some(name.clone())),
-            Who::Outside(_) | Who::Process { .. } | Who::Service(_) => (None, None),
+            Who::Outside(_) | Who::Process(_) | Who::Service(_) => (None, None),
         };
         self.stand(subject, address, Scope::Network, voice)
     }
@@ -90,7 +90,7 @@ impl<'s> Finder<'s> {
         let subject = match who {
             Who::Workload { name, .. } => Some(SubjectName::Workload(name.clone())),
             Who::Node(name) => Some(SubjectName::Node(name.clone())),
-            Who::Outside(_) | Who::Process { .. } | Who::Service(_) => None,
+            Who::Outside(_) | Who::Process(_) | Who::Service(_) => None,
         };
         // Who speaks matters only to those with addresses of their own, and they are not here.
         Some(self.stand(subject, address, scope, None))

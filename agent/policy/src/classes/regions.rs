@@ -9,6 +9,8 @@ use std::{
 use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::connection::LOOPBACK;
+
 /// A prefix without what is below it, by its place in the list of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Region(usize);
@@ -23,6 +25,8 @@ pub(crate) struct Regions {
 struct Known {
     prefix: IpNet,
     parent: Option<usize>,
+    /// Whether its addresses are those of loopback, which the network knows nothing of.
+    is_loopback: bool,
     /// An address that stands for all of them; `None` if the prefix has no others than those below
     /// it and those of the inventory.
     sample: Option<IpAddr>,
@@ -45,6 +49,9 @@ impl Regions {
             Ipv6Addr::UNSPECIFIED.into(),
         ];
         prefixes.extend(everything.map(|address| IpNet::new_assert(address, 0)));
+        // So that no region is of both.
+        let loopback = loopback();
+        prefixes.extend(loopback);
         // The order of prefixes puts each before all that it covers.
         let mut around: Vec<(usize, IpNet)> = Vec::new();
         let mut parents = Vec::new();
@@ -63,22 +70,32 @@ impl Regions {
             parents.push(parent);
             around.push((place, prefix));
         }
-        let known = |((place, prefix), parent): ((usize, IpNet), Option<usize>)| Known {
-            prefix,
-            parent,
-            sample: sample(
+        let known = |((place, prefix), parent): ((usize, IpNet), Option<usize>)| {
+            let below = below.get(&place).map_or(&[][..], Vec::as_slice);
+            Known {
                 prefix,
-                below.get(&place).map_or(&[], Vec::as_slice),
-                inventory,
-            ),
+                parent,
+                is_loopback: loopback.iter().any(|block| block.contains(&prefix)),
+                sample: usual(prefix, below).or_else(|| sample(prefix, below, inventory)),
+            }
         };
         let all = prefixes.into_iter().enumerate().zip(parents).map(known);
         Self { all: all.collect() }
     }
 
-    /// The regions that have addresses, each with one of them.
+    /// The regions that have addresses in the network, each with one of them.
     pub(crate) fn samples(&self) -> impl Iterator<Item = (Region, IpAddr)> {
+        self.sampled(false)
+    }
+
+    /// Those that have addresses of loopback.
+    pub(crate) fn on_loopback(&self) -> impl Iterator<Item = (Region, IpAddr)> {
+        self.sampled(true)
+    }
+
+    fn sampled(&self, is_loopback: bool) -> impl Iterator<Item = (Region, IpAddr)> {
         let places = self.all.iter().enumerate();
+        let places = places.filter(move |(_, known)| known.is_loopback == is_loopback);
         places.filter_map(|(place, known)| Some((Region(place), known.sample?)))
     }
 
@@ -87,16 +104,22 @@ impl Regions {
         self.all.get(region.0).map(|known| known.prefix)
     }
 
-    /// Some regions as few blocks. What has no address may fall on either side.
+    /// Some regions as few blocks, all of the network or all of loopback. What has no address there
+    /// may fall on either side.
     pub(crate) fn blocks(&self, wanted: &BTreeSet<Region>) -> Vec<Block> {
         let mut blocks: BTreeMap<usize, Block> = BTreeMap::new();
+        let first = wanted
+            .first()
+            .and_then(|Region(place)| self.all.get(*place));
+        let is_loopback = first.is_some_and(|known| known.is_loopback);
         // Of each prefix: the block that it is in.
         let mut inside: Vec<Option<usize>> = Vec::new();
         for (place, known) in self.all.iter().enumerate() {
             let outer = known
                 .parent
                 .and_then(|parent| inside.get(parent).copied().flatten());
-            let is_in = if known.sample.is_some() {
+            let has_addresses = known.sample.is_some() && known.is_loopback == is_loopback;
+            let is_in = if has_addresses {
                 wanted.contains(&Region(place))
             } else {
                 outer.is_some()
@@ -120,6 +143,20 @@ impl Regions {
         }
         blocks.into_values().collect()
     }
+}
+
+/// The address by which loopback is known, if it is one of these.
+fn usual(prefix: IpNet, below: &[IpNet]) -> Option<IpAddr> {
+    let [v4, v6] = loopback();
+    let is_loopback = v4.contains(&prefix) || v6.contains(&prefix);
+    let is_taken = |address: &IpAddr| below.iter().any(|block| block.contains(address));
+    let mut usual = LOOPBACK.into_iter().filter(|_| is_loopback);
+    usual.find(|address| prefix.contains(address) && !is_taken(address))
+}
+
+fn loopback() -> [IpNet; 2] {
+    let [v4, v6] = LOOPBACK;
+    [(v4, 8), (v6, 128)].map(|(address, bits)| IpNet::new_assert(address, bits).trunc())
 }
 
 /// The first address that is in none of `below`, which is in order, and not in the inventory.
@@ -189,6 +226,36 @@ mod tests {
                 "::/0 ::"
             ]
         );
+    }
+
+    #[test]
+    fn no_region_is_of_the_network_and_of_loopback() {
+        let regions = regions(&["::/128", "127.0.0.1/32", "126.0.0.0/7"], &[]);
+        let shown = |all: &mut dyn Iterator<Item = (Region, IpAddr)>| {
+            all.map(|(region, sample)| format!("{} {sample}", regions.prefix(region).unwrap()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            shown(&mut regions.samples()),
+            [
+                "0.0.0.0/0 0.0.0.0",
+                "126.0.0.0/7 126.0.0.0",
+                "::/0 ::2",
+                "::/128 ::"
+            ]
+        );
+        assert_eq!(
+            shown(&mut regions.on_loopback()),
+            [
+                "127.0.0.0/8 127.0.0.0",
+                "127.0.0.1/32 127.0.0.1",
+                "::1/128 ::1"
+            ]
+        );
+        let network = regions.samples().map(|(region, _)| region).collect();
+        let blocks = regions.blocks(&network);
+        let blocks: Vec<_> = blocks.iter().map(ToString::to_string).collect();
+        assert_eq!(blocks, ["0.0.0.0/0", "::/0"]);
     }
 
     #[test]

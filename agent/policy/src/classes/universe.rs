@@ -55,10 +55,8 @@ impl<T: Clone + Ord> Universe<T> {
                 members.push(Member { who, places });
             }
         }
-        members.extend(on_loopback(&mut finders, &everybody));
-        // Who is on loopback has been found.
-        let samples = regions.samples();
-        for (region, address) in samples.filter(|(_, address)| !address.is_loopback()) {
+        members.extend(on_loopback(&mut finders, &everybody, &regions));
+        for (region, address) in regions.samples() {
             let who = Who::Outside(region);
             let places = finders.iter_mut();
             let places = places.map(|finder| Some(finder.place(&who, address)));
@@ -132,20 +130,31 @@ fn everybody(states: &[State<'_>]) -> BTreeSet<Who> {
 }
 
 /// Those who share the addresses of nodes, by the addresses of loopback; and whoever else is there.
-fn on_loopback(finders: &mut [Finder<'_>], everybody: &BTreeSet<Who>) -> Vec<Member> {
+fn on_loopback(
+    finders: &mut [Finder<'_>],
+    everybody: &BTreeSet<Who>,
+    regions: &Regions,
+) -> Vec<Member> {
+    let mut member = |who: &Who, address| {
+        let places = finders.iter_mut();
+        let places = places.map(|finder| finder.on_loopback(who, address));
+        let places: Vec<Option<Place>> = places.collect();
+        let is_there = places.iter().any(Option::is_some);
+        let who = who.clone();
+        is_there.then_some(Member { who, places })
+    };
     let mut members = Vec::new();
-    for address in LOOPBACK {
-        let is_v4 = address.is_ipv4();
-        let mut found = Vec::new();
-        for who in everybody.iter().cloned().chain([Who::Process { is_v4 }]) {
-            let places = finders.iter_mut();
-            let places = places.map(|finder| finder.on_loopback(&who, address));
-            let places: Vec<Option<Place>> = places.collect();
-            if places.iter().any(Option::is_some) {
-                found.push(Member { who, places });
-            }
+    for who in everybody {
+        members.extend(
+            LOOPBACK
+                .into_iter()
+                .filter_map(|address| member(who, address)),
+        );
+    }
+    if !members.is_empty() {
+        for (region, address) in regions.on_loopback() {
+            members.extend(member(&Who::Process(region), address));
         }
-        members.extend(found);
     }
     members
 }
@@ -177,6 +186,21 @@ fn matched(of_state: &[BTreeSet<IpAddr>]) -> Vec<Vec<Option<IpAddr>>> {
 /// class with others, because two of them do not meet.
 type Sort<T> = (T, bool, Vec<Option<Scope>>, bool, Vec<Option<Marks>>);
 
+fn scopes(states: &[State<'_>], member: &Member) -> Vec<Option<Scope>> {
+    let mut places = member.places.iter().flatten();
+    let is_on_loopback = places.any(|place| place.scope != Scope::Network);
+    let nowhere = |state: &State<'_>| {
+        let is_there = is_on_loopback && member.who.exists(state.world);
+        is_there.then_some(Scope::Nowhere)
+    };
+    let both = states.iter().zip(&member.places);
+    both.map(|(state, place)| match place {
+        Some(place) => Some(place.scope.clone()),
+        None => nowhere(state),
+    })
+    .collect()
+}
+
 fn sorted<T: Clone + Ord>(
     states: &[State<'_>],
     judge: &mut Judge<'_, '_>,
@@ -199,9 +223,7 @@ fn sorted<T: Clone + Ord>(
         let (tag, is_v4) = (tag(&member.who, newest.address), newest.address.is_ipv4());
         let marks = profiles.iter().zip(&member.places);
         let marks = marks.map(|(profiles, place)| Some(profiles.marks(place.as_ref()?)));
-        let scopes = member.places.iter();
-        let scopes = scopes.map(|place| Some(place.as_ref()?.scope.clone()));
-        let scopes: Vec<Option<Scope>> = scopes.collect();
+        let scopes = scopes(states, &member);
         let sort = (
             tag.clone(),
             !is_v4,

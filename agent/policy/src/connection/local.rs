@@ -20,6 +20,11 @@ pub(super) fn is_itself(world: &World, from: &End, to: &End) -> bool {
         && workload(world, from).is_some_and(Workload::owns_its_addresses)
 }
 
+/// Whether it shares the addresses of a node, or is one.
+pub(super) fn is_on_loopback(world: &World, end: &End) -> bool {
+    loopback_of(world, end).is_some()
+}
+
 /// Whether both share the addresses of one node: workloads, and the node itself.
 pub(super) fn share_a_node(world: &World, from: &End, to: &End) -> bool {
     let ours = loopback_of(world, from);

@@ -213,6 +213,9 @@ fn those_who_share_a_node_meet_over_loopback_and_without_addresses() {
         judged("host/cache", "host/cache"),
         [(v4(), Verdict::Deny), (v6(), Verdict::Deny)]
     );
+    // Whoever is there and is no workload: at that address, wherever the node is.
+    assert_eq!(judged("127.0.0.2", "host/cache"), [(v4(), Verdict::Allow)]);
+    assert_eq!(judged("::1", "host/cache"), [(v6(), Verdict::Deny)]);
     let end = |text| End::parse(&world, text).unwrap();
     let apart = Ways::new(
         &world,

@@ -117,12 +117,19 @@ fn pairs(
 ) -> Result<Vec<(IpAddr, IpAddr)>, ConnectionError> {
     let is_name = |end: &End| !matches!(end, End::At(..));
     let loopback = is_name(from) && is_name(to) && local::share_a_node(world, from, to);
-    let addresses = |end: &End| match end.addresses(world) {
-        // They need none.
-        Err(ConnectionError::NoAddress { .. }) if loopback => Ok(BTreeSet::new()),
-        found => found,
+    let addresses = |end: &End, other: &End| {
+        // Who is at an address of loopback meets those who are there, where they are.
+        let is_here = matches!(other, End::Address(address) if address.is_loopback());
+        if is_here && is_name(end) && local::is_on_loopback(world, end) {
+            return Ok(LOOPBACK.into());
+        }
+        match end.addresses(world) {
+            // They need none.
+            Err(ConnectionError::NoAddress { .. }) if loopback => Ok(BTreeSet::new()),
+            found => found,
+        }
     };
-    let (ours, theirs) = (addresses(from)?, addresses(to)?);
+    let (ours, theirs) = (addresses(from, to)?, addresses(to, from)?);
     let may_use = |address: &IpAddr| match port.family() {
         Some(Family::V4) => address.is_ipv4(),
         Some(Family::V6) => address.is_ipv6(),

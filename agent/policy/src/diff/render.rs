@@ -62,6 +62,8 @@ fn render(out: &mut impl Write, row: &Row) -> io::Result<()> {
     match presence {
         Some(Presence::New) => writeln!(out, "    one of them is new")?,
         Some(Presence::Gone) => writeln!(out, "    one of them is gone")?,
+        Some(Presence::Met) => writeln!(out, "    they share a node now")?,
+        Some(Presence::Parted) => writeln!(out, "    they share a node no longer")?,
         None => {}
     }
     for Turn {

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::{
-    Change, Family, Group, Kin, Loopback, Row, Sizes, Turn,
-    extent::{Ends, Extent, Members, Path, only_workload},
+    Change, Family, Group, Kin, Loopback, Meets, Row, Sizes, Turn,
+    extent::{Ends, Extent, Path},
+    products::{Product, together},
 };
 use crate::{
     classes::{Judge, Meeting, Member, PortSet, Universe, Who},
@@ -21,6 +22,10 @@ pub enum Presence {
     New,
     /// An end is only in the old world.
     Gone,
+    /// They share a node in the new world only.
+    Met,
+    /// They share a node in the old world only.
+    Parted,
 }
 
 /// What was answered in both worlds, by number.
@@ -42,10 +47,9 @@ struct Key {
     to: Kin,
 }
 
-/// Pairs with a difference. Every member of `from` differs to every member of `to` that is not the
-/// same workload.
+/// Pairs with a difference.
 #[derive(Debug, Default)]
-pub(super) struct Found(BTreeMap<(Key, Path), Vec<(Members, Members)>>);
+pub(super) struct Found(BTreeMap<(Key, Path), Vec<Product>>);
 
 /// A row whose ends are still lists of everybody.
 #[derive(Debug)]
@@ -66,34 +70,36 @@ struct Over {
 /// Whether a pair's answers amount to something else, and by whom.
 pub(super) fn changed(
     judge: &Judge<'_, '_>,
-    old: Option<(u32, u32)>,
-    new: Option<(u32, u32)>,
+    old: Meets<(u32, u32)>,
+    new: Meets<(u32, u32)>,
 ) -> Option<Answers> {
-    let permits = |(egress, ingress): (u32, u32)| judge.permits(egress) && judge.permits(ingress);
-    let change = match (old.is_some_and(permits), new.is_some_and(permits)) {
+    let permits = |meets| match meets {
+        Meets::At((egress, ingress)) => judge.permits(egress) && judge.permits(ingress),
+        Meets::NoWay | Meets::Absent => false,
+    };
+    let change = match (permits(old), permits(new)) {
         (false, true) => Change::Permitted,
         (true, false) => Change::Denied,
         (true, true) | (false, false) => return None,
     };
     let turned =
         |old: u32, new: u32| (judge.permits(old) != judge.permits(new)).then_some((old, new));
-    Some(match (old, new) {
-        (Some((old_egress, old_ingress)), Some((new_egress, new_ingress))) => Answers {
-            change,
-            egress: turned(old_egress, new_egress),
-            ingress: turned(old_ingress, new_ingress),
-            presence: None,
-        },
-        (old, _) => Answers {
-            change,
-            egress: None,
-            ingress: None,
-            presence: Some(if old.is_none() {
-                Presence::New
-            } else {
-                Presence::Gone
-            }),
-        },
+    let (egress, ingress, presence) = match (old, new) {
+        (Meets::At((old_egress, old_ingress)), Meets::At((new_egress, new_ingress))) => (
+            turned(old_egress, new_egress),
+            turned(old_ingress, new_ingress),
+            None,
+        ),
+        (Meets::Absent, _) => (None, None, Some(Presence::New)),
+        (Meets::NoWay, _) => (None, None, Some(Presence::Met)),
+        (Meets::At(_), Meets::Absent) => (None, None, Some(Presence::Gone)),
+        (Meets::At(_), Meets::NoWay) => (None, None, Some(Presence::Parted)),
+    };
+    Some(Answers {
+        change,
+        egress,
+        ingress,
+        presence,
     })
 }
 
@@ -114,15 +120,16 @@ impl Found {
         let from = meeting.sources().filter_map(one).collect();
         let to = meeting.destinations().filter_map(one).collect();
         let pairs = self.0.entry((key, Path::of(meeting.from))).or_default();
-        pairs.push((from, to));
+        let home = meeting.home().cloned();
+        pairs.push(Product { home, from, to });
     }
 
     pub(super) fn into_rows(self, extent: &Extent<'_>) -> Vec<Unnamed> {
         let mut by_path: BTreeMap<Key, BTreeMap<(Ends, Ends), BTreeSet<Path>>> = BTreeMap::new();
-        for ((key, path), pairs) in self.0 {
+        for ((key, path), products) in self.0 {
             let rows = by_path.entry(key).or_default();
-            let pairs = joined(pairs).flat_map(|pair| extent.split(&pair, path));
-            for pair in pairs {
+            let pairs = together(products);
+            for pair in pairs.iter().flat_map(|pair| extent.split(pair, path)) {
                 rows.entry(pair).or_default().insert(path);
             }
         }
@@ -232,36 +239,6 @@ fn over(
 /// Not so for ICMP, which has a protocol for each: there, the ports say the family.
 fn are_of_both_families(ports: &PortSet) -> bool {
     [true, false].map(|is_v4| ports.over(is_v4).is_empty()) == [false; 2]
-}
-
-/// The same pairs in fewer products: sources with the same destinations together, and the other
-/// way round.
-fn joined(pairs: Vec<(Members, Members)>) -> impl Iterator<Item = (Members, Members)> {
-    let mut by_source: BTreeMap<Members, Members> = BTreeMap::new();
-    for (from, to) in pairs {
-        by_source.entry(from).or_default().extend(to);
-    }
-    // A workload to itself is not meant, so that it may stand there, where others have it.
-    let with_itself = |from: &Members, to: &Members| {
-        only_workload(from.iter().map(|(who, _)| who))?;
-        Some(to | from)
-    };
-    let mut counts: BTreeMap<Members, usize> = BTreeMap::new();
-    for (from, to) in &by_source {
-        let itself = with_itself(from, to).filter(|all| all != to);
-        for to in [to.clone()].into_iter().chain(itself) {
-            *counts.entry(to).or_default() += 1;
-        }
-    }
-    let mut by_destination: BTreeMap<Members, Members> = BTreeMap::new();
-    for (from, to) in by_source {
-        let all = with_itself(&from, &to).filter(|all| counts.get(all) > counts.get(&to));
-        by_destination
-            .entry(all.unwrap_or(to))
-            .or_default()
-            .extend(from);
-    }
-    by_destination.into_iter().map(|(to, from)| (from, to))
 }
 
 // === impl Unnamed ===

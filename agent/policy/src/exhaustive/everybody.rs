@@ -92,7 +92,6 @@ pub(crate) fn outside<'b>(
         let (first, last) = (block.network(), block.broadcast());
         [beside(first, -1), first, last, beside(last, 1)]
     }));
-    all.retain(|address| !address.is_loopback());
     for addresses in worlds
         .iter()
         .flat_map(|world| inventory(world).into_values())

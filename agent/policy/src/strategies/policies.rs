@@ -76,7 +76,16 @@ pub(super) fn domain() -> impl Strategy<Value = Peer> {
 
 /// Blocks around the workloads, the nodes and the world outside; exceptions are always inside.
 pub(super) fn block() -> impl Strategy<Value = Peer> {
-    let loopback = ["127.0.0.0/8", "127.0.0.1/32", "::1/128"].map(|block| Peer::Block {
+    let loopback = [
+        "127.0.0.0/8",
+        "127.0.0.1/32",
+        "127.0.0.53/32",
+        "126.0.0.0/7",
+        "::1/128",
+        "::/127",
+        "::/128",
+    ]
+    .map(|block| Peer::Block {
         cidr: block.parse().unwrap_or_default(),
         except: Vec::new(),
     });

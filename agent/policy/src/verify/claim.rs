@@ -74,7 +74,7 @@ impl Who {
             Self::Workload { name, .. } => End::Workload(name.clone()),
             Self::Node(name) => End::Node(name.clone()),
             Self::Service(name) => End::Service(name.clone()),
-            Self::Outside(_) | Self::Process { .. } => End::Address(address),
+            Self::Outside(_) | Self::Process(_) => End::Address(address),
         }
     }
 }

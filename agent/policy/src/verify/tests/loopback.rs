@@ -58,6 +58,34 @@ fn a_process_that_is_no_workload_is_not_forgotten() {
     assert_eq!(shown.from.to_string(), "127.0.0.1");
 }
 
+/// Not by the address alone that workloads are asked about there.
+#[test]
+fn all_of_the_block_of_loopback_is_asked_about() {
+    let resolver = "
+- {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: host, name: web}, \
+   spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Egress], \
+   egress: [{to: [{ipBlock: {cidr: 127.0.0.53/32}}], ports: [{protocol: UDP, port: 53}]}]}}
+";
+    let text = example::HOST.replace("DENIED", EVERYBODY);
+    let world = example::loaded(&format!("{}{resolver}", text.trim_end()));
+    let never = |block: &str, port: &str| {
+        let to = EndsPart::Block {
+            cidr: block.parse().unwrap(),
+            except: Vec::new(),
+        };
+        let ports = PortSet::of(&[PortRange::one(port.parse().unwrap())]);
+        let to = Ends::Listed(vec![to]);
+        let claim = assertion(Reach::Never, workloads("web"), to, ports);
+        let proofs = verify(&world, Perspective::default(), &[claim]);
+        let shown = proofs[0].counterexample.as_ref();
+        shown.map(|shown| shown.to_address.to_string())
+    };
+    for block in ["127.0.0.53/32", "127.0.0.0/8", "0.0.0.0/0"] {
+        assert_eq!(never(block, "UDP/53").unwrap(), "127.0.0.53", "{block}");
+    }
+    assert_eq!(never("127.0.0.0/8", "UDP/54"), None);
+}
+
 #[test]
 fn ping_tells_no_socket() {
     let units = "[{local: {workloads: {namespaceSelector: {}}}}]";
