@@ -10,6 +10,7 @@ mod file;
 mod inputs;
 mod inventory;
 mod node;
+mod revoke;
 mod service;
 mod status;
 mod traffic;
@@ -33,7 +34,7 @@ use crate::{
         status::Shared,
         traffic::Traffic,
     },
-    datapath::{attach, bpffs::BpfDir, engine::Engine, features, object::Sizes},
+    datapath::{attach, bpffs::BpfDir, engine::Engine, features, maps::FlowMaps, object::Sizes},
     flow::ring::{DEFAULT_LINES, Ring},
 };
 
@@ -68,6 +69,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let mut controller = Controller::new(
         inputs,
         Kept {
+            flows: FlowMaps::open(&engine.folder())?,
             registry: endpoints::Registry::open(&config.state_dir, engine.programmed())?,
             timekeeper: clock::Timekeeper::open(&config.state_dir),
         },

@@ -16,6 +16,7 @@ pub mod object;
 mod pin;
 pub(crate) mod raw;
 pub(crate) mod slots;
+pub mod sockets;
 pub(crate) mod sync;
 mod syscall;
 pub mod tc;

@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -92,6 +94,26 @@ impl Cgroup {
         Ok(confined)
     }
 
+    /// Holds a TCP connection from a process in this group, in `netns`, once it is there.
+    pub fn hold(&self, netns: &Netns, to: SocketAddr) -> Result<Held> {
+        let mut command = self.command("hold", Protocol::Tcp, &to.to_string());
+        let mut child = netns.spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+        let stdout = child.stdout.take().context("the process has no stdout")?;
+        let (say, said) = mpsc::sync_channel(2);
+        // Ends with the process.
+        thread::spawn(move || {
+            let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            lines.for_each(|line| say.send(line).unwrap_or(()));
+        });
+        let held = Held {
+            said,
+            _process: Confined { child },
+        };
+        let first = held.says(REMOVAL_DEADLINE);
+        ensure!(first.as_deref() == Some("connected"), "no connection");
+        Ok(held)
+    }
+
     fn command(&self, verb: &str, protocol: Protocol, object: &str) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", JOIN]).arg(&self.path).arg(&self.helper);
@@ -107,6 +129,20 @@ impl Drop for Cgroup {
             kill_members(&self.path);
             fs::remove_dir(&self.path).is_ok() || !self.path.exists()
         });
+    }
+}
+
+/// A connection of a process in a group.
+#[derive(Debug)]
+pub struct Held {
+    said: Receiver<String>,
+    _process: Confined,
+}
+
+impl Held {
+    /// How it ended, if it does so in time.
+    pub fn says(&self, patience: Duration) -> Option<String> {
+        self.said.recv_timeout(patience).ok()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What policy says holds for a workload known by its control group.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ringfence_lab::agent::Agent;
@@ -12,6 +13,8 @@ use ringfence_lab::serve::Service;
 
 const PORT: u16 = 8080;
 const OTHER_PORT: u16 = 9090;
+/// For a changed file to be in force, on a busy machine.
+const ENDED: Duration = Duration::from_secs(10);
 
 const POLICY: &str = r"
 apiVersion: networking.k8s.io/v1
@@ -126,6 +129,30 @@ fn who_may_reach_a_group_reaches_it_and_nobody_else() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn a_connection_that_is_no_longer_permitted_ends_for_its_owner_and_the_others_go_on() -> Result<()>
+{
+    let host = Host::new()?;
+    let mut cut = Vec::new();
+    for to in host.friend.at(PORT) {
+        cut.push(host.group.hold(host.lab.host(), to)?);
+    }
+    // Of another process of the node, to the same address: nobody's business.
+    let spared = host.lab.host().stream(host.friend.v4(PORT))?;
+    let nobody = POLICY.replace("app: friend", "app: nobody");
+    host.lab.write("policies/policy.yaml", &nobody)?;
+    for held in cut {
+        let said = held.says(ENDED);
+        ensure!(
+            said.as_deref() == Some("ConnectionAborted"),
+            "{said:?}\n{}",
+            host.agent.log()
+        );
+    }
+    spared.advances()?;
+    spared.finish().unbroken()
 }
 
 #[test]

@@ -25,6 +25,7 @@ use crate::{
         inputs::{Inputs, Reload},
         inventory::inventory,
         node,
+        revoke::Revision,
         service::Heartbeat,
         status::{Enforcement, Shared},
         watch::{Trigger, Triggered},
@@ -33,6 +34,7 @@ use crate::{
         attach::{Target, TcHook},
         engine::{Engine, Place, Reached, Unreached},
         link,
+        maps::FlowMaps,
     },
     flow::{clock::BootTime, enrich::Inventory},
 };
@@ -51,6 +53,8 @@ pub(crate) struct Controller {
     registry: Registry,
     timekeeper: Timekeeper,
     engine: Engine,
+    /// What the kernel remembers of permitted flows.
+    flows: FlowMaps,
     shared: Arc<Shared>,
     /// The name of this node: endpoints of others are none of ours.
     node: String,
@@ -65,8 +69,9 @@ pub(crate) struct Controller {
     refused: Option<Instant>,
 }
 
-/// What outlives an agent, in the state folder.
+/// What outlives an agent, in the state folder and in the kernel.
 pub(crate) struct Kept {
+    pub(crate) flows: FlowMaps,
     pub(crate) registry: Registry,
     pub(crate) timekeeper: Timekeeper,
 }
@@ -103,6 +108,7 @@ impl Controller {
     ) -> Self {
         let desired = Desired::default();
         let Kept {
+            flows,
             registry,
             timekeeper,
         } = kept;
@@ -111,6 +117,7 @@ impl Controller {
             registry,
             timekeeper,
             engine,
+            flows,
             shared,
             node,
             inventory,
@@ -268,6 +275,13 @@ impl Controller {
             .context("the policy does not fit, and nothing has been changed")?;
         self.registry.keep(assignment)?;
         self.engine.apply(&plan)?;
+        self.cut(&Revision {
+            tables,
+            world: &world,
+            endpoints: &endpoints,
+            changed: &plan.words,
+            nanos: BootTime::now().0,
+        });
         // Closed, until whoever is there now has been attached: never open in between.
         self.ended.extend(&plan.remove_words);
         if !plan.is_empty() {
@@ -292,6 +306,15 @@ impl Controller {
         self.cgroups
             .send_replace(self.desired.specs().cloned().collect());
         Ok(())
+    }
+
+    /// Ends sockets whose flows are no longer permitted: their packets are dropped already.
+    fn cut(&self, revision: &Revision<'_>) {
+        match revision.cut(&self.flows) {
+            Ok(0) => {}
+            Ok(ended) => tracing::info!(sockets = ended, "connections are no longer permitted"),
+            Err(error) => tracing::warn!("cannot end connections, which are dropped: {error:#}"),
+        }
     }
 
     /// Whose traffic this node may have to judge.

@@ -1,5 +1,9 @@
 //! A peer as a process of its own, for what is known by its control group:
-//! `lab-peer probe TCP|UDP ADDRESS:PORT` prints the outcome, `lab-peer serve TCP|UDP PORT` echoes.
+//! `lab-peer probe TCP|UDP ADDRESS:PORT` prints the outcome, `lab-peer serve TCP|UDP PORT` echoes, and
+//! `lab-peer hold TCP ADDRESS:PORT` keeps a connection and prints how it ends.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, bail};
 use ringfence_lab::probe::{Protocol, probe};
@@ -8,7 +12,7 @@ use ringfence_lab::serve;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [verb, protocol, object] = arguments.as_slice() else {
-        bail!("usage: lab-peer probe|serve TCP|UDP ADDRESS:PORT|PORT");
+        bail!("usage: lab-peer probe|hold|serve TCP|UDP ADDRESS:PORT|PORT");
     };
     let protocol = match protocol.as_str() {
         "TCP" => Protocol::Tcp,
@@ -21,6 +25,18 @@ fn main() -> Result<()> {
                 .parse()
                 .with_context(|| format!("not an address: {object}"))?;
             println!("{}", probe(protocol, to));
+            Ok(())
+        }
+        "hold" => {
+            let to: SocketAddr = object
+                .parse()
+                .with_context(|| format!("not an address: {object}"))?;
+            let mut stream = TcpStream::connect(to)?;
+            println!("connected");
+            match stream.read(&mut [0]) {
+                Ok(_) => println!("closed"),
+                Err(error) => println!("{:?}", error.kind()),
+            }
             Ok(())
         }
         "serve" => {
