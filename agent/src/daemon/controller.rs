@@ -279,6 +279,7 @@ impl Controller {
             tables,
             world: &world,
             endpoints: &endpoints,
+            this_node: &this_node,
             changed: &plan.words,
             nanos: BootTime::now().0,
         });

@@ -12,7 +12,7 @@ use std::{
 };
 
 use agent_common::{
-    flow::{FlowKey, FlowState},
+    flow::{Flow, FlowKey, FlowState},
     table::{self, Word},
 };
 use agent_policy::{
@@ -36,6 +36,8 @@ pub(crate) struct Revision<'t> {
     pub(crate) tables: &'t Compiled,
     pub(crate) world: &'t World,
     pub(crate) endpoints: &'t BTreeMap<u16, SubjectName>,
+    /// The node's own addresses: what goes there takes its loopback interface.
+    pub(crate) this_node: &'t BTreeSet<IpAddr>,
     pub(crate) changed: &'t BTreeMap<u16, Word>,
     /// Of the boot clock.
     pub(crate) nanos: u64,
@@ -93,12 +95,14 @@ impl Revision<'_> {
         flow: &FlowState,
     ) -> Option<(Connected, &'g BTreeSet<u64>)> {
         let groups = groups.get(&key.endpoint)?;
-        if ![TCP, UDP].contains(&key.protocol) || flow.closed != 0 {
+        // Who began one that was taken up in the middle is a guess.
+        let is_known = flow.closed == 0 && flow.origin & Flow::ADOPTED == 0;
+        if ![TCP, UDP].contains(&key.protocol) || !is_known {
             return None;
         }
         let (local, remote): (IpAddr, IpAddr) = (key.local.into(), key.remote.into());
         // Whose socket is at the other end, the kernel alone knows.
-        if local == remote || remote.is_loopback() {
+        if remote.is_loopback() || self.this_node.contains(&remote) {
             return None;
         }
         let name = self.endpoints.get(&key.endpoint)?;
