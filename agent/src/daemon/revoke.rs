@@ -144,3 +144,88 @@ fn below(folder: &Path, groups: &mut BTreeSet<u64>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use agent_policy::{
+        compile::{Scope, compile},
+        compiled::Clock,
+        load::{InputFile, load},
+        model::ObjectName,
+    };
+
+    use super::*;
+
+    const HOST: &str = "
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: ringfence.io/v1alpha1, kind: Workload, metadata: {namespace: host, name: web}, \
+   spec: {endpoint: {systemdUnit: web.service}}}
+- {apiVersion: ringfence.io/v1alpha1, kind: RingfencePolicy, metadata: {name: web}, \
+   spec: {tier: Admin, priority: 1, subject: {units: [web.service]}, \
+   egress: [{action: Allow, to: [{cidr: {block: 192.0.2.0/24}}]}, {action: Deny}]}}
+";
+
+    #[test]
+    fn only_what_is_surely_no_longer_permitted_ends() {
+        let file = InputFile {
+            name: "host.yaml".into(),
+            bytes: HOST.as_bytes().to_vec(),
+        };
+        let world = load([file]).world;
+        let name: SubjectName = ObjectName::new("host", "web").into();
+        let this_node = ["10.0.0.1", "10.0.0.2"].map(|text| text.parse().unwrap());
+        let this_node = BTreeSet::from(this_node);
+        let scope = Scope {
+            subjects: [name.clone()].into(),
+            this_node: this_node.clone(),
+        };
+        let tables = compile(&world, &scope, &BTreeMap::new(), Clock::default());
+        let revision = Revision {
+            tables: &tables,
+            world: &world,
+            endpoints: &[(1, name)].into(),
+            this_node: &this_node,
+            changed: &BTreeMap::new(),
+            nanos: 0,
+        };
+        let groups = BTreeMap::from([(1, BTreeSet::from([7]))]);
+        let ends = |protocol, remote: &str, origin| {
+            let remote: std::net::Ipv4Addr = remote.parse().unwrap();
+            let key = FlowKey {
+                endpoint: 1,
+                protocol,
+                zero: 0,
+                local_port: 4000,
+                remote_port: 443,
+                local: [10, 0, 0, 1],
+                remote: remote.octets(),
+            };
+            let flow = FlowState {
+                generation: 1,
+                rule: 0,
+                reason: 0,
+                origin,
+                tcp_flags: [0; 2],
+                closed: 0,
+                opened: 0,
+                last_seen: 0,
+                packets: [1; 2],
+                bytes: [40; 2],
+            };
+            revision.withdrawn(&groups, &key, &flow).is_some()
+        };
+        assert!(ends(TCP, "198.51.100.1", 0));
+        assert!(ends(UDP, "198.51.100.1", 0));
+        assert!(!ends(TCP, "192.0.2.1", 0), "it is permitted");
+        assert!(!ends(132, "198.51.100.1", 0), "that is no such socket");
+        assert!(!ends(TCP, "198.51.100.1", Flow::ADOPTED));
+        // There, the kernel knows whose socket is at the other end, and it may be permitted.
+        for remote in ["127.0.0.1", "10.0.0.1", "10.0.0.2"] {
+            assert!(!ends(TCP, remote, 0), "{remote}");
+        }
+        // What came from there is another question, and nothing denies it.
+        assert!(!ends(TCP, "198.51.100.1", Flow::INITIATED_BY_PEER));
+    }
+}
