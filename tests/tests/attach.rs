@@ -32,6 +32,7 @@ use ringfence::datapath::{
     cgroup::{self, CgroupError, CgroupName, Hierarchy},
     features,
     link::{self, LinkError},
+    tc::{self, Side},
 };
 use ringfence_lab::lab::enter_anonymous;
 
@@ -264,6 +265,19 @@ fn tc_shows_one_filter_of_ours_on_each_side() {
                 "{shown}"
             );
         }
+    }
+}
+
+/// An interface may go between two requests about it.
+#[test]
+fn to_remove_what_has_gone_with_its_interface_is_no_error() {
+    enter_new_netns();
+    let peer = Peer::new();
+    let index = peer.connect("veth0", "eth0");
+    run("ip link del veth0");
+    assert!(!tc::remove_clsact(index).unwrap());
+    for side in [Side::Ingress, Side::Egress] {
+        assert!(!tc::remove_filter(index, side).unwrap());
     }
 }
 

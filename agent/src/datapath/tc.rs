@@ -90,8 +90,9 @@ pub(crate) fn add_clsact(index: u32) -> io::Result<()> {
     act(request, NLM_F_CREATE | NLM_F_EXCL)
 }
 
-pub(crate) fn remove_clsact(index: u32) -> io::Result<()> {
-    act(RouteNetlinkMessage::DelQueueDiscipline(clsact(index)?), 0)
+/// Removes the queueing discipline; true if it was there.
+pub fn remove_clsact(index: u32) -> io::Result<bool> {
+    remove(RouteNetlinkMessage::DelQueueDiscipline(clsact(index)?))
 }
 
 /// Adds our filter, or puts `program` in the place of the one behind it: the kernel swaps the two in
@@ -113,12 +114,17 @@ pub(crate) fn put_filter(index: u32, side: Side, program: BorrowedFd<'_>) -> io:
 }
 
 /// Removes our filter; true if it was there.
-pub(crate) fn remove_filter(index: u32, side: Side) -> io::Result<bool> {
+pub fn remove_filter(index: u32, side: Side) -> io::Result<bool> {
     let mut filter = our_filter(index, side)?;
     filter.attributes = vec![TcAttribute::Kind(TcFilterBpf::KIND.to_owned())];
-    match act(RouteNetlinkMessage::DelTrafficFilter(filter), 0) {
+    remove(RouteNetlinkMessage::DelTrafficFilter(filter))
+}
+
+/// True if there was something to remove. An interface may go at any moment, and takes all with it.
+fn remove(request: RouteNetlinkMessage) -> io::Result<bool> {
+    match act(request, 0) {
         Ok(()) => Ok(true),
-        // ENOENT: no such filter. EINVAL: no such queueing discipline. ENODEV: no such interface.
+        // ENOENT: no such object. EINVAL: no such queueing discipline. ENODEV: no such interface.
         Err(error)
             if matches!(
                 error.raw_os_error(),
