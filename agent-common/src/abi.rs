@@ -3,7 +3,7 @@
 /// Raised with every change of a layout, a map or the meaning of a field.
 ///
 /// Maps are pinned below a folder of this number: an agent never reads the maps of another ABI.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// A plain value with a fixed layout: `repr(C)`, no padding, every bit pattern valid.
 ///

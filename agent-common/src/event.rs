@@ -71,8 +71,20 @@ pub enum EventKind {
     Deny = 3,
     /// Permitted still, but by another rule.
     Change = 4,
-    /// A permitted packet that the full table could not remember.
-    Unremembered = 5,
+}
+
+/// What found no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Loss {
+    /// An event in the ring buffer.
+    Event = 0,
+    /// A permitted packet's flow in the table.
+    Flow = 1,
+}
+
+impl Loss {
+    pub const KINDS: u32 = 2;
 }
 
 impl EventKind {
@@ -82,7 +94,6 @@ impl EventKind {
             2 => Some(Self::Close),
             3 => Some(Self::Deny),
             4 => Some(Self::Change),
-            5 => Some(Self::Unremembered),
             _ => None,
         }
     }

@@ -20,8 +20,8 @@ const NEIGHBOUR_LENGTH: u32 = 160;
 pub trait Datapath<A>: Tables<A> {
     fn flow(&self, key: &FlowKey<A>) -> Option<&Flow>;
 
-    /// Remembers a new flow, in place of one with the same key; false if there is no room.
-    fn remember(&self, key: &FlowKey<A>, flow: &FlowState) -> bool;
+    /// Remembers a new flow; false if there is no room for it, or its endpoint holds what it may.
+    fn remember(&self, key: &FlowKey<A>, flow: &FlowState, place: Place) -> bool;
 
     /// The number of the endpoint whose socket is at the remote end of a flow over the loopback
     /// interface, asked in the direction of its initiator; [`NO_SOCKET`] if that can not be told.
@@ -31,6 +31,12 @@ pub trait Datapath<A>: Tables<A> {
 
     /// Whether the endpoint may send from this address.
     fn owns(&self, endpoint: Endpoint, address: &A) -> bool;
+
+    /// What is remembered at one of the places of [`crate::fragment`]; 0 is nothing.
+    fn first(&self, slot: u32) -> u64;
+
+    /// Remembers it there.
+    fn keep_first(&self, slot: u32, memory: u64);
 
     fn jiffies(&self) -> u64;
 
@@ -60,6 +66,14 @@ pub struct Sight {
     pub made_here: bool,
     /// The interface, or 0 in a cgroup.
     pub ifindex: u32,
+}
+
+/// Where a flow goes in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    New,
+    /// In place of one with the same key.
+    Held,
 }
 
 /// What the headers say of a packet beyond its flow's key: TCP flags, and whether it is a reply.
@@ -127,7 +141,7 @@ pub fn judge<A: Family, D: Datapath<A>>(
             return pass(datapath, sight, Reason::NeighbourDiscovery);
         }
         Class::Error => {
-            if is_related(datapath, packet, headers.related, &key, sight) {
+            if is_related(datapath, packet, headers.further, &key, sight) {
                 return pass(datapath, sight, Reason::Related);
             }
         }
@@ -301,7 +315,16 @@ fn opened<A: Family, D: Datapath<A>>(
         datapath.count(endpoint, verdict.reason(), sight.length);
         return verdict;
     }
-    let start = Start { origin, facts };
+    let place = if old.is_some() {
+        Place::Held
+    } else {
+        Place::New
+    };
+    let start = Start {
+        origin,
+        place,
+        facts,
+    };
     begin(datapath, key, sight, start, verdict);
     verdict
 }
@@ -310,6 +333,7 @@ fn opened<A: Family, D: Datapath<A>>(
 #[derive(Clone, Copy)]
 struct Start {
     origin: u8,
+    place: Place,
     facts: Facts,
 }
 
@@ -322,15 +346,19 @@ fn begin<A: Family, D: Datapath<A>>(
     start: Start,
     verdict: Verdict,
 ) {
-    let Start { origin, facts } = start;
+    let Start {
+        origin,
+        place,
+        facts,
+    } = start;
     let flow = first_state(datapath, sight, facts, verdict, origin);
-    let (kind, reason) = if datapath.remember(key, &flow) {
-        (EventKind::Open, verdict.reason())
-    } else {
-        (EventKind::Unremembered, Reason::FlowTableFull)
-    };
-    datapath.report(|event| event.fill(kind, key, &flow, sight.ifindex, flow.opened));
-    datapath.count(sight.endpoint, reason, sight.length);
+    // No event: it would be one for each packet, and nobody else's would find room.
+    if !datapath.remember(key, &flow, place) {
+        datapath.count(sight.endpoint, Reason::FlowTableFull, sight.length);
+        return;
+    }
+    datapath.report(|event| event.fill(EventKind::Open, key, &flow, sight.ifindex, flow.opened));
+    datapath.count(sight.endpoint, verdict.reason(), sight.length);
 }
 
 /// Whether an ICMP error speaks, `at` so many bytes, about a flow that is live and still permitted.

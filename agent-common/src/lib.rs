@@ -2,8 +2,8 @@
 //!
 //! Two kinds of things live here and nothing else: the *layouts* that cross the boundary
 //! ([`abi`], [`event`], [`flow`], [`table`]), and the *pure functions* that both sides must share,
-//! so that one piece of code judges a packet wherever it is judged ([`parse`], [`decide`],
-//! [`judge`]).
+//! so that one piece of code judges a packet wherever it is judged ([`parse`],
+//! [`fragment`], [`decide`], [`judge`], [`share`]).
 //!
 //! `no_std`, no allocation, no panics. Imported by everybody, imports nobody of ours.
 //!
@@ -20,9 +20,11 @@ pub mod abi;
 pub mod decide;
 pub mod event;
 pub mod flow;
+pub mod fragment;
 pub mod judge;
 pub mod parse;
 pub mod protocol;
+pub mod share;
 pub mod shared;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]

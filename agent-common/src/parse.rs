@@ -21,6 +21,7 @@ use network_types::{
 };
 
 use crate::{
+    fragment::{self, Piece},
     protocol::{self, Address},
     verdict::Reason,
 };
@@ -73,8 +74,9 @@ pub struct Headers<A> {
     pub protocol: u8,
     pub tcp_flags: u8,
     pub class: Class,
-    /// Where the packet that an ICMP error speaks about begins.
-    pub related: u16,
+    /// Where to read on: at the packet that an ICMP error speaks about; of a fragment, at the header
+    /// that says so. Else 0.
+    pub further: u16,
 }
 
 /// What a packet can be, by its headers alone.
@@ -152,8 +154,14 @@ impl<A: Address> Headers<A> {
         protocol: 0,
         tcp_flags: 0,
         class: Class::Ordinary,
-        related: 0,
+        further: 0,
     };
+
+    /// The first of several fragments, which the others will follow.
+    #[inline(always)]
+    pub fn begins_pieces(&self) -> bool {
+        self.further != 0 && matches!(self.class, Class::Ordinary | Class::Reply)
+    }
 }
 
 /// What an Ethernet frame carries.
@@ -186,13 +194,17 @@ pub trait Family: Address {
     /// # Errors
     ///
     /// The reason to drop it; of `headers`, only the addresses are then of use, where the packet is
-    /// long enough to have some.
+    /// long enough to have some. [`Reason::Fragment`] of a later fragment: `further` is too.
     fn whole(
         packet: &impl Packet,
         offset: usize,
         headers: &mut Headers<Self>,
         extent: Extent,
     ) -> Result<(), Reason>;
+
+    /// What a fragment says of itself: `network` is where its network header begins, `further` is of its
+    /// [`Headers`]. `None` if it contradicts itself.
+    fn piece(packet: &impl Packet, network: usize, further: usize) -> Option<Piece>;
 }
 
 /// Reads the packet whose network header begins at `offset`.
@@ -223,7 +235,7 @@ impl Family for [u8; 4] {
         let Some(header) = packet.peek::<Ipv4Hdr>(offset) else {
             return false;
         };
-        if header.vihl != VERSION_AND_LENGTH || is_later_fragment(&header) {
+        if header.vihl != VERSION_AND_LENGTH || is_fragment(header.frags) {
             return false;
         }
         headers.source = header.src_addr;
@@ -240,6 +252,11 @@ impl Family for [u8; 4] {
         extent: Extent,
     ) -> Result<(), Reason> {
         ipv4(packet, offset, headers, extent)
+    }
+
+    #[inline(always)]
+    fn piece(packet: &impl Packet, _: usize, further: usize) -> Option<Piece> {
+        fragment::ipv4(packet, further)
     }
 }
 
@@ -275,6 +292,11 @@ impl Family for [u8; 16] {
             }
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn piece(packet: &impl Packet, network: usize, further: usize) -> Option<Piece> {
+        fragment::ipv6(packet, network, further)
     }
 }
 
@@ -313,10 +335,34 @@ fn plain_ports<A>(packet: &impl Packet, offset: usize, headers: &mut Headers<A>)
     true
 }
 
-/// Any fragment but the first carries no ports; its payload must not be read as a header.
+/// Of the flags and the offset of IPv4 (RFC 791): more follows.
+const MORE_FRAGMENTS: u16 = 0x2000;
+const OFFSET: u16 = 0x1fff;
+
+/// Whether it is one piece of several.
 #[inline(always)]
-fn is_later_fragment(header: &Ipv4Hdr) -> bool {
-    u16::from_be_bytes(header.frags) & 0x1fff != 0
+fn is_fragment(frags: [u8; 2]) -> bool {
+    u16::from_be_bytes(frags) & (MORE_FRAGMENTS | OFFSET) != 0
+}
+
+/// The first fragment of several is to be remembered, unless it is of what must come whole: an ICMP error,
+/// whose quote would be cut short, and what is said among neighbours (RFC 6980).
+#[inline(always)]
+fn begins_pieces<A>(headers: &mut Headers<A>, header_at: usize) {
+    match headers.class {
+        Class::Ordinary | Class::Reply => headers.further = place(header_at),
+        Class::Neighbour => headers.class = Class::Ordinary,
+        Class::Error | Class::Router => {}
+    }
+}
+
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "headers end far below 64 KiB"
+)]
+const fn place(offset: usize) -> u16 {
+    offset as u16
 }
 
 #[inline(always)]
@@ -333,11 +379,17 @@ fn ipv4(
     }
     headers.source = header.src_addr;
     headers.destination = header.dst_addr;
-    if is_later_fragment(&header) {
+    headers.protocol = header.proto;
+    // Any fragment but the first carries no ports; its payload must not be read as a header.
+    if u16::from_be_bytes(header.frags) & OFFSET != 0 {
+        headers.further = place(offset);
         return Err(Reason::Fragment);
     }
-    headers.protocol = header.proto;
-    transport(packet, offset + length, headers, extent)
+    transport(packet, offset + length, headers, extent)?;
+    if is_fragment(header.frags) {
+        begins_pieces(headers, offset);
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -352,6 +404,8 @@ fn ipv6(
     const FRAGMENT: u8 = 44;
     const AUTHENTICATION: u8 = 51;
     const DESTINATION_OPTIONS: u8 = 60;
+    const FRAGMENT_OFFSET: u16 = 0xfff8;
+    const MORE_FRAGMENTS: u16 = 1;
 
     let header: Ipv6Hdr = packet.load(offset).ok_or(Reason::Malformed)?;
     if header.vcf[0] >> 4 != 6 {
@@ -362,6 +416,8 @@ fn ipv6(
 
     let mut next = header.next_hdr;
     let mut at = offset + Ipv6Hdr::LEN;
+    // Where the header of a first fragment is.
+    let mut first = 0;
     for _ in 0..MAX_EXTENSIONS {
         match next {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
@@ -377,28 +433,32 @@ fn ipv6(
             FRAGMENT => {
                 let extension: ExtensionStart = packet.load(at).ok_or(Reason::Malformed)?;
                 let position: [u8; 2] = packet.load(at + 2).ok_or(Reason::Malformed)?;
-                if u16::from_be_bytes(position) & 0xfff8 != 0 {
+                let position = u16::from_be_bytes(position);
+                if position & FRAGMENT_OFFSET != 0 {
+                    headers.further = place(at);
                     return Err(Reason::Fragment);
+                }
+                if position & MORE_FRAGMENTS != 0 {
+                    first = at;
                 }
                 next = extension.next;
                 at += 8;
             }
-            _ => {
-                headers.protocol = next;
-                return transport(packet, at, headers, extent);
-            }
+            _ => break,
         }
     }
-    // A last extension that leads straight to the transport header is still fine.
-    match next {
-        HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT => {
-            Err(Reason::ExtensionHeader)
-        }
-        _ => {
-            headers.protocol = next;
-            transport(packet, at, headers, extent)
-        }
+    if matches!(
+        next,
+        HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT
+    ) {
+        return Err(Reason::ExtensionHeader);
     }
+    headers.protocol = next;
+    transport(packet, at, headers, extent)?;
+    if first != 0 {
+        begins_pieces(headers, first);
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -494,13 +554,7 @@ fn icmp<A>(start: &IcmpStart, offset: usize, headers: &mut Headers<A>, class: Ic
         Icmp::Error => {
             headers.destination_port = own;
             headers.class = Class::Error;
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "headers end far below 64 KiB"
-            )]
-            {
-                headers.related = (offset + size_of::<IcmpStart>()) as u16;
-            }
+            headers.further = place(offset + size_of::<IcmpStart>());
         }
         Icmp::Neighbour => {
             headers.destination_port = own;

@@ -2,10 +2,11 @@
 
 use agent_common::{
     decide::Tables,
-    event::{DenialKey, Event},
+    event::{DenialKey, Event, Loss},
     flow::{Flow, FlowKey, FlowState},
-    judge::Datapath,
+    judge::{Datapath, Place},
     protocol::Address,
+    share::{may_hold_more, slot_of},
     shared::Shared,
     table::{
         Counter, Decision, Direction, Endpoint, NO_TABLE, OwnAddress, PolicyKey, PortKey,
@@ -15,7 +16,7 @@ use agent_common::{
 };
 use aya_ebpf::{
     bindings::{
-        BPF_ANY, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
+        BPF_ANY, BPF_EXIST, BPF_NOEXIST, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as TupleV6,
     },
     helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns},
@@ -24,8 +25,8 @@ use aya_ebpf::{
 
 use crate::{
     maps::{
-        ADDRESSES, ANSWERS, COUNTERS, DENIALS, EVENTS, EVENTS_LOST, FLOWS_V4, FLOWS_V6, IDENTITIES,
-        IPCACHE_V4, IPCACHE_V6, POLICY, PORTS, SOCKETS, WORDS,
+        ADDRESSES, ANSWERS, COUNTERS, DENIALS, EVENTS, FLOWS_V4, FLOWS_V6, FRAGMENTS, HELD,
+        IDENTITIES, IPCACHE_V4, IPCACHE_V6, LOST, POLICY, PORTS, SOCKETS, WORDS,
     },
     sockets::Sockets,
     verifier::forgotten,
@@ -157,10 +158,17 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
     }
 
     #[inline(always)]
-    fn remember(&self, key: &FlowKey<A>, flow: &FlowState) -> bool {
+    fn remember(&self, key: &FlowKey<A>, flow: &FlowState, place: Place) -> bool {
         // SAFETY: `Flow` is `FlowState` with shared cells: the same bytes, as the contract asserts.
         let flow = unsafe { &*(&raw const *flow).cast::<Flow>() };
-        A::flows().insert(key, flow, u64::from(BPF_ANY)).is_ok()
+        let is_kept = match place {
+            Place::New => remember_new(key, flow),
+            Place::Held => A::flows().insert(key, flow, u64::from(BPF_EXIST)).is_ok(),
+        };
+        if !is_kept {
+            lose(Loss::Flow);
+        }
+        is_kept
     }
 
     #[inline(always)]
@@ -171,11 +179,19 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
 
     #[inline(always)]
     fn owns(&self, endpoint: Endpoint, address: &A) -> bool {
-        let key = OwnAddress {
-            endpoint: u32::from(endpoint.id),
-            address: address.mapped(),
-        };
-        ADDRESSES.get_ptr(key).is_some()
+        owns(endpoint.id, address)
+    }
+
+    #[inline(always)]
+    fn first(&self, slot: u32) -> u64 {
+        FRAGMENTS.get(slot).map_or(0, |memory| shared(memory).get())
+    }
+
+    #[inline(always)]
+    fn keep_first(&self, slot: u32, memory: u64) {
+        if let Some(kept) = FRAGMENTS.get(slot) {
+            shared(kept).set(memory);
+        }
     }
 
     #[inline(always)]
@@ -190,9 +206,8 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
             // SAFETY: memory of the map's, valid for any bytes as every layout of the contract is.
             fill(unsafe { room.assume_init_mut() });
             room.submit(0);
-        } else if let Some(lost) = EVENTS_LOST.get_ptr_mut(0) {
-            // SAFETY: each processor has its own.
-            unsafe { *lost += 1 };
+        } else {
+            lose(Loss::Event);
         }
     }
 
@@ -237,6 +252,54 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
     #[inline(always)]
     fn opaque(&self, number: u64) -> u64 {
         opaque(number)
+    }
+}
+
+/// A function of its own, to spare the stack of those that judge.
+#[inline(never)]
+fn owns<A: Address>(endpoint: u16, address: &A) -> bool {
+    let key = OwnAddress {
+        endpoint: u32::from(endpoint),
+        address: address.mapped(),
+    };
+    ADDRESSES.get_ptr(key).is_some()
+}
+
+/// Remembers a flow unless its endpoint holds what it may.
+#[inline(always)]
+fn remember_new<A: FamilyMaps>(key: &FlowKey<A>, flow: &Flow) -> bool {
+    let (Some(held), Some(free)) = (held::<A>(key.endpoint), held::<A>(Endpoint::NOBODY.id)) else {
+        return false;
+    };
+    if !may_hold_more(held.get(), free.get()) {
+        return false;
+    }
+    if A::flows().insert(key, flow, u64::from(BPF_NOEXIST)).is_ok() {
+        held.add(1);
+        free.add(u64::MAX);
+        return true;
+    }
+    // Another processor was first with a packet of this flow, or there is no room after all.
+    A::flows().insert(key, flow, u64::from(BPF_EXIST)).is_ok()
+}
+
+#[inline(always)]
+fn held<A: Address>(endpoint: u16) -> Option<&'static Shared<u64>> {
+    HELD.get(slot_of::<A>(endpoint)).map(shared)
+}
+
+/// A word of an array, which others change at any time.
+#[inline(always)]
+fn shared(word: &'static u64) -> &'static Shared<u64> {
+    // SAFETY: the same bytes; it lives as long as the map, and nobody uses it but at once.
+    unsafe { &*(&raw const *word).cast::<Shared<u64>>() }
+}
+
+#[inline(always)]
+fn lose(loss: Loss) {
+    if let Some(lost) = LOST.get_ptr_mut(loss as u32) {
+        // SAFETY: each processor has its own.
+        unsafe { *lost += 1 };
     }
 }
 

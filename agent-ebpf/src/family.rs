@@ -1,13 +1,14 @@
 //! From a packet of one family to its verdict.
 
 use agent_common::{
+    fragment,
     judge::{Sight, judge, unparsed},
     parse::{Class, Extent, Family, Headers},
-    verdict::Verdict,
+    verdict::{Reason, Verdict},
 };
 
 use crate::{
-    datapath::{FamilyMaps, Maps},
+    datapath::{FamilyMaps, Maps, indistinct},
     packet::Buffer,
     sockets::Sockets,
     verifier::forgotten,
@@ -15,8 +16,8 @@ use crate::{
 
 /// Judges the packet whose network header begins at `offset`.
 #[inline(always)]
-pub(crate) fn judge_family<A: FamilyMaps + Family>(
-    maps: &Maps<impl Sockets>,
+pub(crate) fn judge_family<A: FamilyMaps + Family, S: Sockets>(
+    maps: &Maps<S>,
     packet: &Buffer,
     offset: usize,
     sight: &Sight,
@@ -25,7 +26,10 @@ pub(crate) fn judge_family<A: FamilyMaps + Family>(
     if !A::plain(packet, offset, &mut headers) {
         let mut read = Headers::<A>::EMPTY;
         if let Err(reason) = A::whole(packet, offset, &mut read, Extent::Whole) {
-            return unparsed(maps, &read, sight, reason);
+            let is_piece = S::PIECES && matches!(reason, Reason::Fragment);
+            if !is_piece || !fragment::follow(maps, packet, offset, &mut read, sight) {
+                return unparsed(maps, &read, sight, reason);
+            }
         }
         headers = read;
     }
@@ -43,5 +47,10 @@ pub(crate) fn judge_family<A: FamilyMaps + Family>(
     headers.tcp_flags = tcp_flags;
     // SAFETY: the number of a `Class`, as before.
     headers.class = unsafe { core::mem::transmute::<u8, Class>(class) };
-    judge(maps, packet, &headers, sight)
+    let begins_pieces = S::PIECES && indistinct(headers.begins_pieces());
+    let verdict = judge(maps, packet, &headers, sight);
+    if begins_pieces && verdict.allows() {
+        fragment::remember::<A, _>(maps, packet, offset, sight);
+    }
+    verdict
 }

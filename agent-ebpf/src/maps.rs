@@ -1,7 +1,7 @@
 //! Every map, by its contract name. Sizes are defaults: the agent sets them when it loads.
 
 use agent_common::{
-    event::DenialKey,
+    event::{DenialKey, Loss},
     flow::{Flow, FlowKey},
     table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, SocketKey},
 };
@@ -58,6 +58,14 @@ pub(crate) static FLOWS_V4: HashMap<FlowKey<[u8; 4]>, Flow> = HashMap::with_max_
 #[map]
 pub(crate) static FLOWS_V6: HashMap<FlowKey<[u8; 16]>, Flow> = HashMap::with_max_entries(1024, 0);
 
+/// An endpoint's slot of a family → how many flows it holds; of endpoint 0, how many more find room.
+#[map]
+pub(crate) static HELD: Array<u64> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
+/// An endpoint's place → what the first fragment of a packet said there, see `agent_common::fragment`.
+#[map]
+pub(crate) static FRAGMENTS: Array<u64> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
 /// Denied packets by kind. The least recently used kind makes room; `COUNTERS` still has it.
 #[map]
 pub(crate) static DENIALS: LruHashMap<DenialKey, Counter> = LruHashMap::with_max_entries(1024, 0);
@@ -69,9 +77,9 @@ pub(crate) static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
-/// Events that found no room in `EVENTS`.
+/// What found no room: [`Loss`] → how many.
 #[map]
-pub(crate) static EVENTS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::KINDS, 0);
 
 /// The jiffies that `clock` saw: user space has no other way to read the clock of `last_seen`.
 #[map]

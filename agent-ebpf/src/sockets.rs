@@ -18,6 +18,10 @@ use aya_ebpf::{
 use crate::{datapath::FamilyMaps, maps::CGROUPS, packet::Buffer};
 
 pub(crate) trait Sockets {
+    /// Whether packets in pieces come here. In a cgroup they are whole: cut up after it, put together
+    /// before. What a raw socket cuts up by itself is dropped there.
+    const PIECES: bool;
+
     /// The number of the endpoint at the remote end, asked in the direction of the flow's initiator;
     /// [`NO_SOCKET`] if that can not be told.
     fn of_peer<A: FamilyMaps>(&self, key: &FlowKey<A>, direction: Direction) -> u32;
@@ -39,6 +43,8 @@ const DEPTH: i32 = 8;
 const LISTENING: u32 = 10;
 
 impl Sockets for Untold {
+    const PIECES: bool = true;
+
     #[inline(always)]
     fn of_peer<A: FamilyMaps>(&self, _: &FlowKey<A>, _: Direction) -> u32 {
         NO_SOCKET
@@ -46,6 +52,8 @@ impl Sockets for Untold {
 }
 
 impl Sockets for Told {
+    const PIECES: bool = false;
+
     #[inline(always)]
     fn of_peer<A: FamilyMaps>(&self, key: &FlowKey<A>, direction: Direction) -> u32 {
         let Self(packet) = self;

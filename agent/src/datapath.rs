@@ -8,6 +8,7 @@ pub mod cgroup;
 pub(crate) mod engine;
 pub mod features;
 pub(crate) mod grace;
+mod held;
 pub mod link;
 pub(crate) mod maps;
 mod mountinfo;

@@ -120,7 +120,12 @@ impl Netns {
 
     /// Sends one echo request and waits for its reply.
     pub fn ping(&self, to: IpAddr) -> Outcome {
-        self.within(|| settle(ping(to)))
+        self.ping_with(to, 0)
+    }
+
+    /// As [`Netns::ping`], with so many bytes of data.
+    pub fn ping_with(&self, to: IpAddr, bytes: usize) -> Outcome {
+        self.within(|| settle(ping(to, bytes)))
     }
 }
 
@@ -173,7 +178,7 @@ struct Echo {
     skip: usize,
 }
 
-fn ping(to: IpAddr) -> std::io::Result<()> {
+fn ping(to: IpAddr, bytes: usize) -> std::io::Result<()> {
     let echo = match to {
         IpAddr::V4(_) => Echo {
             family: AddressFamily::INET,
@@ -200,8 +205,11 @@ fn ping(to: IpAddr) -> std::io::Result<()> {
     let socket = UdpSocket::from(raw);
     let number = NEXT_PING.fetch_add(1, Ordering::Relaxed);
     let until = Instant::now() + PATIENCE;
-    socket.send_to(&request(echo.request, number), SocketAddr::new(to, 0))?;
-    let mut packet = [0; 128];
+    let mut asked = request(echo.request, number).to_vec();
+    // Zeros leave the checksum as it is.
+    asked.resize(asked.len() + bytes, 0);
+    socket.send_to(&asked, SocketAddr::new(to, 0))?;
+    let mut packet = vec![0; 128 + bytes];
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {

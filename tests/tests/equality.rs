@@ -49,6 +49,7 @@ fn the_kernel_judges_as_the_host_does() {
     let mut runner = TestRunner::deterministic();
     let mut bed = testbed("equality");
     let (mut packets, mut passed, mut reasons) = (0, 0, BTreeSet::new());
+    let mut followed = 0;
     let mut cases = BTreeSet::new();
     for number in 0..WORLDS {
         let mut node = Node::new(&mut bed, world(&mut runner));
@@ -58,9 +59,11 @@ fn the_kernel_judges_as_the_host_does() {
                 let Some(sent) = traffic.packet(&mut runner) else {
                     break;
                 };
-                let arrives = node.judge_alike(number, &sent);
                 packets += 1;
-                passed += usize::from(arrives);
+                passed += usize::from(node.judge_alike(number, &sent));
+                if let Some(later) = sent.later() {
+                    followed += usize::from(node.judge_alike(number, &later));
+                }
             }
             node.compare(number);
             reasons.extend(node.reasons());
@@ -70,12 +73,15 @@ fn the_kernel_judges_as_the_host_does() {
         }
         node.flush();
     }
-    eprintln!("{packets} packets, {passed} passed, reasons {reasons:?}");
+    eprintln!(
+        "{packets} packets, {passed} passed, {followed} later fragments too, reasons {reasons:?}"
+    );
     assert!(packets >= 10_000, "only {packets} packets were judged");
     assert!(
         passed * 5 > packets && passed * 5 < packets * 4,
         "{passed} of {packets} passed: a test of one answer"
     );
+    assert!(followed >= 50, "only {followed} fragments followed a first");
     let missing: Vec<_> = REASONS
         .iter()
         .filter(|reason| !reasons.contains(reason))

@@ -1,6 +1,7 @@
 //! The rules of judging, one test each, over plain collections.
 
 mod node;
+mod pieces;
 mod time;
 
 use std::vec::Vec;
@@ -70,12 +71,17 @@ struct Case(Twin<Ports>);
 
 impl Case {
     fn new(ingress: &[(u8, u16)], egress: &[(u8, u16)]) -> Self {
+        Self::with_room(ingress, egress, 4)
+    }
+
+    /// With room for so many flows of each family.
+    fn with_room(ingress: &[(u8, u16)], egress: &[(u8, u16)], flows: usize) -> Self {
         let ports = Ports {
             ingress: ingress.to_vec(),
             egress: egress.to_vec(),
             told: Vec::new(),
         };
-        let mut twin = Twin::new(ports, 4);
+        let mut twin = Twin::new(ports, flows);
         twin.words.insert(ENDPOINT.id, Word::new(1, 1));
         twin.own.extend([
             crate::table::OwnAddress {
@@ -329,19 +335,35 @@ fn a_full_table_still_judges() {
         assert_eq!(case.sends(&out().tcp(port, 443, SYN)), Reason::Rule);
         assert_eq!(case.sends(&out().tcp(port, 444, SYN)), Reason::DefaultDeny);
     }
-    assert_eq!(case.0.flows_v4().len(), 4);
+    assert_eq!(case.0.flows_v4().len(), 3);
     assert_eq!(
         case.0.counters(ENDPOINT.id)[&Reason::FlowTableFull].packets,
-        2
+        3
     );
-    let unremembered = EventKind::Unremembered as u8;
-    assert_eq!(
-        case.kinds()
-            .into_iter()
-            .filter(|kind| *kind == unremembered)
-            .count(),
-        2
-    );
+    let opened = EventKind::Open as u8;
+    let is_open = |kind: &u8| *kind == opened;
+    assert_eq!(case.kinds().into_iter().filter(is_open).count(), 3);
+    // A flow takes the place of one with the same ends, room or not.
+    assert_eq!(case.sends(&out().tcp(1, 443, RST)), Reason::Rule);
+    assert_eq!(case.sends(&out().tcp(1, 443, SYN)), Reason::Rule);
+    assert_eq!(case.gets(&back().tcp(443, 1, SYN | ACK)), Reason::Rule);
+}
+
+#[test]
+fn an_endpoint_that_takes_all_it_can_leaves_room_for_others() {
+    const OTHER: Endpoint = Endpoint { id: 4, flags: 0 };
+    let mut case = Case::with_room(&[], &[HTTPS], 90);
+    case.0.words.insert(OTHER.id, Word::new(1, 1));
+    for port in 1..=200 {
+        assert_eq!(case.sends(&out().tcp(port, 443, SYN)), Reason::Rule);
+    }
+    assert_eq!(case.0.flows_v4().len(), 60, "two thirds");
+    let frame = PacketBuilder::v4(PEER, NODE).tcp(1, 443, SYN).frame();
+    let verdict = case.0.frame(OTHER, Direction::Egress, &frame, false);
+    assert_eq!(verdict.reason(), Reason::Rule);
+    let frame = PacketBuilder::v4(NODE, PEER).tcp(443, 1, SYN | ACK).frame();
+    let verdict = case.0.frame(OTHER, Direction::Ingress, &frame, false);
+    assert_eq!(verdict.reason(), Reason::Rule, "it was remembered");
 }
 
 #[test]

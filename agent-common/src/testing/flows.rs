@@ -45,6 +45,18 @@ impl<A: Copy + Ord> Flows<A> {
         self.cell(place).set(flow(state)).is_ok()
     }
 
+    /// How many flows an endpoint has.
+    pub(super) fn held(&self, endpoint: u16) -> u64 {
+        let places = self.places.borrow();
+        let held = places.keys().filter(|key| key.endpoint == endpoint);
+        held.count() as u64
+    }
+
+    /// How many more find room.
+    pub(super) fn free(&self) -> u64 {
+        (self.capacity - self.places.borrow().len()) as u64
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::new(self.capacity);
     }

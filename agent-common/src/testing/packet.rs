@@ -22,6 +22,8 @@ pub struct PacketBuilder {
     network: Network,
     protocol: u8,
     transport: Vec<u8>,
+    /// Which packet a fragment is of.
+    number: u16,
     /// Hop limit or time to live, if not what a host would set.
     hops: Option<u8>,
     /// Bytes of the frame that are left in the end.
@@ -80,6 +82,7 @@ impl PacketBuilder {
             network,
             protocol: 59,
             transport: vec![0; 8],
+            number: 1,
             hops: None,
             cut: None,
         }
@@ -110,7 +113,14 @@ impl PacketBuilder {
         self
     }
 
-    /// A fragment at `offset` times 8 bytes; `more` follow. In IPv6, an extension header.
+    /// The number of the packet that the fragments from here on are of.
+    #[must_use]
+    pub fn numbered(mut self, number: u16) -> Self {
+        self.number = number;
+        self
+    }
+
+    /// A fragment at `offset` times 8 bytes; `more` follow. In IPv6, the last extension header.
     #[must_use]
     pub fn fragment(mut self, offset: u16, more: bool) -> Self {
         let offset = offset & 0x1fff;
@@ -118,12 +128,26 @@ impl PacketBuilder {
             Network::V4 { fragment, .. } => *fragment = offset | u16::from(more) << 13,
             Network::V6 { extensions, .. } => {
                 let position = (offset << 3 | u16::from(more)).to_be_bytes();
-                let body = vec![0, position[0], position[1], 0, 0, 0, 7];
+                let number = self.number.to_be_bytes();
+                let body = vec![0, position[0], position[1], 0, 0, number[0], number[1]];
+                extensions.retain(|(kind, _)| *kind != FRAGMENT);
                 extensions.push((FRAGMENT, body));
             }
             Network::Other(_) => {}
         }
         self
+    }
+
+    /// Where it is in its packet, in units of 8 bytes; `None` if it is no fragment.
+    pub fn piece(&self) -> Option<u16> {
+        match &self.network {
+            Network::V4 { fragment, .. } => (*fragment != 0).then_some(fragment & 0x1fff),
+            Network::V6 { extensions, .. } => extensions.iter().find_map(|(kind, body)| {
+                let position = [*body.get(1)?, *body.get(2)?];
+                (*kind == FRAGMENT).then_some(u16::from_be_bytes(position) >> 3)
+            }),
+            Network::Other(_) => None,
+        }
     }
 
     /// An IPv6 extension header with `units` units more than the shortest.
@@ -248,7 +272,7 @@ impl PacketBuilder {
                 let first = u8::try_from(4 << 4 | words).unwrap_or(u8::MAX);
                 let mut header = vec![version_and_length.unwrap_or(first), 0];
                 header.extend(length(words * 4 + self.transport.len()));
-                header.extend([0, 1]);
+                header.extend(self.number.to_be_bytes());
                 header.extend(fragment.to_be_bytes());
                 header.extend([self.hops(), self.protocol, 0, 0]);
                 header.extend(source);

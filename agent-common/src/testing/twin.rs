@@ -11,9 +11,11 @@ use crate::{
     decide::Tables,
     event::{DenialKey, Event},
     flow::{Flow, FlowKey, FlowState},
-    judge::{Datapath, Sight, judge, unparsed, unreadable},
+    fragment,
+    judge::{Datapath, Place, Sight, judge, unparsed, unreadable},
     parse::{Family, Headers, Network, Packet, network, parse},
     protocol::Address,
+    share::may_hold_more,
     table::{
         Counter, Decision, Direction, Endpoint, OwnAddress, PolicyKey, PortKey, Versioned, Word,
     },
@@ -38,6 +40,7 @@ pub struct Twin<T> {
     pub now: u64,
     flows_v4: Flows<[u8; 4]>,
     flows_v6: Flows<[u8; 16]>,
+    firsts: RefCell<BTreeMap<u32, u64>>,
     denials: RefCell<BTreeMap<DenialKey, Counter>>,
     counters: RefCell<BTreeMap<(u16, Reason), Counter>>,
     events: RefCell<Vec<Event>>,
@@ -78,6 +81,7 @@ impl<T> Twin<T> {
             now: 1,
             flows_v4: Flows::new(flows),
             flows_v6: Flows::new(flows),
+            firsts: RefCell::default(),
             denials: RefCell::default(),
             counters: RefCell::default(),
             events: RefCell::default(),
@@ -162,10 +166,17 @@ impl<T: Tables<[u8; 4]> + Tables<[u8; 16]>> Twin<T> {
         T: Tables<A>,
     {
         let mut headers = Headers::<A>::EMPTY;
-        match parse(&packet, ETHERNET, &mut headers) {
-            Ok(()) => judge(self, &packet, &headers, sight),
-            Err(reason) => unparsed(self, &headers, sight, reason),
+        if let Err(reason) = parse(&packet, ETHERNET, &mut headers)
+            && (reason != Reason::Fragment
+                || !fragment::follow(self, &packet, ETHERNET, &mut headers, sight))
+        {
+            return unparsed(self, &headers, sight, reason);
         }
+        let verdict = judge(self, &packet, &headers, sight);
+        if headers.begins_pieces() && verdict.allows() {
+            fragment::remember::<A, _>(self, &packet, ETHERNET, sight);
+        }
+        verdict
     }
 }
 
@@ -192,8 +203,13 @@ impl<A: FamilyFlows, T: Tables<A>> Datapath<A> for Twin<T> {
         A::flows(self).get(key)
     }
 
-    fn remember(&self, key: &FlowKey<A>, flow: &FlowState) -> bool {
-        A::flows(self).insert(key, flow)
+    fn remember(&self, key: &FlowKey<A>, flow: &FlowState, place: Place) -> bool {
+        let flows = A::flows(self);
+        let is_due = match place {
+            Place::New => may_hold_more(flows.held(key.endpoint), flows.free()),
+            Place::Held => true,
+        };
+        is_due && flows.insert(key, flow)
     }
 
     fn owns(&self, endpoint: Endpoint, address: &A) -> bool {
@@ -201,6 +217,14 @@ impl<A: FamilyFlows, T: Tables<A>> Datapath<A> for Twin<T> {
             endpoint: u32::from(endpoint.id),
             address: address.mapped(),
         })
+    }
+
+    fn first(&self, slot: u32) -> u64 {
+        self.firsts.borrow().get(&slot).copied().unwrap_or(0)
+    }
+
+    fn keep_first(&self, slot: u32, memory: u64) {
+        self.firsts.borrow_mut().insert(slot, memory);
     }
 
     fn jiffies(&self) -> u64 {

@@ -71,8 +71,8 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
     let maps = Maps(Told(Buffer::new(context)));
     let Maps(Told(packet)) = &maps;
     let allows = match protocol {
-        IPV4 => judge_family::<[u8; 4]>(&maps, packet, 0, &sight).allows(),
-        IPV6 => judge_family::<[u8; 16]>(&maps, packet, 0, &sight).allows(),
+        IPV4 => judge_family::<[u8; 4], _>(&maps, packet, 0, &sight).allows(),
+        IPV6 => judge_family::<[u8; 16], _>(&maps, packet, 0, &sight).allows(),
         _ => unreadable::<[u8; 4], _>(&maps, &sight, Reason::NotIp).allows(),
     };
     if allows { PASS } else { DROP }

@@ -80,8 +80,8 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
     let packet = Buffer::new(context);
     let verdict = match network(&packet) {
         _ if endpoint.id == Endpoint::NOBODY.id => unjudged(&sight, Reason::NotProgrammed),
-        Network::V4 => judge_family::<[u8; 4]>(&Maps(Untold), &packet, EthHdr::LEN, &sight),
-        Network::V6 => judge_family::<[u8; 16]>(&Maps(Untold), &packet, EthHdr::LEN, &sight),
+        Network::V4 => judge_family::<[u8; 4], _>(&Maps(Untold), &packet, EthHdr::LEN, &sight),
+        Network::V6 => judge_family::<[u8; 16], _>(&Maps(Untold), &packet, EthHdr::LEN, &sight),
         Network::Arp => unjudged(&sight, Reason::Arp),
         Network::Other => unjudged(&sight, Reason::NotIp),
         Network::Short => unjudged(&sight, Reason::Malformed),

@@ -180,8 +180,11 @@ fn render_endpoints(
     if endpoints.is_empty() {
         return writeln!(out, "no endpoints on this node");
     }
-    let mut columns = Columns::new([0; 6]);
-    let header = ["ENDPOINT", "AT", "STATE", "HOOK", "POLICIES", "NOTE"].map(str::to_owned);
+    let mut columns = Columns::new([0; 7]);
+    let header = [
+        "ENDPOINT", "AT", "STATE", "HOOK", "POLICIES", "DROPS", "NOTE",
+    ]
+    .map(str::to_owned);
     let rows: Vec<_> = endpoints.iter().map(endpoint_row).collect();
     columns.fit(&header);
     for (row, _) in &rows {
@@ -194,7 +197,7 @@ fn render_endpoints(
     Ok(())
 }
 
-fn endpoint_row(endpoint: &EndpointStatus) -> ([String; 6], Colour) {
+fn endpoint_row(endpoint: &EndpointStatus) -> ([String; 7], Colour) {
     let EndpointStatus {
         name,
         spec,
@@ -203,6 +206,8 @@ fn endpoint_row(endpoint: &EndpointStatus) -> ([String; 6], Colour) {
         ifindex,
         cgroup_id,
         policies,
+        drops,
+        unremembered: _,
         message,
     } = endpoint;
     let place = match (ifindex, cgroup_id) {
@@ -216,6 +221,7 @@ fn endpoint_row(endpoint: &EndpointStatus) -> ([String; 6], Colour) {
         state.name().to_owned(),
         hook.map_or("-", |hook| hook.name()).to_owned(),
         policies.to_string(),
+        drops.values().sum::<u64>().to_string(),
         message.clone().unwrap_or_default(),
     ];
     let colour = match state {

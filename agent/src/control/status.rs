@@ -66,6 +66,12 @@ pub(crate) struct EndpointStatus {
     pub(crate) cgroup_id: Option<u64>,
     /// Policies that select it.
     pub(crate) policies: usize,
+    /// Its dropped packets by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) drops: BTreeMap<String, u64>,
+    /// Its part of [`Status::unremembered`].
+    #[serde(default)]
+    pub(crate) unremembered: u64,
     /// What is amiss, or what is waited for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) message: Option<String>,

@@ -494,6 +494,8 @@ fn endpoint_status(
         ifindex: None,
         cgroup_id: None,
         policies,
+        drops: BTreeMap::new(),
+        unremembered: 0,
         message: None,
     };
     match reached {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use agent_common::{
+    event::Loss,
     table::Endpoint,
     verdict::{Action, Reason},
 };
@@ -195,24 +196,28 @@ impl StatusSource for Shared {
                 capacity,
             });
         }
-        let counted = told
-            .maps
-            .as_ref()
-            .map(|maps| {
-                let known = std::iter::once(Endpoint::NOBODY.id).chain(endpoints.keys().copied());
-                counted(maps, known)
-            })
-            .unwrap_or_default();
+        let counted = |endpoint| {
+            let maps = told.maps.as_ref();
+            maps.map(|maps| packets(maps, endpoint)).unwrap_or_default()
+        };
+        let mut sums = counted(Endpoint::NOBODY.id);
+        let mut shown = Vec::new();
+        for (id, endpoint) in endpoints {
+            let packets = counted(*id);
+            for (reason, count) in &packets {
+                *sums.entry(*reason).or_default() += count;
+            }
+            shown.push(EndpointStatus {
+                drops: drops(&packets),
+                unremembered: unremembered(&packets),
+                ..endpoint.clone()
+            });
+        }
+        shown.extend(unconfined.clone());
         let lost = told
             .maps
             .as_ref()
-            .map_or(0, |maps| maps.events_lost().unwrap_or(0));
-        let unremembered = counted.get(&Reason::FlowTableFull).copied().unwrap_or(0);
-        let drops = counted
-            .into_iter()
-            .filter(|(reason, _)| reason.action() == Action::Deny)
-            .map(|(reason, packets)| (reason.name().to_owned(), packets))
-            .collect();
+            .map_or(0, |maps| maps.lost(Loss::Event).unwrap_or(0));
         Status {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -231,14 +236,14 @@ impl StatusSource for Shared {
                 .collect(),
             next_change: next_change.map(|at| at.to_string()),
             failsafe: failsafe.iter().map(FailsafeStatus::of).collect(),
-            endpoints: endpoints.values().chain(unconfined).cloned().collect(),
+            endpoints: shown,
             tables,
             events: EventCounts {
                 seen: self.events_seen.load(Relaxed),
                 lost,
             },
-            drops,
-            unremembered,
+            drops: drops(&sums),
+            unremembered: unremembered(&sums),
             records: RecordCounts {
                 stream: told
                     .stage
@@ -256,24 +261,27 @@ impl StatusSource for Shared {
     }
 }
 
-/// Packets by reason, of all these endpoints.
-fn counted(maps: &FlowMaps, endpoints: impl Iterator<Item = u16>) -> BTreeMap<Reason, u64> {
-    let mut sums = BTreeMap::new();
-    for endpoint in endpoints {
-        match maps.counters_of(endpoint) {
-            Ok(counters) => {
-                for (reason, counter) in counters {
-                    *sums.entry(reason).or_default() += counter.packets;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(
-                    endpoint,
-                    error = format!("{error:#}"),
-                    "cannot read counters"
-                );
-            }
-        }
-    }
-    sums
+/// An endpoint's packets by reason.
+fn packets(maps: &FlowMaps, endpoint: u16) -> BTreeMap<Reason, u64> {
+    let counters = maps.counters_of(endpoint).unwrap_or_else(|error| {
+        let error = format!("{error:#}");
+        tracing::warn!(endpoint, error, "cannot read counters");
+        BTreeMap::new()
+    });
+    let packets = counters.into_iter();
+    packets
+        .map(|(reason, counter)| (reason, counter.packets))
+        .collect()
+}
+
+fn drops(packets: &BTreeMap<Reason, u64>) -> BTreeMap<String, u64> {
+    let drops = packets.iter();
+    drops
+        .filter(|(reason, _)| reason.action() == Action::Deny)
+        .map(|(reason, packets)| (reason.name().to_owned(), *packets))
+        .collect()
+}
+
+fn unremembered(packets: &BTreeMap<Reason, u64>) -> u64 {
+    packets.get(&Reason::FlowTableFull).copied().unwrap_or(0)
 }

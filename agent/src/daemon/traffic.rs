@@ -27,7 +27,7 @@ use crate::{
         enrich::Inventory,
         key::Key,
         pipeline::{Pipeline, PipelineInput},
-        report::{Removal, SweepInput},
+        report::{Lost, Removal, SweepInput},
         ring::Ring,
         sink::{DEFAULT_QUEUE, Sink},
         stage::Stage,
@@ -191,12 +191,16 @@ async fn sweep(
             jiffies,
             hertz,
             events_lost,
+            flows_lost,
         } = listing;
         let sweep = SweepInput {
             listed_at,
             jiffies,
             hz: hertz,
-            events_lost,
+            lost: Lost {
+                events: events_lost,
+                flows: flows_lost,
+            },
             flows_v4: v4,
             flows_v6: v6,
             denials,

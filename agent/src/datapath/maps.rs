@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use agent_common::{
-    event::DenialKey,
+    event::{DenialKey, Loss},
     flow::{FlowKey, FlowState},
     table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, SocketKey},
     verdict::Reason,
@@ -31,10 +31,12 @@ pub(crate) const NAMES: &[&str] = &[
     "ADDRESSES",
     "FLOWS_V4",
     "FLOWS_V6",
+    "FRAGMENTS",
+    "HELD",
     "DENIALS",
     "COUNTERS",
     "EVENTS",
-    "EVENTS_LOST",
+    "LOST",
     "CLOCK",
 ];
 
@@ -112,7 +114,7 @@ impl FlowMaps {
             v6: typed!(folder, "FLOWS_V6", HashMap),
             denials: typed!(folder, "DENIALS", LruHashMap),
             counters: typed!(folder, "COUNTERS", PerCpuArray),
-            lost: typed!(folder, "EVENTS_LOST", PerCpuArray),
+            lost: typed!(folder, "LOST", PerCpuArray),
             clock: typed!(folder, "CLOCK", Array),
         })
     }
@@ -137,8 +139,10 @@ impl FlowMaps {
         Ok(counters)
     }
 
-    pub(crate) fn events_lost(&self) -> anyhow::Result<u64> {
-        Ok(self.lost.get(&0, 0)?.iter().map(|Raw(lost)| lost).sum())
+    /// How often there was no room, since the maps were made.
+    pub(crate) fn lost(&self, loss: Loss) -> anyhow::Result<u64> {
+        let counts = self.lost.get(&(loss as u32), 0)?;
+        Ok(counts.iter().map(|Raw(count)| count).sum())
     }
 }
 
@@ -148,6 +152,16 @@ pub(crate) fn interfaces(folder: &Path) -> anyhow::Result<Interfaces> {
 
 pub(crate) fn cgroups(folder: &Path) -> anyhow::Result<Cgroups> {
     Ok(typed!(folder, "CGROUPS", HashMap))
+}
+
+/// See [`agent_common::share::slot_of`].
+pub(crate) fn held(folder: &Path) -> anyhow::Result<Words> {
+    Words::map(&open(folder, "HELD")?)
+}
+
+/// See [`agent_common::fragment`].
+pub(crate) fn fragments(folder: &Path) -> anyhow::Result<Words> {
+    Words::map(&open(folder, "FRAGMENTS")?)
 }
 
 pub(crate) fn events(folder: &Path) -> anyhow::Result<RingBuf<MapData>> {

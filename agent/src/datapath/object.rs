@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_common::{table::Endpoint, verdict::Reason};
+use agent_common::{fragment, share, table::Endpoint, verdict::Reason};
 use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader,
@@ -286,6 +286,8 @@ fn load(folder: &Path, sizes: &Sizes, endpoint: Endpoint) -> anyhow::Result<Ebpf
         .map_max_entries("ADDRESSES", own_addresses)
         .map_max_entries("FLOWS_V4", flows)
         .map_max_entries("FLOWS_V6", flows)
+        .map_max_entries("FRAGMENTS", endpoints * fragment::PLACES)
+        .map_max_entries("HELD", endpoints * share::FAMILIES)
         .map_max_entries("DENIALS", denials)
         .map_max_entries("COUNTERS", endpoints * Reason::SLOTS)
         .map_max_entries("EVENTS", events)

@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use agent_common::{
-    event::{DenialKey, Event},
+    event::{DenialKey, Event, Loss},
     flow::{FlowKey, FlowState},
     table::{Counter, Direction, Endpoint, Word},
     verdict::Reason,
@@ -27,10 +27,12 @@ use aya::{
 
 use crate::datapath::{
     bpffs::BpfDir,
+    held::Held,
     maps::{self, FlowMaps, Interfaces, PolicyMaps},
     object::{self, CgroupPrograms, Cost, Programs, Sizes},
     raw::{self, Raw},
     sync::Sync,
+    words::Words,
 };
 
 /// The interface that every packet is seen at.
@@ -45,6 +47,8 @@ pub struct Testbed {
     interfaces: Interfaces,
     sync: Sync,
     flows: FlowMaps,
+    held: Held,
+    fragments: Words,
     events: RingBuf<MapData>,
 }
 
@@ -98,6 +102,8 @@ impl Testbed {
                 interfaces: maps::interfaces(&pins)?,
                 sync: Sync::adopt(PolicyMaps::open(&pins)?, capacity)?,
                 flows: FlowMaps::open(&pins)?,
+                held: Held::open(&pins)?,
+                fragments: maps::fragments(&pins)?,
                 events: maps::events(&pins)?,
                 folder: folder.clone(),
                 sizes,
@@ -207,8 +213,12 @@ impl Testbed {
         )
     }
 
-    /// Forgets every flow.
+    /// Forgets every flow, and what first fragments said.
     pub fn flush_flows(&mut self) -> anyhow::Result<()> {
+        let (v4, v6) = (
+            self.held.snapshot::<[u8; 4]>(),
+            self.held.snapshot::<[u8; 16]>(),
+        );
         let keys: Vec<_> = self.flows.v4.keys().collect::<Result<_, _>>()?;
         for key in keys {
             self.flows.v4.remove(&key)?;
@@ -217,6 +227,11 @@ impl Testbed {
         for key in keys {
             self.flows.v6.remove(&key)?;
         }
+        for slot in 0..self.fragments.len() {
+            self.fragments.store(slot, 0);
+        }
+        self.held.settle::<[u8; 4]>(&v4, std::iter::empty());
+        self.held.settle::<[u8; 16]>(&v6, std::iter::empty());
         Ok(())
     }
 
@@ -277,7 +292,7 @@ impl Testbed {
     }
 
     pub fn events_lost(&self) -> anyhow::Result<u64> {
-        self.flows.events_lost()
+        self.flows.lost(Loss::Event)
     }
 
     fn interface(&mut self, direction: Direction) -> anyhow::Result<&mut SchedClassifier> {

@@ -7,8 +7,9 @@ use std::{
 };
 
 use agent_common::{
-    event::{DenialKey, Event},
+    event::{DenialKey, Event, Loss},
     flow::{FlowKey, FlowState},
+    protocol::Address,
     table::Counter,
 };
 use aya::maps::{HashMap, MapData, RingBuf};
@@ -16,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::datapath::{
     engine::lock,
+    held::Held,
     maps::{self, FlowMaps},
     object::Programs,
     raw::{self, Raw},
@@ -64,9 +66,11 @@ impl Events {
 pub(crate) struct Tables {
     maps: FlowMaps,
     programs: Arc<Mutex<Programs>>,
+    held: Held,
     hertz: u64,
-    /// Events that were lost before this agent began to read.
-    lost_before: u64,
+    /// What was lost before this agent began to read.
+    events_lost_before: u64,
+    flows_lost_before: u64,
 }
 
 /// A listing. It is not of one moment: flows come and go while it is made.
@@ -81,25 +85,28 @@ pub(crate) struct Listing {
     pub(crate) hertz: u64,
     /// Since this agent began to read.
     pub(crate) events_lost: u64,
+    /// As [`Listing::events_lost`].
+    pub(crate) flows_lost: u64,
 }
 
 impl Tables {
     pub(crate) fn open(folder: &Path, programs: Arc<Mutex<Programs>>) -> anyhow::Result<Self> {
         let maps = FlowMaps::open(folder)?;
         let hertz = lock(&programs).hertz(&maps)?;
-        let lost_before = maps.events_lost()?;
         Ok(Self {
+            events_lost_before: maps.lost(Loss::Event)?,
+            flows_lost_before: maps.lost(Loss::Flow)?,
+            held: Held::open(folder)?,
             maps,
             programs,
             hertz,
-            lost_before,
         })
     }
 
     pub(crate) fn list(&self) -> anyhow::Result<Listing> {
         Ok(Listing {
-            v4: entries(&self.maps.v4),
-            v6: entries(&self.maps.v6),
+            v4: entries(&self.held, &self.maps.v4),
+            v6: entries(&self.held, &self.maps.v6),
             denials: self
                 .maps
                 .denials
@@ -109,36 +116,46 @@ impl Tables {
                 .collect(),
             jiffies: lock(&self.programs).jiffies(&self.maps)?,
             hertz: self.hertz,
-            events_lost: self.maps.events_lost()?.saturating_sub(self.lost_before),
+            events_lost: self.since(Loss::Event, self.events_lost_before)?,
+            flows_lost: self.since(Loss::Flow, self.flows_lost_before)?,
         })
+    }
+
+    fn since(&self, loss: Loss, before: u64) -> anyhow::Result<u64> {
+        Ok(self.maps.lost(loss)?.saturating_sub(before))
     }
 
     /// Takes a flow out, unless it has been used since it was listed.
     pub(crate) fn remove_v4(&mut self, key: FlowKey<[u8; 4]>, opened: u64, last_seen: u64) {
-        remove(&mut self.maps.v4, key, opened, last_seen);
+        remove(&self.held, &mut self.maps.v4, key, opened, last_seen);
     }
 
     /// As [`Tables::remove_v4`].
     pub(crate) fn remove_v6(&mut self, key: FlowKey<[u8; 16]>, opened: u64, last_seen: u64) {
-        remove(&mut self.maps.v6, key, opened, last_seen);
+        remove(&self.held, &mut self.maps.v6, key, opened, last_seen);
     }
 }
 
 /// An entry that goes while the table is walked is left out, which a next listing corrects.
-fn entries<A>(
+fn entries<A: Address>(
+    held: &Held,
     table: &HashMap<MapData, Raw<FlowKey<A>>, Raw<FlowState>>,
 ) -> Vec<(FlowKey<A>, FlowState)>
 where
     FlowKey<A>: agent_common::abi::Abi,
 {
-    table
+    let before = held.snapshot::<A>();
+    let entries: Vec<_> = table
         .iter()
         .filter_map(Result::ok)
         .map(|(Raw(key), Raw(state))| (key, state))
-        .collect()
+        .collect();
+    held.settle::<A>(&before, entries.iter().map(|(key, _)| key.endpoint));
+    entries
 }
 
-fn remove<A>(
+fn remove<A: Address>(
+    held: &Held,
     table: &mut HashMap<MapData, Raw<FlowKey<A>>, Raw<FlowState>>,
     key: FlowKey<A>,
     opened: u64,
@@ -149,7 +166,11 @@ fn remove<A>(
     let unused = table
         .get(&Raw(key), 0)
         .is_ok_and(|Raw(state)| state.opened == opened && state.last_seen == last_seen);
-    if unused && let Err(error) = table.remove(&Raw(key)) {
-        tracing::debug!(%error, "flow was already gone");
+    if !unused {
+        return;
+    }
+    match table.remove(&Raw(key)) {
+        Ok(()) => held.release::<A>(key.endpoint),
+        Err(error) => tracing::debug!(%error, "flow was already gone"),
     }
 }

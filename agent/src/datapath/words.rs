@@ -45,6 +45,12 @@ impl Words {
         self.word(index).load(Ordering::SeqCst)
     }
 
+    /// Adds what others may add to at the same time.
+    pub(crate) fn add(&self, index: u32, change: i64) {
+        self.word(index)
+            .fetch_add(change.cast_unsigned(), Ordering::SeqCst);
+    }
+
     fn word(&self, index: u32) -> &AtomicU64 {
         assert!(index < self.len, "word {index} of {}", self.len);
         #[expect(clippy::cast_ptr_alignment, reason = "a mapping is page-aligned")]

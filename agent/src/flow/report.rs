@@ -66,11 +66,19 @@ pub(crate) struct SweepInput {
     pub(crate) jiffies: u64,
     /// Jiffies a second.
     pub(crate) hz: u64,
-    /// Events that found no room in the ring buffer since this agent started.
-    pub(crate) events_lost: u64,
+    pub(crate) lost: Lost,
     pub(crate) flows_v4: Vec<(FlowKey<[u8; 4]>, FlowState)>,
     pub(crate) flows_v6: Vec<(FlowKey<[u8; 16]>, FlowState)>,
     pub(crate) denials: Vec<(DenialKey, Counter)>,
+}
+
+/// What the kernel had no room for, since this agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// Events, in the ring buffer.
+    pub(crate) events: u64,
+    /// Permitted packets whose flow the table did not take.
+    pub(crate) flows: u64,
 }
 
 /// An entry that is to leave the kernel's flow table.

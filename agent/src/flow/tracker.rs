@@ -37,7 +37,7 @@ use super::{
     idle,
     key::Key,
     record::{EndReason, Kind},
-    report::{Count, FlowReport, Removal, Report, SweepInput},
+    report::{Count, FlowReport, Lost, Removal, Report, SweepInput},
 };
 
 /// How long the event of an opening may be on its way before a listing takes the flow up.
@@ -55,7 +55,7 @@ pub(crate) struct Tracker {
     denials: Denials,
     losses: Losses,
     sweeps: u64,
-    events_lost: u64,
+    lost: Lost,
     last_sweep: BootTime,
 }
 
@@ -83,7 +83,7 @@ impl Tracker {
             denials: Denials::new(capacity.denials),
             losses: Losses::default(),
             sweeps: 0,
-            events_lost: 0,
+            lost: Lost::default(),
             last_sweep: started,
         }
     }
@@ -107,7 +107,6 @@ impl Tracker {
                 let report = entry.report(&key, Kind::Deny, BootTime(event.time), Some(at), None);
                 reports.push(Report::Flow(report));
             }
-            Some(EventKind::Unremembered) => self.losses.add(Cause::FlowTable, 1, at, at),
             None => self.losses.add(Cause::UnknownEvent, 1, at, at),
         }
     }
@@ -189,13 +188,15 @@ impl Tracker {
     pub(crate) fn sweep(&mut self, input: &SweepInput, clock: Clock, outcome: &mut Outcome) {
         self.sweeps += 1;
         let now = input.listed_at;
-        let lost = input.events_lost.saturating_sub(self.events_lost);
-        if lost > 0 {
-            let since = clock.wall(self.last_sweep);
+        let (since, until) = (clock.wall(self.last_sweep), clock.wall(now));
+        for (cause, lost, before) in [
+            (Cause::RingBuffer, input.lost.events, self.lost.events),
+            (Cause::FlowTable, input.lost.flows, self.lost.flows),
+        ] {
             self.losses
-                .add(Cause::RingBuffer, lost, since, clock.wall(now));
-            self.events_lost = input.events_lost;
+                .add(cause, lost.saturating_sub(before), since, until);
         }
+        self.lost = input.lost;
         for (key, state) in &input.flows_v4 {
             self.listed(Key::V4(*key), state, input, clock, outcome);
         }

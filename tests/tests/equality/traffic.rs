@@ -50,6 +50,16 @@ pub(crate) struct Traffic {
 
 const STRANGERS: [&str; 4] = ["198.51.100.7", "2001:db8:bad::7", "169.254.3.3", "fe80::3"];
 
+impl Sent {
+    /// Another piece of the packet that this is the first of.
+    pub(crate) fn later(&self) -> Option<Self> {
+        (self.packet.piece() == Some(0)).then(|| Self {
+            packet: self.packet.clone().fragment(9, false),
+            ..self.clone()
+        })
+    }
+}
+
 impl Traffic {
     pub(crate) fn of(
         world: &World,
@@ -148,6 +158,11 @@ fn shaped(talk: Conversation, egress: bool) -> impl Strategy<Value = PacketBuild
             }
         },
     );
+    let places = sample::select(vec![0, 0, 0, 1, 8, 8, 9_u16]);
+    let pieces = (plain.clone(), 1..4_u16, places).prop_map(|(packet, number, at)| {
+        let packet = packet.numbered(number);
+        packet.fragment(at, true).payload(4)
+    });
     let extension = sample::select(vec![
         HOP_BY_HOP,
         ROUTING,
@@ -187,6 +202,7 @@ fn shaped(talk: Conversation, egress: bool) -> impl Strategy<Value = PacketBuild
     prop_oneof![
         30 => plain,
         4 => odd,
+        8 => pieces,
         4 => extended,
         2 => cut,
         1 => wrong,

@@ -15,6 +15,8 @@ fn endpoint(name: &str, state: EndpointState) -> EndpointStatus {
         ifindex: None,
         cgroup_id: None,
         policies: 1,
+        drops: BTreeMap::new(),
+        unremembered: 0,
         message: None,
     }
 }
@@ -61,6 +63,7 @@ fn status() -> Status {
             EndpointStatus {
                 hook: Some(Hook::Tcx),
                 ifindex: Some(9),
+                drops: [("default-deny".to_owned(), 5), ("fragment".to_owned(), 2)].into(),
                 ..endpoint("shop/api-0", EndpointState::Attached)
             },
             EndpointStatus {
@@ -123,9 +126,9 @@ policy not loaded at 2023-11-14T22:13:20.000000000Z; what was in force before st
 policies: 2 NetworkPolicy, 1 RingfencePolicy
 next change by time at 2023-12-31T18:00:00Z
 
-ENDPOINT    AT                      STATE     HOOK  POLICIES  NOTE
-shop/api-0  interface veth-10 (#9)  attached  tcx   1
-shop/db     interface veth-7        waiting   -     1         the interface does not exist
+ENDPOINT    AT                      STATE     HOOK  POLICIES  DROPS  NOTE
+shop/api-0  interface veth-10 (#9)  attached  tcx   1         7
+shop/db     interface veth-7        waiting   -     1         0      the interface does not exist
 
 FAILSAFE  DIRECTION  PEERS         PORTS
 dhcp      egress     any           UDP/67-68, UDP/546-547

@@ -12,7 +12,8 @@ pub(crate) enum Cause {
     Takeover = 0,
     /// Events that found no room in the kernel's ring buffer.
     RingBuffer = 1,
-    /// Permitted packets that the kernel's full table could not remember.
+    /// Permitted packets whose flow the kernel's table did not take: it is full, or the endpoint holds
+    /// what it may.
     FlowTable = 2,
     /// Flows beyond the tracker's own capacity.
     Capacity = 3,
@@ -55,6 +56,9 @@ impl Losses {
         let Some(tally) = self.0.get_mut(cause as usize) else {
             return;
         };
+        if count == 0 {
+            return;
+        }
         if tally.count == 0 {
             *tally = Tally { count, first, last };
         } else {

@@ -492,15 +492,15 @@ fn memory_is_bounded_and_what_did_not_fit_is_counted() {
 #[test]
 fn what_the_kernel_could_not_say_is_counted() {
     let mut bench = Bench::new();
-    bench.event(&event(EventKind::Unremembered, TCP, 101, 101, 1));
     bench.event(&Event {
         kind: 99,
         ..event(EventKind::Open, TCP, 101, 101, 1)
     });
-    bench.sweep_input(&SweepInput {
-        events_lost: 5,
-        ..input(105)
-    });
+    let lost = Lost {
+        events: 5,
+        flows: 1,
+    };
+    bench.sweep_input(&SweepInput { lost, ..input(105) });
     let loss = |stage: &str, count| (stage.to_owned(), count);
     assert_eq!(
         bench.losses(),
@@ -510,10 +510,7 @@ fn what_the_kernel_could_not_say_is_counted() {
             loss("tracker", 1)
         ]
     );
-    bench.sweep_input(&SweepInput {
-        events_lost: 5,
-        ..input(110)
-    });
+    bench.sweep_input(&SweepInput { lost, ..input(110) });
     assert_eq!(bench.losses(), []);
 }
 
