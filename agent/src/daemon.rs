@@ -14,6 +14,7 @@ mod revoke;
 mod service;
 mod status;
 mod traffic;
+mod views;
 mod watch;
 
 use std::{fs::File, io::Write as _, sync::Arc, thread};

@@ -16,6 +16,7 @@ mod netlink;
 pub mod object;
 mod pin;
 pub(crate) mod raw;
+pub(crate) mod sets;
 pub(crate) mod slots;
 pub mod sockets;
 pub(crate) mod sync;

@@ -3,7 +3,8 @@
 //! ```text
 //! events ─┐                 reports            records ┌► sink (JSON lines)
 //!         ├─► tracker ─────────────────► enrich ───────┤
-//! sweeps ─┘     └► removals                            └► ring (control socket)
+//! sweeps ─┘     └► removals                ▲           └► ring (control socket)
+//!                                        views
 //! ```
 //!
 //! Counters live in the kernel's table; events only say *open, change, deny, close*. What is lost
@@ -23,3 +24,4 @@ pub(crate) mod ring;
 pub(crate) mod sink;
 pub(crate) mod stage;
 pub(crate) mod tracker;
+pub(crate) mod views;

@@ -13,7 +13,7 @@ use crate::{
     config::DEFAULT_SOCKET,
     control::{FlowsRequest, client, filter::WorkloadName},
     exit::Answer,
-    flow::record::{End, Line, LossRecord, Record, Verdict},
+    flow::record::{End, Line, LossRecord, Record, Verdict, WouldBe},
 };
 
 #[derive(Debug, Args)]
@@ -173,10 +173,23 @@ fn why(record: &Record) -> String {
         (None, Some(reason), _) | (None, None, Some(reason)) => reason.to_string(),
         (None, None, None) => "-".to_owned(),
     };
-    match record.end_reason {
+    let mut text = match record.end_reason {
         Some(reason) => format!("{decided} ({})", reason.name()),
         None => decided,
+    };
+    for WouldBe {
+        view,
+        verdict,
+        policy,
+        reason,
+    } in &record.would_be
+    {
+        let by = policy
+            .as_ref()
+            .map_or_else(|| reason.to_string(), |rule| rule.to_string());
+        text = format!("{text}; {} would {}: {by}", view.name(), verdict.name());
     }
+    text
 }
 
 #[cfg(test)]

@@ -56,6 +56,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
         events,
         drops,
         unremembered,
+        would_be,
         records,
         features,
     } = status;
@@ -88,6 +89,9 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
             out,
             "FLOWS    {unremembered} permitted packets found the flow table full: their replies may be dropped"
         )?;
+    }
+    for (what, records) in would_be {
+        writeln!(out, "WOULD BE {what} in {records} records")?;
     }
     let drops: Vec<_> = drops.iter().filter(|(_, packets)| **packets > 0).collect();
     if drops.is_empty() {

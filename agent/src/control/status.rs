@@ -37,6 +37,9 @@ pub(crate) struct Status {
     /// by a rule of their own.
     #[serde(default)]
     pub(crate) unremembered: u64,
+    /// Records of flows of which policies in audit, or staged ones, say something else, by what.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) would_be: BTreeMap<String, u64>,
     pub(crate) records: RecordCounts,
     pub(crate) features: Vec<Feature>,
 }

@@ -48,6 +48,7 @@ impl StatusSource for Fixed {
             events: EventCounts::default(),
             drops: BTreeMap::new(),
             unremembered: 0,
+            would_be: BTreeMap::new(),
             records: RecordCounts::default(),
             features: Vec::new(),
         }

@@ -7,13 +7,14 @@ use std::{
 };
 
 use agent_policy::{
-    compiled::{Compiled, Rank, RuleOrigin},
+    compiled::{Compiled, Rank, RuleOrigin, Subject},
     model::{Labels, ObjectName, SubjectName, Workload, WorkloadKind, World},
 };
 
 use crate::flow::{
     enrich::Inventory,
     record::{RuleRef, WorkloadRef},
+    views::Views,
 };
 
 pub(crate) fn inventory(
@@ -45,7 +46,30 @@ pub(crate) fn inventory(
             .iter()
             .map(|(&number, origin)| (number, Arc::new(of_rule(number, origin))))
             .collect(),
+        views: endpoints
+            .iter()
+            .filter_map(|(id, name)| Some((*id, views(compiled.subjects.get(name)?)?)))
+            .collect(),
     }
+}
+
+/// The sets of a subject that decide nothing; `None` if it has no such.
+fn views(subject: &Subject) -> Option<Views> {
+    let Subject {
+        set,
+        audit,
+        staged,
+        flags,
+        addresses: _,
+        policies: _,
+    } = subject;
+    let other = |view: &Option<u32>| view.filter(|view| view != set);
+    let views = Views {
+        flags: *flags,
+        audit: other(audit),
+        staged: other(staged),
+    };
+    (views.audit.is_some() || views.staged.is_some()).then_some(views)
 }
 
 fn of_workload(workload: &Workload) -> WorkloadRef {

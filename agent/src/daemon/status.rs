@@ -32,7 +32,7 @@ use crate::{
         features,
         maps::{self, FlowMaps},
     },
-    flow::{clock::WallTime, sink::SinkCounts, stage::Stage},
+    flow::{clock::WallTime, sink::SinkCounts, stage::Stage, views::OpinionCounts},
 };
 
 /// Shared between the controller, the traffic tasks and the control socket.
@@ -56,6 +56,7 @@ struct Told {
     maps: Option<FlowMaps>,
     stage: Option<Arc<Stage>>,
     sinks: Vec<(String, SinkCounts)>,
+    opinions: Arc<OpinionCounts>,
 }
 
 /// What the controller has brought about.
@@ -92,8 +93,14 @@ impl Shared {
         }
     }
 
-    pub(crate) fn show_records(&self, stage: Arc<Stage>, sinks: Vec<(String, SinkCounts)>) {
+    pub(crate) fn show_records(
+        &self,
+        stage: Arc<Stage>,
+        sinks: Vec<(String, SinkCounts)>,
+        opinions: Arc<OpinionCounts>,
+    ) {
         let mut told = self.lock();
+        told.opinions = opinions;
         told.stage = Some(stage);
         told.sinks = sinks;
     }
@@ -244,6 +251,7 @@ impl StatusSource for Shared {
             },
             drops: drops(&sums),
             unremembered: unremembered(&sums),
+            would_be: told.opinions.get(),
             records: RecordCounts {
                 stream: told
                     .stage

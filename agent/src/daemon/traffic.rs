@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     config::Config,
-    daemon::status::Shared,
+    daemon::{status::Shared, views::Sets},
     datapath::{
         engine::{Engine, lock},
         traffic::{Events, Listing, Tables},
@@ -32,6 +32,7 @@ use crate::{
         sink::{DEFAULT_QUEUE, Sink},
         stage::Stage,
         tracker::TrackerCapacity,
+        views::OpinionCounts,
     },
 };
 
@@ -78,7 +79,8 @@ impl Traffic {
             sinks.push(sink);
             writers.push(writer);
         }
-        shared.show_records(Arc::clone(&stage), counts);
+        let opinions = Arc::new(OpinionCounts::default());
+        shared.show_records(Arc::clone(&stage), counts, Arc::clone(&opinions));
         let seen = shared.show_traffic(&folder)?;
 
         let mut readers = Vec::new();
@@ -99,6 +101,8 @@ impl Traffic {
             ring: Arc::clone(ring),
             stage,
             removals,
+            sets: Box::new(Sets::open(&folder)?),
+            opinions,
         };
         readers.push(tokio::spawn(read_events(events, input.clone(), seen)));
         let sweeps = sweep(tables, input.clone(), removed, Arc::clone(shared));

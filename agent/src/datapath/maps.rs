@@ -174,6 +174,18 @@ pub(crate) fn capacity(folder: &Path, name: &str) -> anyhow::Result<usize> {
 }
 
 impl Ipcache {
+    /// The slot of the longest prefix that covers an address.
+    pub(crate) fn slot_v4(&self, address: [u8; 4]) -> Option<u32> {
+        let slot = self.v4.get(&Prefix::new(32, address), 0).ok();
+        slot.map(|Raw(slot)| slot)
+    }
+
+    /// As [`Ipcache::slot_v4`].
+    pub(crate) fn slot_v6(&self, address: [u8; 16]) -> Option<u32> {
+        let slot = self.v6.get(&Prefix::new(128, address), 0).ok();
+        slot.map(|Raw(slot)| slot)
+    }
+
     pub(crate) fn insert(&mut self, prefix: IpNet, slot: u32) -> anyhow::Result<()> {
         match prefix {
             IpNet::V4(prefix) => self.v4.insert(&v4_key(prefix), Raw(slot), 0)?,

@@ -13,9 +13,10 @@ use super::{
     key::{self, FlowId, Key},
     record::{
         Direction, End, Icmp, Kind, Line, LossRecord, Protocol, Record, RuleRef, SCHEMA_VERSION,
-        Traffic, Verdict, WorkloadRef,
+        Traffic, Verdict, WorkloadRef, WouldBe,
     },
     report::{Count, DenialReport, FlowReport, Report},
+    views::{Opinion, OpinionCounts, PolicySets, Views},
 };
 
 /// Who is who and what is what, of the policy that is in force. Replaced as a whole.
@@ -27,6 +28,8 @@ pub(crate) struct Inventory {
     pub(crate) endpoints: HashMap<u16, Arc<WorkloadRef>>,
     /// By the rule's number.
     pub(crate) rules: HashMap<u32, Arc<RuleRef>>,
+    /// By the endpoint's number; of those that have any.
+    pub(crate) views: HashMap<u16, Views>,
 }
 
 /// What the lines of one agent have in common.
@@ -34,13 +37,24 @@ pub(crate) struct Inventory {
 pub(crate) struct Enricher {
     node: Arc<str>,
     seq: u64,
+    sets: Box<dyn PolicySets>,
+    opinions: Arc<OpinionCounts>,
 }
 
 const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Enricher {
-    pub(crate) fn new(node: Arc<str>) -> Self {
-        Self { node, seq: 0 }
+    pub(crate) fn new(
+        node: Arc<str>,
+        sets: Box<dyn PolicySets>,
+        opinions: Arc<OpinionCounts>,
+    ) -> Self {
+        Self {
+            node,
+            seq: 0,
+            sets,
+            opinions,
+        }
     }
 
     pub(crate) fn line(&mut self, report: Report, inventory: &Inventory) -> Line {
@@ -113,11 +127,40 @@ impl Enricher {
             default_deny: why.default_deny,
             reason: why.reason,
             drop_reason: why.drop_reason,
+            would_be: self.would_be(report, inventory),
             ifindex: (ifindex != 0).then_some(ifindex),
             // A flow that is judged with every packet is not of one generation.
             generation: (generation != Flow::NEVER).then_some(generation),
             endpoint: workload.map(|workload| Cow::Owned(workload.to_string())),
         }
+    }
+
+    fn would_be(&self, report: &FlowReport, inventory: &Inventory) -> Vec<WouldBe> {
+        let Some(views) = inventory.views.get(&report.key.endpoint()) else {
+            return Vec::new();
+        };
+        let opinions = views.of(report, self.sets.as_ref()).into_iter();
+        opinions
+            .map(|opinion| {
+                self.opinions.add(&opinion);
+                let Opinion {
+                    view,
+                    allows,
+                    reason,
+                    rule,
+                } = opinion;
+                WouldBe {
+                    view,
+                    verdict: if allows {
+                        Verdict::Allow
+                    } else {
+                        Verdict::Deny
+                    },
+                    policy: inventory.rules.get(&rule.0).cloned(),
+                    reason: Cow::Borrowed(reason.name()),
+                }
+            })
+            .collect()
     }
 
     fn denials(&self, report: &DenialReport, inventory: &Inventory) -> Record {
@@ -175,10 +218,42 @@ impl Enricher {
             default_deny: why.default_deny,
             reason: why.reason,
             drop_reason: why.drop_reason,
+            would_be: self.would_be(&as_flow(report), inventory),
             ifindex: None,
             generation: None,
             endpoint: workload.map(|workload| Cow::Owned(workload.to_string())),
         }
+    }
+}
+
+/// Denied packets of one kind as a flow of theirs: what policy asks about is the same for all.
+fn as_flow(report: &DenialReport) -> FlowReport {
+    let DenialReport {
+        key,
+        start,
+        end,
+        delta,
+    } = *report;
+    let is_ingress = key.direction == table::Direction::Ingress as u8;
+    FlowReport {
+        kind: Kind::Deny,
+        id: FlowId(0),
+        key: Key::of_denied(&key),
+        direction: if is_ingress {
+            table::Direction::Ingress
+        } else {
+            table::Direction::Egress
+        },
+        origin: 0,
+        start,
+        end: Some(end),
+        delta: [delta, Count::default()],
+        tcp_flags: [0; 2],
+        end_reason: None,
+        reason: key.reason,
+        rule: key.rule,
+        generation: 0,
+        ifindex: 0,
     }
 }
 

@@ -76,6 +76,22 @@ impl Key {
         })
     }
 
+    /// As [`Key::of_denial`], by the family of the packets.
+    pub(crate) fn of_denied(denial: &DenialKey) -> Self {
+        match Self::of_denial(denial) {
+            Self::V6(key) if denial.family == 4 => Self::V4(FlowKey {
+                endpoint: key.endpoint,
+                protocol: key.protocol,
+                zero: 0,
+                local_port: key.local_port,
+                remote_port: key.remote_port,
+                local: [0; 4],
+                remote: unmapped(key.remote),
+            }),
+            key => key,
+        }
+    }
+
     pub(crate) fn endpoint(&self) -> u16 {
         match self {
             Self::V4(key) => key.endpoint,

@@ -14,6 +14,7 @@ use super::{
     sink::Sink,
     stage::Stage,
     tracker::{Outcome, Tracker, TrackerCapacity},
+    views::{OpinionCounts, PolicySets},
 };
 
 /// From the datapath. Its channel is bounded: a pipeline that falls behind leaves events in the
@@ -39,6 +40,8 @@ pub(crate) struct Pipeline {
     /// Entries to take out of the kernel's tables. What finds no room is asked for again by the
     /// next sweep.
     pub(crate) removals: mpsc::Sender<Vec<Removal>>,
+    pub(crate) sets: Box<dyn PolicySets>,
+    pub(crate) opinions: Arc<OpinionCounts>,
 }
 
 impl Pipeline {
@@ -53,9 +56,11 @@ impl Pipeline {
             ring,
             stage,
             removals,
+            sets,
+            opinions,
         } = self;
         let mut tracker = Tracker::new(started, capacity);
-        let mut enricher = Enricher::new(node);
+        let mut enricher = Enricher::new(node, sets, opinions);
         let mut outcome = Outcome::default();
         while let Some(input) = input.recv().await {
             let clock = Clock::read();
@@ -92,6 +97,7 @@ mod tests {
     use agent_common::{event::EventKind, verdict::Reason};
 
     use super::*;
+    use crate::flow::views::NoSets;
 
     #[tokio::test]
     async fn events_come_out_named_and_in_order() {
@@ -111,6 +117,8 @@ mod tests {
             ring: Arc::clone(&ring),
             stage: Arc::clone(&stage),
             removals,
+            sets: Box::new(NoSets),
+            opinions: Arc::default(),
         };
         let event = |kind, time| Event {
             kind: kind as u8,

@@ -7,7 +7,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{clock::WallTime, key::FlowId};
+use super::{clock::WallTime, key::FlowId, views::View};
 
 /// Raised when a field changes its meaning or goes away; a new field does not raise it.
 pub(crate) const SCHEMA_VERSION: u16 = 1;
@@ -62,6 +62,9 @@ pub(crate) struct Record {
     pub(crate) reason: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) drop_reason: Option<Cow<'static, str>>,
+    /// What policies in audit, or staged ones, would have done otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) would_be: Vec<WouldBe>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) ifindex: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -156,6 +159,16 @@ pub(crate) struct RuleRef {
     pub(crate) approved_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) owner: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WouldBe {
+    pub(crate) view: View,
+    pub(crate) verdict: Verdict,
+    /// The rule that would decide, where one would.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) policy: Option<Arc<RuleRef>>,
+    pub(crate) reason: Cow<'static, str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -86,6 +86,7 @@ fn status() -> Status {
         events: EventCounts { seen: 14, lost: 0 },
         drops: BTreeMap::from([("default-deny".to_owned(), 4), ("fragment".to_owned(), 0)]),
         unremembered: 0,
+        would_be: [("audit-deny".to_owned(), 3)].into(),
         records: RecordCounts {
             stream: StageCounts {
                 seen: 12,
@@ -141,6 +142,7 @@ policy    3     262144    0 %
 EVENTS   seen 14, lost 0
 RECORDS  seen 12, exported 12, lost 0
   to flows.jsonl: seen 12, exported 10, lost 2 (update 2)
+WOULD BE audit-deny in 3 records
 DROPS
   default-deny: 4
 KERNEL

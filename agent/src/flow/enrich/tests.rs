@@ -8,6 +8,7 @@ use super::*;
 use crate::flow::{
     clock::WallTime,
     record::{EndReason, Loss},
+    views::{NoSets, View},
 };
 
 fn workload(namespace: &str, name: &str) -> Arc<WorkloadRef> {
@@ -36,6 +37,7 @@ fn inventory() -> Inventory {
         by_address: HashMap::from([("10.0.0.2".parse().unwrap(), workload("edge", "gateway"))]),
         endpoints: HashMap::from([(1, workload("shop", "api"))]),
         rules: HashMap::from([(7, Arc::new(rule))]),
+        views: HashMap::new(),
     }
 }
 
@@ -77,7 +79,7 @@ fn report() -> FlowReport {
 }
 
 fn json(report: Report) -> String {
-    let mut enricher = Enricher::new("node-1".into());
+    let mut enricher = Enricher::new("node-1".into(), Box::new(NoSets), Arc::default());
     let line = enricher.line(report, &inventory());
     let text = serde_json::to_string(&line).unwrap();
     assert_eq!(Line::parse(&text).unwrap(), line, "it reads back");
@@ -103,6 +105,51 @@ fn a_flow_is_told_from_its_initiator_with_names_on_both_sides() {
         r#""ifindex":9,"generation":3,"endpoint":"shop/api"}"#,
     );
     assert_eq!(json(Report::Flow(report())), expected);
+}
+
+/// Closed to everybody.
+#[derive(Debug)]
+struct Closed;
+
+impl PolicySets for Closed {
+    fn ask(
+        &self,
+        _: &FlowReport,
+        _: table::Endpoint,
+        _: u32,
+    ) -> Option<(Reason, agent_common::verdict::RuleId)> {
+        Some((Reason::DenyRule, agent_common::verdict::RuleId(7)))
+    }
+}
+
+#[test]
+fn what_policies_in_audit_would_have_done_is_told_with_the_rule() {
+    let mut enricher = Enricher::new("node-1".into(), Box::new(Closed), Arc::default());
+    let mut inventory = inventory();
+    let audit = Views {
+        audit: Some(2),
+        ..Views::default()
+    };
+    inventory.views.insert(1, audit);
+    let start = FlowReport {
+        kind: Kind::Start,
+        ..report()
+    };
+    let Line::Flow(record) = enricher.line(Report::Flow(start), &inventory) else {
+        panic!("a flow is a flow");
+    };
+    let [told] = record.would_be.as_slice() else {
+        panic!("{record:?}");
+    };
+    assert_eq!((told.view, told.verdict), (View::Audit, Verdict::Deny));
+    assert_eq!(told.policy.as_ref().map(|rule| rule.rule_id), Some(7));
+    let text = serde_json::to_string(told).unwrap();
+    assert!(text.starts_with(r#"{"view":"audit","verdict":"deny","policy":{"kind":"#));
+    assert!(text.ends_with(r#""reason":"deny-rule"}"#), "{text}");
+    let Line::Flow(ended) = enricher.line(Report::Flow(report()), &inventory) else {
+        panic!("a flow is a flow");
+    };
+    assert_eq!(ended.would_be, [], "it is over");
 }
 
 #[test]

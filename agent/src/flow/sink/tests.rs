@@ -9,6 +9,7 @@ use crate::flow::{
     key::Key,
     record::EndReason,
     report::{Count, FlowReport, Report},
+    views::NoSets,
 };
 
 fn line(kind: Kind) -> Arc<Line> {
@@ -37,7 +38,7 @@ fn line(kind: Kind) -> Arc<Line> {
         generation: 1,
         ifindex: 1,
     };
-    let mut enricher = Enricher::new("node-1".into());
+    let mut enricher = Enricher::new("node-1".into(), Box::new(NoSets), Arc::default());
     Arc::new(enricher.line(Report::Flow(report), &Inventory::default()))
 }
 
