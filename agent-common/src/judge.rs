@@ -16,6 +16,9 @@ use crate::{
 /// Bytes of an IPv6 packet with a neighbour message and the options that hosts send in one.
 const NEIGHBOUR_LENGTH: u32 = 160;
 
+/// Bytes of a packet with both its headers at their longest and nothing behind them.
+const RESET_LENGTH: u32 = 120;
+
 /// The state that judging needs, and where it reports.
 pub trait Datapath<A>: Tables<A> {
     fn flow(&self, key: &FlowKey<A>) -> Option<&Flow>;
@@ -226,9 +229,16 @@ fn continued<A: Family, D: Datapath<A>>(
             flow.reason.set(Reason::Revoked as u8);
             flow.generation.set(Flow::NEVER);
             flow.last_seen.set(datapath.jiffies());
+            let parts = is_parting(key, sight, facts, flow, side);
+            if parts {
+                flow.count(facts.tcp_flags(), side, sight.length, datapath.jiffies());
+            }
             if flow.closed.get() == 0 {
                 flow.closed.set(1);
                 report(datapath, EventKind::Close, key, sight, flow);
+            }
+            if parts {
+                return Verdict::by_rule(RuleId(flow.rule.get()));
             }
             let revoked =
                 Verdict::new(Reason::Revoked, verdict.rule()).rejecting(verdict.rejects());
@@ -253,6 +263,20 @@ fn continued<A: Family, D: Datapath<A>>(
         report(datapath, EventKind::Close, key, sight, flow);
     }
     Verdict::by_rule(RuleId(flow.rule.get()))
+}
+
+/// Whether a packet of a revoked flow is the reset by which the endpoint takes leave: it passes once,
+/// or the far end would wait for a time-out.
+#[inline(always)]
+fn is_parting<A>(key: &FlowKey<A>, sight: &Sight, facts: Facts, flow: &Flow, side: Side) -> bool {
+    let sends = matches!(sight.direction, Direction::Egress);
+    // The second one finds the first one's mark.
+    let seen = flow.tcp_flags[side as usize & 1].get();
+    key.protocol == protocol::TCP
+        && sends
+        && facts.tcp_flags() & tcp::RST != 0
+        && seen & tcp::RST == 0
+        && sight.length <= RESET_LENGTH
 }
 
 /// A packet that starts a flow, or would; in place of `old`, if that had the same ends.

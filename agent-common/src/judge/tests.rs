@@ -2,6 +2,7 @@
 
 mod node;
 mod pieces;
+mod revoked;
 mod time;
 
 use std::vec::Vec;

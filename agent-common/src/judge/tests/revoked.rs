@@ -1,0 +1,57 @@
+//! What becomes of a flow that is no longer permitted, beyond its packets.
+
+use super::*;
+
+impl Case {
+    /// From the next generation on, nothing may be reached.
+    fn withdraws(&mut self) {
+        self.0.tables.egress.clear();
+        let generation = self.0.words[&ENDPOINT.id].generation();
+        let word = Word::new(1, generation + 1);
+        self.0.words.insert(ENDPOINT.id, word);
+    }
+}
+
+#[test]
+fn the_endpoint_takes_leave_of_a_revoked_connection_once() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    case.withdraws();
+    assert_eq!(case.gets(&back().tcp(443, 4000, RST)), Reason::Revoked);
+    assert_eq!(case.sends(&out().tcp(4000, 443, ACK)), Reason::Revoked);
+    assert_eq!(case.sends(&out().tcp(4000, 443, RST | ACK)), Reason::Rule);
+    assert_eq!(
+        case.sends(&out().tcp(4000, 443, RST | ACK)),
+        Reason::Revoked
+    );
+    assert_eq!(case.gets(&back().tcp(443, 4000, RST)), Reason::Revoked);
+    // Nothing else comes through behind it.
+    assert_eq!(case.sends(&out().tcp(4000, 443, ACK)), Reason::Revoked);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::DefaultDeny);
+    let close = EventKind::Close as u8;
+    assert_eq!(
+        case.kinds().iter().filter(|kind| **kind == close).count(),
+        1
+    );
+}
+
+#[test]
+fn it_takes_leave_even_with_its_first_packet_since() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    case.withdraws();
+    assert_eq!(case.sends(&out().tcp(4000, 443, RST)), Reason::Rule);
+    assert_eq!(case.sends(&out().tcp(4000, 443, RST)), Reason::Revoked);
+    let events = case.0.events();
+    assert_eq!(events[1].kind, EventKind::Close as u8);
+    assert_eq!(events[1].reason, Reason::Revoked as u8);
+}
+
+#[test]
+fn a_reset_is_no_way_to_send_data() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    case.withdraws();
+    let laden = out().tcp(4000, 443, RST).payload(200);
+    assert_eq!(case.sends(&laden), Reason::Revoked);
+}
