@@ -419,7 +419,7 @@ fn is_related<A: Family, D: Datapath<A>>(
 
 /// A function of its own, to spare the stack of one that parses.
 #[inline(never)]
-fn is_permitted<A: Family, D: Datapath<A>>(
+pub(crate) fn is_permitted<A: Family, D: Datapath<A>>(
     datapath: &D,
     key: &FlowKey<A>,
     sight: &Sight,

@@ -3,7 +3,7 @@
 //! Two kinds of things live here and nothing else: the *layouts* that cross the boundary
 //! ([`abi`], [`event`], [`flow`], [`table`]), and the *pure functions* that both sides must share,
 //! so that one piece of code judges a packet wherever it is judged ([`parse`],
-//! [`fragment`], [`decide`], [`judge`], [`share`]).
+//! [`fragment`], [`decide`], [`judge`], [`share`], [`withdrawn`]).
 //!
 //! `no_std`, no allocation, no panics. Imported by everybody, imports nobody of ours.
 //!
@@ -30,3 +30,4 @@ pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod verdict;
+pub mod withdrawn;

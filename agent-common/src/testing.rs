@@ -9,5 +9,5 @@ mod twin;
 pub use self::{
     flows::Flows,
     packet::PacketBuilder,
-    twin::{Slice, Twin},
+    twin::{FamilyFlows, Slice, Twin},
 };

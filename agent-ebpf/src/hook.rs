@@ -4,3 +4,4 @@ mod cgroup;
 #[cfg(feature = "bench")]
 mod rotate;
 mod tc;
+mod withdrawn;

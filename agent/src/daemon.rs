@@ -35,7 +35,7 @@ use crate::{
         status::Shared,
         traffic::Traffic,
     },
-    datapath::{attach, bpffs::BpfDir, engine::Engine, features, maps::FlowMaps, object::Sizes},
+    datapath::{attach, bpffs::BpfDir, engine::Engine, features, object::Sizes},
     flow::ring::{DEFAULT_LINES, Ring},
 };
 
@@ -70,7 +70,6 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let mut controller = Controller::new(
         inputs,
         Kept {
-            flows: FlowMaps::open(&engine.folder())?,
             registry: endpoints::Registry::open(&config.state_dir, engine.programmed())?,
             timekeeper: clock::Timekeeper::open(&config.state_dir),
         },

@@ -16,11 +16,13 @@ use std::{
 use agent_common::{
     decide::Tables,
     event::Event,
-    flow::FlowState,
+    flow::{FlowKey, FlowState},
+    judge::Datapath as _,
     protocol::Address as _,
     table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, Versioned},
-    testing::Twin,
+    testing::{FamilyFlows, Twin},
     verdict::{Action, Reason},
+    withdrawn::is_withdrawn,
 };
 use agent_policy::{
     compile::{Scope, compile},
@@ -34,6 +36,7 @@ use proptest::{
 };
 use ringfence::datapath::{
     object::Sizes,
+    sockets::Connected,
     testbed::{Hook, Testbed},
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -51,6 +54,7 @@ fn the_kernel_judges_as_the_host_does() {
     let (mut packets, mut passed, mut reasons) = (0, 0, BTreeSet::new());
     let mut followed = 0;
     let mut cases = BTreeSet::new();
+    let mut withdrawn = 0;
     for number in 0..WORLDS {
         let mut node = Node::new(&mut bed, world(&mut runner));
         for _ in 0..2 {
@@ -70,11 +74,13 @@ fn the_kernel_judges_as_the_host_does() {
             cases.extend(node.timed());
             let other = world(&mut runner);
             node.change_policies(other);
+            withdrawn += node.search_alike(number);
         }
         node.flush();
     }
     eprintln!(
-        "{packets} packets, {passed} passed, {followed} later fragments too, reasons {reasons:?}"
+        "{packets} packets, {passed} passed, {followed} later fragments too, reasons {reasons:?}, \
+         {withdrawn} withdrawn"
     );
     assert!(packets >= 10_000, "only {packets} packets were judged");
     assert!(
@@ -82,6 +88,7 @@ fn the_kernel_judges_as_the_host_does() {
         "{passed} of {packets} passed: a test of one answer"
     );
     assert!(followed >= 50, "only {followed} fragments followed a first");
+    assert!(withdrawn > 100, "only {withdrawn} flows were withdrawn");
     let missing: Vec<_> = REASONS
         .iter()
         .filter(|reason| !reasons.contains(reason))
@@ -146,6 +153,9 @@ struct Node<'b> {
     /// The kernel counts from the start of all worlds.
     counted: BTreeMap<u16, BTreeMap<Reason, Counter>>,
 }
+
+/// By endpoint.
+type Sockets = BTreeMap<u16, BTreeSet<Connected>>;
 
 /// Compiled tables of its own.
 struct Held(Compiled);
@@ -297,6 +307,51 @@ impl<'b> Node<'b> {
         let expected: Vec<Event> = self.twin.events().into_iter().map(undated).collect();
         assert_eq!(seen, expected, "events, world {number}");
         assert_eq!(self.bed.events_lost().unwrap(), 0);
+    }
+
+    /// What the tables in force no longer permit, the kernel finds without a packet; how much that is.
+    fn search_alike(&mut self, number: usize) -> usize {
+        let flags = self.endpoints.iter();
+        let flags = flags
+            .map(|(id, name)| (*id, self.compiled.subjects[name].flags))
+            .collect();
+        self.twin.now = boot_nanos();
+        let seen = self.bed.withdrawn(&flags).unwrap().into_iter();
+        let seen: Sockets = seen
+            .map(|(id, sockets)| (id, sockets.into_iter().collect()))
+            .collect();
+        let mut expected = Sockets::new();
+        for key in self.twin.flows_v4().keys() {
+            self.expect_withdrawn(&flags, key, &mut expected);
+        }
+        for key in self.twin.flows_v6().keys() {
+            self.expect_withdrawn(&flags, key, &mut expected);
+        }
+        assert_eq!(seen, expected, "withdrawn flows, world {number}");
+        seen.values().map(BTreeSet::len).sum()
+    }
+
+    fn expect_withdrawn<A: FamilyFlows + Into<std::net::IpAddr>>(
+        &self,
+        flags: &BTreeMap<u16, u16>,
+        key: &FlowKey<A>,
+        expected: &mut Sockets,
+    ) where
+        for<'c> At<'c>: Tables<A>,
+    {
+        let endpoint = Endpoint {
+            id: key.endpoint,
+            flags: flags[&key.endpoint],
+        };
+        let flow = self.twin.flow(key).unwrap();
+        let word = self.twin.words[&key.endpoint];
+        if is_withdrawn(&self.twin, key, flow, endpoint, word) {
+            expected.entry(key.endpoint).or_default().insert(Connected {
+                protocol: key.protocol,
+                local: (key.local.into(), key.local_port),
+                remote: (key.remote.into(), key.remote_port),
+            });
+        }
     }
 
     fn reasons(&self) -> Vec<Reason> {

@@ -8,7 +8,7 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, ensure};
-use ringfence::datapath::sockets::{Connected, Sockets};
+use ringfence::datapath::sockets::{Connected, Owner, Sockets};
 use ringfence_lab::cgroup;
 
 const TCP: u8 = 6;
@@ -38,12 +38,12 @@ fn the_owner_of_a_connection_sees_it_end_and_the_listener_stays() -> Result<()> 
         let mut client = TcpStream::connect(listener.local_addr()?)?;
         let (_server, _) = listener.accept()?;
         let (ours, theirs) = (client.local_addr()?, client.peer_addr()?);
-        ensure!(sockets.end(connected(TCP, ours, theirs), &ours_alone)?);
+        ensure!(sockets.end(connected(TCP, ours, theirs), Owner::Groups(&ours_alone))?);
         let error = client.read(&mut [0]).err();
         ensure!(error.map(|error| error.kind()) == Some(ErrorKind::ConnectionAborted));
         // Nobody is connected from there: the kernel finds the listener.
         let nobody = SocketAddr::new(ours.ip(), 1);
-        ensure!(!sockets.end(connected(TCP, theirs, nobody), &ours_alone)?);
+        ensure!(!sockets.end(connected(TCP, theirs, nobody), Owner::Groups(&ours_alone))?);
         TcpStream::connect(listener.local_addr()?)?;
     }
     Ok(())
@@ -55,7 +55,7 @@ fn a_connection_over_ipv4_of_an_ipv6_socket_is_found() -> Result<()> {
     let client = TcpStream::connect(("127.0.0.1", listener.local_addr()?.port()))?;
     let (mut server, _) = listener.accept()?;
     let (ours, theirs) = (client.peer_addr()?, client.local_addr()?);
-    ensure!(Sockets::new()?.end(connected(TCP, ours, theirs), &own_group()?)?);
+    ensure!(Sockets::new()?.end(connected(TCP, ours, theirs), Owner::Groups(&own_group()?))?);
     let error = server.read(&mut [0]).err();
     ensure!(error.map(|error| error.kind()) == Some(ErrorKind::ConnectionAborted));
     Ok(())
@@ -66,8 +66,8 @@ fn a_socket_of_another_group_is_left_alone() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let client = TcpStream::connect(listener.local_addr()?)?;
     let (ours, theirs) = (client.local_addr()?, client.peer_addr()?);
-    let others = own_group()?.into_iter().map(|id| id + 1).collect();
-    ensure!(!Sockets::new()?.end(connected(TCP, ours, theirs), &others)?);
+    let others: BTreeSet<u64> = own_group()?.into_iter().map(|id| id + 1).collect();
+    ensure!(!Sockets::new()?.end(connected(TCP, ours, theirs), Owner::Groups(&others))?);
     Ok(())
 }
 
@@ -78,8 +78,8 @@ fn a_udp_socket_is_ended_only_if_it_is_connected() -> Result<()> {
     let client = UdpSocket::bind("127.0.0.1:0")?;
     client.connect(server.local_addr()?)?;
     let (ours, theirs) = (client.local_addr()?, server.local_addr()?);
-    ensure!(!sockets.end(connected(UDP, theirs, ours), &ours_alone)?);
-    ensure!(sockets.end(connected(UDP, ours, theirs), &ours_alone)?);
+    ensure!(!sockets.end(connected(UDP, theirs, ours), Owner::Groups(&ours_alone))?);
+    ensure!(sockets.end(connected(UDP, ours, theirs), Owner::Groups(&ours_alone))?);
     let error = client.recv(&mut [0]).err();
     ensure!(error.map(|error| error.kind()) == Some(ErrorKind::ConnectionAborted));
     server.send_to(b"x", "127.0.0.1:9")?;

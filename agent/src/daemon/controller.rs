@@ -25,7 +25,7 @@ use crate::{
         inputs::{Inputs, Reload},
         inventory::inventory,
         node,
-        revoke::Revision,
+        revoke::{Change, Revoker, Touched},
         service::Heartbeat,
         status::{Enforcement, Shared},
         watch::{Trigger, Triggered},
@@ -34,7 +34,6 @@ use crate::{
         attach::{Target, TcHook},
         engine::{Engine, Place, Reached, Unreached},
         link,
-        maps::FlowMaps,
     },
     flow::{clock::BootTime, enrich::Inventory},
 };
@@ -53,8 +52,8 @@ pub(crate) struct Controller {
     registry: Registry,
     timekeeper: Timekeeper,
     engine: Engine,
-    /// What the kernel remembers of permitted flows.
-    flows: FlowMaps,
+    /// Ends sockets whose flows are no longer permitted.
+    revoker: Revoker,
     shared: Arc<Shared>,
     /// The name of this node: endpoints of others are none of ours.
     node: String,
@@ -71,7 +70,6 @@ pub(crate) struct Controller {
 
 /// What outlives an agent, in the state folder and in the kernel.
 pub(crate) struct Kept {
-    pub(crate) flows: FlowMaps,
     pub(crate) registry: Registry,
     pub(crate) timekeeper: Timekeeper,
 }
@@ -108,7 +106,6 @@ impl Controller {
     ) -> Self {
         let desired = Desired::default();
         let Kept {
-            flows,
             registry,
             timekeeper,
         } = kept;
@@ -116,8 +113,8 @@ impl Controller {
             inputs,
             registry,
             timekeeper,
+            revoker: Revoker::start(engine.search()),
             engine,
-            flows,
             shared,
             node,
             inventory,
@@ -275,13 +272,10 @@ impl Controller {
             .context("the policy does not fit, and nothing has been changed")?;
         self.registry.keep(assignment)?;
         self.engine.apply(&plan)?;
-        self.cut(&Revision {
-            tables,
-            world: &world,
-            endpoints: &endpoints,
-            this_node: &this_node,
-            changed: &plan.words,
-            nanos: BootTime::now().0,
+        self.revoker.follow(Change {
+            touched: touched(plan.words.keys(), &world, tables, &endpoints),
+            this_node: this_node.clone(),
+            since: Instant::now(),
         });
         // Closed, until whoever is there now has been attached: never open in between.
         self.ended.extend(&plan.remove_words);
@@ -307,15 +301,6 @@ impl Controller {
         self.cgroups
             .send_replace(self.desired.specs().cloned().collect());
         Ok(())
-    }
-
-    /// Ends sockets whose flows are no longer permitted: their packets are dropped already.
-    fn cut(&self, revision: &Revision<'_>) {
-        match revision.cut(&self.flows) {
-            Ok(0) => {}
-            Ok(ended) => tracing::info!(sockets = ended, "connections are no longer permitted"),
-            Err(error) => tracing::warn!("cannot end connections, which are dropped: {error:#}"),
-        }
     }
 
     /// Whose traffic this node may have to judge.
@@ -456,6 +441,26 @@ fn with_last_backends(old: &World, new: Arc<World>) -> Arc<World> {
     let mut new = Arc::unwrap_or_clone(new);
     carry_backends(old, &mut new);
     Arc::new(new)
+}
+
+/// Where these endpoints are; but for the node, whose sockets are those of nobody else.
+fn touched<'e>(
+    ids: impl Iterator<Item = &'e u16>,
+    world: &World,
+    tables: &Compiled,
+    endpoints: &BTreeMap<u16, SubjectName>,
+) -> BTreeMap<u16, Touched> {
+    let touched = ids.filter_map(|id| {
+        let name = endpoints.get(id)?;
+        let workload = world.workloads.get(name.workload()?)?;
+        let touched = Touched {
+            name: name.clone(),
+            flags: tables.subjects.get(name)?.flags,
+            spec: workload.endpoint.clone()?,
+        };
+        Some((*id, touched))
+    });
+    touched.collect()
 }
 
 /// Those that are to have programs: a node that no policy selects is left alone.

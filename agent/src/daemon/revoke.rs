@@ -1,231 +1,345 @@
 //! What a change of policy no longer permits: the kernel drops its packets, and here its sockets end.
 //!
-//! Only sockets of this node's own stack: those of workloads by cgroup or unit. What a pod's namespace
-//! holds is dropped, and its owner waits for a time-out.
+//! On a thread of its own: an endpoint may have a hundred thousand flows, and the next change of policy
+//! must not wait for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    io,
     net::IpAddr,
-    os::unix::fs::DirEntryExt as _,
-    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Instant,
 };
 
-use agent_common::{
-    flow::{Flow, FlowKey, FlowState},
-    table::{self, Word},
-};
-use agent_policy::{
-    compiled::{At, Compiled},
-    model::{Direction, SubjectName, Time, World},
-    question::{Origin, Question, View},
-};
+use agent_policy::model::{EndpointSpec, SubjectName};
+use anyhow::Context as _;
 
 use crate::datapath::{
     cgroup::{CgroupName, Hierarchy},
-    maps::FlowMaps,
-    raw::Raw,
-    sockets::{Connected, Sockets},
+    sockets::{Connected, Owner, Sockets},
+    withdrawn::Search,
 };
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+/// Asked for one by one, this many sockets take as long as a list of a busy node's.
+const MANY: usize = 4096;
 
-/// The tables that are in force now, and whose words they have changed.
-pub(crate) struct Revision<'t> {
-    pub(crate) tables: &'t Compiled,
-    pub(crate) world: &'t World,
-    pub(crate) endpoints: &'t BTreeMap<u16, SubjectName>,
+/// Ends sockets, one change of policy after the other. Dropped, it ends the one that it is at.
+#[derive(Debug, Default)]
+pub(crate) struct Revoker {
+    pending: Arc<Pending>,
+    /// Rings when there is something pending.
+    bell: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What has changed since the thread last looked: one change, however many there were.
+#[derive(Debug, Default)]
+struct Pending(Mutex<Option<Change>>);
+
+/// A change of policy that is in force.
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// Endpoints that it touches.
+    pub(crate) touched: BTreeMap<u16, Touched>,
     /// The node's own addresses: what goes there takes its loopback interface.
-    pub(crate) this_node: &'t BTreeSet<IpAddr>,
-    pub(crate) changed: &'t BTreeMap<u16, Word>,
-    /// Of the boot clock.
-    pub(crate) nanos: u64,
+    pub(crate) this_node: BTreeSet<IpAddr>,
+    pub(crate) since: Instant,
 }
 
-// === impl Revision ===
+#[derive(Debug)]
+pub(crate) struct Touched {
+    pub(crate) name: SubjectName,
+    pub(crate) flags: u16,
+    pub(crate) spec: EndpointSpec,
+}
 
-impl Revision<'_> {
-    /// Ends the sockets of flows that are no longer permitted; how many there were.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel does not let them be ended. The packets are dropped all the same.
-    pub(crate) fn cut(&self, flows: &FlowMaps) -> anyhow::Result<usize> {
-        let groups: BTreeMap<u16, BTreeSet<u64>> = self
-            .changed
-            .keys()
-            .filter_map(|id| Some((*id, self.groups(*id)?)))
+struct Work {
+    search: Search,
+    pending: Arc<Pending>,
+}
+
+/// What came of the sockets of an endpoint.
+#[derive(Debug, Default)]
+struct Tally {
+    ended: usize,
+    /// How many the kernel would not end, and why not the first of them.
+    refused: usize,
+    refusal: Option<io::Error>,
+}
+
+// === impl Revoker ===
+
+impl Revoker {
+    /// Without a search, no socket is ever ended.
+    pub(crate) fn start(search: anyhow::Result<Search>) -> Self {
+        let started = search.and_then(|search| {
+            let pending = Arc::<Pending>::default();
+            let (bell, rings) = sync_channel(1);
+            let work = Work {
+                search,
+                pending: Arc::clone(&pending),
+            };
+            let thread = thread::Builder::new().name("revoker".to_owned());
+            Ok(Self {
+                pending,
+                bell: Some(bell),
+                thread: Some(thread.spawn(move || work.run(&rings))?),
+            })
+        });
+        started.unwrap_or_else(|error| {
+            let error = format!("{error:#}");
+            tracing::warn!(
+                error,
+                "connections that are no longer permitted are dropped, and hang until a time-out"
+            );
+            Self::default()
+        })
+    }
+
+    /// Has the sockets ended whose flows are no longer permitted; does not wait for it.
+    pub(crate) fn follow(&self, change: Change) {
+        let Some(bell) = &self.bell else {
+            return;
+        };
+        if change.touched.is_empty() {
+            return;
+        }
+        self.pending.add(change);
+        match bell.try_send(()) {
+            // It has rung and is not heard yet.
+            Ok(()) | Err(TrySendError::Full(())) => {}
+            Err(TrySendError::Disconnected(())) => {
+                tracing::error!("nobody ends connections any more; they are dropped");
+            }
+        }
+    }
+}
+
+impl Drop for Revoker {
+    fn drop(&mut self) {
+        drop(self.bell.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that ends connections panicked");
+        }
+    }
+}
+
+// === impl Pending ===
+
+impl Pending {
+    fn add(&self, change: Change) {
+        let Self(pending) = self;
+        let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+        *pending = Some(match pending.take() {
+            Some(earlier) => earlier.and(change),
+            None => change,
+        });
+    }
+
+    fn take(&self) -> Option<Change> {
+        let Self(pending) = self;
+        pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+// === impl Change ===
+
+impl Change {
+    /// This one and the next as one: what counts is what is permitted now.
+    fn and(self, next: Self) -> Self {
+        let mut touched = self.touched;
+        touched.extend(next.touched);
+        Self {
+            touched,
+            this_node: next.this_node,
+            since: self.since,
+        }
+    }
+}
+
+// === impl Work ===
+
+impl Work {
+    fn run(mut self, rings: &Receiver<()>) {
+        while rings.recv().is_ok() {
+            let Some(change) = self.pending.take() else {
+                continue;
+            };
+            if let Err(error) = self.cut(&change) {
+                tracing::warn!("cannot find connections to end, which are dropped: {error:#}");
+            }
+        }
+    }
+
+    fn cut(&mut self, change: &Change) -> anyhow::Result<()> {
+        let flags = change.touched.iter();
+        let flags = flags.map(|(id, touched)| (*id, touched.flags)).collect();
+        let withdrawn = self.search.withdrawn(&flags)?;
+        let mut withdrawn: Vec<_> = withdrawn
+            .into_iter()
+            .filter_map(|(id, sockets)| Some((change.touched.get(&id)?, sockets)))
             .collect();
-        if groups.is_empty() {
-            return Ok(0);
-        }
-        let v4 = flows.v4.iter().filter_map(Result::ok);
-        let v6 = flows.v6.iter().filter_map(Result::ok);
-        let v4 = v4.filter_map(|(Raw(key), Raw(flow))| self.withdrawn(&groups, &key, &flow));
-        let v6 = v6.filter_map(|(Raw(key), Raw(flow))| self.withdrawn(&groups, &key, &flow));
-        let withdrawn: Vec<_> = v4.chain(v6).collect();
         if withdrawn.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
-        let sockets = Sockets::new()?;
+        let found = change.since.elapsed();
+        // One that has few flows must not wait for one that has many.
+        withdrawn.sort_by_key(|(_, sockets)| sockets.len());
+        let flows: usize = withdrawn.iter().map(|(_, sockets)| sockets.len()).sum();
+        let hierarchy = Hierarchy::find().context("cannot find the sockets of cgroups");
         let mut ended = 0;
-        for (connected, groups) in withdrawn {
-            ended += usize::from(sockets.end(connected, groups)?);
+        for (touched, sockets) in withdrawn {
+            let Touched { name, spec, .. } = touched;
+            match end(spec, sockets, hierarchy.as_ref(), &change.this_node) {
+                Ok(tally) => {
+                    ended += tally.ended;
+                    tally.complain(name);
+                }
+                Err(error) => tracing::warn!(
+                    endpoint = %name,
+                    "cannot end connections, which are dropped: {error:#}"
+                ),
+            }
         }
-        Ok(ended)
-    }
-
-    /// The cgroups whose sockets are an endpoint's: its own and those below; `None` if it has none.
-    fn groups(&self, endpoint: u16) -> Option<BTreeSet<u64>> {
-        let name = self.endpoints.get(&endpoint)?.workload()?;
-        let spec = self.world.workloads.get(name)?.endpoint.as_ref()?;
-        let name = CgroupName::of(spec)?.ok()?;
-        let group = Hierarchy::find().ok()?.open(&name).ok()?;
-        let mut groups = BTreeSet::from([group.id()]);
-        below(group.path(), &mut groups);
-        Some(groups)
-    }
-
-    /// The socket of a flow that is no longer permitted.
-    fn withdrawn<'g, A: Copy + Into<IpAddr>>(
-        &self,
-        groups: &'g BTreeMap<u16, BTreeSet<u64>>,
-        key: &FlowKey<A>,
-        flow: &FlowState,
-    ) -> Option<(Connected, &'g BTreeSet<u64>)> {
-        let groups = groups.get(&key.endpoint)?;
-        // Who began one that was taken up in the middle is a guess.
-        let is_known = flow.closed == 0 && flow.origin & Flow::ADOPTED == 0;
-        if ![TCP, UDP].contains(&key.protocol) || !is_known {
-            return None;
-        }
-        let (local, remote): (IpAddr, IpAddr) = (key.local.into(), key.remote.into());
-        // Whose socket is at the other end, the kernel alone knows.
-        if remote.is_loopback() || self.this_node.contains(&remote) {
-            return None;
-        }
-        let name = self.endpoints.get(&key.endpoint)?;
-        let subject = self.tables.subjects.get(name)?;
-        let (direction, port) = match flow.direction() {
-            table::Direction::Ingress => (Direction::Ingress, key.local_port),
-            table::Direction::Egress => (Direction::Egress, key.remote_port),
-        };
-        let question = Question {
-            subject: name.clone(),
-            direction,
-            peer: remote,
-            socket: None,
-            protocol: key.protocol,
-            port,
-            // What shares its node's addresses has no exception for it.
-            origin: Origin::Forwarded,
-            view: View::Live,
-            at: Time::default(),
-        };
-        let verdict = At::new(self.tables, self.nanos).decide(subject, &question);
-        let connected = Connected {
-            protocol: key.protocol,
-            local: (local, key.local_port),
-            remote: (remote, key.remote_port),
-        };
-        (!verdict.allows()).then_some((connected, groups))
+        tracing::info!(
+            flows,
+            sockets = ended,
+            found_after = ?found,
+            ended_after = ?change.since.elapsed(),
+            "connections are no longer permitted"
+        );
+        Ok(())
     }
 }
 
-/// The ids of all groups below one: the numbers of their folders.
-fn below(folder: &Path, groups: &mut BTreeSet<u64>) {
-    // A group that has gone has no sockets.
-    let entries = fs::read_dir(folder).into_iter().flatten();
-    for entry in entries.filter_map(Result::ok) {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            groups.insert(entry.ino());
-            below(&entry.path(), groups);
+/// Ends the sockets of one endpoint's flows.
+fn end(
+    spec: &EndpointSpec,
+    mut sockets: Vec<Connected>,
+    hierarchy: Result<&Hierarchy, &anyhow::Error>,
+    this_node: &BTreeSet<IpAddr>,
+) -> anyhow::Result<Tally> {
+    let Some(group) = CgroupName::of(spec) else {
+        return Ok(Tally::of(
+            &Sockets::behind(spec)?,
+            sockets,
+            Owner::Namespace,
+        )?);
+    };
+    let hierarchy = hierarchy.map_err(|error| anyhow::anyhow!("{error:#}"))?;
+    let groups = hierarchy.open(&group?)?.family();
+    sockets.retain(|socket| is_told_by_address(socket, this_node));
+    Ok(Tally::of(
+        &Sockets::new()?,
+        sockets,
+        Owner::Groups(&groups),
+    )?)
+}
+
+/// Of a cgroup's connection within the node, the kernel alone knows whose the other socket is, and
+/// policy may permit that one.
+fn is_told_by_address(socket: &Connected, this_node: &BTreeSet<IpAddr>) -> bool {
+    let (remote, _) = socket.remote;
+    !remote.is_loopback() && !this_node.contains(&remote)
+}
+
+// === impl Tally ===
+
+impl Tally {
+    /// Of all of them: one that the kernel refuses to end keeps none of the others.
+    fn of(there: &Sockets, mut sockets: Vec<Connected>, owner: Owner<'_>) -> io::Result<Self> {
+        if sockets.len() > MANY {
+            let listed = there.list()?.into_iter().map(|found| found.ends);
+            let listed: BTreeSet<_> = listed.collect();
+            sockets.retain(|socket| listed.contains(socket));
+        }
+        // By protocol first: TCP.
+        sockets.sort();
+        let mut tally = Self::default();
+        for socket in sockets {
+            match there.end(socket, owner) {
+                Ok(true) => tally.ended += 1,
+                // Its owner has closed it, or it was never connected.
+                Ok(false) => {}
+                Err(error) => {
+                    tally.refused += 1;
+                    tally.refusal.get_or_insert(error);
+                }
+            }
+        }
+        Ok(tally)
+    }
+
+    fn complain(&self, name: &SubjectName) {
+        let Self {
+            refused, refusal, ..
+        } = self;
+        if let Some(error) = refusal {
+            tracing::warn!(
+                endpoint = %name,
+                connections = refused,
+                "the kernel does not end connections, which are dropped: {error}"
+            );
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use agent_policy::{
-        compile::{Scope, compile},
-        compiled::Clock,
-        load::{InputFile, load},
-        model::ObjectName,
-    };
-
     use super::*;
 
-    const HOST: &str = "
-apiVersion: v1
-kind: List
-items:
-- {apiVersion: ringfence.io/v1alpha1, kind: Workload, metadata: {namespace: host, name: web}, \
-   spec: {endpoint: {systemdUnit: web.service}}}
-- {apiVersion: ringfence.io/v1alpha1, kind: RingfencePolicy, metadata: {name: web}, \
-   spec: {tier: Admin, priority: 1, subject: {units: [web.service]}, \
-   egress: [{action: Allow, to: [{cidr: {block: 192.0.2.0/24}}]}, {action: Deny}]}}
-";
+    fn to(remote: &str) -> Connected {
+        Connected {
+            protocol: 6,
+            local: ("10.0.0.1".parse().unwrap(), 4000),
+            remote: (remote.parse().unwrap(), 443),
+        }
+    }
 
     #[test]
-    fn only_what_is_surely_no_longer_permitted_ends() {
-        let file = InputFile {
-            name: "host.yaml".into(),
-            bytes: HOST.as_bytes().to_vec(),
-        };
-        let world = load([file]).world;
-        let name: SubjectName = ObjectName::new("host", "web").into();
-        let this_node = ["10.0.0.1", "10.0.0.2"].map(|text| text.parse().unwrap());
+    fn a_cgroups_connection_within_the_node_is_not_told_by_its_address() {
+        let this_node = ["10.0.0.1", "fd00::1"].map(|text| text.parse().unwrap());
         let this_node = BTreeSet::from(this_node);
-        let scope = Scope {
-            subjects: [name.clone()].into(),
-            this_node: this_node.clone(),
-        };
-        let tables = compile(&world, &scope, &BTreeMap::new(), Clock::default());
-        let revision = Revision {
-            tables: &tables,
-            world: &world,
-            endpoints: &[(1, name)].into(),
-            this_node: &this_node,
-            changed: &BTreeMap::new(),
-            nanos: 0,
-        };
-        let groups = BTreeMap::from([(1, BTreeSet::from([7]))]);
-        let ends = |protocol, remote: &str, origin| {
-            let remote: std::net::Ipv4Addr = remote.parse().unwrap();
-            let key = FlowKey {
-                endpoint: 1,
-                protocol,
-                zero: 0,
-                local_port: 4000,
-                remote_port: 443,
-                local: [10, 0, 0, 1],
-                remote: remote.octets(),
-            };
-            let flow = FlowState {
-                generation: 1,
-                rule: 0,
-                reason: 0,
-                origin,
-                tcp_flags: [0; 2],
-                closed: 0,
-                opened: 0,
-                last_seen: 0,
-                packets: [1; 2],
-                bytes: [40; 2],
-            };
-            revision.withdrawn(&groups, &key, &flow).is_some()
-        };
-        assert!(ends(TCP, "198.51.100.1", 0));
-        assert!(ends(UDP, "198.51.100.1", 0));
-        assert!(!ends(TCP, "192.0.2.1", 0), "it is permitted");
-        assert!(!ends(132, "198.51.100.1", 0), "that is no such socket");
-        assert!(!ends(TCP, "198.51.100.1", Flow::ADOPTED));
-        // There, the kernel knows whose socket is at the other end, and it may be permitted.
-        for remote in ["127.0.0.1", "10.0.0.1", "10.0.0.2"] {
-            assert!(!ends(TCP, remote, 0), "{remote}");
+        for remote in ["127.0.0.1", "::1", "10.0.0.1", "fd00::1"] {
+            assert!(!is_told_by_address(&to(remote), &this_node), "{remote}");
         }
-        // What came from there is another question, and nothing denies it.
-        assert!(!ends(TCP, "198.51.100.1", Flow::INITIATED_BY_PEER));
+        assert!(is_told_by_address(&to("198.51.100.1"), &this_node));
+    }
+
+    #[test]
+    fn of_two_changes_the_later_one_says_where_an_endpoint_is() {
+        let change = |id, interface: &str| Change {
+            touched: BTreeMap::from([(
+                id,
+                Touched {
+                    name: SubjectName::Node("n".to_owned()),
+                    flags: 0,
+                    spec: EndpointSpec::Interface(interface.to_owned()),
+                },
+            )]),
+            this_node: BTreeSet::new(),
+            since: Instant::now(),
+        };
+        let (first, second) = (change(1, "a"), change(1, "b"));
+        let since = first.since;
+        let pending = Pending::default();
+        for change in [first, second, change(2, "c")] {
+            pending.add(change);
+        }
+        let both = pending.take().unwrap();
+        assert!(pending.take().is_none());
+        assert_eq!(both.since, since);
+        let specs: Vec<_> = both.touched.values().map(|touched| &touched.spec).collect();
+        let [b, c] = ["b", "c"].map(|name| EndpointSpec::Interface(name.to_owned()));
+        assert_eq!(specs, [&b, &c]);
     }
 }

@@ -5,7 +5,7 @@ use std::{
     fmt, fs, io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::MetadataExt,
+        unix::fs::{DirEntryExt as _, MetadataExt},
     },
     path::{Path, PathBuf},
 };
@@ -202,6 +202,13 @@ impl Cgroup {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// The ids of it and of all below, whose sockets its programs see.
+    pub fn family(&self) -> BTreeSet<u64> {
+        let mut ids = BTreeSet::from([self.id]);
+        below(&self.path, &mut ids);
+        ids
+    }
 }
 
 impl AsFd for Cgroup {
@@ -224,6 +231,18 @@ fn root_of(mounts: &[Mount]) -> Result<PathBuf, CgroupError> {
         .or(first)
         .map(|mount| mount.point.clone())
         .ok_or(CgroupError::NoHierarchy)
+}
+
+/// The ids of all groups below one: the numbers of their folders.
+fn below(folder: &Path, ids: &mut BTreeSet<u64>) {
+    // A group that has gone has no sockets.
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    for entry in entries.filter_map(Result::ok) {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            ids.insert(entry.ino());
+            below(&entry.path(), ids);
+        }
+    }
 }
 
 fn slices_in(folder: &Path) -> Vec<PathBuf> {

@@ -21,6 +21,7 @@ use crate::datapath::{
     object::{CgroupPrograms, Programs, Sizes},
     raw::Raw,
     sync::{ApplyError, Sync},
+    withdrawn::Search,
 };
 
 /// Holds everything that the agent has in the kernel. Dropping it takes nothing away.
@@ -126,6 +127,11 @@ impl Engine {
 
     pub(crate) fn capacity(&self) -> &Capacity {
         self.sync.capacity()
+    }
+
+    /// Finds flows that are no longer permitted.
+    pub(crate) fn search(&self) -> anyhow::Result<Search> {
+        lock(&self.programs).search(&self.folder())
     }
 
     /// See [`Sync::apply`].

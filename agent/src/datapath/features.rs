@@ -2,8 +2,9 @@
 //!
 //! Each is tried, never read off a version: distributions carry features back.
 
-use std::{fmt, fs, io};
+use std::{fmt, fs, io, path::Path};
 
+use agent_common::protocol::{TCP, UDP};
 use aya::{
     maps::MapType,
     programs::ProgramType,
@@ -11,7 +12,7 @@ use aya::{
 };
 use serde::Serialize;
 
-use crate::datapath::{attach::TcHook, bpffs, cgroup::Hierarchy, syscall};
+use crate::datapath::{attach::TcHook, bpffs, cgroup::Hierarchy, sockets::Sockets, syscall};
 
 /// Something of the kernel that the agent uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -123,6 +124,24 @@ pub fn features() -> Result<Vec<Feature>, FeatureError> {
             "4.5",
             "else no endpoints by cgroup or systemd unit",
         ),
+        optional(
+            "types of the kernel (BTF)",
+            Path::new("/sys/kernel/btf/vmlinux").exists(),
+            "5.4",
+            "else connections that are no longer permitted are dropped, and hang until a time-out",
+        ),
+        optional(
+            "ending TCP sockets (tcp_diag)",
+            ending(TCP, "ending TCP sockets")?,
+            "4.5",
+            "else TCP connections that are no longer permitted hang until a time-out",
+        ),
+        optional(
+            "ending UDP sockets (udp_diag)",
+            ending(UDP, "ending UDP sockets")?,
+            "4.9",
+            "else owners of UDP sockets are not told that their peer is no longer permitted",
+        ),
     ])
 }
 
@@ -205,6 +224,10 @@ fn helper(helper: BpfHelper, name: &'static str) -> Result<bool, FeatureError> {
         name,
         source: io::Error::other(error),
     })
+}
+
+fn ending(protocol: u8, name: &'static str) -> Result<bool, FeatureError> {
+    Sockets::can_end(protocol).map_err(|source| FeatureError::Probe { name, source })
 }
 
 fn tcx() -> Result<bool, FeatureError> {

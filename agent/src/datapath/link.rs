@@ -175,7 +175,8 @@ fn host_side(path: &Path) -> Result<Link, LinkError> {
     }
 }
 
-fn open(path: &Path) -> Result<File, LinkError> {
+/// The network namespace at `path`, which is another than ours.
+pub(crate) fn open(path: &Path) -> Result<File, LinkError> {
     let doing = || failed(format!("open network namespace {}", path.display()));
     let namespace = File::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => LinkError::NoNamespace(path.to_path_buf()),
@@ -190,7 +191,7 @@ fn open(path: &Path) -> Result<File, LinkError> {
 }
 
 /// Our number for a namespace; `None` if nothing of ours leads there. Minimum kernel: 4.0.
-fn number_of(namespace: &File, path: &Path) -> Result<Option<i32>, LinkError> {
+pub(crate) fn number_of(namespace: &File, path: &Path) -> Result<Option<i32>, LinkError> {
     let mut question = NsidMessage::default();
     let descriptor = namespace.as_raw_fd().cast_unsigned();
     question.attributes.push(NsidAttribute::Fd(descriptor));

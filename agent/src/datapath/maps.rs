@@ -77,7 +77,7 @@ pub(crate) type Interfaces = HashMap<MapData, Raw<u32>, Raw<Endpoint>>;
 pub(crate) type Cgroups = HashMap<MapData, Raw<u64>, Raw<u32>>;
 
 /// Opens a pinned map; the agent and each loaded program have handles of their own.
-fn open(folder: &Path, name: &str) -> anyhow::Result<MapData> {
+pub(crate) fn open(folder: &Path, name: &str) -> anyhow::Result<MapData> {
     MapData::from_pin(folder.join(name)).with_context(|| format!("failed to open map `{name}`"))
 }
 

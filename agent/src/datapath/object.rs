@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, BorrowedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
     time::{Duration, Instant},
 };
@@ -10,15 +10,15 @@ use std::{
 use agent_common::{fragment, share, table::Endpoint, verdict::Reason};
 use anyhow::Context as _;
 use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Array, ProgramArray},
-    programs::{CgroupSkb, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions},
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, MapData, ProgramArray},
+    programs::{CgroupSkb, Iter, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions},
 };
 
 use aya_log::EbpfLogger;
 use tokio::io::unix::AsyncFd;
 
-use crate::datapath::{attach, maps, raw::Raw};
+use crate::datapath::{attach, maps, raw::Raw, syscall, withdrawn::Search};
 
 /// The object, built by `cargo xtask build`.
 pub(crate) static BYTES: &[u8] = aya::include_bytes_aligned!(env!("RINGFENCE_BPF_OBJECT"));
@@ -100,6 +100,24 @@ impl Programs {
             sends: fd(&self.object, "from_endpoint")?,
             receives: fd(&self.object, "to_endpoint")?,
         })
+    }
+
+    /// Makes the search for flows that are no longer permitted.
+    pub(crate) fn search(&mut self, folder: &Path) -> anyhow::Result<Search> {
+        let btf = Btf::from_sys_fs().context("the kernel has no types of its own (BTF)")?;
+        let v4 = self.iterator("withdrawn_v4", &maps::open(folder, "FLOWS_V4")?, &btf)?;
+        let v6 = self.iterator("withdrawn_v6", &maps::open(folder, "FLOWS_V6")?, &btf)?;
+        let looked_at = self.object.take_map("LOOKED_AT");
+        Search::new(v4, v6, looked_at.context("no map `LOOKED_AT`")?)
+    }
+
+    fn iterator(&mut self, name: &str, map: &MapData, btf: &Btf) -> anyhow::Result<OwnedFd> {
+        let program = iterator(&mut self.object, name)?;
+        program
+            .load("bpf_map_elem", btf)
+            .with_context(|| format!("the kernel refused program `{name}`"))?;
+        syscall::link_to_map(program.fd()?.as_fd(), map.fd().as_fd())
+            .with_context(|| format!("the kernel refused to attach `{name}`"))
     }
 
     /// A program by its name, loaded when it is first asked for.
@@ -222,6 +240,15 @@ pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
             Ok(program.info()?)
         })?);
     }
+    if let Ok(btf) = Btf::from_sys_fs() {
+        for name in ["withdrawn_v4", "withdrawn_v6"] {
+            let program = iterator(&mut object, name)?;
+            costs.push(cost(name, || {
+                program.load("bpf_map_elem", &btf)?;
+                Ok(program.info()?)
+            })?);
+        }
+    }
     // A node's own copy takes other ways than that of a service.
     let mut node = somebody(Endpoint::ONLY_OWN)?;
     let names = ["cgroup_ingress", "cgroup_egress"];
@@ -291,6 +318,8 @@ fn load(folder: &Path, sizes: &Sizes, endpoint: Endpoint) -> anyhow::Result<Ebpf
         .map_max_entries("DENIALS", denials)
         .map_max_entries("COUNTERS", endpoints * Reason::SLOTS)
         .map_max_entries("EVENTS", events)
+        // For the search alone, of which cgroups' copies have none.
+        .map_max_entries("LOOKED_AT", if endpoint.id == 0 { endpoints } else { 1 })
         .override_global("ENDPOINT", &endpoint.id, true)
         .override_global("FLAGS", &endpoint.flags, true);
     for name in maps::NAMES {
@@ -307,6 +336,13 @@ fn classifier<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut Sc
 }
 
 fn cgroup_skb<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut CgroupSkb> {
+    let program = object
+        .program_mut(name)
+        .with_context(|| format!("no program `{name}`"))?;
+    Ok(program.try_into()?)
+}
+
+fn iterator<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut Iter> {
     let program = object
         .program_mut(name)
         .with_context(|| format!("no program `{name}`"))?;

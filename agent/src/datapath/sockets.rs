@@ -2,11 +2,25 @@
 //! at once instead of waiting for answers that are dropped.
 //!
 //! `SOCK_DESTROY` of `sock_diag` (Linux 4.5 for TCP, 4.9 for UDP; `CONFIG_INET_DIAG_DESTROY`): calls of the
-//! owner fail with `ECONNABORTED`. Only in the network namespace of the calling thread.
+//! owner fail with `ECONNABORTED`. Always in the network namespace of the thread that opened the
+//! [`Sockets`], wherever they are used.
 
-use std::{collections::BTreeSet, io, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
+use agent_common::protocol::{TCP, UDP};
+use agent_policy::model::EndpointSpec;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+
+use crate::datapath::{link, netns};
+
+mod dump;
+
+pub use self::dump::{Found, State};
 
 /// A connected socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +29,15 @@ pub struct Connected {
     pub protocol: u8,
     pub local: (IpAddr, u16),
     pub remote: (IpAddr, u16),
+}
+
+/// Whose sockets may be ended.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner<'g> {
+    /// Those of some cgroups, by their ids.
+    Groups(&'g BTreeSet<u64>),
+    /// All of the network namespace.
+    Namespace,
 }
 
 /// Asks the kernel about sockets, by one of its own that is kept for many questions.
@@ -31,6 +54,8 @@ const REQUEST: usize = HEADER + 56;
 const REQUEST_ID: usize = HEADER + 8;
 const ANSWER_ID: usize = HEADER + 4;
 const ID: usize = 48;
+/// Of a request: a bit for each state that is asked for.
+const STATES: std::ops::Range<usize> = HEADER + 4..HEADER + 8;
 const PORTS_AND_ADDRESSES: usize = 36;
 const COOKIE: std::ops::Range<usize> = 40..48;
 
@@ -39,12 +64,11 @@ const SOCK_DESTROY: u16 = 21;
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP: u16 = 0x300;
 
 /// Of an answer, before its attributes.
 const MESSAGE: usize = 72;
 const INET_DIAG_CGROUP_ID: u16 = 21;
-
-const UDP: u8 = 17;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -61,10 +85,95 @@ impl Sockets {
         Ok(Self { socket })
     }
 
-    /// Ends a socket of one of some cgroups, by their ids; whether there was one.
+    /// Every TCP and UDP socket of both families, whatever its state.
     ///
-    /// Somebody else may have the same addresses and ports by now. Before Linux 5.9 nobody tells whose
-    /// socket it is, and none is ended.
+    /// They come and go while they are listed: one that is there all the while is in it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if the kernel lacks one of the modules `tcp_diag` and `udp_diag`.
+    pub fn list(&self) -> io::Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for protocol in [TCP, UDP] {
+            for family in [AF_INET, AF_INET6] {
+                let request = dump::request(family, protocol);
+                self.socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
+                loop {
+                    let (datagram, _) = self.socket.recv_from_full()?;
+                    if dump::collect(&datagram, protocol, &mut found)? {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those of the network namespace that an endpoint is.
+    ///
+    /// Made for one use and not kept: a socket in a namespace keeps it alive, and so the interface that
+    /// leads there, after everybody else has left.
+    ///
+    /// # Errors
+    ///
+    /// If nothing leads there from here, as to a virtual machine; `EPERM` without `CAP_SYS_ADMIN`.
+    pub(crate) fn behind(spec: &EndpointSpec) -> anyhow::Result<Self> {
+        let namespace = match (spec, link::resolve(spec)) {
+            (EndpointSpec::Netns(path), _) => link::open(Path::new(path))?,
+            (_, Some(link)) => netns::behind(&link?)?,
+            (_, None) => anyhow::bail!("{spec} is no network namespace"),
+        };
+        netns::within(&namespace, Self::new).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => anyhow::anyhow!(
+                "entering the network namespace of {spec} needs CAP_SYS_ADMIN: {error}"
+            ),
+            _ => error.into(),
+        })
+    }
+
+    /// Whether the kernel can end sockets of a protocol, having loaded what it needs for that.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be asked.
+    pub(crate) fn can_end(protocol: u8) -> io::Result<bool> {
+        let sockets = Self::new()?;
+        let nowhere = (IpAddr::from(Ipv4Addr::UNSPECIFIED), 0);
+        let mut request = request(Connected {
+            protocol,
+            local: nowhere,
+            remote: nowhere,
+        });
+        // Nobody has this cookie: nothing is ended.
+        if let Some(cookie) = request
+            .get_mut(REQUEST_ID..REQUEST_ID + ID)
+            .and_then(|id| id.get_mut(COOKIE))
+        {
+            cookie.fill(0);
+        }
+        // That there is no such socket, the kernel says with the same number as that nobody answers for
+        // the protocol: which of both, a list of the sockets in none of all states tells.
+        let mut none = request.clone();
+        if let Some(states) = none.get_mut(STATES) {
+            states.fill(0);
+        }
+        if sockets
+            .ask(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &mut none)?
+            .is_none()
+        {
+            return Ok(false);
+        }
+        match sockets.ask(SOCK_DESTROY, NLM_F_ACK, &mut request) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
+            Err(error) => Err(error),
+            Ok(_) => Ok(true),
+        }
+    }
+
+    /// Ends a socket of somebody's; whether there was one.
+    ///
+    /// Somebody else may have the same addresses and ports by now. Before Linux 5.9 nobody tells of what
+    /// cgroup a socket is, and none of theirs is ended.
     ///
     /// The kernel looks for a socket as for a packet, and so may find one that listens, or that is
     /// connected to nobody: those serve others too, and are left alone.
@@ -72,7 +181,7 @@ impl Sockets {
     /// # Errors
     ///
     /// `EOPNOTSUPP` of a kernel that cannot end sockets; `EPERM` without `CAP_NET_ADMIN`.
-    pub fn end(&self, connected: Connected, groups: &BTreeSet<u64>) -> io::Result<bool> {
+    pub fn end(&self, connected: Connected, owner: Owner<'_>) -> io::Result<bool> {
         let mut request = request(connected);
         let mut query = if connected.protocol == UDP {
             request_of_udp(connected)
@@ -87,7 +196,11 @@ impl Sockets {
         let (Some(wanted), Some(found)) = (wanted, found) else {
             return Err(io::ErrorKind::InvalidData.into());
         };
-        if !same(wanted, found) || !cgroup(&answer).is_some_and(|id| groups.contains(&id)) {
+        let is_owned = match owner {
+            Owner::Groups(groups) => cgroup(&answer).is_some_and(|id| groups.contains(&id)),
+            Owner::Namespace => true,
+        };
+        if !same(wanted, found) || !is_owned {
             return Ok(false);
         }
         // That one and no other, should it have been closed meanwhile.

@@ -5,6 +5,7 @@
 
 use std::{
     ffi::CString,
+    fs::File,
     io, mem,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
@@ -21,6 +22,7 @@ const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
+const ITER_CREATE: libc::c_long = 33;
 const LINK_DETACH: libc::c_long = 34;
 
 /// Put the program before all others of the chain. Since 6.6.
@@ -97,6 +99,26 @@ struct LinkCreateAttr {
     relative_fd: u32,
     zero: u32,
     expected_revision: u64,
+}
+
+/// `link_create` with `bpf_iter_link_info` behind it.
+#[repr(C)]
+#[derive(Default)]
+struct IterLinkAttr {
+    prog_fd: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    info: u64,
+    info_len: u32,
+    zero: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct IterCreateAttr {
+    link_fd: u32,
+    flags: u32,
 }
 
 #[repr(C)]
@@ -215,6 +237,37 @@ fn link_create(
     let fd = unsafe { bpf(LINK_CREATE, &mut attr) }?;
     // SAFETY: the kernel made this descriptor for us; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches an iterator to a map; it stays attached for as long as the result lives. Minimum
+/// kernel: 5.8.
+pub(crate) fn link_to_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const ITERATOR: u32 = 28;
+    let map = number(map);
+    let mut attr = IterLinkAttr {
+        prog_fd: number(program),
+        attach_type: ITERATOR,
+        info: address(&raw const map),
+        info_len: 4,
+        ..IterLinkAttr::default()
+    };
+    // SAFETY: the layout of this command; the kernel reads the four bytes of `map`, which outlives
+    // the call.
+    let fd = unsafe { bpf(LINK_CREATE, &mut attr) }?;
+    // SAFETY: the kernel made this descriptor for us; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What an iterator writes, once through its map. Minimum kernel: 5.8.
+pub(crate) fn iterate(link: BorrowedFd<'_>) -> io::Result<File> {
+    let mut attr = IterCreateAttr {
+        link_fd: number(link),
+        flags: 0,
+    };
+    // SAFETY: the layout of this command; it holds no pointers.
+    let fd = unsafe { bpf(ITER_CREATE, &mut attr) }?;
+    // SAFETY: the kernel made this descriptor for us; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
 }
 
 /// Replaces the program behind a link, at once for every packet. Minimum kernel: 5.7.

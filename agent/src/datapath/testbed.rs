@@ -31,7 +31,9 @@ use crate::datapath::{
     maps::{self, FlowMaps, Interfaces, PolicyMaps},
     object::{self, CgroupPrograms, Cost, Programs, Sizes},
     raw::{self, Raw},
+    sockets::Connected,
     sync::Sync,
+    withdrawn::Search,
     words::Words,
 };
 
@@ -50,6 +52,8 @@ pub struct Testbed {
     held: Held,
     fragments: Words,
     events: RingBuf<MapData>,
+    /// Made when it is first asked.
+    search: Option<Search>,
 }
 
 /// Where a packet is seen.
@@ -105,6 +109,7 @@ impl Testbed {
                 held: Held::open(&pins)?,
                 fragments: maps::fragments(&pins)?,
                 events: maps::events(&pins)?,
+                search: None,
                 folder: folder.clone(),
                 sizes,
             })
@@ -211,6 +216,18 @@ impl Testbed {
             ],
             name,
         )
+    }
+
+    /// The sockets of flows that are no longer permitted, of these endpoints, given with their flags.
+    pub fn withdrawn(
+        &mut self,
+        endpoints: &BTreeMap<u16, u16>,
+    ) -> anyhow::Result<BTreeMap<u16, Vec<Connected>>> {
+        let search = match self.search.take() {
+            Some(search) => search,
+            None => self.programs.search(&self.folder.maps())?,
+        };
+        self.search.insert(search).withdrawn(endpoints)
     }
 
     /// Forgets every flow, and what first fragments said.

@@ -1,14 +1,30 @@
 //! What becomes of a flow that is no longer permitted, beyond its packets.
 
 use super::*;
+use crate::withdrawn::is_withdrawn;
 
 impl Case {
     /// From the next generation on, nothing may be reached.
     fn withdraws(&mut self) {
         self.0.tables.egress.clear();
+        self.follows();
+    }
+
+    fn follows(&mut self) {
         let generation = self.0.words[&ENDPOINT.id].generation();
         let word = Word::new(1, generation + 1);
         self.0.words.insert(ENDPOINT.id, word);
+    }
+
+    /// The local ports of flows that are no longer permitted.
+    fn withdrawn(&self) -> Vec<u16> {
+        let word = self.0.words[&ENDPOINT.id];
+        let keys = self.0.flows_v4().into_keys();
+        let withdrawn = keys.filter(|key| {
+            let flow = self.0.flow(key).expect("it is in the table");
+            is_withdrawn(&self.0, key, flow, ENDPOINT, word)
+        });
+        withdrawn.map(|key| key.local_port).collect()
     }
 }
 
@@ -54,4 +70,31 @@ fn a_reset_is_no_way_to_send_data() {
     case.withdraws();
     let laden = out().tcp(4000, 443, RST).payload(200);
     assert_eq!(case.sends(&laden), Reason::Revoked);
+}
+
+#[test]
+fn what_is_withdrawn_is_found_before_its_next_packet() {
+    let dns = (protocol::UDP, 53);
+    let mut case = Case::new(&[], &[HTTPS, dns]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    assert_eq!(case.sends(&out().udp(4001, 53)), Reason::Rule);
+    assert_eq!(case.withdrawn(), []);
+    case.follows();
+    assert_eq!(case.withdrawn(), []);
+    case.withdraws();
+    assert_eq!(case.withdrawn(), [4000, 4001]);
+    // A packet has found it meanwhile: its socket is there still.
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
+    assert_eq!(case.withdrawn(), [4000, 4001]);
+}
+
+#[test]
+fn what_has_ended_or_was_taken_up_in_the_middle_is_not_withdrawn() {
+    let mut case = Case::new(&[], &[HTTPS, ECHO]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    assert_eq!(case.sends(&out().tcp(4000, 443, RST)), Reason::Rule);
+    assert_eq!(case.sends(&out().tcp(4001, 443, ACK)), Reason::Rule);
+    assert_eq!(case.sends(&out().icmp(8, 0, 7)), Reason::Rule);
+    case.withdraws();
+    assert_eq!(case.withdrawn(), []);
 }
