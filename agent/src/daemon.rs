@@ -13,6 +13,7 @@ mod node;
 mod revoke;
 mod service;
 mod status;
+mod tampering;
 mod traffic;
 mod views;
 mod watch;
@@ -35,7 +36,13 @@ use crate::{
         status::Shared,
         traffic::Traffic,
     },
-    datapath::{attach, bpffs::BpfDir, engine::Engine, features, object::Sizes},
+    datapath::{
+        attach,
+        bpffs::{self, BpfDir},
+        engine::Engine,
+        features,
+        object::Sizes,
+    },
     flow::ring::{DEFAULT_LINES, Ring},
 };
 
@@ -58,6 +65,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let inputs = inputs::Inputs::read(config.policies.clone(), config.failsafe.rules())?;
     let dir = BpfDir::prepare(&config.bpffs)?;
     let held = lock_bpffs(&dir)?;
+    let pins = bpffs::Watch::new(&dir);
     let engine = Engine::start(dir, sizes(&config))?;
     let fresh = engine.programmed().words.is_empty();
     for other in engine.sizes_in_force() {
@@ -65,7 +73,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     }
     let traffic = Traffic::start(&config, &node, &engine, &ring, &shared)?;
     let (triggers, triggered) = watch::channel();
-    let watching = watch::Watching::start(&triggers)?;
+    let watching = watch::Watching::start(&triggers, pins)?;
 
     let mut controller = Controller::new(
         inputs,
@@ -76,8 +84,11 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         engine,
         Arc::clone(&shared),
         config.node.clone(),
-        traffic.inventory(),
-        watching.cgroups(),
+        controller::Outlets {
+            inventory: traffic.inventory(),
+            cgroups: watching.cgroups(),
+            tampering: tampering::Teller::new(traffic.input()),
+        },
     );
     let serving = tokio::spawn(server.run());
     if let Err(error) = controller.start() {

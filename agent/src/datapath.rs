@@ -22,6 +22,7 @@ pub(crate) mod slots;
 pub mod sockets;
 pub(crate) mod sync;
 mod syscall;
+pub mod tamper;
 pub mod tc;
 pub mod testbed;
 pub(crate) mod traffic;

@@ -1,8 +1,13 @@
-//! Which BPF objects the kernel holds, by its own list of ids.
+//! What is done to BPF objects without an agent: the kernel's own list of them, and what somebody
+//! may do to those of an agent.
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::io;
 use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -15,10 +20,49 @@ struct NextId {
     open_flags: u32,
 }
 
+/// `BPF_OBJ_GET`.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct Pinned {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// `BPF_PROG_LOAD`, as much of it as the simplest program needs.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct Load {
+    kind: u32,
+    instructions: u32,
+    code: u64,
+    license: u64,
+    log: [u32; 2],
+    log_buffer: u64,
+}
+
+/// `BPF_LINK_UPDATE`; the first member alone is `BPF_LINK_DETACH`.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct Update {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old: u32,
+}
+
 // From `enum bpf_cmd` in linux/bpf.h.
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_GET_NEXT_ID: libc::c_int = 11;
 const BPF_MAP_GET_NEXT_ID: libc::c_int = 12;
+const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
+const BPF_LINK_DETACH: libc::c_int = 34;
+
+const SCHED_CLS: u32 = 3;
+/// `r0 = TCX_PASS; exit`: the end of the chain, and everything passes.
+const PASS: [u64; 2] = [0x00b7, 0x0095];
 
 /// Ids of all programs, maps and links of the machine at one moment. Ids are never used twice
 /// while the machine is up, so sets of them can be subtracted.
@@ -77,30 +121,96 @@ impl Objects {
     }
 }
 
+/// Cuts the link that is pinned at `path` off what it leads to.
+pub fn detach_link(path: &Path) -> Result<()> {
+    let link = open_pin(path)?;
+    let mut attributes = Update {
+        link: link.as_raw_fd().cast_unsigned(),
+        ..Update::default()
+    };
+    // SAFETY: the members of this command, without pointers.
+    unsafe { bpf(BPF_LINK_DETACH, &mut attributes) }
+        .with_context(|| format!("cannot detach {}", path.display()))?;
+    Ok(())
+}
+
+/// Puts a program that lets everything pass in the place of the one behind the link at `path`.
+pub fn let_all_pass(path: &Path) -> Result<()> {
+    let link = open_pin(path)?;
+    let license = c"GPL";
+    let mut attributes = Load {
+        kind: SCHED_CLS,
+        instructions: 2,
+        code: address(PASS.as_ptr()),
+        license: address(license.as_ptr()),
+        ..Load::default()
+    };
+    // SAFETY: the members of this command; code and license outlive the call.
+    let program =
+        unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }.context("cannot load a program")?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    let program = unsafe { OwnedFd::from_raw_fd(program) };
+    let mut attributes = Update {
+        link: link.as_raw_fd().cast_unsigned(),
+        program: program.as_raw_fd().cast_unsigned(),
+        ..Update::default()
+    };
+    // SAFETY: the members of this command, without pointers.
+    unsafe { bpf(BPF_LINK_UPDATE, &mut attributes) }
+        .with_context(|| format!("cannot replace the program of {}", path.display()))?;
+    Ok(())
+}
+
+fn open_pin(path: &Path) -> Result<OwnedFd> {
+    let name = CString::new(path.as_os_str().as_bytes()).context("a path without zeros")?;
+    let mut attributes = Pinned {
+        path: address(name.as_ptr()),
+        ..Pinned::default()
+    };
+    // SAFETY: the members of this command; the path ends with a zero and outlives the call.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attributes) }
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn address<T>(pointer: *const T) -> u64 {
+    pointer.expose_provenance() as u64
+}
+
 fn ids(command: libc::c_int) -> io::Result<BTreeSet<u32>> {
     let mut found = BTreeSet::new();
     let mut query = NextId::default();
     loop {
-        // SAFETY: the kernel reads and writes at most the given number of bytes of `query`, which
-        // is alive for the call and laid out as the kernel's own.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                command,
-                &raw mut query,
-                mem::size_of::<NextId>(),
-            )
-        };
-        if result == 0 {
-            found.insert(query.next);
-            query.start = query.next;
-            continue;
+        // SAFETY: the members of these commands, without pointers.
+        match unsafe { bpf(command, &mut query) } {
+            Ok(_) => {
+                found.insert(query.next);
+                query.start = query.next;
+            }
+            // The end of the list.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(found),
+            Err(error) => return Err(error),
         }
-        let error = io::Error::last_os_error();
-        // The end of the list.
-        if error.raw_os_error() == Some(libc::ENOENT) {
-            return Ok(found);
-        }
-        return Err(error);
     }
+}
+
+/// # Safety
+///
+/// `T` must be the layout of this command's part of `union bpf_attr`, and each pointer in it must
+/// lead to memory that is valid for what the command does with it.
+unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: `attributes` is valid for its size; the rest is the caller's promise.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            mem::size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(result).map_err(io::Error::other)
 }

@@ -204,6 +204,19 @@ impl Plan {
         plan
     }
 
+    /// The plan that changes no answer, and has every flow judged once more.
+    pub fn anew(old: &Programmed) -> Self {
+        let generation = next_generation(old);
+        let words = old.words.iter();
+        Self {
+            generation,
+            words: words
+                .map(|(id, word)| (*id, Word::new(word.set(), generation)))
+                .collect(),
+            ..Self::default()
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         *self
             == Self {

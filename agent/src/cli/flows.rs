@@ -13,7 +13,10 @@ use crate::{
     config::DEFAULT_SOCKET,
     control::{FlowsRequest, client, filter::WorkloadName},
     exit::Answer,
-    flow::record::{End, Line, LossRecord, Record, Verdict, WouldBe},
+    flow::{
+        clock::WallTime,
+        record::{End, Line, LossRecord, Record, TamperRecord, Tampering, Verdict, WouldBe},
+    },
 };
 
 #[derive(Debug, Args)]
@@ -116,6 +119,7 @@ impl FlowTable {
                 },
             ),
             Line::Loss(record) => (loss(record), Colour::Yellow),
+            Line::Tampering(record) => (tampering(record), Colour::Red),
         };
         self.columns
             .write(&row, self.paint, Some((VERDICT_COLUMN, colour)), out)
@@ -141,15 +145,43 @@ fn flow(record: &Record) -> [String; 8] {
 
 fn loss(record: &LossRecord) -> [String; 8] {
     let loss = &record.loss;
+    let what = format!("{} lost at {}: {}", loss.count, loss.stage, loss.reason);
+    remark(loss.last, "loss", what)
+}
+
+fn tampering(record: &TamperRecord) -> [String; 8] {
+    let Tampering {
+        how,
+        what,
+        count,
+        at,
+        restored,
+    } = &record.tampering;
+    let now = if *restored {
+        "restored"
+    } else {
+        "not restored"
+    };
+    remark(
+        *at,
+        "tamper",
+        format!("{what} {how} by others ({count}), {now}"),
+    )
+}
+
+/// A row that is about no flow.
+fn remark(at: WallTime, kind: &str, what: String) -> [String; 8] {
+    let [time, kind, none] = [at.time_of_day(), kind.to_owned(), "-".to_owned()];
+    let [verdict, source, destination, protocol, bytes] = [(); 5].map(|()| none.clone());
     [
-        loss.last.time_of_day(),
-        "loss".to_owned(),
-        "-".to_owned(),
-        "-".to_owned(),
-        "-".to_owned(),
-        "-".to_owned(),
-        "-".to_owned(),
-        format!("{} lost at {}: {}", loss.count, loss.stage, loss.reason),
+        time,
+        kind,
+        verdict,
+        source,
+        destination,
+        protocol,
+        bytes,
+        what,
     ]
 }
 

@@ -57,6 +57,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
         drops,
         unremembered,
         would_be,
+        tampered,
         records,
         features,
     } = status;
@@ -92,6 +93,14 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
     }
     for (what, records) in would_be {
         writeln!(out, "WOULD BE {what} in {records} records")?;
+    }
+    if !tampered.is_empty() {
+        let kinds: Vec<_> = tampered
+            .iter()
+            .map(|(how, count)| format!("{how} {count}"))
+            .collect();
+        let tampered = paint.paint(Colour::Red, "TAMPERED");
+        writeln!(out, "{tampered} {}", kinds.join(", "))?;
     }
     let drops: Vec<_> = drops.iter().filter(|(_, packets)| **packets > 0).collect();
     if drops.is_empty() {

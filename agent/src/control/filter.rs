@@ -21,7 +21,7 @@ pub(crate) struct InvalidWorkloadName {
 }
 
 impl FlowsRequest {
-    /// Losses pass every filter: what is missing might have matched.
+    /// Losses pass every filter: what is missing might have matched. So does what was tampered with.
     pub(crate) fn wants(&self, line: &Line) -> bool {
         let Self {
             last: _,
@@ -30,7 +30,7 @@ impl FlowsRequest {
             workload,
         } = self;
         match line {
-            Line::Loss(_) => true,
+            Line::Loss(_) | Line::Tampering(_) => true,
             Line::Flow(record) => {
                 verdict.is_none_or(|verdict| record.verdict == verdict)
                     && workload.as_ref().is_none_or(|name| name.is_part_of(record))

@@ -40,6 +40,9 @@ pub(crate) struct Status {
     /// Records of flows of which policies in audit, or staged ones, say something else, by what.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub(crate) would_be: BTreeMap<String, u64>,
+    /// What others did to programs, links and tables, by kind; kinds that were not seen are left out.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) tampered: BTreeMap<String, u64>,
     pub(crate) records: RecordCounts,
     pub(crate) features: Vec<Feature>,
 }

@@ -49,6 +49,7 @@ impl StatusSource for Fixed {
             drops: BTreeMap::new(),
             unremembered: 0,
             would_be: BTreeMap::new(),
+            tampered: BTreeMap::new(),
             records: RecordCounts::default(),
             features: Vec::new(),
         }
@@ -133,7 +134,7 @@ async fn a_client_reads_the_last_records_and_follows() {
         .iter()
         .map(|line| match Line::parse(line).unwrap() {
             Line::Loss(loss) => loss.loss.count,
-            Line::Flow(_) => 0,
+            Line::Flow(_) | Line::Tampering(_) => 0,
         })
         .collect();
     assert_eq!(counts, [2, 3, 4]);

@@ -28,12 +28,14 @@ use crate::{
         revoke::{Change, Revoker, Touched},
         service::Heartbeat,
         status::{Enforcement, Shared},
+        tampering::Teller,
         watch::{Trigger, Triggered},
     },
     datapath::{
         attach::{Target, TcHook},
         engine::{Engine, Place, Reached, Unreached},
         link,
+        tamper::Kind,
     },
     flow::{clock::BootTime, enrich::Inventory},
 };
@@ -41,8 +43,13 @@ use crate::{
 /// Between two looks at the files.
 const FILES: Duration = Duration::from_millis(200);
 
-/// Between two looks at everything else, should an announcement have been missed.
-const BACKSTOP: Duration = Duration::from_secs(1);
+/// Between two looks at everything else: an announcement may have been missed, and most of what
+/// others can do to programs and tables is not announced. With the time between two looks at the
+/// files, it is found within a second.
+const BACKSTOP: Duration = Duration::from_millis(500);
+
+/// What one look may spend on comparing tables, beside those that are compared as a whole.
+const COMPARING: Duration = Duration::from_millis(20);
 
 /// Before a change that was refused is tried again.
 const RETRY: Duration = Duration::from_secs(30);
@@ -57,8 +64,7 @@ pub(crate) struct Controller {
     shared: Arc<Shared>,
     /// The name of this node: endpoints of others are none of ours.
     node: String,
-    inventory: watch::Sender<Arc<Inventory>>,
-    cgroups: watch::Sender<Vec<EndpointSpec>>,
+    outlets: Outlets,
     /// Follows the inputs; `None` before the first time, and after one that did not come into force.
     compiler: Option<Compiler>,
     desired: Desired,
@@ -66,12 +72,21 @@ pub(crate) struct Controller {
     ended: BTreeSet<u16>,
     /// When the last change was tried that did not come into force.
     refused: Option<Instant>,
+    /// When names and tables were last looked after.
+    looked_after: Option<Instant>,
 }
 
 /// What outlives an agent, in the state folder and in the kernel.
 pub(crate) struct Kept {
     pub(crate) registry: Registry,
     pub(crate) timekeeper: Timekeeper,
+}
+
+/// Who is told of what the controller does and finds.
+pub(crate) struct Outlets {
+    pub(crate) inventory: watch::Sender<Arc<Inventory>>,
+    pub(crate) cgroups: watch::Sender<Vec<EndpointSpec>>,
+    pub(crate) tampering: Teller,
 }
 
 /// What is to be, of the world that is in force.
@@ -101,8 +116,7 @@ impl Controller {
         engine: Engine,
         shared: Arc<Shared>,
         node: String,
-        inventory: watch::Sender<Arc<Inventory>>,
-        cgroups: watch::Sender<Vec<EndpointSpec>>,
+        outlets: Outlets,
     ) -> Self {
         let desired = Desired::default();
         let Kept {
@@ -117,12 +131,12 @@ impl Controller {
             engine,
             shared,
             node,
-            inventory,
-            cgroups,
+            outlets,
             compiler: None,
             desired,
             ended: BTreeSet::new(),
             refused: None,
+            looked_after: None,
         }
     }
 
@@ -157,6 +171,7 @@ impl Controller {
             }
             looked = Instant::now();
             self.reach();
+            self.look_after();
         }
     }
 
@@ -288,7 +303,8 @@ impl Controller {
                 "policy is in force"
             );
         }
-        self.inventory
+        self.outlets
+            .inventory
             .send_replace(Arc::new(inventory(&world, tables, &endpoints)));
         self.desired = Desired {
             endpoints: declared(tables, endpoints),
@@ -298,7 +314,8 @@ impl Controller {
             clock,
         };
         self.compiler = Some(compiler);
-        self.cgroups
+        self.outlets
+            .cgroups
             .send_replace(self.desired.specs().cloned().collect());
         Ok(())
     }
@@ -344,6 +361,50 @@ impl Controller {
             endpoints,
             unconfined: self.unconfined_node(),
             tables: self.tables(),
+        });
+    }
+
+    /// Puts right what others have done, and tells of it.
+    fn look_after(&mut self) {
+        // However often it is woken.
+        let is_due = |at: Instant| at.elapsed() >= FILES / 2;
+        if self.looked_after.is_none_or(is_due) {
+            self.looked_after = Some(Instant::now());
+            if let Err(error) = self.engine.look_after(COMPARING) {
+                tracing::error!("cannot restore what was tampered with: {error:#}");
+            }
+        }
+        let noticed = self.engine.noticed();
+        if noticed
+            .iter()
+            .any(|tampering| tampering.kind == Kind::Written)
+        {
+            self.judge_anew();
+        }
+        self.outlets.tampering.tell(noticed, &self.shared);
+    }
+
+    /// Has every flow judged by the tables as they are now: what others wrote there may have let
+    /// some in, and those are remembered.
+    fn judge_anew(&mut self) {
+        let plan = Plan::anew(self.engine.programmed());
+        if let Err(error) = self.engine.apply(&plan) {
+            tracing::error!("cannot judge flows once more: {error:#}");
+            return;
+        }
+        let Some(compiler) = &self.compiler else {
+            return;
+        };
+        let declared = self.desired.endpoints.iter();
+        self.cut(&Revision {
+            tables: compiler.compiled(),
+            world: &self.desired.world,
+            endpoints: &declared
+                .map(|(id, declared)| (*id, declared.name.clone()))
+                .collect(),
+            this_node: &self.desired.this_node,
+            changed: &plan.words,
+            nanos: BootTime::now().0,
         });
     }
 

@@ -57,6 +57,7 @@ struct Told {
     stage: Option<Arc<Stage>>,
     sinks: Vec<(String, SinkCounts)>,
     opinions: Arc<OpinionCounts>,
+    tampered: BTreeMap<String, u64>,
 }
 
 /// What the controller has brought about.
@@ -123,6 +124,10 @@ impl Shared {
 
     pub(crate) fn count_flows(&self, v4: usize, v6: usize, denials: usize) {
         self.lock().flows = [v4, v6, denials].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn tampered(&self, how: &str, count: u64) {
+        *self.lock().tampered.entry(how.to_owned()).or_default() += count;
     }
 
     pub(crate) fn loaded(&self, errors: Vec<String>) {
@@ -252,6 +257,7 @@ impl StatusSource for Shared {
             drops: drops(&sums),
             unremembered: unremembered(&sums),
             would_be: told.opinions.get(),
+            tampered: told.tampered.clone(),
             records: RecordCounts {
                 stream: told
                     .stage

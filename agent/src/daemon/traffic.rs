@@ -121,7 +121,12 @@ impl Traffic {
         self.inventory.clone()
     }
 
-    /// Writes what has been read, and ends.
+    /// Where the controller tells what it has noticed.
+    pub(crate) fn input(&self) -> mpsc::Sender<PipelineInput> {
+        self.input.clone()
+    }
+
+    /// Writes what has been read, and ends. All other inputs have been dropped.
     pub(crate) async fn stop(self) {
         let Self {
             inventory: _,

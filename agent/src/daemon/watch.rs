@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::datapath::{
+    bpffs,
     cgroup::{self, CgroupName, Hierarchy},
     link,
 };
@@ -21,7 +22,7 @@ use crate::datapath::{
 /// Why the controller should look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trigger {
-    /// Interfaces, addresses or cgroups have come or gone.
+    /// Interfaces, addresses, filters, pins or cgroups have come or gone.
     Kernel,
     /// The agent ends.
     Stop,
@@ -83,10 +84,13 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    pub(crate) fn start(triggers: &Triggers) -> anyhow::Result<Self> {
+    pub(crate) fn start(triggers: &Triggers, pins: bpffs::Watch) -> anyhow::Result<Self> {
         let (cgroups, names) = watch::channel(Vec::new());
         let links = link::Watch::new().context("cannot listen for interfaces")?;
-        let mut tasks = vec![tokio::spawn(follow_links(links, triggers.clone()))];
+        let mut tasks = vec![
+            tokio::spawn(follow_links(links, triggers.clone())),
+            tokio::spawn(follow_pins(pins, triggers.clone())),
+        ];
         // Without the hierarchy there is no endpoint in it, and `status` says so of each.
         if let Ok(hierarchy) = Hierarchy::find() {
             let watch = cgroup::Watch::new(hierarchy);
@@ -117,6 +121,13 @@ async fn follow_links(mut links: link::Watch, triggers: Triggers) {
                 return;
             }
         }
+    }
+}
+
+async fn follow_pins(mut pins: bpffs::Watch, triggers: Triggers) {
+    loop {
+        pins.changed().await;
+        triggers.wake();
     }
 }
 

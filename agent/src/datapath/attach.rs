@@ -16,15 +16,18 @@ use std::{
     collections::BTreeSet,
     io,
     os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
 };
 
 use serde::Serialize;
 
 use crate::datapath::{
-    attach::entry::{cgroup_pins, entries, fields, interface, mark, name, shown, tcx_pins, unmark},
+    attach::entry::{
+        cgroup_pins, entries, fields, filter_mark, interface, mark, name, shown, tcx_pins, unmark,
+    },
     bpffs::BpfDir,
     cgroup::Cgroup,
-    pin::{self, Held},
+    pin::{self, Held, Link},
     syscall::{self, AttachType, LinkTarget},
     tc::{self, Qdisc, Side},
 };
@@ -63,6 +66,10 @@ pub struct Attached {
     endpoint: EndpointId,
     target: Target,
     outcome: Held,
+    /// What the endpoint sends, and what it is sent.
+    programs: [u32; 2],
+    /// Of the two programs, by the names in the folder; filters have none.
+    links: Vec<(PathBuf, Link)>,
 }
 
 /// The two programs of an endpoint, loaded.
@@ -95,6 +102,13 @@ fn failed(doing: &'static str, what: impl Into<String>) -> impl FnOnce(io::Error
         doing,
         what,
         source,
+    }
+}
+
+impl Programs<'_> {
+    fn ids(self) -> Result<[u32; 2], AttachError> {
+        let id = |program| syscall::object_id(program).map_err(failed("ask for", "a program"));
+        Ok([id(self.sends)?, id(self.receives)?])
     }
 }
 
@@ -134,10 +148,11 @@ pub fn attach_interface(
     hook: TcHook,
     programs: Programs<'_>,
 ) -> Result<Attached, AttachError> {
-    let outcome = match hook {
-        TcHook::Tcx => attach_tcx(dir, endpoint, index, programs),
-        TcHook::Clsact => attach_clsact(dir, endpoint, index, programs),
-    }?;
+    let ids = programs.ids()?;
+    let (outcome, links) = match hook {
+        TcHook::Tcx => attach_tcx(dir, endpoint, index, programs)?,
+        TcHook::Clsact => (attach_clsact(dir, endpoint, index, programs)?, Vec::new()),
+    };
     // An endpoint that was a cgroup before is one no longer.
     for pin in cgroup_pins(dir, endpoint) {
         pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
@@ -146,6 +161,8 @@ pub fn attach_interface(
         endpoint,
         target: Target::Interface { index, hook },
         outcome,
+        programs: ids,
+        links,
     })
 }
 
@@ -154,14 +171,15 @@ fn attach_tcx(
     endpoint: EndpointId,
     index: u32,
     programs: Programs<'_>,
-) -> Result<Held, AttachError> {
+) -> Result<(Held, Vec<(PathBuf, Link)>), AttachError> {
     let [from, to] = tcx_pins(dir, endpoint);
     let mut outcome = Held::TakenOver;
+    let mut links = Vec::new();
     for (path, program, attach_type) in [
         (from, programs.sends, AttachType::TcxIngress),
         (to, programs.receives, AttachType::TcxEgress),
     ] {
-        let held = pin::hold(&path, LinkTarget::Interface(index), program, || {
+        let (held, link) = pin::hold(&path, LinkTarget::Interface(index), program, || {
             syscall::link_to_interface(program, index, attach_type)
         })
         .map_err(failed(
@@ -169,10 +187,11 @@ fn attach_tcx(
             format!("{} to interface {index}", name(&path)),
         ))?;
         outcome = outcome.and(held);
+        links.push((path, link));
     }
     // An agent that knew no TCX may have left filters: they would judge a second time.
     release_filters(dir, endpoint, None)?;
-    Ok(outcome)
+    Ok((outcome, links))
 }
 
 fn attach_clsact(
@@ -195,7 +214,7 @@ fn attach_clsact(
         }
     }
     // The entry first: a filter without one would be forgotten if the agent dies in between.
-    mark(&dir.links().join(format!("tc-{endpoint}-{index}")))?;
+    mark(&filter_mark(dir, endpoint, index))?;
     let mut outcome = Held::TakenOver;
     for (side, program) in [
         (Side::Ingress, programs.sends),
@@ -225,13 +244,15 @@ pub fn attach_cgroup(
     cgroup: &Cgroup,
     programs: Programs<'_>,
 ) -> Result<Attached, AttachError> {
+    let ids = programs.ids()?;
     let [incoming, outgoing] = cgroup_pins(dir, endpoint);
     let mut outcome = Held::TakenOver;
+    let mut links = Vec::new();
     for (path, program, attach_type) in [
-        (incoming, programs.receives, AttachType::CgroupIngress),
         (outgoing, programs.sends, AttachType::CgroupEgress),
+        (incoming, programs.receives, AttachType::CgroupIngress),
     ] {
-        let held = pin::hold(&path, LinkTarget::Cgroup(cgroup.id()), program, || {
+        let (held, link) = pin::hold(&path, LinkTarget::Cgroup(cgroup.id()), program, || {
             syscall::link_to_cgroup(program, cgroup.as_fd(), attach_type)
         })
         .map_err(failed(
@@ -239,6 +260,7 @@ pub fn attach_cgroup(
             format!("{} to {}", name(&path), cgroup.path().display()),
         ))?;
         outcome = outcome.and(held);
+        links.push((path, link));
     }
     // An endpoint that was an interface before is one no longer.
     for pin in tcx_pins(dir, endpoint) {
@@ -249,6 +271,8 @@ pub fn attach_cgroup(
         endpoint,
         target: Target::Cgroup { id: cgroup.id() },
         outcome,
+        programs: ids,
+        links,
     })
 }
 

@@ -16,6 +16,10 @@ use rustix::{
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
 
+mod watch;
+
+pub(crate) use self::watch::Watch;
+
 /// An agent's folder, unless it is given another.
 pub(crate) const DEFAULT_FOLDER: &str = "/sys/fs/bpf/ringfence";
 

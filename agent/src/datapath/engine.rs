@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use agent_common::table::Endpoint;
@@ -17,10 +18,10 @@ use crate::datapath::{
     bpffs::BpfDir,
     cgroup::{Cgroup, CgroupError, CgroupName, Hierarchy},
     link,
-    maps::{self, Cgroups, Interfaces, PolicyMaps},
+    maps::{self, Cgroups, Interfaces, MapPins, PolicyMaps},
     object::{CgroupPrograms, Programs, Sizes},
-    raw::Raw,
     sync::{ApplyError, Sync},
+    tamper::{Kind, Tampering},
     withdrawn::Search,
 };
 
@@ -34,6 +35,11 @@ pub(crate) struct Engine {
     cgroups: Cgroups,
     hook: TcHook,
     attached: BTreeMap<u16, Attached>,
+    pins: MapPins,
+    /// What others have done, and nobody has been told of yet.
+    noticed: Vec<Tampering>,
+    /// Endpoints of which something was noticed that could not be put right.
+    unrestored: BTreeSet<u16>,
 }
 
 /// Where an endpoint is to be found.
@@ -47,10 +53,18 @@ pub(crate) enum Place<'s> {
 /// What an endpoint's programs hang on now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reached {
-    /// As before.
+    /// As before, or put back to where somebody had taken it from.
     Standing(Target),
-    /// Attached now: it has appeared, has changed, or somebody had detached it.
+    /// Attached now: it has appeared, or has changed.
     Attached(Target),
+}
+
+/// How an endpoint's programs are found.
+enum Found {
+    AsPut,
+    /// Not where they have to be: the endpoint is new, or has moved.
+    Elsewhere,
+    Tampered(Kind),
 }
 
 /// Why an endpoint is not enforced.
@@ -81,6 +95,9 @@ impl Engine {
             hook: TcHook::of_kernel()?,
             programs: Arc::new(Mutex::new(programs)),
             attached: BTreeMap::new(),
+            pins: MapPins::open(&folder)?,
+            noticed: Vec::new(),
+            unrestored: BTreeSet::new(),
             dir,
             sizes,
         })
@@ -195,17 +212,22 @@ impl Engine {
             index: link.index,
             hook: self.hook,
         };
-        if self.stands(endpoint.id, target) {
-            return Ok(Reached::Standing(target));
+        match self.found(endpoint.id, target) {
+            Found::AsPut => return Ok(Reached::Standing(target)),
+            Found::Elsewhere => {}
+            Found::Tampered(kind) => {
+                let restored = self.attach_again(endpoint, link.index);
+                return self.tampered(endpoint.id, kind, spec.to_string(), target, restored);
+            }
         }
-        let holder = self.interfaces.get(&Raw(link.index), 0);
+        let holder = self.interfaces.get(link.index);
         // Before the programs, which drop what comes from an interface that they do not know; and
         // before an earlier interface is forgotten, which may be this one.
         self.interfaces
-            .insert(Raw(link.index), Raw(endpoint), 0)
+            .insert(link.index, endpoint)
             .map_err(|error| Unreached::failed(&error))?;
         self.forget_interfaces(endpoint.id, Some(link.index));
-        if let Ok(Raw(holder)) = holder
+        if let Some(holder) = holder
             && holder.id != endpoint.id
         {
             // The same interface under another number: its programs stay where they are. They
@@ -213,12 +235,22 @@ impl Engine {
             attach::hand_over(&self.dir, holder.id, endpoint.id).map_err(Unreached::of_attach)?;
             self.attached.remove(&holder.id);
         }
+        self.attach_interface(endpoint.id, link.index)?;
+        Ok(Reached::Attached(target))
+    }
+
+    fn attach_again(&mut self, endpoint: Endpoint, index: u32) -> Result<(), Unreached> {
+        self.pin_again(endpoint.id)?;
+        self.attach_interface(endpoint.id, index)
+    }
+
+    fn attach_interface(&mut self, endpoint: u16, index: u32) -> Result<(), Unreached> {
         let programs = lock(&self.programs);
         let fds = programs.fds().map_err(|error| Unreached::failed(&error))?;
-        let attached = attach::attach_interface(&self.dir, endpoint.id, link.index, self.hook, fds)
+        let attached = attach::attach_interface(&self.dir, endpoint, index, self.hook, fds)
             .map_err(Unreached::of_attach)?;
-        self.attached.insert(endpoint.id, attached);
-        Ok(Reached::Attached(target))
+        self.attached.insert(endpoint, attached);
+        Ok(())
     }
 
     fn reach_cgroup(
@@ -231,21 +263,100 @@ impl Engine {
             message: error.to_string(),
         })?;
         let target = Target::Cgroup { id: cgroup.id() };
-        if self.stands(endpoint.id, target) {
-            return Ok(Reached::Standing(target));
+        match self.found(endpoint.id, target) {
+            Found::AsPut => return Ok(Reached::Standing(target)),
+            Found::Elsewhere => {}
+            Found::Tampered(kind) => {
+                let restored = self
+                    .pin_again(endpoint.id)
+                    .and_then(|()| self.attach_cgroup(endpoint, &cgroup));
+                let what = format!("cgroup {}", cgroup.path().display());
+                return self.tampered(endpoint.id, kind, what, target, restored);
+            }
         }
         self.cgroups
-            .insert(Raw(cgroup.id()), Raw(u32::from(endpoint.id)), 0)
+            .insert(cgroup.id(), u32::from(endpoint.id))
             .map_err(|error| Unreached::failed(&error))?;
         self.forget_cgroups(endpoint.id, Some(cgroup.id()));
+        self.attach_cgroup(endpoint, &cgroup)?;
+        Ok(Reached::Attached(target))
+    }
+
+    fn attach_cgroup(&mut self, endpoint: Endpoint, cgroup: &Cgroup) -> Result<(), Unreached> {
         let programs = CgroupPrograms::load(&self.folder(), &self.sizes, endpoint)
             .map_err(|error| Unreached::failed(&format!("{error:#}")))?;
         let fds = programs.fds().map_err(|error| Unreached::failed(&error))?;
-        let attached = attach::attach_cgroup(&self.dir, endpoint.id, &cgroup, fds)
+        let attached = attach::attach_cgroup(&self.dir, endpoint.id, cgroup, fds)
             .map_err(Unreached::of_attach)?;
         self.forget_interfaces(endpoint.id, None);
         self.attached.insert(endpoint.id, attached);
-        Ok(Reached::Attached(target))
+        Ok(())
+    }
+
+    /// Links that are still held get their names back: a second link of one program is refused.
+    fn pin_again(&self, endpoint: u16) -> Result<(), Unreached> {
+        match self.attached.get(&endpoint) {
+            Some(attached) => attached.pin_again().map_err(Unreached::of_attach),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers what was done to an endpoint's programs; of what cannot be put right, once.
+    fn tampered(
+        &mut self,
+        endpoint: u16,
+        kind: Kind,
+        what: String,
+        target: Target,
+        restored: Result<(), Unreached>,
+    ) -> Result<Reached, Unreached> {
+        let is_known = match &restored {
+            Ok(()) => {
+                self.unrestored.remove(&endpoint);
+                false
+            }
+            // The interface or cgroup goes, and takes with it what hung there.
+            Err(error) if error.waiting => true,
+            Err(_) => !self.unrestored.insert(endpoint),
+        };
+        if !is_known {
+            self.noticed.push(Tampering {
+                kind,
+                what,
+                count: 1,
+                restored: restored.is_ok(),
+            });
+        }
+        restored.map(|()| Reached::Standing(target))
+    }
+
+    /// Looks whether names and tables are as they were left, and puts them right. Of large tables
+    /// a part, for about as long as `budget`; the next look goes on from there.
+    pub(crate) fn look_after(&mut self, budget: Duration) -> anyhow::Result<()> {
+        // One that fails keeps none of the others from being restored.
+        let mut failed = None;
+        let unpinned = restored(self.pins.restore(&self.dir), &mut failed);
+        let interfaces = restored(self.interfaces.restore(), &mut failed);
+        let cgroups = restored(self.cgroups.restore(), &mut failed);
+        let tables = restored(self.sync.restore(budget), &mut failed);
+        let written = [("INTERFACES", interfaces), ("CGROUPS", cgroups)];
+        let written = written.into_iter().chain(tables);
+        let written = written.filter(|(_, count)| *count > 0);
+        let found = unpinned.into_iter().map(|name| (Kind::Unpinned, name, 1));
+        let found = found.chain(written.map(|(name, count)| (Kind::Written, name, count)));
+        self.noticed
+            .extend(found.map(|(kind, name, count)| Tampering {
+                kind,
+                what: format!("map {name}"),
+                count,
+                restored: true,
+            }));
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// What others have done since this was asked last.
+    pub(crate) fn noticed(&mut self) -> Vec<Tampering> {
+        std::mem::take(&mut self.noticed)
     }
 
     /// Takes the endpoint's programs off.
@@ -263,22 +374,31 @@ impl Engine {
         let stale: Vec<u32> = self
             .interfaces
             .iter()
-            .filter_map(Result::ok)
-            .filter(|(_, Raw(endpoint))| !keep.contains(&endpoint.id))
-            .map(|(Raw(index), _)| index)
+            .filter(|(_, endpoint)| !keep.contains(&endpoint.id))
+            .map(|(index, _)| index)
             .collect();
         for index in stale {
-            self.interfaces.remove(&Raw(index))?;
+            self.interfaces.remove(index)?;
         }
         let is_kept = |endpoint| u16::try_from(endpoint).is_ok_and(|id| keep.contains(&id));
         self.retain_cgroups(|_, endpoint| is_kept(endpoint));
         Ok(())
     }
 
-    fn stands(&self, endpoint: u16, target: Target) -> bool {
-        self.attached.get(&endpoint).is_some_and(|attached| {
-            attached.target() == target && attached.stands(&self.dir).unwrap_or(false)
-        })
+    fn found(&self, endpoint: u16, target: Target) -> Found {
+        let attached = self.attached.get(&endpoint);
+        let Some(attached) = attached.filter(|attached| attached.target() == target) else {
+            return Found::Elsewhere;
+        };
+        match attached.interference(&self.dir) {
+            Ok(None) => Found::AsPut,
+            Ok(Some(kind)) => Found::Tampered(kind),
+            // To attach once more is right, whatever cannot be read.
+            Err(error) => {
+                tracing::warn!(endpoint, %error, "cannot tell what is attached");
+                Found::Elsewhere
+            }
+        }
     }
 
     /// Takes the endpoint's cgroups out, all but one.
@@ -290,12 +410,11 @@ impl Engine {
         let known: Vec<u64> = self
             .cgroups
             .iter()
-            .filter_map(Result::ok)
-            .filter(|(Raw(cgroup), Raw(endpoint))| !keep(*cgroup, *endpoint))
-            .map(|(Raw(cgroup), _)| cgroup)
+            .filter(|(cgroup, endpoint)| !keep(*cgroup, *endpoint))
+            .map(|(cgroup, _)| cgroup)
             .collect();
         for cgroup in known {
-            if let Err(error) = self.cgroups.remove(&Raw(cgroup)) {
+            if let Err(error) = self.cgroups.remove(cgroup) {
                 tracing::debug!(cgroup, %error, "cgroup was already forgotten");
             }
         }
@@ -307,12 +426,11 @@ impl Engine {
         let known: Vec<u32> = self
             .interfaces
             .iter()
-            .filter_map(Result::ok)
-            .filter(|(Raw(index), Raw(known))| known.id == endpoint && Some(*index) != keep)
-            .map(|(Raw(index), _)| index)
+            .filter(|(index, known)| known.id == endpoint && Some(*index) != keep)
+            .map(|(index, _)| index)
             .collect();
         for index in known {
-            if let Err(error) = self.interfaces.remove(&Raw(index)) {
+            if let Err(error) = self.interfaces.remove(index) {
                 tracing::debug!(index, %error, "interface was already forgotten");
             }
         }
@@ -351,6 +469,13 @@ impl Unreached {
             message: format!("{:#}", anyhow::Error::from(error)),
         }
     }
+}
+
+fn restored<T: Default>(result: anyhow::Result<T>, failed: &mut Option<anyhow::Error>) -> T {
+    result.unwrap_or_else(|error| {
+        failed.get_or_insert(error);
+        T::default()
+    })
 }
 
 /// A thread that panicked with the programs in hand has not changed them.

@@ -1,8 +1,9 @@
 //! The maps of the contract, typed.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path};
+use std::{collections::BTreeMap, io, net::IpAddr, os::fd::AsFd as _, path::Path};
 
 use agent_common::{
+    abi::Abi,
     event::{DenialKey, Loss},
     flow::{FlowKey, FlowState},
     table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, SocketKey},
@@ -10,11 +11,18 @@ use agent_common::{
 };
 use anyhow::Context as _;
 use aya::maps::{
-    Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, lpm_trie::Key as Prefix,
+    Array, HashMap, IterableMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
+    lpm_trie::Key as Prefix,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::datapath::{raw::Raw, words::Words};
+use crate::datapath::{
+    bpffs::BpfDir,
+    pin,
+    raw::Raw,
+    syscall,
+    words::{OwnWords, Words},
+};
 
 /// Everything that is pinned, by the name that the programs know it by.
 pub(crate) const NAMES: &[&str] = &[
@@ -44,20 +52,30 @@ pub(crate) const NAMES: &[&str] = &[
 #[derive(Debug)]
 pub(crate) struct PolicyMaps {
     pub(crate) ipcache: Ipcache,
-    pub(crate) identities: Words,
+    pub(crate) identities: OwnWords,
     pub(crate) sockets: HashMap<MapData, Raw<SocketKey>, Raw<u32>>,
+    pub(crate) policy: HashMap<MapData, Raw<PolicyKey>, Raw<u32>>,
+    pub(crate) answers: OwnWords,
+    pub(crate) ports: LpmTrie<MapData, Raw<PortKey>, Raw<Decision>>,
+    pub(crate) addresses: HashMap<MapData, Raw<OwnAddress>, Raw<u32>>,
+    pub(crate) words: OwnWords,
+}
+
+/// What is needed to answer a question.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub(crate) ipcache: Ipcache,
+    pub(crate) identities: Words,
     pub(crate) policy: HashMap<MapData, Raw<PolicyKey>, Raw<u32>>,
     pub(crate) answers: Words,
     pub(crate) ports: LpmTrie<MapData, Raw<PortKey>, Raw<Decision>>,
-    pub(crate) addresses: HashMap<MapData, Raw<OwnAddress>, Raw<u32>>,
-    pub(crate) words: Words,
 }
 
 /// Both families of the ipcache as one table.
 #[derive(Debug)]
 pub(crate) struct Ipcache {
-    v4: LpmTrie<MapData, [u8; 4], Raw<u32>>,
-    v6: LpmTrie<MapData, [u8; 16], Raw<u32>>,
+    pub(crate) v4: LpmTrie<MapData, [u8; 4], Raw<u32>>,
+    pub(crate) v6: LpmTrie<MapData, [u8; 16], Raw<u32>>,
 }
 
 /// What the programs write and the agent reads.
@@ -70,11 +88,17 @@ pub(crate) struct FlowMaps {
     pub(crate) clock: Array<MapData, Raw<u64>>,
 }
 
+/// A small table, and what we have put in it.
+pub(crate) struct Kept<K: Abi, V: Abi> {
+    map: HashMap<MapData, Raw<K>, Raw<V>>,
+    held: BTreeMap<K, V>,
+}
+
 /// Interfaces that lead to endpoints.
-pub(crate) type Interfaces = HashMap<MapData, Raw<u32>, Raw<Endpoint>>;
+pub(crate) type Interfaces = Kept<u32, Endpoint>;
 
 /// Cgroups that are endpoints.
-pub(crate) type Cgroups = HashMap<MapData, Raw<u64>, Raw<u32>>;
+pub(crate) type Cgroups = Kept<u64, u32>;
 
 /// Opens a pinned map; the agent and each loaded program have handles of their own.
 pub(crate) fn open(folder: &Path, name: &str) -> anyhow::Result<MapData> {
@@ -92,17 +116,26 @@ macro_rules! typed {
 impl PolicyMaps {
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         Ok(Self {
-            ipcache: Ipcache {
-                v4: typed!(folder, "IPCACHE_V4", LpmTrie),
-                v6: typed!(folder, "IPCACHE_V6", LpmTrie),
-            },
-            identities: Words::map(&open(folder, "IDENTITIES")?)?,
+            ipcache: Ipcache::open(folder)?,
+            identities: OwnWords::map(&open(folder, "IDENTITIES")?)?,
             sockets: typed!(folder, "SOCKETS", HashMap),
+            policy: typed!(folder, "POLICY", HashMap),
+            answers: OwnWords::map(&open(folder, "ANSWERS")?)?,
+            ports: typed!(folder, "PORTS", LpmTrie),
+            addresses: typed!(folder, "ADDRESSES", HashMap),
+            words: OwnWords::map(&open(folder, "WORDS")?)?,
+        })
+    }
+}
+
+impl Answers {
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            ipcache: Ipcache::open(folder)?,
+            identities: Words::map(&open(folder, "IDENTITIES")?)?,
             policy: typed!(folder, "POLICY", HashMap),
             answers: Words::map(&open(folder, "ANSWERS")?)?,
             ports: typed!(folder, "PORTS", LpmTrie),
-            addresses: typed!(folder, "ADDRESSES", HashMap),
-            words: Words::map(&open(folder, "WORDS")?)?,
         })
     }
 }
@@ -147,11 +180,11 @@ impl FlowMaps {
 }
 
 pub(crate) fn interfaces(folder: &Path) -> anyhow::Result<Interfaces> {
-    Ok(typed!(folder, "INTERFACES", HashMap))
+    Kept::adopt(typed!(folder, "INTERFACES", HashMap))
 }
 
 pub(crate) fn cgroups(folder: &Path) -> anyhow::Result<Cgroups> {
-    Ok(typed!(folder, "CGROUPS", HashMap))
+    Kept::adopt(typed!(folder, "CGROUPS", HashMap))
 }
 
 /// See [`agent_common::share::slot_of`].
@@ -173,17 +206,115 @@ pub(crate) fn capacity(folder: &Path, name: &str) -> anyhow::Result<usize> {
     Ok(usize::try_from(open(folder, name)?.info()?.max_entries())?)
 }
 
-impl Ipcache {
-    /// The slot of the longest prefix that covers an address.
-    pub(crate) fn slot_v4(&self, address: [u8; 4]) -> Option<u32> {
-        let slot = self.v4.get(&Prefix::new(32, address), 0).ok();
-        slot.map(|Raw(slot)| slot)
+/// The maps themselves, so that they can be given their names back: programs do not need those, but
+/// the next agent does.
+pub(crate) struct MapPins(Vec<(&'static str, MapData)>);
+
+impl MapPins {
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        let maps = NAMES.iter().map(|name| Ok((*name, open(folder, name)?)));
+        maps.collect::<anyhow::Result<_>>().map(Self)
     }
 
-    /// As [`Ipcache::slot_v4`].
-    pub(crate) fn slot_v6(&self, address: [u8; 16]) -> Option<u32> {
-        let slot = self.v6.get(&Prefix::new(128, address), 0).ok();
-        slot.map(|Raw(slot)| slot)
+    /// Pins again what is not where it was, and says which maps that were.
+    pub(crate) fn restore(&self, dir: &BpfDir) -> anyhow::Result<Vec<&'static str>> {
+        let folder = dir.maps();
+        if !folder.is_dir() || !dir.links().is_dir() {
+            BpfDir::prepare(dir.path())?;
+        }
+        let mut restored = Vec::new();
+        for (name, map) in &self.0 {
+            let (path, fd) = (folder.join(name), map.fd().as_fd());
+            if !pin::is_at(fd, &path)? {
+                pin::name(fd, &path).with_context(|| format!("failed to pin map `{name}`"))?;
+                restored.push(*name);
+            }
+        }
+        Ok(restored)
+    }
+}
+
+/// The key that follows `after` in the kernel's order. See [`syscall::next_key`].
+pub(crate) fn next_key<K: aya::Pod, V>(
+    map: &impl IterableMap<K, V>,
+    after: Option<&K>,
+) -> io::Result<Option<K>> {
+    // SAFETY: the library has compared the sizes of keys when it typed the map.
+    unsafe { syscall::next_key(map.map().fd().as_fd(), after) }
+}
+
+impl<K: Abi + Ord, V: Abi + PartialEq> Kept<K, V> {
+    /// What an earlier agent left is taken for ours.
+    fn adopt(map: HashMap<MapData, Raw<K>, Raw<V>>) -> anyhow::Result<Self> {
+        let mut held = BTreeMap::new();
+        for entry in &map {
+            let (Raw(key), Raw(value)) = entry?;
+            held.insert(key, value);
+        }
+        Ok(Self { map, held })
+    }
+
+    pub(crate) fn get(&self, key: K) -> Option<V> {
+        self.held.get(&key).copied()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, V)> {
+        self.held.iter().map(|(key, value)| (*key, *value))
+    }
+
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Result<(), MapError> {
+        self.map.insert(Raw(key), Raw(value), 0)?;
+        self.held.insert(key, value);
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, key: K) -> Result<(), MapError> {
+        self.held.remove(&key);
+        self.map.remove(&Raw(key))
+    }
+
+    /// Puts back what somebody else has changed; how many entries that were.
+    pub(crate) fn restore(&mut self) -> anyhow::Result<u64> {
+        let mut restored = 0;
+        for (key, value) in &self.held {
+            let is_there = self
+                .map
+                .get(&Raw(*key), 0)
+                .is_ok_and(|Raw(is)| is == *value);
+            if !is_there {
+                self.map.insert(Raw(*key), Raw(*value), 0)?;
+                restored += 1;
+            }
+        }
+        let others: Vec<Raw<K>> = self
+            .map
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|Raw(key)| !self.held.contains_key(key))
+            .collect();
+        for other in others {
+            self.map.remove(&other)?;
+            restored += 1;
+        }
+        Ok(restored)
+    }
+}
+
+impl Ipcache {
+    fn open(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            v4: typed!(folder, "IPCACHE_V4", LpmTrie),
+            v6: typed!(folder, "IPCACHE_V6", LpmTrie),
+        })
+    }
+
+    /// Where the identity of a prefix stands: that of the prefix around it if it is not there.
+    pub(crate) fn get(&self, prefix: IpNet) -> Option<u32> {
+        let found = match prefix {
+            IpNet::V4(prefix) => self.v4.get(&v4_key(prefix), 0),
+            IpNet::V6(prefix) => self.v6.get(&v6_key(prefix), 0),
+        };
+        found.ok().map(|Raw(slot)| slot)
     }
 
     pub(crate) fn insert(&mut self, prefix: IpNet, slot: u32) -> anyhow::Result<()> {

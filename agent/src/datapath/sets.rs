@@ -1,6 +1,6 @@
 //! The kernel's tables, asked from here: by the same function as there.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use agent_common::{
     decide::{Question, Tables, decide},
@@ -10,12 +10,12 @@ use agent_common::{
 };
 use aya::maps::lpm_trie::Key as Prefix;
 
-use crate::datapath::{maps::PolicyMaps, raw::Raw};
+use crate::datapath::{maps::Answers, raw::Raw};
 
 /// One look-up is one system call: for single questions, not for each packet.
 #[derive(Debug)]
 pub(crate) struct KernelTables {
-    maps: PolicyMaps,
+    maps: Answers,
     /// Nanoseconds of the boot clock.
     now: fn() -> u64,
 }
@@ -23,7 +23,7 @@ pub(crate) struct KernelTables {
 impl KernelTables {
     pub(crate) fn open(folder: &Path, now: fn() -> u64) -> anyhow::Result<Self> {
         Ok(Self {
-            maps: PolicyMaps::open(folder)?,
+            maps: Answers::open(folder)?,
             now,
         })
     }
@@ -56,10 +56,10 @@ impl KernelTables {
 }
 
 macro_rules! tables {
-    ($address:ty, $slot:ident) => {
+    ($address:ty) => {
         impl Tables<$address> for KernelTables {
             fn identity(&self, address: &$address) -> Versioned {
-                self.identity_at(self.maps.ipcache.$slot(*address))
+                self.identity_at(self.maps.ipcache.get(IpAddr::from(*address).into()))
             }
 
             fn port_table(&self, key: &PolicyKey) -> Versioned {
@@ -76,5 +76,5 @@ macro_rules! tables {
         }
     };
 }
-tables!([u8; 4], slot_v4);
-tables!([u8; 16], slot_v6);
+tables!([u8; 4]);
+tables!([u8; 16]);

@@ -1,6 +1,6 @@
 //! Which slot of a word array belongs to which map entry.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 /// Slots by the key of the entry that leads to them.
 ///
@@ -31,6 +31,13 @@ impl<K: Ord + Copy> Slots<K> {
 
     pub(crate) fn get(&self, key: &K) -> Option<u32> {
         self.used.get(key).copied()
+    }
+
+    /// Entries with their slots, in order, from the one that follows `key`.
+    pub(crate) fn after(&self, key: Option<K>) -> impl Iterator<Item = (K, u32)> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let used = self.used.range((from, Bound::Unbounded));
+        used.map(|(key, slot)| (*key, *slot))
     }
 
     pub(crate) fn take(&mut self, key: K) -> Option<u32> {

@@ -14,7 +14,12 @@ use anyhow::Context as _;
 use aya::maps::lpm_trie::Key as Prefix;
 use ipnet::IpNet;
 
-use crate::datapath::{grace::GracePeriod, maps::PolicyMaps, raw::Raw, slots::Slots, words::Words};
+use self::restore::Walk;
+use crate::datapath::{
+    grace::GracePeriod, maps::PolicyMaps, raw::Raw, slots::Slots, words::OwnWords,
+};
+
+mod restore;
 
 /// The kernel's tables and what we know to be in them.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub(crate) struct Sync {
     grace: GracePeriod,
     /// Something was taken out since the last grace period: nothing may be put in before another.
     unsettled: bool,
+    /// How far the tables have been compared with what was put there.
+    walk: Walk,
 }
 
 /// What an identity is told of.
@@ -63,7 +70,7 @@ impl Sync {
             sockets.insert(key, slot);
         }
         let identities = prefixes.values().chain(sockets.values());
-        finish_interrupted(&maps, identities, policy.values());
+        finish_interrupted(&mut maps, identities, policy.values());
 
         let mut programmed = Programmed::default();
         for index in 0..maps.words.len() {
@@ -112,6 +119,7 @@ impl Sync {
             capacity,
             grace: GracePeriod::new()?,
             unsettled: true,
+            walk: Walk::default(),
         })
     }
 
@@ -181,7 +189,7 @@ impl Sync {
             let answer = Versioned::new(change.before, change.after, plan.generation);
             prepare_slot(
                 &mut self.identity_slots,
-                &self.maps.identities,
+                &mut self.maps.identities,
                 &Who::Prefix(*prefix),
                 change,
                 answer,
@@ -193,7 +201,7 @@ impl Sync {
             let answer = Versioned::new(change.before, change.after, plan.generation);
             prepare_slot(
                 &mut self.identity_slots,
-                &self.maps.identities,
+                &mut self.maps.identities,
                 &Who::Socket(*key),
                 change,
                 answer,
@@ -205,7 +213,7 @@ impl Sync {
             let answer = Versioned::new(change.before, change.after, plan.generation);
             prepare_slot(
                 &mut self.policy_slots,
-                &self.maps.answers,
+                &mut self.maps.answers,
                 key,
                 change,
                 answer,
@@ -312,7 +320,7 @@ impl Sync {
 /// Writes the slot of an entry; a new entry is put into its map after its slot is right.
 fn prepare_slot<K: Ord + Copy>(
     slots: &mut Slots<K>,
-    words: &Words,
+    words: &mut OwnWords,
     key: &K,
     change: &Change,
     answer: Versioned,
@@ -333,22 +341,18 @@ fn prepare_slot<K: Ord + Copy>(
 /// Cut short between the switch of one endpoint and of the next, an endpoint that was to get
 /// another policy set keeps the old one, without entries: closed, until the next plan.
 fn finish_interrupted<'a>(
-    maps: &PolicyMaps,
-    prefixes: impl Iterator<Item = &'a u32>,
+    maps: &mut PolicyMaps,
+    identities: impl Iterator<Item = &'a u32>,
     policy: impl Iterator<Item = &'a u32>,
 ) {
-    let open: Vec<(&Words, u32)> = prefixes
-        .map(|slot| (&maps.identities, *slot))
-        .chain(policy.map(|slot| (&maps.answers, *slot)))
-        .filter(|(words, slot)| {
-            let answer = Versioned(words.load(*slot));
-            answer.before() != answer.after()
-        })
-        .collect();
-    let Some((words, slot)) = open.first() else {
+    let (identities, answers) = (
+        open(&maps.identities, identities),
+        open(&maps.answers, policy),
+    );
+    let Some(kept) = identities.iter().chain(&answers).next() else {
         return;
     };
-    let kept = Versioned(words.load(*slot)).generation();
+    let kept = kept.1.generation();
     let live: Vec<(u32, Word)> = (0..maps.words.len())
         .map(|index| (index, Word(maps.words.load(index))))
         .filter(|(_, word)| *word != Word::UNSET)
@@ -365,15 +369,28 @@ fn finish_interrupted<'a>(
                 .store(*index, Word::new(word.set(), generation).0);
         }
     }
-    for (words, slot) in open {
-        let answer = Versioned(words.load(slot));
+    let settled = |answer: Versioned| {
         let answer = if begun {
             answer.after()
         } else {
             answer.before()
         };
-        words.store(slot, Versioned::settled(answer).0);
+        Versioned::settled(answer).0
+    };
+    for (slot, answer) in identities {
+        maps.identities.store(slot, settled(answer));
     }
+    for (slot, answer) in answers {
+        maps.answers.store(slot, settled(answer));
+    }
+}
+
+/// Slots that a plan has prepared and not settled.
+fn open<'a>(words: &OwnWords, slots: impl Iterator<Item = &'a u32>) -> Vec<(u32, Versioned)> {
+    slots
+        .map(|slot| (*slot, Versioned(words.load(*slot))))
+        .filter(|(_, answer)| answer.before() != answer.after())
+        .collect()
 }
 
 fn read_port_tables(maps: &PolicyMaps) -> anyhow::Result<BTreeMap<u32, PortTable>> {

@@ -16,6 +16,7 @@ use std::{
 
 const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
+const MAP_GET_NEXT_KEY: libc::c_long = 4;
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -150,6 +151,14 @@ struct QueryAttr {
     link_ids: u64,
     link_attach_flags: u64,
     revision: u64,
+}
+
+/// How the kernel's `bpf_map_info`, `bpf_prog_info` and `bpf_link_info` all begin.
+#[repr(C)]
+#[derive(Default)]
+struct ObjectInfoHead {
+    kind: u32,
+    id: u32,
 }
 
 /// The head of the kernel's `bpf_link_info`, up to what the two kinds of target need.
@@ -313,12 +322,52 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     })
 }
 
+/// The number of a map, program or link, which no other of its kind ever gets.
+pub(crate) fn object_id(object: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut head = ObjectInfoHead::default();
+    let mut attr = InfoAttr {
+        bpf_fd: number(object),
+        info_len: u32::try_from(mem::size_of::<ObjectInfoHead>()).map_err(io::Error::other)?,
+        info: address(std::ptr::from_mut(&mut head)),
+    };
+    // SAFETY: the layout of this command; the kernel writes at most `info_len` bytes to `head`,
+    // which outlives the call and is valid whatever integers it holds.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(head.id)
+}
+
+/// The key that follows `after` in a map, in the kernel's own order; the first if `after` is not
+/// there or is `None`. `None` at the end.
+///
+/// # Safety
+///
+/// `K` must have the size of the map's keys.
+pub(crate) unsafe fn next_key<K: aya::Pod>(
+    map: BorrowedFd<'_>,
+    after: Option<&K>,
+) -> io::Result<Option<K>> {
+    let mut next = mem::MaybeUninit::<K>::zeroed();
+    let mut attr = MapElemAttr {
+        map_fd: number(map),
+        key: after.map_or(0, |after| address(std::ptr::from_ref(after))),
+        value: address(next.as_mut_ptr()),
+        ..MapElemAttr::default()
+    };
+    // SAFETY: the layout of this command. The kernel reads and writes one key, which the caller
+    // says is of the size of `K`; both places outlive the call.
+    match unsafe { bpf(MAP_GET_NEXT_KEY, &mut attr) } {
+        // SAFETY: the kernel has written it, and any bytes are a valid `Pod`.
+        Ok(_) => Ok(Some(unsafe { next.assume_init() })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn first_half(eight: u64) -> u32 {
     let [a, b, c, d, ..] = eight.to_ne_bytes();
     u32::from_ne_bytes([a, b, c, d])
 }
 
-/// Gives an object a name on a bpf filesystem.
 /// Makes an array of one 32-bit value, or of one map like `inner`.
 pub(crate) fn array_of_one(inner: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
     const ARRAY: u32 = 2;
@@ -350,6 +399,7 @@ pub(crate) fn put_inner(outer: BorrowedFd<'_>, inner: BorrowedFd<'_>) -> io::Res
     unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
 
+/// Gives an object a name on a bpf filesystem.
 pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let name = c_path(path)?;
     let mut attr = ObjAttr {

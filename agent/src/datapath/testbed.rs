@@ -26,6 +26,7 @@ use aya::{
 };
 
 use crate::datapath::{
+    attach::{Attached, TcHook, attach_interface},
     bpffs::BpfDir,
     held::Held,
     maps::{self, FlowMaps, Interfaces, PolicyMaps},
@@ -47,6 +48,7 @@ pub struct Testbed {
     programs: Programs,
     cgroups: BTreeMap<u16, CgroupPrograms>,
     interfaces: Interfaces,
+    attached: Vec<Attached>,
     sync: Sync,
     flows: FlowMaps,
     held: Held,
@@ -104,6 +106,7 @@ impl Testbed {
                 programs,
                 cgroups: BTreeMap::new(),
                 interfaces: maps::interfaces(&pins)?,
+                attached: Vec::new(),
                 sync: Sync::adopt(PolicyMaps::open(&pins)?, capacity)?,
                 flows: FlowMaps::open(&pins)?,
                 held: Held::open(&pins)?,
@@ -144,8 +147,22 @@ impl Testbed {
 
     /// Puts an endpoint behind the interface.
     pub fn place(&mut self, endpoint: Endpoint) -> anyhow::Result<()> {
-        let key = Raw(LOOPBACK);
-        Ok(self.interfaces.insert(key, Raw(endpoint), 0)?)
+        Ok(self.interfaces.insert(LOOPBACK, endpoint)?)
+    }
+
+    /// Puts an endpoint behind an interface of the calling thread's namespace, and the programs onto it.
+    pub fn attach(&mut self, endpoint: Endpoint, index: u32) -> anyhow::Result<()> {
+        self.interfaces.insert(index, endpoint)?;
+        let programs = self.programs.fds()?;
+        let hook = TcHook::of_kernel()?;
+        let attached = attach_interface(&self.folder, endpoint.id, index, hook, programs)?;
+        self.attached.push(attached);
+        Ok(())
+    }
+
+    /// Puts back what others have written to the tables: how many entries of which.
+    pub fn restore(&mut self, budget: Duration) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+        self.sync.restore(budget)
     }
 
     /// Loads the programs of an endpoint in a cgroup.
@@ -331,6 +348,11 @@ impl Testbed {
 
 impl Drop for Testbed {
     fn drop(&mut self) {
+        for attached in self.attached.drain(..) {
+            if let Err(error) = attached.detach(&self.folder) {
+                tracing::warn!(%error, "a program of the testbed stays");
+            }
+        }
         remove(self.folder.clone());
     }
 }

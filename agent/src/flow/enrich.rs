@@ -13,7 +13,7 @@ use super::{
     key::{self, FlowId, Key},
     record::{
         Direction, End, Icmp, Kind, Line, LossRecord, Protocol, Record, RuleRef, SCHEMA_VERSION,
-        Traffic, Verdict, WorkloadRef, WouldBe,
+        TamperRecord, Traffic, Verdict, WorkloadRef, WouldBe,
     },
     report::{Count, DenialReport, FlowReport, Report},
     views::{Opinion, OpinionCounts, PolicySets, Views},
@@ -66,6 +66,11 @@ impl Enricher {
                 Arc::clone(&self.node),
                 Some(self.seq),
                 loss,
+            )),
+            Report::Tampering(tampering) => Line::Tampering(TamperRecord::new(
+                Arc::clone(&self.node),
+                self.seq,
+                tampering,
             )),
         }
     }

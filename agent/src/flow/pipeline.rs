@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     clock::{BootTime, Clock},
     enrich::{Enricher, Inventory},
-    record::Line,
+    record::{Line, Tampering},
     report::{Removal, Report, SweepInput},
     ring::Ring,
     sink::Sink,
@@ -23,6 +23,7 @@ use super::{
 pub(crate) enum PipelineInput {
     Events(Vec<Event>),
     Sweep(SweepInput),
+    Tampering(Tampering),
 }
 
 /// What the pipeline is made of.
@@ -71,10 +72,13 @@ impl Pipeline {
                     }
                 }
                 PipelineInput::Sweep(sweep) => tracker.sweep(&sweep, clock, &mut outcome),
+                PipelineInput::Tampering(tampering) => {
+                    outcome.reports.push(Report::Tampering(tampering));
+                }
             }
             let inventory = Arc::clone(&inventory.borrow());
             for report in outcome.reports.drain(..) {
-                if !matches!(report, Report::Loss(_)) {
+                if matches!(report, Report::Flow(_) | Report::Denials(_)) {
                     stage.seen(1);
                     stage.exported(1);
                 }
@@ -155,7 +159,7 @@ mod tests {
             .iter()
             .map(|line| match &**line {
                 Line::Flow(record) => (record.seq, record.kind.name()),
-                Line::Loss(_) => (0, "loss"),
+                Line::Loss(_) | Line::Tampering(_) => (0, "other"),
             })
             .collect();
         assert_eq!(kinds, [(1, "start"), (2, "end")]);

@@ -22,6 +22,7 @@ pub(crate) const SCHEMA_VERSION: u16 = 1;
 pub(crate) enum Line {
     Flow(Record),
     Loss(LossRecord),
+    Tampering(TamperRecord),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,6 +98,30 @@ pub(crate) struct Loss {
     pub(crate) last: WallTime,
 }
 
+/// Somebody has changed what the agent has in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TamperRecord {
+    pub(crate) schema_version: u16,
+    pub(crate) seq: u64,
+    pub(crate) node: Arc<str>,
+    pub(crate) kind: TamperKind,
+    #[serde(flatten)]
+    pub(crate) tampering: Tampering,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tampering {
+    /// `detached`, `replaced`, `unpinned`, `written`.
+    pub(crate) how: Cow<'static, str>,
+    /// Such as `interface veth-api`, `map POLICY`.
+    pub(crate) what: String,
+    pub(crate) count: u64,
+    /// When it was noticed.
+    pub(crate) at: WallTime,
+    /// Whether all is as before.
+    pub(crate) restored: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
@@ -110,6 +135,12 @@ pub(crate) enum Kind {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LossKind {
     Loss,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TamperKind {
+    Tampering,
 }
 
 /// One side of a flow.
@@ -236,10 +267,10 @@ impl Line {
             kind: Cow<'a, str>,
         }
         let head: Head<'_> = serde_json::from_str(text)?;
-        if head.kind == "loss" {
-            serde_json::from_str(text).map(Self::Loss)
-        } else {
-            serde_json::from_str(text).map(Self::Flow)
+        match &*head.kind {
+            "loss" => serde_json::from_str(text).map(Self::Loss),
+            "tampering" => serde_json::from_str(text).map(Self::Tampering),
+            _ => serde_json::from_str(text).map(Self::Flow),
         }
     }
 }
@@ -349,6 +380,20 @@ impl LossRecord {
     }
 }
 
+// === impl TamperRecord ===
+
+impl TamperRecord {
+    pub(crate) fn new(node: Arc<str>, seq: u64, tampering: Tampering) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            seq,
+            node,
+            kind: TamperKind::Tampering,
+            tampering,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,7 +412,7 @@ mod tests {
     #[test]
     fn the_page_shows_records_as_they_are_written() {
         let examples = examples();
-        assert_eq!(examples.len(), 2);
+        assert_eq!(examples.len(), 3);
         for example in examples {
             let line = Line::parse(&example).unwrap();
             assert_eq!(serde_json::to_string(&line).unwrap(), example);

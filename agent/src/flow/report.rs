@@ -9,7 +9,7 @@ use agent_common::{
 use super::{
     clock::{BootTime, WallTime},
     key::{FlowId, Key},
-    record::{EndReason, Kind, Loss},
+    record::{EndReason, Kind, Loss, Tampering},
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,7 @@ pub(crate) enum Report {
     Flow(FlowReport),
     Denials(DenialReport),
     Loss(Loss),
+    Tampering(Tampering),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

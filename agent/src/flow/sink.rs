@@ -85,7 +85,7 @@ impl Sink {
     pub(crate) fn offer(&self, line: &Arc<Line>) {
         let kind = match &**line {
             Line::Flow(record) => Some(record.kind),
-            Line::Loss(_) => None,
+            Line::Loss(_) | Line::Tampering(_) => None,
         };
         if kind.is_some() {
             self.shared.stage.seen(1);

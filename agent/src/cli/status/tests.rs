@@ -87,6 +87,7 @@ fn status() -> Status {
         drops: BTreeMap::from([("default-deny".to_owned(), 4), ("fragment".to_owned(), 0)]),
         unremembered: 0,
         would_be: [("audit-deny".to_owned(), 3)].into(),
+        tampered: BTreeMap::from([("detached".to_owned(), 1), ("written".to_owned(), 3)]),
         records: RecordCounts {
             stream: StageCounts {
                 seen: 12,
@@ -143,6 +144,7 @@ EVENTS   seen 14, lost 0
 RECORDS  seen 12, exported 12, lost 0
   to flows.jsonl: seen 12, exported 10, lost 2 (update 2)
 WOULD BE audit-deny in 3 records
+TAMPERED detached 1, written 3
 DROPS
   default-deny: 4
 KERNEL

@@ -30,6 +30,10 @@ pub(super) fn cgroup_pins(dir: &BpfDir, endpoint: EndpointId) -> [PathBuf; 2] {
     ["in", "out"].map(|side| dir.links().join(format!("cg-{endpoint}-{side}")))
 }
 
+pub(super) fn filter_mark(dir: &BpfDir, endpoint: EndpointId, index: u32) -> PathBuf {
+    dir.links().join(format!("tc-{endpoint}-{index}"))
+}
+
 pub(super) fn entries(dir: &BpfDir) -> Result<Vec<PathBuf>, AttachError> {
     let links = dir.links();
     let read =

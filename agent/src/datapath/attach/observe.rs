@@ -7,12 +7,13 @@ use serde::Serialize;
 use crate::datapath::{
     attach::{
         AttachError, Attached, Target, TcHook,
-        entry::{cgroup_pins, interface, shown, tcx_pins},
+        entry::{cgroup_pins, filter_mark, interface, shown, tcx_pins},
         failed,
     },
     bpffs::BpfDir,
     pin,
     syscall::{self, AttachType, LinkTarget},
+    tamper::Kind,
     tc::{self, Side},
 };
 
@@ -29,6 +30,73 @@ pub enum Observed {
 }
 
 impl Attached {
+    /// What has been done to it, of a target that is there still; the worse of its two programs.
+    pub fn interference(&self, dir: &BpfDir) -> Result<Option<Kind>, AttachError> {
+        let seen = match self.target {
+            Target::Interface {
+                index,
+                hook: TcHook::Clsact,
+            } => [
+                observe_filter(index, Side::Ingress)?,
+                observe_filter(index, Side::Egress)?,
+            ],
+            Target::Interface {
+                index,
+                hook: TcHook::Tcx,
+            } => self.observe_links(LinkTarget::Interface(index))?,
+            Target::Cgroup { id } => self.observe_links(LinkTarget::Cgroup(id))?,
+        };
+        if seen.contains(&Observed::Gone) {
+            return Ok(Some(Kind::Detached));
+        }
+        let is_ours = |(seen, ours): (&Observed, &u32)| matches!(seen, Observed::Attached { program, .. } if program == ours);
+        if !seen.iter().zip(&self.programs).all(is_ours) {
+            return Ok(Some(Kind::Replaced));
+        }
+        Ok((!self.is_pinned(dir)?).then_some(Kind::Unpinned))
+    }
+
+    /// Gives links their names back.
+    pub(crate) fn pin_again(&self) -> Result<(), AttachError> {
+        for (path, link) in &self.links {
+            if !link.is_at(path).map_err(failed("read", shown(path)))? {
+                link.name(path).map_err(failed("pin", shown(path)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// By the links that we hold: they tell also of one that has lost its name.
+    fn observe_links(&self, target: LinkTarget) -> Result<[Observed; 2], AttachError> {
+        let mut seen = [Observed::Gone; 2];
+        for (seen, (path, link)) in seen.iter_mut().zip(&self.links) {
+            let info = link.info().map_err(failed("read", shown(path)))?;
+            if info.target == target {
+                *seen = Observed::Attached {
+                    program: info.program,
+                    ahead: 0,
+                };
+            }
+        }
+        Ok(seen)
+    }
+
+    fn is_pinned(&self, dir: &BpfDir) -> Result<bool, AttachError> {
+        if let Target::Interface {
+            index,
+            hook: TcHook::Clsact,
+        } = self.target
+        {
+            return Ok(filter_mark(dir, self.endpoint, index).is_dir());
+        }
+        for (path, link) in &self.links {
+            if !link.is_at(path).map_err(failed("read", shown(path)))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// What the kernel says about the two programs now: what the endpoint sends, what it is sent.
     pub fn verify(&self, dir: &BpfDir) -> Result<[Observed; 2], AttachError> {
         let Self {

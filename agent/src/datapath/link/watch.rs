@@ -1,4 +1,4 @@
-//! Interfaces and addresses that come, change and go.
+//! Interfaces, addresses and filters that come, change and go.
 
 use std::{io, mem};
 
@@ -33,6 +33,8 @@ pub enum Change {
     },
     /// An address of some interface came or went.
     Addresses,
+    /// A filter or a queueing discipline came or went.
+    Filters,
     /// Announcements were lost: look at everything.
     Lost,
 }
@@ -48,6 +50,7 @@ impl Watch {
     pub fn new() -> io::Result<Self> {
         let groups = [
             MulticastGroup::Link,
+            MulticastGroup::Tc,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
         ];
@@ -116,6 +119,10 @@ fn change(message: RouteNetlinkMessage) -> Option<Change> {
         RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
             Some(Change::Addresses)
         }
+        RouteNetlinkMessage::NewTrafficFilter(_)
+        | RouteNetlinkMessage::DelTrafficFilter(_)
+        | RouteNetlinkMessage::NewQueueDiscipline(_)
+        | RouteNetlinkMessage::DelQueueDiscipline(_) => Some(Change::Filters),
         _ => None,
     }
 }

@@ -134,7 +134,7 @@ impl Bench {
             .iter()
             .filter_map(|report| match report {
                 Report::Denials(report) => Some(report.delta.packets),
-                Report::Flow(_) | Report::Loss(_) => None,
+                Report::Flow(_) | Report::Loss(_) | Report::Tampering(_) => None,
             })
             .collect()
     }
@@ -155,7 +155,7 @@ impl Bench {
             .iter()
             .filter_map(|report| match report {
                 Report::Loss(loss) => Some((loss.stage.to_string(), loss.count)),
-                Report::Flow(_) | Report::Denials(_) => None,
+                Report::Flow(_) | Report::Denials(_) | Report::Tampering(_) => None,
             })
             .collect()
     }
@@ -175,7 +175,7 @@ fn flows(reports: &[Report]) -> Vec<FlowReport> {
         .iter()
         .filter_map(|report| match report {
             Report::Flow(report) => Some(*report),
-            Report::Denials(_) | Report::Loss(_) => None,
+            Report::Denials(_) | Report::Loss(_) | Report::Tampering(_) => None,
         })
         .collect()
 }
