@@ -8,10 +8,10 @@
 //! | [`lab`] | namespaces, wiring, scratch folder, clean-up |
 //! | [`probe`] | one connection attempt and what came of it |
 //! | [`serve`] | echo listeners |
-//! | [`stream`], [`prober`] | traffic that runs while something else happens |
+//! | [`stream`], [`prober`], [`flood`] | traffic that runs while something else happens |
 //! | [`agent`] | the `ringfence` process under test |
 //! | [`cgroup`] | a control group and processes in it |
-//! | [`kernel`] | which BPF objects the kernel holds |
+//! | [`kernel`] | which BPF objects the kernel holds, and what others do to them |
 //! | [`manifest`] | inventory as YAML |
 //! | [`scene`] | the lab that most tests of policy share |
 //! | [`interrupt`] | Ctrl-C as a value |
@@ -21,6 +21,7 @@
 
 pub mod agent;
 pub mod cgroup;
+pub mod flood;
 pub mod interrupt;
 pub mod kernel;
 pub mod lab;
