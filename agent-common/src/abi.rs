@@ -5,6 +5,12 @@
 /// Maps are pinned below a folder of this number: an agent never reads the maps of another ABI.
 pub const ABI_VERSION: u32 = 4;
 
+/// The first version whose flow tables and words are laid out, and mean, as those of this one.
+///
+/// An agent takes over flows of versions from this one on when it takes another's place. It becomes
+/// [`ABI_VERSION`] with every change of a flow, its key or a word.
+pub const FLOWS_SINCE: u32 = 2;
+
 /// A plain value with a fixed layout: `repr(C)`, no padding, every bit pattern valid.
 ///
 /// # Safety

@@ -67,7 +67,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let held = lock_bpffs(&dir)?;
     let pins = bpffs::Watch::new(&dir);
     let engine = Engine::start(dir, sizes(&config))?;
-    let fresh = engine.programmed().words.is_empty();
+    let fresh = engine.is_fresh()?;
     for other in engine.sizes_in_force() {
         tracing::warn!("{other}; `ringfence detach` first to change it");
     }

@@ -148,7 +148,7 @@ impl Controller {
         self.reach();
         self.engine
             .release_others(&self.desired.endpoints.keys().copied().collect())?;
-        Ok(())
+        self.engine.remove_foreign_maps()
     }
 
     /// Follows changes until told to stop. Whatever fails is shown in `status` and tried again.

@@ -10,7 +10,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use agent_common::abi::ABI_VERSION;
+use agent_common::abi::{ABI_VERSION, FLOWS_SINCE};
 use rustix::{
     io::Errno,
     mount::{MountFlags, UnmountFlags, mount, unmount},
@@ -149,6 +149,22 @@ impl BpfDir {
             .collect())
     }
 
+    /// Of [`BpfDir::foreign_maps`] those whose flows we understand; of several, the latest.
+    pub(crate) fn earlier_maps(&self) -> Result<Option<PathBuf>, BpffsError> {
+        let folders = self.foreign_maps()?.into_iter();
+        let known = folders.filter_map(|path| Some((version(&path)?, path)));
+        let known = known.filter(|(version, _)| (FLOWS_SINCE..ABI_VERSION).contains(version));
+        Ok(known.max().map(|(_, path)| path))
+    }
+
+    /// Takes away the names of maps of other versions. Programs that use them go on.
+    pub(crate) fn remove_foreign_maps(&self) -> Result<(), BpffsError> {
+        for folder in self.foreign_maps()? {
+            fs::remove_dir_all(&folder).map_err(failed("remove", &folder))?;
+        }
+        Ok(())
+    }
+
     /// Unpins everything, of every ABI version, and takes back what `prepare` made: the folders, and
     /// the mount if it is at the folder itself. A mount at `/sys/fs/bpf` stays: others use it.
     ///
@@ -201,10 +217,12 @@ fn check(path: &Path) -> Result<(), BpffsError> {
 }
 
 fn is_maps(path: &Path) -> bool {
-    path.file_name()
-        .and_then(OsStr::to_str)
-        .and_then(|name| name.strip_prefix(MAPS))
-        .is_some_and(|version| version.parse::<u32>().is_ok())
+    version(path).is_some()
+}
+
+fn version(maps: &Path) -> Option<u32> {
+    let name = maps.file_name()?.to_str()?;
+    name.strip_prefix(MAPS)?.parse().ok()
 }
 
 /// Whether `path`, or its nearest ancestor that exists, lies on a bpf filesystem.

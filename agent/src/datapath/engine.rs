@@ -79,6 +79,7 @@ impl Engine {
     /// Loads the programs and takes over what an earlier agent has left.
     pub(crate) fn start(dir: BpfDir, sizes: Sizes) -> anyhow::Result<Self> {
         let folder = dir.maps();
+        let before = maps::inherit(&dir)?;
         let programs = Programs::load(&folder, &sizes)?;
         let capacity = Capacity {
             endpoints: maps::capacity(&folder, "WORDS")?,
@@ -88,8 +89,10 @@ impl Engine {
             ports: maps::capacity(&folder, "PORTS")?,
             own_addresses: maps::capacity(&folder, "ADDRESSES")?,
         };
+        let mut sync = Sync::adopt(PolicyMaps::open(&folder)?, capacity)?;
+        sync.follow(before);
         Ok(Self {
-            sync: Sync::adopt(PolicyMaps::open(&folder)?, capacity)?,
+            sync,
             interfaces: maps::interfaces(&folder)?,
             cgroups: maps::cgroups(&folder)?,
             hook: TcHook::of_kernel()?,
@@ -101,6 +104,16 @@ impl Engine {
             dir,
             sizes,
         })
+    }
+
+    /// Whether nothing is in force, by us or by an agent of another version.
+    pub(crate) fn is_fresh(&self) -> anyhow::Result<bool> {
+        Ok(self.programmed().words.is_empty() && attach::attached(&self.dir)?.is_empty())
+    }
+
+    /// Forgets the tables of agents of other versions: none of their programs is attached any more.
+    pub(crate) fn remove_foreign_maps(&self) -> anyhow::Result<()> {
+        Ok(self.dir.remove_foreign_maps()?)
     }
 
     /// Each table that was pinned with another size than is configured now.

@@ -6,7 +6,7 @@ use agent_common::{
     abi::Abi,
     event::{DenialKey, Loss},
     flow::{FlowKey, FlowState},
-    table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, SocketKey},
+    table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, SocketKey, Word},
     verdict::Reason,
 };
 use anyhow::Context as _;
@@ -78,10 +78,13 @@ pub(crate) struct Ipcache {
     pub(crate) v6: LpmTrie<MapData, [u8; 16], Raw<u32>>,
 }
 
+type FlowsV4 = HashMap<MapData, Raw<FlowKey<[u8; 4]>>, Raw<FlowState>>;
+type FlowsV6 = HashMap<MapData, Raw<FlowKey<[u8; 16]>>, Raw<FlowState>>;
+
 /// What the programs write and the agent reads.
 pub(crate) struct FlowMaps {
-    pub(crate) v4: HashMap<MapData, Raw<FlowKey<[u8; 4]>>, Raw<FlowState>>,
-    pub(crate) v6: HashMap<MapData, Raw<FlowKey<[u8; 16]>>, Raw<FlowState>>,
+    pub(crate) v4: FlowsV4,
+    pub(crate) v6: FlowsV6,
     pub(crate) denials: HashMap<MapData, Raw<DenialKey>, Raw<Counter>>,
     pub(crate) counters: PerCpuArray<MapData, Raw<Counter>>,
     pub(crate) lost: PerCpuArray<MapData, Raw<u64>>,
@@ -141,10 +144,19 @@ impl Answers {
 }
 
 impl FlowMaps {
+    /// The flow tables alone.
+    fn flows(folder: &Path) -> anyhow::Result<(FlowsV4, FlowsV6)> {
+        Ok((
+            typed!(folder, "FLOWS_V4", HashMap),
+            typed!(folder, "FLOWS_V6", HashMap),
+        ))
+    }
+
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        let (v4, v6) = Self::flows(folder)?;
         Ok(Self {
-            v4: typed!(folder, "FLOWS_V4", HashMap),
-            v6: typed!(folder, "FLOWS_V6", HashMap),
+            v4,
+            v6,
             denials: typed!(folder, "DENIALS", LruHashMap),
             counters: typed!(folder, "COUNTERS", PerCpuArray),
             lost: typed!(folder, "LOST", PerCpuArray),
@@ -204,6 +216,46 @@ pub(crate) fn events(folder: &Path) -> anyhow::Result<RingBuf<MapData>> {
 /// Room of a pinned map, as it was made.
 pub(crate) fn capacity(folder: &Path, name: &str) -> anyhow::Result<usize> {
     Ok(usize::try_from(open(folder, name)?.info()?.max_entries())?)
+}
+
+/// Flow tables, by the names of both families.
+const FLOWS: [&str; 2] = ["FLOWS_V4", "FLOWS_V6"];
+
+/// Takes over the flow tables of an agent of an earlier ABI, if they are as ours: the tables
+/// themselves, not what they hold, so that its programs and ours remember together while one takes
+/// the other's place. The last generation that it judged by, or 0: no flow of it must pass for ours.
+pub(crate) fn inherit(dir: &BpfDir) -> anyhow::Result<u32> {
+    let Some(theirs) = dir.earlier_maps()? else {
+        return Ok(0);
+    };
+    let ours = dir.maps();
+    match inherit_from(&theirs, &ours) {
+        Ok(generation) => {
+            tracing::info!(from = %theirs.display(), "flows of an earlier version are taken over");
+            Ok(generation)
+        }
+        Err(error) => {
+            tracing::warn!("flows of an earlier version are not taken over: {error:#}");
+            for name in FLOWS {
+                pin::forget(&ours.join(name))?;
+            }
+            Ok(0)
+        }
+    }
+}
+
+fn inherit_from(theirs: &Path, ours: &Path) -> anyhow::Result<u32> {
+    for name in FLOWS {
+        if !ours.join(name).exists() {
+            let map = open(theirs, name)?;
+            syscall::pin(map.fd().as_fd(), &ours.join(name))
+                .with_context(|| format!("failed to take over map `{name}`"))?;
+        }
+    }
+    FlowMaps::flows(ours)?;
+    let words = Words::map(&open(theirs, "WORDS")?)?;
+    let generations = (0..words.len()).map(|index| Word(words.load(index)).generation());
+    Ok(generations.max().unwrap_or(0))
 }
 
 /// The maps themselves, so that they can be given their names back: programs do not need those, but

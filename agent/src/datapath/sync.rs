@@ -123,6 +123,11 @@ impl Sync {
         })
     }
 
+    /// Judges by later generations than this from now on.
+    pub(crate) fn follow(&mut self, generation: u32) {
+        self.programmed.generation = self.programmed.generation.max(generation);
+    }
+
     pub(crate) fn programmed(&self) -> &Programmed {
         &self.programmed
     }
