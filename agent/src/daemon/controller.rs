@@ -396,15 +396,16 @@ impl Controller {
             return;
         };
         let declared = self.desired.endpoints.iter();
-        self.cut(&Revision {
-            tables: compiler.compiled(),
-            world: &self.desired.world,
-            endpoints: &declared
-                .map(|(id, declared)| (*id, declared.name.clone()))
-                .collect(),
-            this_node: &self.desired.this_node,
-            changed: &plan.words,
-            nanos: BootTime::now().0,
+        let endpoints = declared
+            .map(|(id, declared)| (*id, declared.name.clone()))
+            .collect();
+        let Desired {
+            world, this_node, ..
+        } = &self.desired;
+        self.revoker.follow(Change {
+            touched: touched(plan.words.keys(), world, compiler.compiled(), &endpoints),
+            this_node: this_node.clone(),
+            since: Instant::now(),
         });
     }
 
