@@ -1,18 +1,20 @@
 //! The programs, and how they are loaded.
 
+pub mod cost;
+
 use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use agent_common::{fragment, share, table::Endpoint, verdict::Reason};
 use anyhow::Context as _;
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, MapData, ProgramArray},
-    programs::{CgroupSkb, Iter, ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{CgroupSkb, Iter, SchedClassifier, TestRun as _, TestRunOptions},
 };
 
 use aya_log::EbpfLogger;
@@ -70,15 +72,6 @@ pub(crate) struct Programs {
 /// The programs for one cgroup, loaded.
 pub(crate) struct CgroupPrograms {
     object: Ebpf,
-}
-
-/// What loading a program costs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cost {
-    pub program: &'static str,
-    /// Instructions that the verifier went through; kernels before 5.16 do not say.
-    pub verified: Option<u32>,
-    pub load: Duration,
 }
 
 impl Programs {
@@ -214,57 +207,6 @@ impl CgroupPrograms {
     }
 }
 
-/// Loads each program that is attached somewhere, and says what that cost.
-pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
-    fn cost(
-        program: &'static str,
-        load: impl FnOnce() -> anyhow::Result<ProgramInfo>,
-    ) -> anyhow::Result<Cost> {
-        let start = Instant::now();
-        let verified = load()?.verified_instruction_count();
-        let load = start.elapsed();
-        Ok(Cost {
-            program,
-            verified,
-            load,
-        })
-    }
-
-    let somebody = |flags| load(folder, sizes, Endpoint { id: 1, flags });
-    let mut object = somebody(0)?;
-    let mut costs = Vec::new();
-    for name in ["null", "from_endpoint", "to_endpoint"] {
-        let program = classifier(&mut object, name)?;
-        costs.push(cost(name, || {
-            program.load()?;
-            Ok(program.info()?)
-        })?);
-    }
-    if let Ok(btf) = Btf::from_sys_fs() {
-        for name in ["withdrawn_v4", "withdrawn_v6"] {
-            let program = iterator(&mut object, name)?;
-            costs.push(cost(name, || {
-                program.load("bpf_map_elem", &btf)?;
-                Ok(program.info()?)
-            })?);
-        }
-    }
-    // A node's own copy takes other ways than that of a service.
-    let mut node = somebody(Endpoint::ONLY_OWN)?;
-    let names = ["cgroup_ingress", "cgroup_egress"];
-    let of_node = ["cgroup_ingress of a node", "cgroup_egress of a node"];
-    for (object, shown) in [(&mut object, names), (&mut node, of_node)] {
-        for (name, shown) in names.into_iter().zip(shown) {
-            let program = cgroup_skb(object, name)?;
-            costs.push(cost(shown, || {
-                program.load()?;
-                Ok(program.info()?)
-            })?);
-        }
-    }
-    Ok(costs)
-}
-
 /// Whether the answer of a program at an interface lets a packet go on.
 pub(crate) fn passes_interface(answer: u32) -> anyhow::Result<bool> {
     const UNSPECIFIED: i32 = -1;
@@ -286,6 +228,16 @@ pub(crate) fn passes_cgroup(answer: u32) -> anyhow::Result<bool> {
 }
 
 fn load(folder: &Path, sizes: &Sizes, endpoint: Endpoint) -> anyhow::Result<Ebpf> {
+    load_with(folder, sizes, endpoint, VerifierLogLevel::default())
+}
+
+/// `log` is what the verifier tells, should it refuse a program.
+fn load_with(
+    folder: &Path,
+    sizes: &Sizes,
+    endpoint: Endpoint,
+    log: VerifierLogLevel,
+) -> anyhow::Result<Ebpf> {
     let Sizes {
         endpoints,
         prefixes,
@@ -299,6 +251,7 @@ fn load(folder: &Path, sizes: &Sizes, endpoint: Endpoint) -> anyhow::Result<Ebpf
     let sockets = sizes.sockets();
     let mut loader = EbpfLoader::new();
     loader
+        .verifier_log_level(log)
         .map_max_entries("INTERFACES", endpoints)
         .map_max_entries("WORDS", endpoints)
         .map_max_entries("IPCACHE_V4", prefixes)

@@ -30,7 +30,10 @@ use crate::datapath::{
     bpffs::BpfDir,
     held::Held,
     maps::{self, FlowMaps, Interfaces, PolicyMaps},
-    object::{self, CgroupPrograms, Cost, Programs, Sizes},
+    object::{
+        self, CgroupPrograms, Programs, Sizes,
+        cost::{self, Cost},
+    },
     raw::{self, Raw},
     sockets::Connected,
     sync::Sync,
@@ -120,10 +123,10 @@ impl Testbed {
         made.inspect_err(|_| remove(folder))
     }
 
-    /// What each program costs to load, one after another.
+    /// What each program costs to load. Meanwhile this process can open nothing.
     pub fn costs(path: &Path) -> anyhow::Result<Vec<Cost>> {
         let folder = BpfDir::prepare(path)?;
-        let costs = object::costs(&folder.maps(), &Sizes::default());
+        let costs = cost::costs(&folder.maps(), &Sizes::default());
         remove(folder);
         costs
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context as _;
-use ringfence::datapath::object::Cost;
+use ringfence::datapath::object::cost::Cost;
 use serde_json::{Value, json};
 
 use crate::cases::{NULL, Round};
@@ -37,11 +37,13 @@ impl Report {
         for Cost {
             program,
             verified,
-            load,
+            stack,
+            time,
         } in &self.costs
         {
-            let verified = verified.map_or_else(|| "?".to_owned(), |count| count.to_string());
-            println!("{program:16} {verified:>8} instructions verified, loaded in {load:.1?}");
+            println!(
+                "{program:24} {verified:>8} instructions verified in {time:.1?}, stack {stack}"
+            );
         }
         println!("\n{:28} {:>8} {:>9} {:>8}", "", "entries", "ns", "x null");
         for Line {
@@ -63,7 +65,8 @@ impl Report {
                 json!({
                     "program": cost.program,
                     "verified": cost.verified,
-                    "loadNanoseconds": u64::try_from(cost.load.as_nanos()).unwrap_or(u64::MAX),
+                    "stack": cost.stack,
+                    "verifyNanoseconds": u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX),
                 })
             })
             .collect();
