@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use ringfence_lab::agent::Agent;
 use ringfence_lab::probe::Protocol;
 use ringfence_lab::scene::{FRIEND_AND_STRANGER, FRIEND_ONLY, PORT, Scene};
+use ringfence_lab::wait::{patient, slowness};
 
 /// A change is in force within this time.
 const IN_FORCE: Duration = Duration::from_secs(1);
@@ -38,12 +39,12 @@ fn a_new_permission_is_in_force_within_a_second() -> Result<()> {
         );
         let changed = Instant::now();
         scene.policy(FRIEND_AND_STRANGER)?;
-        prober.makes(WHILE)?;
+        prober.makes(WHILE * u64::from(slowness()))?;
         let (first, _) = prober
             .span_of_success()
             .context("the stranger never got through")?;
         let late = first.saturating_duration_since(changed);
-        ensure!(late <= IN_FORCE, "the permission took {late:?}");
+        ensure!(late <= patient(IN_FORCE), "the permission took {late:?}");
         stream.advances()?;
         stream.finish().unbroken()?;
     }
@@ -68,11 +69,11 @@ fn a_withdrawn_permission_ends_within_a_second_and_spares_the_others() -> Result
     let changed = Instant::now();
     scene.policy(FRIEND_ONLY)?;
     for prober in probers {
-        prober.makes(WHILE)?;
+        prober.makes(WHILE * u64::from(slowness()))?;
         let (_, last) = prober.span_of_success().context("it got through before")?;
         let late = last.saturating_duration_since(changed);
         ensure!(
-            late <= IN_FORCE,
+            late <= patient(IN_FORCE),
             "attempts got through for {late:?} after the change"
         );
     }
@@ -144,7 +145,7 @@ fn changes_nothing(
         agent.status(),
         agent.log()
     );
-    prober.makes(WHILE)?;
+    prober.makes(WHILE * u64::from(slowness()))?;
     prober.finish_denied().with_context(|| agent.log())?;
     stream.advances()?;
     stream.finish().unbroken()?;

@@ -10,7 +10,7 @@ use ringfence_lab::agent::Agent;
 use ringfence_lab::lab::Peer;
 use ringfence_lab::probe::{Outcome, Protocol};
 use ringfence_lab::scene::{FRIEND_ONLY, PORT, Scene};
-use ringfence_lab::wait::eventually;
+use ringfence_lab::wait::{eventually, slowness};
 use serde_json::Value;
 
 /// How long a changed file may take to be in force.
@@ -130,7 +130,7 @@ fn a_quarantine_cuts_everything_and_ends_with_nobody_there() -> Result<()> {
     host.reaches(Protocol::Tcp, to)?;
     scene.server.reaches(Protocol::Tcp, out)?;
 
-    let expires = in_seconds(LASTS)?;
+    let expires = in_seconds(LASTS * i64::from(slowness()))?;
     let quarantine = policy(
         "infected",
         &format!("tier: Quarantine\n{SERVER}\nwhen: {{expires: {expires:?}}}"),
@@ -171,7 +171,7 @@ fn a_permission_that_expires_ends_new_and_live_connections_with_nobody_there() -
     let scene = Scene::with(FRIEND_ONLY)?;
     let mut agent = scene.enforced()?;
     let to = ends_at(&scene);
-    let expires = in_seconds(LASTS)?;
+    let expires = in_seconds(LASTS * i64::from(slowness()))?;
     scene.policy(&format!("{FRIEND_ONLY}{}", permission(&expires)))?;
     let open = eventually(IN_FORCE, || {
         scene.stranger.probe(Protocol::Tcp, to) == Outcome::Allowed
