@@ -14,14 +14,16 @@
 //! | [`kernel`] | which BPF objects the kernel holds, and what others do to them |
 //! | [`manifest`] | inventory as YAML |
 //! | [`scene`] | the lab that most tests of policy share |
+//! | [`guest`] | the first process of a virtual machine, which runs these tests there |
 //! | [`interrupt`] | Ctrl-C as a value |
 //! | [`wait`] | polling with a deadline |
 //!
-//! Used by `tests/tests/*.rs` and by `cargo xtask demo`. Never used by what ships.
+//! Used by `tests/tests/*.rs`, by `cargo xtask demo` and by `cargo xtask vm-test`. Never used by what ships.
 
 pub mod agent;
 pub mod cgroup;
 pub mod flood;
+pub mod guest;
 pub mod interrupt;
 pub mod kernel;
 pub mod lab;

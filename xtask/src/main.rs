@@ -14,6 +14,7 @@ mod setup;
 mod shell;
 mod test;
 mod toolchain;
+mod vm_test;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ enum Task {
     Setup(setup::Args),
     Build(build::Args),
     Test(test::Args),
+    VmTest(vm_test::Args),
     Lint(lint::Args),
     Ci(ci::Args),
     Demo(demo::Args),
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Build(args) => build::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::VmTest(args) => vm_test::run(&args),
         Task::Lint(args) => lint::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::Demo(args) => demo::run(&args),

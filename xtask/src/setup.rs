@@ -8,6 +8,7 @@ use crate::{
     shell,
     toolchain::{self, Compiler, Road},
 };
+use debian::Tool;
 
 /// The bpf-linker that is installed where there is none, or one of another LLVM.
 const BPF_LINKER: &str = "0.13.0";
@@ -42,11 +43,16 @@ pub(crate) fn ensure() -> Result<()> {
 
 /// The programs alone, for a command that builds nothing for BPF.
 pub(crate) fn ensure_tools() -> Result<()> {
-    tools(Mode::Install)
+    tools(&debian::TOOLS, Mode::Install)
+}
+
+/// What boots another kernel in a virtual machine; only the command that does so asks for it.
+pub(crate) fn ensure_virtual_machines() -> Result<()> {
+    tools(&debian::VIRTUAL_MACHINES, Mode::Install)
 }
 
 fn set_up(mode: Mode) -> Result<()> {
-    tools(mode)?;
+    tools(&debian::TOOLS, mode)?;
     let compiler = compiler(mode)?;
     linker(&compiler, mode)?;
     eprintln!("setup: nothing is missing");
@@ -54,8 +60,8 @@ fn set_up(mode: Mode) -> Result<()> {
 }
 
 /// Programs that the build and the tests call.
-fn tools(mode: Mode) -> Result<()> {
-    let missing: Vec<_> = debian::TOOLS
+fn tools(wanted: &[Tool], mode: Mode) -> Result<()> {
+    let missing: Vec<_> = wanted
         .iter()
         .filter(|tool| shell::find(tool.program).is_none())
         .collect();

@@ -42,6 +42,35 @@ pub(super) const TOOLS: [Tool; 5] = [
     },
 ];
 
+/// What `cargo xtask vm-test` calls beside them.
+pub(super) const VIRTUAL_MACHINES: [Tool; 5] = [
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        why: "boots another kernel, by emulation where there is nothing better",
+    },
+    Tool {
+        program: "modprobe",
+        package: "kmod",
+        why: "tells which modules a module needs, and in which order",
+    },
+    Tool {
+        program: "xz",
+        package: "xz-utils",
+        why: "newer kernel packages have their modules packed",
+    },
+    Tool {
+        program: "strip",
+        package: "binutils",
+        why: "a guest has its files in memory, so they go without debug information",
+    },
+    Tool {
+        program: "setpriv",
+        package: "util-linux",
+        why: "a guest gets the programs that the tests call",
+    },
+];
+
 /// A compiler with library source. The LLVM beside it follows from the version it reports.
 pub(super) const COMPILER: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", CLIPPY];
 /// Clippy for that compiler: the kernel side is linted for its own target.
@@ -92,7 +121,7 @@ mod tests {
             program,
             package,
             why,
-        } in TOOLS
+        } in TOOLS.iter().chain(&VIRTUAL_MACHINES)
         {
             assert!(
                 !program.is_empty() && !package.is_empty() && why.len() > 20,
