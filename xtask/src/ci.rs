@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 
-use crate::{demo, fuzz, lint, setup, test};
+use crate::{demo, fuzz, lint, setup, test, vm_test};
 
-/// Set up, lint, fuzz for a few minutes, then both commands of the README: `cargo xtask demo` and `cargo xtask test`.
+/// Set up, lint, fuzz for a few minutes, then both commands of the README: `cargo xtask demo` and
+/// `cargo xtask test`; at last a part of the tests on the oldest kernel and the newest.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
@@ -13,5 +14,6 @@ pub(crate) fn run(_: &Args) -> Result<()> {
     lint::run(&lint::Args {})?;
     fuzz::run(&fuzz::Args::default())?;
     demo::run(&demo::Args::default())?;
-    test::run(&test::Args::default())
+    test::run(&test::Args::default())?;
+    vm_test::check()
 }
