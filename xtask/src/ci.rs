@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use crate::{demo, fuzz, lint, setup, test, vm_test};
 
-/// Set up, lint, fuzz for a few minutes, then both commands of the README: `cargo xtask demo` and
-/// `cargo xtask test`; at last a part of the tests on the oldest kernel and the newest.
+/// Set up, lint, fuzz for a few minutes, run a part of the tests on the oldest kernel and the newest, then
+/// both commands of the README: `cargo xtask demo` and `cargo xtask test`, whose result comes last.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
@@ -13,7 +13,7 @@ pub(crate) fn run(_: &Args) -> Result<()> {
     setup::ensure()?;
     lint::run(&lint::Args {})?;
     fuzz::run(&fuzz::Args::default())?;
+    vm_test::check()?;
     demo::run(&demo::Args::default())?;
-    test::run(&test::Args::default())?;
-    vm_test::check()
+    test::run(&test::Args::default())
 }
