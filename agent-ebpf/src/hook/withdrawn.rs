@@ -41,14 +41,19 @@ struct Meta {
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/withdrawn_v4")]
-pub(crate) fn withdrawn_v4(element: *const Element) -> i32 {
+pub(crate) extern "C" fn withdrawn_v4(element: *const Element) -> i32 {
     look::<[u8; 4]>(element)
 }
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/withdrawn_v6")]
-pub(crate) fn withdrawn_v6(element: *const Element) -> i32 {
+pub(crate) extern "C" fn withdrawn_v6(element: *const Element) -> i32 {
     look::<[u8; 16]>(element)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "40 bytes at most")]
+const fn key_bytes<A>() -> u32 {
+    size_of::<FlowKey<A>>() as u32
 }
 
 /// Always 0: go on.
@@ -85,7 +90,7 @@ fn look<A: FamilyMaps + Family>(element: *const Element) -> i32 {
             bpf_seq_write(
                 (*(*element).meta).reader,
                 (&raw const key).cast(),
-                size_of::<FlowKey<A>>() as u32,
+                key_bytes::<A>(),
             );
         }
     }
