@@ -21,7 +21,10 @@ mod watch;
 use std::{fs::File, io::Write as _, sync::Arc, thread};
 
 use anyhow::Context as _;
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -51,6 +54,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     features::privileges()?;
     let features = features::require()?;
     let _lock = lock_state(&config)?;
+    allow_many_files();
     let node: Arc<str> = config.node.as_str().into();
     let ring = Arc::new(Ring::new(DEFAULT_LINES));
     let shared = Arc::new(Shared::new(&config, &features));
@@ -153,6 +157,23 @@ fn remove(config: &Config) -> anyhow::Result<()> {
     dir.remove_all()?;
     tracing::info!(path = %config.bpffs.display(), "detached");
     Ok(())
+}
+
+/// Each endpoint's links are held, and its programs where it is a cgroup: the limit that is usual
+/// would do for a few hundred.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "up to what is allowed, which nobody needs a right for; the limit of memory is left alone"
+)]
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, all) {
+        tracing::warn!(%error, "no more than the usual number of open files");
+    }
 }
 
 /// One agent to a folder of programs and tables.

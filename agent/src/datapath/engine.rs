@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -35,6 +36,8 @@ pub(crate) struct Engine {
     cgroups: Cgroups,
     hook: TcHook,
     attached: BTreeMap<u16, Attached>,
+    /// What hangs on cgroups: loading it once more takes longer than it may be missing there.
+    confining: BTreeMap<u16, Confining>,
     pins: MapPins,
     /// What others have done, and nobody has been told of yet.
     noticed: Vec<Tampering>,
@@ -57,6 +60,12 @@ pub(crate) enum Reached {
     Standing(Target),
     /// Attached now: it has appeared, or has changed.
     Attached(Target),
+}
+
+/// The programs of an endpoint in a cgroup.
+struct Confining {
+    sends: OwnedFd,
+    receives: OwnedFd,
 }
 
 /// How an endpoint's programs are found.
@@ -98,6 +107,7 @@ impl Engine {
             hook: TcHook::of_kernel()?,
             programs: Arc::new(Mutex::new(programs)),
             attached: BTreeMap::new(),
+            confining: BTreeMap::new(),
             pins: MapPins::open(&folder)?,
             noticed: Vec::new(),
             unrestored: BTreeSet::new(),
@@ -263,6 +273,8 @@ impl Engine {
         let attached = attach::attach_interface(&self.dir, endpoint, index, self.hook, fds)
             .map_err(Unreached::of_attach)?;
         self.attached.insert(endpoint, attached);
+        // It may have been a cgroup before.
+        self.confining.remove(&endpoint);
         Ok(())
     }
 
@@ -282,7 +294,7 @@ impl Engine {
             Found::Tampered(kind) => {
                 let restored = self
                     .pin_again(endpoint.id)
-                    .and_then(|()| self.attach_cgroup(endpoint, &cgroup));
+                    .and_then(|()| self.confine(endpoint.id, &cgroup));
                 let what = format!("cgroup {}", cgroup.path().display());
                 return self.tampered(endpoint.id, kind, what, target, restored);
             }
@@ -297,12 +309,31 @@ impl Engine {
 
     fn attach_cgroup(&mut self, endpoint: Endpoint, cgroup: &Cgroup) -> Result<(), Unreached> {
         let programs = CgroupPrograms::load(&self.folder(), &self.sizes, endpoint)
+            .and_then(|programs| {
+                let fds = programs.fds()?;
+                Ok(Confining {
+                    sends: fds.sends.try_clone_to_owned()?,
+                    receives: fds.receives.try_clone_to_owned()?,
+                })
+            })
             .map_err(|error| Unreached::failed(&format!("{error:#}")))?;
-        let fds = programs.fds().map_err(|error| Unreached::failed(&error))?;
-        let attached = attach::attach_cgroup(&self.dir, endpoint.id, cgroup, fds)
+        self.confining.insert(endpoint.id, programs);
+        self.confine(endpoint.id, cgroup)
+    }
+
+    /// Attaches the programs that are loaded for the endpoint's cgroup.
+    fn confine(&mut self, endpoint: u16, cgroup: &Cgroup) -> Result<(), Unreached> {
+        let programs = self.confining.get(&endpoint);
+        let Confining { sends, receives } =
+            programs.ok_or_else(|| Unreached::failed(&"its programs are not loaded"))?;
+        let fds = attach::Programs {
+            sends: sends.as_fd(),
+            receives: receives.as_fd(),
+        };
+        let attached = attach::attach_cgroup(&self.dir, endpoint, cgroup, fds)
             .map_err(Unreached::of_attach)?;
-        self.forget_interfaces(endpoint.id, None);
-        self.attached.insert(endpoint.id, attached);
+        self.forget_interfaces(endpoint, None);
+        self.attached.insert(endpoint, attached);
         Ok(())
     }
 
@@ -378,6 +409,7 @@ impl Engine {
         self.forget_interfaces(endpoint, None);
         self.forget_cgroups(endpoint, None);
         self.attached.remove(&endpoint);
+        self.confining.remove(&endpoint);
         Ok(())
     }
 
