@@ -25,8 +25,8 @@ fn would_be(agent: &Agent, from: &Peer, port: u16) -> Option<Vec<(Value, Value)>
     let source = format!("shop/{}", from.role());
     let named = |end: &Value| {
         let workload = &end["workload"];
-        let part = |key: &str| workload[key].as_str().unwrap_or_default().to_owned();
-        format!("{}/{}", part("namespace"), part("name"))
+        let said = |key: &str| workload[key].as_str().unwrap_or_default().to_owned();
+        format!("{}/{}", said("namespace"), said("name"))
     };
     let found: Vec<_> = agent
         .flows(10_000)

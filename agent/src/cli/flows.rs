@@ -218,7 +218,7 @@ fn why(record: &Record) -> String {
     {
         let by = policy
             .as_ref()
-            .map_or_else(|| reason.to_string(), |rule| rule.to_string());
+            .map_or_else(|| reason.to_string(), ToString::to_string);
         text = format!("{text}; {} would {}: {by}", view.name(), verdict.name());
     }
     text

@@ -63,7 +63,7 @@ pub(crate) struct PolicyMaps {
 
 /// What is needed to answer a question.
 #[derive(Debug)]
-pub(crate) struct Answers {
+pub(crate) struct LookUps {
     pub(crate) ipcache: Ipcache,
     pub(crate) identities: Words,
     pub(crate) policy: HashMap<MapData, Raw<PolicyKey>, Raw<u32>>,
@@ -131,7 +131,7 @@ impl PolicyMaps {
     }
 }
 
-impl Answers {
+impl LookUps {
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             ipcache: Ipcache::open(folder)?,

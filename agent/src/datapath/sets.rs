@@ -10,12 +10,12 @@ use agent_common::{
 };
 use aya::maps::lpm_trie::Key as Prefix;
 
-use crate::datapath::{maps::Answers, raw::Raw};
+use crate::datapath::{maps::LookUps, raw::Raw};
 
 /// One look-up is one system call: for single questions, not for each packet.
 #[derive(Debug)]
 pub(crate) struct KernelTables {
-    maps: Answers,
+    maps: LookUps,
     /// Nanoseconds of the boot clock.
     now: fn() -> u64,
 }
@@ -23,7 +23,7 @@ pub(crate) struct KernelTables {
 impl KernelTables {
     pub(crate) fn open(folder: &Path, now: fn() -> u64) -> anyhow::Result<Self> {
         Ok(Self {
-            maps: Answers::open(folder)?,
+            maps: LookUps::open(folder)?,
             now,
         })
     }
@@ -48,8 +48,8 @@ impl KernelTables {
         })
     }
 
-    fn decision_for(&self, key: &PortKey) -> Decision {
-        let key = Prefix::new(PortKey::PORT_BITS, Raw(*key));
+    fn decision_for(&self, key: PortKey) -> Decision {
+        let key = Prefix::new(PortKey::PORT_BITS, Raw(key));
         let decision = self.maps.ports.get(&key, 0);
         decision.map_or(Decision::NO_MATCH, |Raw(decision)| decision)
     }
@@ -67,7 +67,7 @@ macro_rules! tables {
             }
 
             fn decision(&self, key: &PortKey) -> Decision {
-                self.decision_for(key)
+                self.decision_for(*key)
             }
 
             fn now(&self) -> u64 {

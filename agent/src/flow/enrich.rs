@@ -147,7 +147,7 @@ impl Enricher {
         let opinions = views.of(report, self.sets.as_ref()).into_iter();
         opinions
             .map(|opinion| {
-                self.opinions.add(&opinion);
+                self.opinions.add(opinion);
                 let Opinion {
                     view,
                     allows,

@@ -122,7 +122,7 @@ impl View {
 }
 
 impl OpinionCounts {
-    pub(crate) fn add(&self, opinion: &Opinion) {
+    pub(crate) fn add(&self, opinion: Opinion) {
         let is_it = |(view, allows, _): &(View, bool, &str)| {
             (*view, *allows) == (opinion.view, opinion.allows)
         };

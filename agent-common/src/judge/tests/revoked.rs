@@ -45,10 +45,8 @@ fn the_endpoint_takes_leave_of_a_revoked_connection_once() {
     assert_eq!(case.sends(&out().tcp(4000, 443, ACK)), Reason::Revoked);
     assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::DefaultDeny);
     let close = EventKind::Close as u8;
-    assert_eq!(
-        case.kinds().iter().filter(|kind| **kind == close).count(),
-        1
-    );
+    let is_close = |kind: &u8| *kind == close;
+    assert_eq!(case.kinds().into_iter().filter(is_close).count(), 1);
 }
 
 #[test]

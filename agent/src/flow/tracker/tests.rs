@@ -496,11 +496,14 @@ fn what_the_kernel_could_not_say_is_counted() {
         kind: 99,
         ..event(EventKind::Open, TCP, 101, 101, 1)
     });
-    let lost = Lost {
+    let kernel = Lost {
         events: 5,
         flows: 1,
     };
-    bench.sweep_input(&SweepInput { lost, ..input(105) });
+    bench.sweep_input(&SweepInput {
+        lost: kernel,
+        ..input(105)
+    });
     let loss = |stage: &str, count| (stage.to_owned(), count);
     assert_eq!(
         bench.losses(),
@@ -510,7 +513,10 @@ fn what_the_kernel_could_not_say_is_counted() {
             loss("tracker", 1)
         ]
     );
-    bench.sweep_input(&SweepInput { lost, ..input(110) });
+    bench.sweep_input(&SweepInput {
+        lost: kernel,
+        ..input(110)
+    });
     assert_eq!(bench.losses(), []);
 }
 

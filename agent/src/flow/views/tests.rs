@@ -110,7 +110,7 @@ fn opinions_are_counted_by_what_they_say() {
         (View::Staged, true),
         (View::Staged, true),
     ] {
-        counts.add(&Opinion {
+        counts.add(Opinion {
             view,
             allows,
             reason: Reason::Rule,
