@@ -189,6 +189,11 @@ fn is_of_others<A: Family, D: Datapath<A>>(
 /// Counts a packet that was dropped before it could be judged.
 #[inline(always)]
 pub fn unreadable<A, D: Datapath<A>>(datapath: &D, sight: &Sight, reason: Reason) -> Verdict {
+    let reason = if is_spared(sight) && !Verdict::because(reason).allows() {
+        Reason::Observed
+    } else {
+        reason
+    };
     datapath.count(sight.endpoint, reason, sight.length);
     Verdict::because(reason)
 }
@@ -244,7 +249,9 @@ fn continued<A: Family, D: Datapath<A>>(
                 Verdict::new(Reason::Revoked, verdict.rule()).rejecting(verdict.rejects());
             return refuse(datapath, key, sight, facts, revoked);
         }
-        let resumed = flow.reason.get() == Reason::Revoked as u8;
+        // What was there before has not been reported yet.
+        let was = flow.reason.get();
+        let resumed = was == Reason::Revoked as u8 || was == Reason::Observed as u8;
         let rule = verdict.rule().0;
         let changed = flow.rule.get() != rule;
         flow.rule.set(rule);
@@ -334,8 +341,9 @@ fn opened<A: Family, D: Datapath<A>>(
     {
         report(datapath, EventKind::Close, key, sight, old);
     }
-    if is_foreign {
-        // Flooded or lured here, or to a group. An entry would let the endpoint answer in that name.
+    if is_foreign || (is_spared(sight) && origin & Flow::ADOPTED != 0) {
+        // Flooded or lured here, or to a group: an entry would let the endpoint answer in that name.
+        // Or a flow of before, of which the agent is about to find out who began it.
         datapath.count(endpoint, verdict.reason(), sight.length);
         return verdict;
     }
@@ -564,6 +572,12 @@ fn pass<A, D: Datapath<A>>(datapath: &D, sight: &Sight, reason: Reason) -> Verdi
     Verdict::because(reason)
 }
 
+/// Whether the endpoint loses nothing yet.
+#[inline(always)]
+fn is_spared(sight: &Sight) -> bool {
+    sight.endpoint.has(Endpoint::OBSERVED)
+}
+
 /// Drops a packet: counted always, reported if it is the first of its kind.
 #[inline(never)]
 fn refuse<A: Family, D: Datapath<A>>(
@@ -573,6 +587,9 @@ fn refuse<A: Family, D: Datapath<A>>(
     facts: Facts,
     verdict: Verdict,
 ) -> Verdict {
+    if is_spared(sight) {
+        return pass(datapath, sight, Reason::Observed);
+    }
     datapath.count(sight.endpoint, verdict.reason(), sight.length);
     if datapath.deny(&DenialKey::new(key, sight, verdict), sight.length) {
         let origin = origin(key, sight, facts);

@@ -87,7 +87,7 @@ abi! {
         pub after_action: u32,
     }
 
-    /// Value of the interfaces map: which endpoint an interface leads to.
+    /// Value of the interfaces map: which endpoint an interface leads to; and of the cgroups map.
     pub struct Endpoint: 4 {
         /// Index of the endpoint's word and counters. 0 is never an endpoint.
         pub id: u16,
@@ -272,6 +272,19 @@ impl Endpoint {
     /// Hooks see packets of others too: only what uses an address of the endpoint's own, and goes
     /// over a wire, is judged. All else passes.
     pub const ONLY_OWN: u16 = 4;
+    /// The agent is still finding out which flows there are: what is denied passes, counted as such,
+    /// and what is in the middle is not taken up. Of a cgroup's programs it is a constant; the flag in
+    /// the map tells the next agent that this one came no further.
+    pub const OBSERVED: u16 = 8;
+
+    #[must_use]
+    #[inline(always)]
+    pub const fn observed(self) -> Self {
+        Self {
+            id: self.id,
+            flags: self.flags | Self::OBSERVED,
+        }
+    }
 
     #[inline(always)]
     pub const fn has(self, flag: u16) -> bool {

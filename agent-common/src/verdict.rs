@@ -66,6 +66,9 @@ reasons! {
     FlowTableFull = 8, Allow, "flow-table-full";
     /// Seen at an endpoint that it does not concern.
     NotSubject = 9, Allow, "not-subject";
+    /// It would be dropped, and the endpoint is only observed yet. Of a flow: it was there when the
+    /// endpoint was attached, and no packet of it has been judged since.
+    Observed = 10, Allow, "observed";
 
     /// The endpoint is isolated and no rule permits it.
     DefaultDeny = 16, Deny, "default-deny";

@@ -33,9 +33,9 @@ pub(crate) static IDENTITIES: Array<u64> = Array::with_max_entries(1024, BPF_F_M
 #[map]
 pub(crate) static SOCKETS: HashMap<SocketKey, u32> = HashMap::with_max_entries(1024, 0);
 
-/// Cgroup → the number of the endpoint that it is.
+/// Cgroup → the endpoint that it is.
 #[map]
-pub(crate) static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(1024, 0);
+pub(crate) static CGROUPS: HashMap<u64, Endpoint> = HashMap::with_max_entries(1024, 0);
 
 /// (policy set, direction, identity) → slot in `ANSWERS`.
 #[map]

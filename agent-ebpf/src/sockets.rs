@@ -105,9 +105,9 @@ fn owner(socket: *mut bpf_sock, protocol: u8, direction: Direction) -> u32 {
         if cgroup == 0 {
             break;
         }
-        // SAFETY: an integer of the entry, read at once.
+        // SAFETY: as for `INTERFACES`.
         if let Some(endpoint) = unsafe { CGROUPS.get(cgroup) } {
-            found = *endpoint;
+            found = u32::from(endpoint.id);
         }
     }
     found

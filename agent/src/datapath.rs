@@ -17,6 +17,7 @@ mod netns;
 pub mod object;
 mod pin;
 pub(crate) mod raw;
+pub(crate) mod seed;
 pub(crate) mod sets;
 pub(crate) mod slots;
 pub mod sockets;

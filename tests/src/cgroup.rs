@@ -96,7 +96,12 @@ impl Cgroup {
 
     /// Holds a TCP connection from a process in this group, in `netns`, once it is there.
     pub fn hold(&self, netns: &Netns, to: SocketAddr) -> Result<Held> {
-        let mut command = self.command("hold", Protocol::Tcp, &to.to_string());
+        self.hold_over(Protocol::Tcp, netns, to)
+    }
+
+    /// The same over either protocol; over UDP it has sent one datagram.
+    pub fn hold_over(&self, protocol: Protocol, netns: &Netns, to: SocketAddr) -> Result<Held> {
+        let mut command = self.command("hold", protocol, &to.to_string());
         let mut child = netns.spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
         let stdout = child.stdout.take().context("the process has no stdout")?;
         let (say, said) = mpsc::sync_channel(2);

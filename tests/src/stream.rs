@@ -144,7 +144,7 @@ fn exchange(mut connection: &TcpStream) -> std::io::Result<Duration> {
 }
 
 /// `tcpi_total_retrans` of the connection; 0 if the kernel does not say.
-fn retransmitted(connection: &TcpStream) -> u32 {
+pub fn retransmitted(connection: &TcpStream) -> u32 {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let Ok(mut length) = libc::socklen_t::try_from(mem::size_of::<libc::tcp_info>()) else {
         return 0;

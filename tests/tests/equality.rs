@@ -130,6 +130,7 @@ const REASONS: &[Reason] = &[
     Reason::Related,
     Reason::NeighbourDiscovery,
     Reason::Arp,
+    Reason::Observed,
     Reason::DefaultDeny,
     Reason::SpoofedSource,
     Reason::NoState,
@@ -152,10 +153,14 @@ struct Node<'b> {
     endpoints: BTreeMap<u16, SubjectName>,
     /// The kernel counts from the start of all worlds.
     counted: BTreeMap<u16, BTreeMap<Reason, Counter>>,
+    judged: usize,
 }
 
 /// By endpoint.
 type Sockets = BTreeMap<u16, BTreeSet<Connected>>;
+
+/// Of so many packets one comes while its endpoint is only observed.
+const OBSERVED: usize = 8;
 
 /// Compiled tables of its own.
 struct Held(Compiled);
@@ -202,6 +207,7 @@ impl<'b> Node<'b> {
             world,
             endpoints,
             counted,
+            judged: 0,
         };
         node.program();
         node
@@ -260,7 +266,13 @@ impl<'b> Node<'b> {
             packet,
         } = sent;
         let flags = self.compiled.subjects[&self.endpoints[id]].flags;
+        self.judged += 1;
         let endpoint = Endpoint { id: *id, flags };
+        let endpoint = if self.judged.is_multiple_of(OBSERVED) {
+            endpoint.observed()
+        } else {
+            endpoint
+        };
         let frame = packet.frame();
         self.twin.now = boot_nanos();
         let verdict = self.twin.frame(endpoint, *direction, &frame, *made_here);

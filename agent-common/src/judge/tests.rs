@@ -1,6 +1,7 @@
 //! The rules of judging, one test each, over plain collections.
 
 mod node;
+mod observed;
 mod pieces;
 mod revoked;
 mod time;

@@ -33,7 +33,7 @@ use crate::{
     },
     datapath::{
         attach::{Target, TcHook},
-        engine::{Engine, Place, Reached, Unreached},
+        engine::{Engine, Place, Reached, Settled, Unreached},
         link,
         tamper::Kind,
     },
@@ -334,22 +334,34 @@ impl Controller {
 
     /// Attaches what is not attached and can be.
     fn reach(&mut self) {
-        let mut endpoints = BTreeMap::new();
+        let since = BootTime::now().0;
+        let mut reached = BTreeMap::new();
         for (&id, declared) in &self.desired.endpoints {
-            let Declared {
-                name,
-                flags,
-                policies,
-            } = declared;
+            let Declared { name, flags, .. } = declared;
             let Some(place) = self.desired.place(name) else {
                 continue;
             };
             let endpoint = Endpoint { id, flags: *flags };
-            let reached = self.engine.reach(endpoint, place);
-            if let Ok(Reached::Attached(target)) = &reached {
+            let outcome = self.engine.reach(endpoint, place);
+            if let Ok(Reached::Attached(target)) = &outcome {
                 tracing::info!(endpoint = %name, at = ?target, "attached");
             }
-            endpoints.insert(id, endpoint_status(name, place, *policies, reached));
+            reached.insert(id, outcome);
+        }
+        self.settle(since, &mut reached);
+        let mut endpoints = BTreeMap::new();
+        for (id, outcome) in reached {
+            let Some(Declared { name, policies, .. }) = self.desired.endpoints.get(&id) else {
+                continue;
+            };
+            let Some(place) = self.desired.place(name) else {
+                continue;
+            };
+            let mut status = endpoint_status(name, place, *policies, outcome);
+            if status.state == EndpointState::Attached {
+                status.message = self.engine.unseeded(id).map(str::to_owned);
+            }
+            endpoints.insert(id, status);
         }
         self.release_ended();
         self.shared.in_force(Arc::clone(&self.desired.world));
@@ -361,6 +373,44 @@ impl Controller {
             endpoints,
             unconfined: self.unconfined_node(),
             tables: self.tables(),
+        });
+    }
+
+    /// Enforces what has been attached for the first time, and ends what policy does not permit of it.
+    fn settle(&mut self, since: u64, reached: &mut BTreeMap<u16, Result<Reached, Unreached>>) {
+        let mut enforced = BTreeSet::new();
+        for (id, outcome) in self.engine.settle(since) {
+            match outcome {
+                Ok(Settled { flows }) => {
+                    if flows > 0 {
+                        tracing::info!(endpoint = id, flows, "live connections are taken up");
+                    }
+                    enforced.insert(id);
+                }
+                Err(unreached) => {
+                    reached.insert(id, Err(unreached));
+                }
+            }
+        }
+        self.cut(enforced.iter());
+    }
+
+    /// Has the sockets of these endpoints ended whose flows policy does not permit.
+    fn cut<'e>(&self, endpoints: impl Iterator<Item = &'e u16>) {
+        let Some(compiler) = &self.compiler else {
+            return;
+        };
+        let Desired {
+            world, this_node, ..
+        } = &self.desired;
+        let declared = self.desired.endpoints.iter();
+        let names = declared
+            .map(|(id, declared)| (*id, declared.name.clone()))
+            .collect();
+        self.revoker.follow(Change {
+            touched: touched(endpoints, world, compiler.compiled(), &names),
+            this_node: this_node.clone(),
+            since: Instant::now(),
         });
     }
 
@@ -392,21 +442,7 @@ impl Controller {
             tracing::error!("cannot judge flows once more: {error:#}");
             return;
         }
-        let Some(compiler) = &self.compiler else {
-            return;
-        };
-        let declared = self.desired.endpoints.iter();
-        let endpoints = declared
-            .map(|(id, declared)| (*id, declared.name.clone()))
-            .collect();
-        let Desired {
-            world, this_node, ..
-        } = &self.desired;
-        self.revoker.follow(Change {
-            touched: touched(plan.words.keys(), world, compiler.compiled(), &endpoints),
-            this_node: this_node.clone(),
-            since: Instant::now(),
-        });
+        self.cut(plan.words.keys());
     }
 
     /// The node itself, where it should perhaps be an endpoint and is none.

@@ -35,7 +35,10 @@ use crate::datapath::{
 mod entry;
 mod observe;
 
-pub use self::{entry::attached, observe::Observed};
+pub use self::{
+    entry::attached,
+    observe::{Observed, is_held},
+};
 pub use crate::datapath::pin::Held as Outcome;
 
 /// Number of an endpoint, as in the contract's `Endpoint::id`.

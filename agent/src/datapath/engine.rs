@@ -18,13 +18,19 @@ use crate::datapath::{
     attach::{self, Attached, Target, TcHook},
     bpffs::BpfDir,
     cgroup::{Cgroup, CgroupError, CgroupName, Hierarchy},
+    engine::arrival::{Arrival, Hold, Scout},
+    held::Held,
     link,
-    maps::{self, Cgroups, Interfaces, MapPins, PolicyMaps},
+    maps::{self, Cgroups, FlowMaps, Interfaces, MapPins, PolicyMaps},
     object::{CgroupPrograms, Programs, Sizes},
     sync::{ApplyError, Sync},
     tamper::{Kind, Tampering},
     withdrawn::Search,
 };
+
+mod arrival;
+
+pub(crate) use self::arrival::Settled;
 
 /// Holds everything that the agent has in the kernel. Dropping it takes nothing away.
 pub(crate) struct Engine {
@@ -35,9 +41,15 @@ pub(crate) struct Engine {
     interfaces: Interfaces,
     cgroups: Cgroups,
     hook: TcHook,
+    flows: FlowMaps,
+    held: Held,
     attached: BTreeMap<u16, Attached>,
     /// What hangs on cgroups: loading it once more takes longer than it may be missing there.
     confining: BTreeMap<u16, Confining>,
+    /// Endpoints that have been attached for the first time, until [`Engine::settle`].
+    arrivals: BTreeMap<u16, Arrival>,
+    /// Why live flows were not taken up, of endpoints that are attached.
+    unseeded: BTreeMap<u16, String>,
     pins: MapPins,
     /// What others have done, and nobody has been told of yet.
     noticed: Vec<Tampering>,
@@ -106,8 +118,12 @@ impl Engine {
             cgroups: maps::cgroups(&folder)?,
             hook: TcHook::of_kernel()?,
             programs: Arc::new(Mutex::new(programs)),
+            flows: FlowMaps::open(&folder)?,
+            held: Held::open(&folder)?,
             attached: BTreeMap::new(),
             confining: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            unseeded: BTreeMap::new(),
             pins: MapPins::open(&folder)?,
             noticed: Vec::new(),
             unrestored: BTreeSet::new(),
@@ -244,10 +260,19 @@ impl Engine {
             }
         }
         let holder = self.interfaces.get(link.index);
+        let scout = self.scout(endpoint, target, holder, |engine| {
+            engine.scout_behind(endpoint, spec)
+        });
+        let is_observed = scout.as_ref().is_some_and(Scout::has_flows);
+        let shown = if is_observed {
+            endpoint.observed()
+        } else {
+            endpoint
+        };
         // Before the programs, which drop what comes from an interface that they do not know; and
         // before an earlier interface is forgotten, which may be this one.
         self.interfaces
-            .insert(link.index, endpoint)
+            .insert(link.index, shown)
             .map_err(|error| Unreached::failed(&error))?;
         self.forget_interfaces(endpoint.id, Some(link.index));
         if let Some(holder) = holder
@@ -258,7 +283,21 @@ impl Engine {
             attach::hand_over(&self.dir, holder.id, endpoint.id).map_err(Unreached::of_attach)?;
             self.attached.remove(&holder.id);
         }
-        self.attach_interface(endpoint.id, link.index)?;
+        if let Err(error) = self.attach_interface(endpoint.id, link.index) {
+            // One direction may hang there: it is not to stay open.
+            self.interfaces
+                .insert(link.index, endpoint)
+                .map_err(|error| Unreached::failed(&error))?;
+            return Err(error);
+        }
+        if let Some(scout) = scout {
+            let hold = if is_observed {
+                Hold::Interface { index: link.index }
+            } else {
+                Hold::Enforced
+            };
+            self.arrivals.insert(endpoint.id, Arrival::new(scout, hold));
+        }
         Ok(Reached::Attached(target))
     }
 
@@ -299,16 +338,48 @@ impl Engine {
                 return self.tampered(endpoint.id, kind, what, target, restored);
             }
         }
+        let programs = self.load_for_cgroup(endpoint)?;
+        self.confining.insert(endpoint.id, programs);
+        // After what takes time: what begins from here on may be missed.
+        let holder = self.cgroups.get(cgroup.id());
+        let scout = self.scout(endpoint, target, holder, |engine| {
+            engine.scout_here(endpoint, &cgroup)
+        });
+        let observing = if scout.as_ref().is_some_and(Scout::has_flows) {
+            Some(self.load_for_cgroup(endpoint.observed())?)
+        } else {
+            None
+        };
+        let shown = if observing.is_some() {
+            endpoint.observed()
+        } else {
+            endpoint
+        };
         self.cgroups
-            .insert(cgroup.id(), u32::from(endpoint.id))
+            .insert(cgroup.id(), shown)
             .map_err(|error| Unreached::failed(&error))?;
         self.forget_cgroups(endpoint.id, Some(cgroup.id()));
-        self.attach_cgroup(endpoint, &cgroup)?;
+        let observed = observing
+            .as_ref()
+            .and_then(|programs| programs.hang(&self.dir, endpoint.id, &cgroup).ok());
+        match observed {
+            Some(attached) => self.hangs(endpoint.id, attached),
+            // Nor is a direction to stay open that could be observed, if the other could not.
+            None => self.confine(endpoint.id, &cgroup)?,
+        }
+        if let Some(scout) = scout {
+            let hold = if observing.is_some() {
+                Hold::Cgroup(cgroup)
+            } else {
+                Hold::Enforced
+            };
+            self.arrivals.insert(endpoint.id, Arrival::new(scout, hold));
+        }
         Ok(Reached::Attached(target))
     }
 
-    fn attach_cgroup(&mut self, endpoint: Endpoint, cgroup: &Cgroup) -> Result<(), Unreached> {
-        let programs = CgroupPrograms::load(&self.folder(), &self.sizes, endpoint)
+    fn load_for_cgroup(&self, endpoint: Endpoint) -> Result<Confining, Unreached> {
+        CgroupPrograms::load(&self.folder(), &self.sizes, endpoint)
             .and_then(|programs| {
                 let fds = programs.fds()?;
                 Ok(Confining {
@@ -316,25 +387,21 @@ impl Engine {
                     receives: fds.receives.try_clone_to_owned()?,
                 })
             })
-            .map_err(|error| Unreached::failed(&format!("{error:#}")))?;
-        self.confining.insert(endpoint.id, programs);
-        self.confine(endpoint.id, cgroup)
+            .map_err(|error| Unreached::failed(&format!("{error:#}")))
     }
 
     /// Attaches the programs that are loaded for the endpoint's cgroup.
     fn confine(&mut self, endpoint: u16, cgroup: &Cgroup) -> Result<(), Unreached> {
         let programs = self.confining.get(&endpoint);
-        let Confining { sends, receives } =
-            programs.ok_or_else(|| Unreached::failed(&"its programs are not loaded"))?;
-        let fds = attach::Programs {
-            sends: sends.as_fd(),
-            receives: receives.as_fd(),
-        };
-        let attached = attach::attach_cgroup(&self.dir, endpoint, cgroup, fds)
-            .map_err(Unreached::of_attach)?;
+        let programs = programs.ok_or_else(|| Unreached::failed(&"its programs are not loaded"))?;
+        let attached = programs.hang(&self.dir, endpoint, cgroup)?;
+        self.hangs(endpoint, attached);
+        Ok(())
+    }
+
+    fn hangs(&mut self, endpoint: u16, attached: Attached) {
         self.forget_interfaces(endpoint, None);
         self.attached.insert(endpoint, attached);
-        Ok(())
     }
 
     /// Links that are still held get their names back: a second link of one program is refused.
@@ -410,6 +477,8 @@ impl Engine {
         self.forget_cgroups(endpoint, None);
         self.attached.remove(&endpoint);
         self.confining.remove(&endpoint);
+        self.arrivals.remove(&endpoint);
+        self.unseeded.remove(&endpoint);
         Ok(())
     }
 
@@ -425,8 +494,7 @@ impl Engine {
         for index in stale {
             self.interfaces.remove(index)?;
         }
-        let is_kept = |endpoint| u16::try_from(endpoint).is_ok_and(|id| keep.contains(&id));
-        self.retain_cgroups(|_, endpoint| is_kept(endpoint));
+        self.retain_cgroups(|_, endpoint| keep.contains(&endpoint));
         Ok(())
     }
 
@@ -448,14 +516,14 @@ impl Engine {
 
     /// Takes the endpoint's cgroups out, all but one.
     fn forget_cgroups(&mut self, endpoint: u16, keep: Option<u64>) {
-        self.retain_cgroups(|cgroup, known| known != u32::from(endpoint) || Some(cgroup) == keep);
+        self.retain_cgroups(|cgroup, known| known != endpoint || Some(cgroup) == keep);
     }
 
-    fn retain_cgroups(&mut self, keep: impl Fn(u64, u32) -> bool) {
+    fn retain_cgroups(&mut self, keep: impl Fn(u64, u16) -> bool) {
         let known: Vec<u64> = self
             .cgroups
             .iter()
-            .filter(|(cgroup, endpoint)| !keep(*cgroup, *endpoint))
+            .filter(|(cgroup, endpoint)| !keep(*cgroup, endpoint.id))
             .map(|(cgroup, _)| cgroup)
             .collect();
         for cgroup in known {
@@ -480,6 +548,17 @@ impl Engine {
             }
         }
         self.attached.remove(&endpoint);
+    }
+}
+
+impl Confining {
+    fn hang(&self, dir: &BpfDir, endpoint: u16, cgroup: &Cgroup) -> Result<Attached, Unreached> {
+        let Self { sends, receives } = self;
+        let fds = attach::Programs {
+            sends: sends.as_fd(),
+            receives: receives.as_fd(),
+        };
+        attach::attach_cgroup(dir, endpoint, cgroup, fds).map_err(Unreached::of_attach)
     }
 }
 

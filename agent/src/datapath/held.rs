@@ -1,13 +1,14 @@
 //! How many flows each endpoint holds, by which the programs refuse it more than its share.
 //!
-//! The programs count up, each processor for itself. The agent alone takes flows out, and counts down. Who
+//! The programs count up, each processor for itself; so does the agent for what it puts in. The agent alone
+//! takes flows out, and counts down. Who
 //! is stopped in between has counted wrong, so each listing of the table puts the counts right.
 
 use std::{collections::BTreeMap, path::Path};
 
 use agent_common::{
     protocol::Address,
-    share::{FAMILIES, slot_of},
+    share::{FAMILIES, may_hold_more, slot_of},
     table::Endpoint,
 };
 
@@ -33,6 +34,17 @@ impl Held {
         held.balance::<[u8; 4]>();
         held.balance::<[u8; 16]>();
         Ok(held)
+    }
+
+    /// Whether one more flow is the endpoint's due.
+    pub(crate) fn has_room<A: Address>(&self, endpoint: u16) -> bool {
+        may_hold_more(self.of::<A>(endpoint), self.of::<A>(Endpoint::NOBODY.id))
+    }
+
+    /// A flow of the endpoint has been put in.
+    pub(crate) fn take<A: Address>(&self, endpoint: u16) {
+        self.add::<A>(endpoint, 1);
+        self.add::<A>(Endpoint::NOBODY.id, -1);
     }
 
     /// A flow of the endpoint has been taken out.

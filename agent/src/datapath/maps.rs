@@ -101,7 +101,7 @@ pub(crate) struct Kept<K: Abi, V: Abi> {
 pub(crate) type Interfaces = Kept<u32, Endpoint>;
 
 /// Cgroups that are endpoints.
-pub(crate) type Cgroups = Kept<u64, u32>;
+pub(crate) type Cgroups = Kept<u64, Endpoint>;
 
 /// Opens a pinned map; the agent and each loaded program have handles of their own.
 pub(crate) fn open(folder: &Path, name: &str) -> anyhow::Result<MapData> {

@@ -25,6 +25,7 @@ use std::{collections::HashMap, time::Duration};
 use agent_common::{
     event::{Event, EventKind},
     flow::FlowState,
+    verdict::Reason,
 };
 
 use self::{
@@ -233,6 +234,13 @@ impl Tracker {
             last_seen: state.last_seen,
         };
 
+        if state.reason == Reason::Observed as u8 {
+            // Of before the endpoint was attached, and silent since: its first packet begins it here.
+            if is_idle {
+                outcome.removals.push(removal);
+            }
+            return;
+        }
         let Some(entry) = self.flows.get_mut(&key) else {
             self.found(key, state, now, clock);
             if is_idle && !self.flows.contains_key(&key) {
@@ -366,7 +374,7 @@ fn forced(entry: &mut Entry, key: &Key, now: BootTime, clock: Clock) -> FlowRepo
 fn ended(entry: &mut Entry, key: &Key, event: &Event, clock: Clock) -> FlowReport {
     entry.phase = Phase::Closed;
     entry.overdue = 0;
-    let reason = if event.reason == agent_common::verdict::Reason::Revoked as u8 {
+    let reason = if event.reason == Reason::Revoked as u8 {
         EndReason::Revoked
     } else {
         entry.end_reason()

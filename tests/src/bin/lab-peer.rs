@@ -1,9 +1,10 @@
 //! A peer as a process of its own, for what is known by its control group:
 //! `lab-peer probe TCP|UDP ADDRESS:PORT` prints the outcome, `lab-peer serve TCP|UDP PORT` echoes, and
-//! `lab-peer hold TCP ADDRESS:PORT` keeps a connection and prints how it ends.
+//! `lab-peer hold TCP|UDP ADDRESS:PORT` keeps a connection and prints how it ends: `closed` is also that
+//! something has arrived.
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use anyhow::{Context, Result, bail};
 use ringfence_lab::probe::{Protocol, probe};
@@ -31,9 +32,22 @@ fn main() -> Result<()> {
             let to: SocketAddr = object
                 .parse()
                 .with_context(|| format!("not an address: {object}"))?;
-            let mut stream = TcpStream::connect(to)?;
-            println!("connected");
-            match stream.read(&mut [0]) {
+            let came = match protocol {
+                Protocol::Tcp => {
+                    let mut stream = TcpStream::connect(to)?;
+                    println!("connected");
+                    stream.read(&mut [0])
+                }
+                Protocol::Udp => {
+                    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                    let socket = UdpSocket::bind(any)?;
+                    socket.connect(to)?;
+                    socket.send(b"hello")?;
+                    println!("connected");
+                    socket.recv(&mut [0])
+                }
+            };
+            match came {
                 Ok(_) => println!("closed"),
                 Err(error) => println!("{:?}", error.kind()),
             }

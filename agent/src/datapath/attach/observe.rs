@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::datapath::{
     attach::{
-        AttachError, Attached, Target, TcHook,
+        AttachError, Attached, EndpointId, Target, TcHook,
         entry::{cgroup_pins, filter_mark, interface, shown, tcx_pins},
         failed,
     },
@@ -27,6 +27,45 @@ pub enum Observed {
         ahead: u32,
     },
     Gone,
+}
+
+/// Whether a program hangs there already, of an agent of whichever version.
+pub fn is_held(dir: &BpfDir, endpoint: EndpointId, target: Target) -> Result<bool, AttachError> {
+    let found = observe(dir, endpoint, target)?;
+    Ok(found.iter().any(|observed| *observed != Observed::Gone))
+}
+
+fn observe(
+    dir: &BpfDir,
+    endpoint: EndpointId,
+    target: Target,
+) -> Result<[Observed; 2], AttachError> {
+    match target {
+        Target::Interface {
+            index,
+            hook: TcHook::Tcx,
+        } => {
+            let [from, to] = tcx_pins(dir, endpoint);
+            Ok([
+                observe_tcx(&from, index, AttachType::TcxIngress)?,
+                observe_tcx(&to, index, AttachType::TcxEgress)?,
+            ])
+        }
+        Target::Interface {
+            index,
+            hook: TcHook::Clsact,
+        } => Ok([
+            observe_filter(index, Side::Ingress)?,
+            observe_filter(index, Side::Egress)?,
+        ]),
+        Target::Cgroup { id } => {
+            let [incoming, outgoing] = cgroup_pins(dir, endpoint);
+            Ok([
+                observe_cgroup(&outgoing, id)?,
+                observe_cgroup(&incoming, id)?,
+            ])
+        }
+    }
 }
 
 impl Attached {
@@ -99,35 +138,7 @@ impl Attached {
 
     /// What the kernel says about the two programs now: what the endpoint sends, what it is sent.
     pub fn verify(&self, dir: &BpfDir) -> Result<[Observed; 2], AttachError> {
-        let Self {
-            endpoint, target, ..
-        } = *self;
-        match target {
-            Target::Interface {
-                index,
-                hook: TcHook::Tcx,
-            } => {
-                let [from, to] = tcx_pins(dir, endpoint);
-                Ok([
-                    observe_tcx(&from, index, AttachType::TcxIngress)?,
-                    observe_tcx(&to, index, AttachType::TcxEgress)?,
-                ])
-            }
-            Target::Interface {
-                index,
-                hook: TcHook::Clsact,
-            } => Ok([
-                observe_filter(index, Side::Ingress)?,
-                observe_filter(index, Side::Egress)?,
-            ]),
-            Target::Cgroup { id } => {
-                let [incoming, outgoing] = cgroup_pins(dir, endpoint);
-                Ok([
-                    observe_cgroup(&outgoing, id)?,
-                    observe_cgroup(&incoming, id)?,
-                ])
-            }
-        }
+        observe(dir, self.endpoint, self.target)
     }
 
     /// Whether both programs still hang where they were put.

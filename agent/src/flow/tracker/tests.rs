@@ -565,3 +565,30 @@ fn denials_whose_event_was_lost_wait_for_one_period() {
     assert_eq!(bench.sweep_denials(111, 5), [0; 0]);
     assert_eq!(bench.sweep_denials(121, 6), [6]);
 }
+
+#[test]
+fn a_flow_of_before_the_attach_is_nothing_until_it_speaks() {
+    let mut bench = Bench::new();
+    let silent = FlowState {
+        generation: Flow::NEVER,
+        rule: 0,
+        reason: Reason::Observed as u8,
+        ..state(101, 101, 0)
+    };
+    for at in [106, 200] {
+        assert_eq!(brief(&bench.sweep(at, &[(TCP, silent)])), []);
+        assert_eq!(bench.removed(), 0);
+    }
+    let spoken = bench.event(&event(EventKind::Open, TCP, 101, 201, 0));
+    assert_eq!(brief(&spoken), [(Kind::Start, 0, None)]);
+    // A listing of before the event contradicts nothing.
+    assert_eq!(brief(&bench.sweep(202, &[(TCP, silent)])), []);
+    assert_eq!(
+        brief(&bench.sweep(300, &[(TCP, state(101, 300, 5))])),
+        [(Kind::Update, 5, None)]
+    );
+    // One that never speaks goes as silently.
+    let mut bench = Bench::new();
+    assert_eq!(brief(&bench.sweep(180, &[(UDP, silent)])), []);
+    assert_eq!((bench.removed(), bench.losses()), (1, Vec::new()));
+}
