@@ -292,9 +292,8 @@ where
         Err(error) => {
             return match errno(&error) {
                 // A packet was faster, and has been judged.
-                Some(libc::EEXIST) => Ok(Put::Known),
-                // It was given back since. Nothing of it is there to be taken for anything else.
-                Some(libc::ENOENT) => Ok(Put::Known),
+                // Or it was given back since, and nothing of it is there to be taken for anything else.
+                Some(libc::EEXIST | libc::ENOENT) => Ok(Put::Known),
                 Some(libc::E2BIG | libc::ENOMEM) => Ok(Put::NoRoom),
                 _ => Err(error),
             };
