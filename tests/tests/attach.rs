@@ -32,7 +32,7 @@ use ringfence::datapath::{
     cgroup::{self, CgroupError, CgroupName, Hierarchy},
     features,
     link::{self, LinkError},
-    tc::{self, Side},
+    tc::{self, Number, Side},
 };
 use ringfence_lab::{
     lab::enter_anonymous,
@@ -297,7 +297,7 @@ fn to_remove_what_has_gone_with_its_interface_is_no_error() {
     run("ip link del veth0");
     assert!(!tc::remove_clsact(index).unwrap());
     for side in [Side::Ingress, Side::Egress] {
-        assert!(!tc::remove_filter(index, side).unwrap());
+        assert!(!tc::remove_filter(index, side, Number::FIRST).unwrap());
     }
 }
 
@@ -336,6 +336,59 @@ fn filters_and_queueing_disciplines_of_others_stay() {
     let attached = interface(&folder.0, index, TcHook::Clsact, &mut Object::load());
     attached.detach(&folder.0).unwrap();
     assert!(run("tc qdisc show dev veth1").contains("clsact"));
+}
+
+/// Two agents that took each other's filters for their own would end what the other enforces.
+#[test]
+fn filters_of_two_agents_stand_side_by_side() {
+    enter_new_netns();
+    let folders = [Folder::new("side-one"), Folder::new("side-two")];
+    let peer = Peer::new();
+    let index = peer.connect("veth0", "eth0");
+    let mut objects = [Object::load(), Object::load()];
+    let attached = [0, 1].map(|agent| {
+        interface(
+            &folders[agent].0,
+            index,
+            TcHook::Clsact,
+            &mut objects[agent],
+        )
+    });
+    assert_eq!(
+        attached.each_ref().map(Attached::outcome),
+        [Outcome::Attached; 2]
+    );
+    assert!(folders[1].names().contains(&format!("tc-1-{index}-2")));
+    // Who comes last stands in front.
+    for (agent, ahead) in [(0, 1), (1, 0)] {
+        let found = attached[agent].verify(&folders[agent].0).unwrap();
+        let own = objects[agent].ids(NULL);
+        assert_eq!(
+            found,
+            own.map(|program| Observed::Attached { program, ahead })
+        );
+    }
+    // Each finds its own again.
+    let mut later = Object::load();
+    let again = interface(&folders[1].0, index, TcHook::Clsact, &mut later);
+    assert_eq!(again.outcome(), Outcome::TakenOver);
+    assert!(attached[0].stands(&folders[0].0).unwrap());
+    // Also without the entry that names it, as long as the agent lives.
+    let entry = folders[1].0.links().join(format!("tc-1-{index}-2"));
+    fs::remove_dir(&entry).unwrap();
+    assert!(again.stands(&folders[1].0).unwrap());
+    let programs = later.programs(NULL);
+    let again = attach_interface(&folders[1].0, 1, index, TcHook::Clsact, programs).unwrap();
+    assert_eq!(again.outcome(), Outcome::TakenOver);
+    assert!(entry.is_dir());
+    detach_all(&folders[0].0).unwrap();
+    assert_eq!(
+        attached[0].verify(&folders[0].0).unwrap(),
+        [Observed::Gone; 2]
+    );
+    assert!(again.stands(&folders[1].0).unwrap());
+    detach_all(&folders[1].0).unwrap();
+    assert!(!run("tc filter show dev veth0 egress").contains("bpf"));
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `if-<endpoint>-from`, `if-<endpoint>-to` | pinned TCX links |
 //! | `cg-<endpoint>-in`, `cg-<endpoint>-out` | pinned cgroup links |
-//! | `tc-<endpoint>-<interface index>` | an empty folder: our filters hang on that interface's clsact |
+//! | `tc-<endpoint>-<interface index>` | an empty folder: our filters hang on that interface's clsact. Where another agent has some too, `-<number>` follows |
 //! | `qdisc-<interface index>` | an empty folder: the clsact there is our making |
 //!
 //! Nothing here is left to the end of the agent's life: attached is attached until detached.
@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use crate::datapath::{
     attach::entry::{
-        cgroup_pins, entries, fields, filter_mark, interface, mark, name, shown, tcx_pins, unmark,
+        Filters, cgroup_pins, entries, interface, mark, name, number, shown, tcx_pins, unmark,
     },
     bpffs::BpfDir,
     cgroup::Cgroup,
@@ -203,7 +203,6 @@ fn attach_clsact(
     index: u32,
     programs: Programs<'_>,
 ) -> Result<Held, AttachError> {
-    let what = format!("filters to interface {index}");
     match tc::qdisc(index).map_err(failed("read the queueing disciplines of", interface(index)))? {
         Qdisc::Clsact => {}
         Qdisc::Other(kind) => return Err(AttachError::QdiscTaken { index, kind }),
@@ -212,24 +211,76 @@ fn attach_clsact(
             mark(&entry)?;
             if let Err(error) = tc::add_clsact(index) {
                 unmark(&entry)?;
-                return Err(failed("add clsact for", &what)(error));
+                return Err(failed("add clsact for", interface(index))(error));
             }
         }
     }
+    let outcome = put_filters(dir, endpoint, index, programs)?;
+    release_filters(dir, endpoint, Some(index))?;
+    for pin in tcx_pins(dir, endpoint) {
+        pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
+    }
+    Ok(outcome)
+}
+
+/// The filters of this folder on both sides: replaced if they are there, whichever endpoint had them.
+fn put_filters(
+    dir: &BpfDir,
+    endpoint: EndpointId,
+    index: u32,
+    programs: Programs<'_>,
+) -> Result<Held, AttachError> {
+    let what = format!("filters to interface {index}");
+    let [sends, _] = programs.ids()?;
+    let known = match number(dir, index)? {
+        Some(number) => Some(number),
+        // Somebody may have removed the entry, and the filter is there.
+        None => tc::filter_of(index, Side::Ingress, sends)
+            .map_err(failed("ask for", &what))?
+            .map(|filter| filter.number),
+    };
+    let number = match known {
+        Some(number) => number,
+        None => tc::free_number(index).map_err(failed("ask for", &what))?,
+    };
     // The entry first: a filter without one would be forgotten if the agent dies in between.
-    mark(&filter_mark(dir, endpoint, index))?;
+    let entry = Filters {
+        endpoint,
+        index,
+        number,
+    };
+    mark(&entry.path(dir))?;
     let mut outcome = Held::TakenOver;
     for (side, program) in [
         (Side::Ingress, programs.sends),
         (Side::Egress, programs.receives),
     ] {
-        let there = tc::filter(index, side).map_err(failed("ask for", &what))?;
-        tc::put_filter(index, side, program).map_err(failed("attach", &what))?;
-        outcome = outcome.and(there.map_or(Held::Attached, |_| Held::TakenOver));
-    }
-    release_filters(dir, endpoint, Some(index))?;
-    for pin in tcx_pins(dir, endpoint) {
-        pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
+        let there = match known {
+            Some(_) => tc::filter(index, side, number).map_err(failed("ask for", &what))?,
+            None => None,
+        };
+        let (put, held) = match there {
+            Some(_) => (
+                tc::replace_filter(index, side, number, program),
+                Held::TakenOver,
+            ),
+            None => (tc::add_filter(index, side, number, program), Held::Attached),
+        };
+        match put {
+            Ok(()) => outcome = outcome.and(held),
+            Err(error) => {
+                // Another agent was quicker to take the number, and what is there is that one's: the
+                // next attempt looks for another number.
+                if known.is_none() && error.kind() == io::ErrorKind::AlreadyExists {
+                    if side == Side::Egress {
+                        tc::remove_filter(index, Side::Ingress, number)
+                            .map_err(failed("remove the filters of", interface(index)))?;
+                    }
+                    unmark(&entry.path(dir))?;
+                }
+                return Err(failed("attach", &what)(error));
+            }
+        }
     }
     Ok(outcome)
 }
@@ -351,27 +402,22 @@ fn release_filters(
     endpoint: EndpointId,
     keep: Option<u32>,
 ) -> Result<(), AttachError> {
-    let endpoint = endpoint.to_string();
     let entries = entries(dir)?;
     for path in &entries {
-        let Some(["tc", owner, index]) = fields(path).as_deref().and_then(<[_]>::as_array).copied()
-        else {
+        let Some(filters) = Filters::at(path) else {
             continue;
         };
-        let Ok(index) = index.parse::<u32>() else {
-            continue;
-        };
-        if owner != endpoint || Some(index) == keep {
+        let Filters { index, number, .. } = filters;
+        if filters.endpoint != endpoint || Some(index) == keep {
             continue;
         }
         // Another endpoint has the interface now: the filters there are its.
         let passed_on = entries.iter().any(|other| {
-            other != path
-                && matches!(fields(other).as_deref(), Some(["tc", _, its]) if its.parse() == Ok(index))
+            other != path && Filters::at(other).is_some_and(|other| other.index == index)
         });
         if !passed_on {
             for side in [Side::Ingress, Side::Egress] {
-                tc::remove_filter(index, side)
+                tc::remove_filter(index, side, number)
                     .map_err(failed("remove the filters of", interface(index)))?;
             }
             release_qdisc(dir, index)?;

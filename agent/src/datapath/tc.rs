@@ -1,9 +1,11 @@
 //! Filters on a `clsact` queueing discipline: how programs hang on an interface before 6.6.
 //!
 //! A filter is no link: it stays until it is removed, without a name anywhere. It is known again by
-//! its handle, which is the same on every interface.
+//! its handle, which says that it is an agent's, and by a number in there of which one: an agent that
+//! took another's filter for its own would end what that one enforces.
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::{AsRawFd, BorrowedFd},
 };
@@ -24,11 +26,8 @@ use crate::datapath::netlink::{Found, act, dump};
 /// Ahead of all others: a filter before ours that accepts would end the chain, and enforcement.
 const PRIORITY: u32 = 1;
 
-/// "RF", and a number: what no other program would pick by chance.
-const HANDLE: TcHandle = TcHandle {
-    major: 0x5246,
-    minor: 1,
-};
+/// "RF": what no other program would pick by chance.
+const MAJOR: u16 = 0x5246;
 
 /// What `tc filter show` prints.
 const NAME: &str = "ringfence";
@@ -39,6 +38,10 @@ pub enum Side {
     Ingress,
     Egress,
 }
+
+/// Tells the filters of several agents on one interface apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Number(pub u16);
 
 /// What an interface has where `clsact` would be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +55,27 @@ pub(crate) enum Qdisc {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Filter {
     pub(crate) program: u32,
+    pub(crate) number: Number,
     pub(crate) ahead: u32,
+}
+
+impl Number {
+    /// Where there is no other agent.
+    pub const FIRST: Self = Self(1);
+
+    fn handle(self) -> TcHandle {
+        let Self(minor) = self;
+        TcHandle {
+            major: MAJOR,
+            minor,
+        }
+    }
+
+    fn of(filter: &TcMessage) -> Option<Self> {
+        let TcHandle { major, minor } = filter.header.handle;
+        let is_ours = major == MAJOR && filter.header.info >> 16 == PRIORITY;
+        is_ours.then_some(Self(minor))
+    }
 }
 
 impl Side {
@@ -95,10 +118,58 @@ pub fn remove_clsact(index: u32) -> io::Result<bool> {
     remove(RouteNetlinkMessage::DelQueueDiscipline(clsact(index)?))
 }
 
-/// Adds our filter, or puts `program` in the place of the one behind it: the kernel swaps the two in
-/// its list, so that each packet meets the one or the other.
-pub(crate) fn put_filter(index: u32, side: Side, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut filter = our_filter(index, side)?;
+/// A number that no filter of an agent has on either side.
+pub(crate) fn free_number(index: u32) -> io::Result<Number> {
+    let mut taken = BTreeSet::new();
+    for side in [Side::Ingress, Side::Egress] {
+        for object in filters(index, side)? {
+            if let Ok(RouteNetlinkMessage::NewTrafficFilter(filter)) = object {
+                taken.extend(Number::of(&filter));
+            }
+        }
+    }
+    let mut numbers = (Number::FIRST.0..=u16::MAX).map(Number);
+    let free = numbers.find(|number| !taken.contains(number));
+    free.ok_or_else(|| io::Error::other("every number is taken"))
+}
+
+/// Adds our filter.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] if there is one of that number.
+pub(crate) fn add_filter(
+    index: u32,
+    side: Side,
+    number: Number,
+    program: BorrowedFd<'_>,
+) -> io::Result<()> {
+    act(
+        with_program(index, side, number, program)?,
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
+}
+
+/// Puts `program` in the place of the one behind our filter: the kernel swaps the two in its list, so
+/// that each packet meets the one or the other.
+pub(crate) fn replace_filter(
+    index: u32,
+    side: Side,
+    number: Number,
+    program: BorrowedFd<'_>,
+) -> io::Result<()> {
+    act(
+        with_program(index, side, number, program)?,
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+fn with_program(
+    index: u32,
+    side: Side,
+    number: Number,
+    program: BorrowedFd<'_>,
+) -> io::Result<RouteNetlinkMessage> {
+    let mut filter = our_filter(index, side, number)?;
     let descriptor = program.as_raw_fd().cast_unsigned();
     let options = [
         TcFilterBpfOption::ProgFd(descriptor),
@@ -109,13 +180,12 @@ pub(crate) fn put_filter(index: u32, side: Side, program: BorrowedFd<'_>) -> io:
         TcAttribute::Kind(TcFilterBpf::KIND.to_owned()),
         TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect()),
     ];
-    let request = RouteNetlinkMessage::NewTrafficFilter(filter);
-    act(request, NLM_F_CREATE | NLM_F_REPLACE)
+    Ok(RouteNetlinkMessage::NewTrafficFilter(filter))
 }
 
 /// Removes our filter; true if it was there.
-pub fn remove_filter(index: u32, side: Side) -> io::Result<bool> {
-    let mut filter = our_filter(index, side)?;
+pub fn remove_filter(index: u32, side: Side, number: Number) -> io::Result<bool> {
+    let mut filter = our_filter(index, side, number)?;
     filter.attributes = vec![TcAttribute::Kind(TcFilterBpf::KIND.to_owned())];
     remove(RouteNetlinkMessage::DelTrafficFilter(filter))
 }
@@ -137,16 +207,32 @@ fn remove(request: RouteNetlinkMessage) -> io::Result<bool> {
     }
 }
 
-pub(crate) fn filter(index: u32, side: Side) -> io::Result<Option<Filter>> {
+/// Our filter of that number.
+pub(crate) fn filter(index: u32, side: Side, number: Number) -> io::Result<Option<Filter>> {
+    find(index, side, |its, _| its == number)
+}
+
+/// Our filter, whatever its number, that runs this program.
+pub(crate) fn filter_of(index: u32, side: Side, program: u32) -> io::Result<Option<Filter>> {
+    find(index, side, |_, its| its == program)
+}
+
+fn find(index: u32, side: Side, is_it: impl Fn(Number, u32) -> bool) -> io::Result<Option<Filter>> {
     let mut ahead = 0;
     for object in filters(index, side)? {
         let Ok(RouteNetlinkMessage::NewTrafficFilter(filter)) = object else {
             ahead += 1;
             continue;
         };
-        if filter.header.handle == HANDLE && filter.header.info >> 16 == PRIORITY {
+        if let Some(number) = Number::of(&filter) {
             let program = program(&filter).unwrap_or_default();
-            return Ok(Some(Filter { program, ahead }));
+            if is_it(number, program) {
+                return Ok(Some(Filter {
+                    program,
+                    number,
+                    ahead,
+                }));
+            }
         }
         // Each priority is announced by an entry without a handle.
         if filter.header.handle != TcHandle::UNSPEC {
@@ -210,10 +296,10 @@ fn clsact(index: u32) -> io::Result<TcMessage> {
     Ok(message)
 }
 
-fn our_filter(index: u32, side: Side) -> io::Result<TcMessage> {
+fn our_filter(index: u32, side: Side, number: Number) -> io::Result<TcMessage> {
     let mut message = message(index)?;
     message.header = TcHeader {
-        handle: HANDLE,
+        handle: number.handle(),
         parent: side.parent(),
         info: PRIORITY << 16 | u32::from(every_protocol()),
         ..message.header

@@ -9,6 +9,7 @@ use std::{
 use crate::datapath::{
     attach::{AttachError, EndpointId, failed},
     bpffs::BpfDir,
+    tc::Number,
 };
 
 /// The endpoints for which something is attached.
@@ -16,10 +17,54 @@ pub fn attached(dir: &BpfDir) -> Result<BTreeSet<EndpointId>, AttachError> {
     Ok(entries(dir)?
         .iter()
         .filter_map(|path| match fields(path)?.as_slice() {
-            ["if" | "cg" | "tc", endpoint, _] => endpoint.parse().ok(),
-            _ => None,
+            ["if" | "cg", endpoint, _] => endpoint.parse().ok(),
+            _ => Filters::at(path).map(|filters| filters.endpoint),
         })
         .collect())
+}
+
+/// An entry about filters: whose, on which interface, and which of ours there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Filters {
+    pub(super) endpoint: EndpointId,
+    pub(super) index: u32,
+    pub(super) number: Number,
+}
+
+impl Filters {
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        let (endpoint, index, number) = match fields(path)?.as_slice() {
+            ["tc", endpoint, index] => (*endpoint, *index, Number::FIRST),
+            ["tc", endpoint, index, number] => (*endpoint, *index, Number(number.parse().ok()?)),
+            _ => return None,
+        };
+        Some(Self {
+            endpoint: endpoint.parse().ok()?,
+            index: index.parse().ok()?,
+            number,
+        })
+    }
+
+    pub(super) fn path(self, dir: &BpfDir) -> PathBuf {
+        let Self {
+            endpoint,
+            index,
+            number,
+        } = self;
+        dir.links().join(match number {
+            Number::FIRST => format!("tc-{endpoint}-{index}"),
+            Number(number) => format!("tc-{endpoint}-{index}-{number}"),
+        })
+    }
+}
+
+/// The number of this folder's filters on an interface, whichever endpoint they are of.
+pub(super) fn number(dir: &BpfDir, index: u32) -> Result<Option<Number>, AttachError> {
+    let entries = entries(dir)?;
+    let mut filters = entries.iter().filter_map(|path| Filters::at(path));
+    Ok(filters
+        .find(|filters| filters.index == index)
+        .map(|filters| filters.number))
 }
 
 pub(super) fn tcx_pins(dir: &BpfDir, endpoint: EndpointId) -> [PathBuf; 2] {
@@ -30,8 +75,16 @@ pub(super) fn cgroup_pins(dir: &BpfDir, endpoint: EndpointId) -> [PathBuf; 2] {
     ["in", "out"].map(|side| dir.links().join(format!("cg-{endpoint}-{side}")))
 }
 
-pub(super) fn filter_mark(dir: &BpfDir, endpoint: EndpointId, index: u32) -> PathBuf {
-    dir.links().join(format!("tc-{endpoint}-{index}"))
+/// Whether there is an entry about an endpoint's filters on an interface.
+pub(super) fn is_marked(
+    dir: &BpfDir,
+    endpoint: EndpointId,
+    index: u32,
+) -> Result<bool, AttachError> {
+    let mut entries = entries(dir)?.into_iter();
+    Ok(entries.any(|path| {
+        Filters::at(&path).is_some_and(|it| it.endpoint == endpoint && it.index == index)
+    }))
 }
 
 pub(super) fn entries(dir: &BpfDir) -> Result<Vec<PathBuf>, AttachError> {
@@ -72,4 +125,24 @@ pub(super) fn mark(path: &Path) -> Result<(), AttachError> {
 
 pub(super) fn unmark(path: &Path) -> Result<(), AttachError> {
     fs::remove_dir(path).map_err(failed("remove", shown(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_about_filters_is_read_as_it_is_written() {
+        let read = |name: &str| Filters::at(Path::new(name));
+        let filters = |number| Filters {
+            endpoint: 3,
+            index: 17,
+            number: Number(number),
+        };
+        assert_eq!(read("/links/tc-3-17"), Some(filters(1)));
+        assert_eq!(read("/links/tc-3-17-2"), Some(filters(2)));
+        for other in ["if-3-from", "tc-3", "tc-x-17", "tc-3-17-2-1", "qdisc-17"] {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
 }

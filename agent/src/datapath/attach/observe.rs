@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::datapath::{
     attach::{
         AttachError, Attached, EndpointId, Target, TcHook,
-        entry::{cgroup_pins, filter_mark, interface, shown, tcx_pins},
+        entry::{cgroup_pins, interface, is_marked, number, shown, tcx_pins},
         failed,
     },
     bpffs::BpfDir,
@@ -54,10 +54,7 @@ fn observe(
         Target::Interface {
             index,
             hook: TcHook::Clsact,
-        } => Ok([
-            observe_filter(index, Side::Ingress)?,
-            observe_filter(index, Side::Egress)?,
-        ]),
+        } => observe_filters(dir, index, None),
         Target::Cgroup { id } => {
             let [incoming, outgoing] = cgroup_pins(dir, endpoint);
             Ok([
@@ -75,10 +72,7 @@ impl Attached {
             Target::Interface {
                 index,
                 hook: TcHook::Clsact,
-            } => [
-                observe_filter(index, Side::Ingress)?,
-                observe_filter(index, Side::Egress)?,
-            ],
+            } => observe_filters(dir, index, Some(self.programs))?,
             Target::Interface {
                 index,
                 hook: TcHook::Tcx,
@@ -126,7 +120,7 @@ impl Attached {
             hook: TcHook::Clsact,
         } = self.target
         {
-            return Ok(filter_mark(dir, self.endpoint, index).is_dir());
+            return is_marked(dir, self.endpoint, index);
         }
         for (path, link) in &self.links {
             if !link.is_at(path).map_err(failed("read", shown(path)))? {
@@ -138,7 +132,13 @@ impl Attached {
 
     /// What the kernel says about the two programs now: what the endpoint sends, what it is sent.
     pub fn verify(&self, dir: &BpfDir) -> Result<[Observed; 2], AttachError> {
-        observe(dir, self.endpoint, self.target)
+        match self.target {
+            Target::Interface {
+                index,
+                hook: TcHook::Clsact,
+            } => observe_filters(dir, index, Some(self.programs)),
+            target => observe(dir, self.endpoint, target),
+        }
     }
 
     /// Whether both programs still hang where they were put.
@@ -165,13 +165,27 @@ fn observe_tcx(pin: &Path, index: u32, attach_type: AttachType) -> Result<Observ
     }))
 }
 
-fn observe_filter(index: u32, side: Side) -> Result<Observed, AttachError> {
-    let filter =
-        tc::filter(index, side).map_err(failed("read the filters of", interface(index)))?;
-    Ok(filter.map_or(Observed::Gone, |filter| Observed::Attached {
-        program: filter.program,
-        ahead: filter.ahead,
-    }))
+/// By the number that the folder has, or else, if somebody has removed that, by the programs.
+fn observe_filters(
+    dir: &BpfDir,
+    index: u32,
+    programs: Option<[u32; 2]>,
+) -> Result<[Observed; 2], AttachError> {
+    let known = number(dir, index)?;
+    let at = |side, program: Option<u32>| {
+        let found = match (known, program) {
+            (Some(number), _) => tc::filter(index, side, number),
+            (None, Some(program)) => tc::filter_of(index, side, program),
+            (None, None) => Ok(None),
+        };
+        let found = found.map_err(failed("read the filters of", interface(index)))?;
+        Ok(found.map_or(Observed::Gone, |filter| Observed::Attached {
+            program: filter.program,
+            ahead: filter.ahead,
+        }))
+    };
+    let [sends, receives] = programs.map_or([None; 2], |programs| programs.map(Some));
+    Ok([at(Side::Ingress, sends)?, at(Side::Egress, receives)?])
 }
 
 /// Programs of a cgroup all have to agree, so that none is ahead of another.
