@@ -154,6 +154,8 @@ struct Node<'b> {
     /// The kernel counts from the start of all worlds.
     counted: BTreeMap<u16, BTreeMap<Reason, Counter>>,
     judged: usize,
+    /// Else every packet is one that the node has made.
+    can_arrive: bool,
 }
 
 /// By endpoint.
@@ -201,6 +203,7 @@ impl<'b> Node<'b> {
             .map(|id| (*id, bed.counters(*id).unwrap()))
             .collect();
         let mut node = Self {
+            can_arrive: bed.can_arrive().unwrap(),
             bed,
             twin: Twin::new(Held(Compiled::default()), 100_000),
             compiled: Compiled::default(),
@@ -265,6 +268,7 @@ impl<'b> Node<'b> {
             made_here,
             packet,
         } = sent;
+        let made_here = *made_here || !self.can_arrive;
         let flags = self.compiled.subjects[&self.endpoints[id]].flags;
         self.judged += 1;
         let endpoint = Endpoint { id: *id, flags };
@@ -275,11 +279,11 @@ impl<'b> Node<'b> {
         };
         let frame = packet.frame();
         self.twin.now = boot_nanos();
-        let verdict = self.twin.frame(endpoint, *direction, &frame, *made_here);
+        let verdict = self.twin.frame(endpoint, *direction, &frame, made_here);
         self.bed.place(endpoint).unwrap();
         let ran = self
             .bed
-            .run(Hook::Interface(*direction), &frame, *made_here, 1)
+            .run(Hook::Interface(*direction), &frame, made_here, 1)
             .unwrap();
         assert_eq!(
             ran.passes,

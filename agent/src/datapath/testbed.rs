@@ -22,7 +22,7 @@ use agent_policy::{
 use anyhow::Context as _;
 use aya::{
     maps::{MapData, RingBuf},
-    programs::{CgroupSkb, SchedClassifier, TestRun, TestRunOptions, TestRunResult},
+    programs::{CgroupSkb, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult},
 };
 
 use crate::datapath::{
@@ -215,6 +215,21 @@ impl Testbed {
             passes,
             each: duration,
         })
+    }
+
+    /// Whether this kernel lets a test say where a packet came in. Minimum kernel: 5.16.
+    pub fn can_arrive(&mut self) -> anyhow::Result<bool> {
+        match self.run(Hook::Null, &[0; 64], false, 1) {
+            Ok(_) => Ok(true),
+            Err(error) => match error.downcast_ref::<ProgramError>() {
+                Some(ProgramError::SyscallError(call))
+                    if call.io_error.raw_os_error() == Some(libc::EINVAL) =>
+                {
+                    Ok(false)
+                }
+                Some(_) | None => Err(error),
+            },
+        }
     }
 
     /// What the rotating program does from now on, and where it leads to.
