@@ -1,6 +1,6 @@
 //! One test in a process of its own, and no trace of its processes after it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
@@ -36,6 +36,11 @@ pub(super) fn test(test: &Test, plan: &Plan) -> Result<Ended> {
 
     let status = ended(pid, plan.patience)?;
     let took = begun.elapsed();
+    let waiting = if status.is_none() {
+        where_they_wait()
+    } else {
+        String::new()
+    };
     kill_all();
     if status.is_none() {
         ended(pid, Duration::from_secs(10))?;
@@ -46,6 +51,7 @@ pub(super) fn test(test: &Test, plan: &Plan) -> Result<Ended> {
         Some(_) => Outcome::Failed,
     };
     let mut output = end_of(&mut output)?;
+    output.push_str(&waiting);
     if outcome == Outcome::Passed {
         // On the first line its name stands in front.
         let skipped = output
@@ -82,6 +88,37 @@ fn ended(pid: Pid, patience: Duration) -> Result<Option<ExitStatus>> {
         }
     });
     result
+}
+
+/// What the threads of all processes wait for in the kernel: a test that hangs does not tell itself.
+fn where_they_wait() -> String {
+    let mut text = String::new();
+    let numbers = |folder: &str| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| name.parse::<u32>().is_ok_and(|number| number > 1))
+    };
+    for process in numbers("/proc") {
+        let read = |of: &str| fs::read_to_string(format!("/proc/{process}/{of}"));
+        // Without a command line it is a thread of the kernel.
+        let Ok(command) = read("cmdline") else {
+            continue;
+        };
+        if command.is_empty() {
+            continue;
+        }
+        let command = command.replace('\0', " ");
+        for thread in numbers(&format!("/proc/{process}/task")) {
+            let at = |of: &str| read(&format!("task/{thread}/{of}")).unwrap_or_default();
+            let (state, stack) = (at("stat"), at("stack"));
+            let state = state.rsplit_once(')').map_or("?", |(_, rest)| rest.trim());
+            let state = state.split(' ').next().unwrap_or("?");
+            for part in ["\n", &thread, " ", state, " ", &command, "\n", &stack] {
+                text.push_str(part);
+            }
+        }
+    }
+    text
 }
 
 /// Ends every process but this one, and the kernel's own.
