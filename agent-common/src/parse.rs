@@ -170,7 +170,8 @@ pub fn network(packet: &impl Packet) -> Network {
     const IPV4: u16 = EtherType::Ipv4 as u16;
     const IPV6: u16 = EtherType::Ipv6 as u16;
     const ARP: u16 = EtherType::Arp as u16;
-    let Some(raw) = packet.load::<[u8; 2]>(offset_of!(EthHdr, ether_type)) else {
+    const AT: usize = offset_of!(EthHdr, ether_type);
+    let Some(raw) = packet.peek(AT).or_else(|| packet.load(AT)) else {
         return Network::Short;
     };
     // network_types gives these numbers as they lie in memory.

@@ -49,6 +49,13 @@ pub struct Word(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versioned(pub u64);
 
+/// An interface and the endpoint that it leads to, in one 64-bit word.
+///
+/// Looked for in an array before the interfaces map: an array's entry costs no call. Where two interfaces
+/// have the same slot, one of them is in the map alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lead(pub u64);
+
 abi! {
     /// Key of the policy map.
     pub struct PolicyKey: 12 {
@@ -154,6 +161,40 @@ impl Word {
     )]
     pub const fn generation(self) -> u32 {
         self.0 as u32
+    }
+}
+
+impl Lead {
+    /// No interface has the number 0.
+    pub const NONE: Self = Self(0);
+    /// More than the interfaces of most nodes, whose numbers mostly follow each other.
+    pub const SLOTS: u32 = 4096;
+
+    /// Where in the array an interface may be.
+    #[inline(always)]
+    pub const fn slot(interface: u32) -> u32 {
+        interface % Self::SLOTS
+    }
+
+    #[inline(always)]
+    pub const fn new(interface: u32, endpoint: Endpoint) -> Self {
+        let Endpoint { id, flags } = endpoint;
+        Self((flags as u64) << 48 | (id as u64) << 32 | interface as u64)
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+    pub const fn interface(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "16 bits each are meant")]
+    pub const fn endpoint(self) -> Endpoint {
+        Endpoint {
+            id: (self.0 >> 32) as u16,
+            flags: (self.0 >> 48) as u16,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use agent_common::{
     event::{DenialKey, Loss},
     flow::{Flow, FlowKey},
-    table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, SocketKey},
+    table::{Counter, Decision, Endpoint, Lead, OwnAddress, PolicyKey, PortKey, SocketKey},
 };
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -14,6 +14,10 @@ use aya_ebpf::{
 /// Host side of an interface → endpoint.
 #[map]
 pub(crate) static INTERFACES: HashMap<u32, Endpoint> = HashMap::with_max_entries(1024, 0);
+
+/// [`Lead`]s by their slots. Stored by the agent through a memory map, at once.
+#[map]
+pub(crate) static LEADS: Array<u64> = Array::with_max_entries(Lead::SLOTS, BPF_F_MMAPABLE);
 
 /// Endpoint → its word. Stored by the agent through a memory map, at once.
 #[map]

@@ -16,6 +16,10 @@ pub(crate) struct Buffer {
 #[repr(C, align(4))]
 struct WordAligned<T>(T);
 
+/// The same of two bytes, of which each header begins at an even place.
+#[repr(C, align(2))]
+struct HalfAligned<T>(T);
+
 impl Buffer {
     #[inline(always)]
     pub(crate) fn new(context: *mut __sk_buff) -> Self {
@@ -50,6 +54,10 @@ impl Packet for Buffer {
         if align_of::<T>() == 1 && size_of::<T>().is_multiple_of(4) {
             // SAFETY: within the linear part, as just checked; `T` is valid for any bytes.
             return Some(unsafe { (at as *const WordAligned<T>).read() }.0);
+        }
+        if size_of::<T>() == 2 {
+            // SAFETY: as above.
+            return Some(unsafe { (at as *const HalfAligned<T>).read() }.0);
         }
         // SAFETY: as above.
         Some(unsafe { (at as *const T).read_unaligned() })

@@ -364,6 +364,19 @@ fn an_interface_that_is_forgotten_is_known_again() -> Result<()> {
 }
 
 #[test]
+fn an_interface_that_is_led_elsewhere_is_led_back() -> Result<()> {
+    // Each leads to an endpoint that there is not.
+    written("LEADS", |maps| {
+        let mut leads = maps.words("LEADS")?;
+        let all: Vec<u64> = leads.iter().collect::<Result<_, _>>()?;
+        for (at, lead) in (0..).zip(all).filter(|(_, lead)| *lead != 0) {
+            leads.set(at, lead & 0xffff_ffff | 77 << 32, 0)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn an_address_that_is_given_anothers_identity_gets_its_own_back() -> Result<()> {
     written("IPCACHE_V4", |maps| {
         let mut trie = maps.trie::<[u8; 4], u32>("IPCACHE_V4")?;

@@ -3,7 +3,7 @@
 use agent_common::{
     judge::{Sight, unreadable},
     parse::{Network, network},
-    table::{Direction, Endpoint, Word},
+    table::{Direction, Endpoint, Lead, Word},
     verdict::{Reason, Verdict},
 };
 use aya_ebpf::{
@@ -17,7 +17,7 @@ use network_types::eth::EthHdr;
 use crate::{
     datapath::{Maps, indistinct, word},
     family::judge_family,
-    maps::{CLOCK, INTERFACES},
+    maps::{CLOCK, INTERFACES, LEADS},
     packet::Buffer,
     sockets::Untold,
 };
@@ -63,12 +63,7 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
             (*context).len,
         )
     };
-    // SAFETY: entries are only read; one that is being replaced leads to the same endpoint.
-    let endpoint = match unsafe { INTERFACES.get(ifindex) } {
-        Some(endpoint) => *endpoint,
-        // The agent registers an interface before it attaches: this one was taken from us.
-        None => Endpoint::NOBODY,
-    };
+    let endpoint = endpoint(ifindex);
     let sight = Sight {
         endpoint,
         word: word(endpoint).unwrap_or(Word::UNSET),
@@ -99,6 +94,22 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         verdict.reason().name()
     );
     TC_ACT_SHOT
+}
+
+/// Whom an interface leads to.
+#[inline(always)]
+fn endpoint(ifindex: u32) -> Endpoint {
+    let lead = LEADS.get(Lead::slot(ifindex));
+    let lead = lead.map_or(Lead::NONE, |lead| Lead(*lead));
+    if lead.interface() == ifindex {
+        return lead.endpoint();
+    }
+    // SAFETY: entries are only read; one that is being replaced leads to the same endpoint.
+    match unsafe { INTERFACES.get(ifindex) } {
+        Some(endpoint) => *endpoint,
+        // The agent registers an interface before it attaches: this one was taken from us.
+        None => Endpoint::NOBODY,
+    }
 }
 
 /// Frames that are not judged by policy.

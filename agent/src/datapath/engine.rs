@@ -450,7 +450,11 @@ impl Engine {
         let interfaces = restored(self.interfaces.restore(), &mut failed);
         let cgroups = restored(self.cgroups.restore(), &mut failed);
         let tables = restored(self.sync.restore(budget), &mut failed);
-        let written = [("INTERFACES", interfaces), ("CGROUPS", cgroups)];
+        let written = [
+            ("INTERFACES", interfaces),
+            ("LEADS", self.interfaces.restore_leads()),
+            ("CGROUPS", cgroups),
+        ];
         let written = written.into_iter().chain(tables);
         let written = written.filter(|(_, count)| *count > 0);
         let found = unpinned.into_iter().map(|name| (Kind::Unpinned, name, 1));

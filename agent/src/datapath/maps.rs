@@ -6,7 +6,7 @@ use agent_common::{
     abi::Abi,
     event::{DenialKey, Loss},
     flow::{FlowKey, FlowState},
-    table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, SocketKey, Word},
+    table::{Counter, Decision, Endpoint, Lead, OwnAddress, PolicyKey, PortKey, SocketKey, Word},
     verdict::Reason,
 };
 use anyhow::Context as _;
@@ -27,6 +27,7 @@ use crate::datapath::{
 /// Everything that is pinned, by the name that the programs know it by.
 pub(crate) const NAMES: &[&str] = &[
     "INTERFACES",
+    "LEADS",
     "WORDS",
     "IPCACHE_V4",
     "IPCACHE_V6",
@@ -98,7 +99,11 @@ pub(crate) struct Kept<K: Abi, V: Abi> {
 }
 
 /// Interfaces that lead to endpoints.
-pub(crate) type Interfaces = Kept<u32, Endpoint>;
+pub(crate) struct Interfaces {
+    all: Kept<u32, Endpoint>,
+    /// Those that programs find at once.
+    leads: OwnWords,
+}
 
 /// Cgroups that are endpoints.
 pub(crate) type Cgroups = Kept<u64, Endpoint>;
@@ -192,7 +197,9 @@ impl FlowMaps {
 }
 
 pub(crate) fn interfaces(folder: &Path) -> anyhow::Result<Interfaces> {
-    Kept::adopt(typed!(folder, "INTERFACES", HashMap))
+    let all = Kept::adopt(typed!(folder, "INTERFACES", HashMap))?;
+    let leads = OwnWords::map(&open(folder, "LEADS")?)?;
+    Ok(Interfaces::adopt(all, leads))
 }
 
 pub(crate) fn cgroups(folder: &Path) -> anyhow::Result<Cgroups> {
@@ -349,6 +356,66 @@ impl<K: Abi + Ord, V: Abi + PartialEq> Kept<K, V> {
             restored += 1;
         }
         Ok(restored)
+    }
+}
+
+impl Interfaces {
+    /// The map is what holds: an agent may have ended between the two.
+    fn adopt(all: Kept<u32, Endpoint>, leads: OwnWords) -> Self {
+        let mut interfaces = Self { all, leads };
+        for slot in 0..interfaces.leads.len() {
+            interfaces.leads.store(slot, Lead::NONE.0);
+        }
+        let known: Vec<_> = interfaces.all.iter().collect();
+        for (interface, endpoint) in known {
+            interfaces.lead(interface, endpoint);
+        }
+        interfaces
+    }
+
+    pub(crate) fn get(&self, interface: u32) -> Option<Endpoint> {
+        self.all.get(interface)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, Endpoint)> {
+        self.all.iter()
+    }
+
+    pub(crate) fn insert(&mut self, interface: u32, endpoint: Endpoint) -> Result<(), MapError> {
+        // Should this agent end in between, programs find it in the map.
+        self.mislead(interface);
+        self.all.insert(interface, endpoint)?;
+        self.lead(interface, endpoint);
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, interface: u32) -> Result<(), MapError> {
+        self.mislead(interface);
+        self.all.remove(interface)
+    }
+
+    /// See [`Kept::restore`].
+    pub(crate) fn restore(&mut self) -> anyhow::Result<u64> {
+        self.all.restore()
+    }
+
+    /// See [`OwnWords::restore`].
+    pub(crate) fn restore_leads(&self) -> u64 {
+        self.leads.restore()
+    }
+
+    fn lead(&mut self, interface: u32, endpoint: Endpoint) {
+        let slot = Lead::slot(interface);
+        if Lead(self.leads.load(slot)) == Lead::NONE {
+            self.leads.store(slot, Lead::new(interface, endpoint).0);
+        }
+    }
+
+    fn mislead(&mut self, interface: u32) {
+        let slot = Lead::slot(interface);
+        if Lead(self.leads.load(slot)).interface() == interface {
+            self.leads.store(slot, Lead::NONE.0);
+        }
     }
 }
 
