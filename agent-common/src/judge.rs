@@ -8,7 +8,7 @@ use crate::{
     event::{DenialKey, Event, EventKind},
     flow::{Flow, FlowKey, FlowState, Side, Step, direction_of, tcp},
     parse::{Class, Extent, Family, Headers, Packet},
-    protocol,
+    protocol, refusal,
     table::{Direction, Endpoint, NO_SOCKET, Word},
     verdict::{Reason, RuleId, Verdict},
 };
@@ -40,6 +40,15 @@ pub trait Datapath<A>: Tables<A> {
 
     /// Remembers it there.
     fn keep_first(&self, slot: u32, memory: u64);
+
+    /// What policy said of such a packet a moment ago, as the bits of a verdict, if it denied it and that is
+    /// remembered; else 0. `seen` is from [`refusal::seen`].
+    fn refused(&self, _: &FlowKey<A>, _seen: u64) -> u64 {
+        0
+    }
+
+    /// Remembers that policy denied such a packet, where there is memory for it.
+    fn keep_refused(&self, _: &FlowKey<A>, _seen: u64, _: Verdict) {}
 
     fn jiffies(&self) -> u64;
 
@@ -208,6 +217,10 @@ fn unusual<A: Family, D: Datapath<A>>(
     flow: Option<&Flow>,
 ) -> Verdict {
     let Some(flow) = flow else {
+        let refused = datapath.refused(key, refusal::seen(sight, A::FAMILY));
+        if refused != 0 && !facts.is_reply() {
+            return refuse(datapath, key, sight, facts, Verdict::from_bits(refused));
+        }
         return opened(datapath, key, sight, facts, None);
     };
     match flow.step(facts.tcp_flags(), sight.direction) {
@@ -334,6 +347,9 @@ fn opened<A: Family, D: Datapath<A>>(
     let origin = origin(key, sight, facts);
     let verdict = answer(datapath, key, sight, origin);
     if !verdict.allows() {
+        if !verdict.is_timed() {
+            datapath.keep_refused(key, refusal::seen(sight, A::FAMILY), verdict);
+        }
         return refuse(datapath, key, sight, facts, verdict);
     }
     if let Some(old) = old

@@ -6,13 +6,14 @@ use agent_common::{
     flow::{Flow, FlowKey, FlowState},
     judge::{Datapath, Place},
     protocol::Address,
+    refusal,
     share::{may_hold_more, slot_of},
     shared::Shared,
     table::{
         Counter, Decision, Direction, Endpoint, NO_TABLE, OwnAddress, PolicyKey, PortKey,
         SocketKey, Versioned, WORLD, Word,
     },
-    verdict::Reason,
+    verdict::{Reason, Verdict},
 };
 use aya_ebpf::{
     bindings::{
@@ -26,7 +27,7 @@ use aya_ebpf::{
 use crate::{
     maps::{
         ADDRESSES, ANSWERS, COUNTERS, DENIALS, EVENTS, FLOWS_V4, FLOWS_V6, FRAGMENTS, HELD,
-        IDENTITIES, IPCACHE_V4, IPCACHE_V6, LOST, POLICY, PORTS, SOCKETS, WORDS,
+        IDENTITIES, IPCACHE_V4, IPCACHE_V6, LOST, POLICY, PORTS, REFUSED, SOCKETS, WORDS,
     },
     sockets::Sockets,
     verifier::forgotten,
@@ -44,6 +45,11 @@ pub(crate) trait FamilyMaps: Address {
     fn ipcache() -> &'static LpmTrie<Self, u32>;
     fn flows() -> &'static HashMap<FlowKey<Self>, Flow>;
 
+    /// See [`Datapath::refused`]. A function of its own, to spare the stack of those that judge; as is the
+    /// next.
+    fn refused(key: &FlowKey<Self>, seen: u64) -> u64;
+    fn keep_refused(key: &FlowKey<Self>, seen: u64, verdict: Verdict);
+
     /// A flow as the kernel looks for its remote socket.
     fn tuple(key: &FlowKey<Self>) -> Self::Tuple;
 }
@@ -60,6 +66,16 @@ impl FamilyMaps for [u8; 4] {
     #[inline(always)]
     fn flows() -> &'static HashMap<FlowKey<Self>, Flow> {
         &FLOWS_V4
+    }
+
+    #[inline(never)]
+    fn refused(key: &FlowKey<Self>, seen: u64) -> u64 {
+        refused::<2>(words_of(key), seen)
+    }
+
+    #[inline(never)]
+    fn keep_refused(key: &FlowKey<Self>, seen: u64, verdict: Verdict) {
+        keep_refused::<2>(words_of(key), seen, verdict);
     }
 
     #[inline(always)]
@@ -85,6 +101,16 @@ impl FamilyMaps for [u8; 16] {
     #[inline(always)]
     fn flows() -> &'static HashMap<FlowKey<Self>, Flow> {
         &FLOWS_V6
+    }
+
+    #[inline(never)]
+    fn refused(key: &FlowKey<Self>, seen: u64) -> u64 {
+        refused::<5>(words_of(key), seen)
+    }
+
+    #[inline(never)]
+    fn keep_refused(key: &FlowKey<Self>, seen: u64, verdict: Verdict) {
+        keep_refused::<5>(words_of(key), seen, verdict);
     }
 
     #[inline(always)]
@@ -195,6 +221,22 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
     }
 
     #[inline(always)]
+    fn refused(&self, key: &FlowKey<A>, seen: u64) -> u64 {
+        if S::REFUSALS {
+            A::refused(key, seen)
+        } else {
+            0
+        }
+    }
+
+    #[inline(always)]
+    fn keep_refused(&self, key: &FlowKey<A>, seen: u64, verdict: Verdict) {
+        if S::REFUSALS {
+            A::keep_refused(key, seen, verdict);
+        }
+    }
+
+    #[inline(always)]
     fn jiffies(&self) -> u64 {
         // SAFETY: a helper without arguments.
         unsafe { bpf_jiffies64() }
@@ -263,6 +305,32 @@ fn owns<A: Address>(endpoint: u16, address: &A) -> bool {
         address: address.mapped(),
     };
     ADDRESSES.get_ptr(key).is_some()
+}
+
+/// A key word by word: the kernel's hash reads it so as well.
+#[inline(always)]
+fn words_of<A: Address, const WORDS: usize>(key: &FlowKey<A>) -> &[u64; WORDS] {
+    const { assert!(size_of::<FlowKey<A>>() == size_of::<[u64; WORDS]>()) };
+    // SAFETY: as many bytes without gaps, aligned to a word.
+    unsafe { &*(&raw const *key).cast::<[u64; WORDS]>() }
+}
+
+#[inline(always)]
+fn refused<const WORDS: usize>(key: &[u64; WORDS], seen: u64) -> u64 {
+    let mixed = refusal::mixed(key, seen);
+    match REFUSED.get(refusal::place(mixed)) {
+        Some(refusal) => refusal.of(key, seen, mixed),
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn keep_refused<const WORDS: usize>(key: &[u64; WORDS], seen: u64, verdict: Verdict) {
+    let mixed = refusal::mixed(key, seen);
+    if let Some(refusal) = REFUSED.get_ptr_mut(refusal::place(mixed)) {
+        // SAFETY: each processor has its own; what an interruption makes of it is found by its check.
+        unsafe { &mut *refusal }.keep(key, seen, mixed, verdict);
+    }
 }
 
 /// Remembers a flow unless its endpoint holds what it may.

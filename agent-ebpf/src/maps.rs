@@ -3,6 +3,7 @@
 use agent_common::{
     event::{DenialKey, Loss},
     flow::{Flow, FlowKey},
+    refusal::{self, Refusal},
     table::{Counter, Decision, Endpoint, Lead, OwnAddress, PolicyKey, PortKey, SocketKey},
 };
 use aya_ebpf::{
@@ -73,6 +74,10 @@ pub(crate) static FRAGMENTS: Array<u64> = Array::with_max_entries(1024, BPF_F_MM
 /// Denied packets by kind. The least recently used kind makes room; `COUNTERS` still has it.
 #[map]
 pub(crate) static DENIALS: LruHashMap<DenialKey, Counter> = LruHashMap::with_max_entries(1024, 0);
+
+/// What was denied a moment ago, of each processor, see `agent_common::refusal`. Each load has its own.
+#[map]
+pub(crate) static REFUSED: PerCpuArray<Refusal> = PerCpuArray::with_max_entries(refusal::PLACES, 0);
 
 /// Endpoint × `Reason::SLOTS` + reason.
 #[map]

@@ -22,6 +22,9 @@ pub(crate) trait Sockets {
     /// before. What a raw socket cuts up by itself is dropped there.
     const PIECES: bool;
 
+    /// Whether a verdict follows from a flow alone, and so may be remembered for it.
+    const REFUSALS: bool;
+
     /// The number of the endpoint at the remote end, asked in the direction of the flow's initiator;
     /// [`NO_SOCKET`] if that can not be told.
     fn of_peer<A: FamilyMaps>(&self, key: &FlowKey<A>, direction: Direction) -> u32;
@@ -44,6 +47,7 @@ const LISTENING: u32 = 10;
 
 impl Sockets for Untold {
     const PIECES: bool = true;
+    const REFUSALS: bool = true;
 
     #[inline(always)]
     fn of_peer<A: FamilyMaps>(&self, _: &FlowKey<A>, _: Direction) -> u32 {
@@ -53,6 +57,7 @@ impl Sockets for Untold {
 
 impl Sockets for Told {
     const PIECES: bool = false;
+    const REFUSALS: bool = false;
 
     #[inline(always)]
     fn of_peer<A: FamilyMaps>(&self, key: &FlowKey<A>, direction: Direction) -> u32 {

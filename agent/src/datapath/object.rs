@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use agent_common::{fragment, share, table::Endpoint, verdict::Reason};
+use agent_common::{fragment, refusal, share, table::Endpoint, verdict::Reason};
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
@@ -271,14 +271,24 @@ fn load_with(
         .map_max_entries("DENIALS", denials)
         .map_max_entries("COUNTERS", endpoints * Reason::SLOTS)
         .map_max_entries("EVENTS", events)
-        // For the search alone, of which cgroups' copies have none.
+        // For interfaces alone, and for the search, of which cgroups' copies have none.
+        .map_max_entries(
+            "REFUSED",
+            if endpoint.id == 0 { refusal::PLACES } else { 1 },
+        )
         .map_max_entries("LOOKED_AT", if endpoint.id == 0 { endpoints } else { 1 })
         .override_global("ENDPOINT", &endpoint.id, true)
         .override_global("FLAGS", &endpoint.flags, true);
     for name in maps::NAMES {
         loader.map_pin_path(name, folder.join(name));
     }
-    loader.load(BYTES).context("failed to load the BPF object")
+    loader
+        .load(
+            &std::env::var_os("RF_OBJ")
+                .and_then(|p| std::fs::read(p).ok())
+                .unwrap_or_else(|| BYTES.to_vec()),
+        )
+        .context("failed to load the BPF object")
 }
 
 fn classifier<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut SchedClassifier> {
