@@ -52,6 +52,8 @@ unsafe impl Header for [u8; 2] {}
 // SAFETY: as above.
 unsafe impl Header for [u8; 4] {}
 // SAFETY: as above.
+unsafe impl Header for [u8; 16] {}
+// SAFETY: as above.
 unsafe impl Header for Ipv4Hdr {}
 // SAFETY: as above.
 unsafe impl Header for Ipv6Hdr {}
@@ -270,8 +272,15 @@ impl Family for [u8; 16] {
         if header.vcf[0] >> 4 != 6 {
             return false;
         }
-        headers.source = header.src_addr;
-        headers.destination = header.dst_addr;
+        // By themselves: as parts of what has been read they are copied byte by byte.
+        let (Some(source), Some(destination)) = (
+            packet.peek(offset + offset_of!(Ipv6Hdr, src_addr)),
+            packet.peek(offset + offset_of!(Ipv6Hdr, dst_addr)),
+        ) else {
+            return false;
+        };
+        headers.source = source;
+        headers.destination = destination;
         headers.protocol = header.next_hdr;
         plain_ports(packet, offset + Ipv6Hdr::LEN, headers)
     }

@@ -27,11 +27,15 @@ use aya_ebpf::{
 use crate::{
     maps::{
         ADDRESSES, ANSWERS, COUNTERS, DENIALS, EVENTS, FLOWS_V4, FLOWS_V6, FRAGMENTS, HELD,
-        IDENTITIES, IPCACHE_V4, IPCACHE_V6, LOST, POLICY, PORTS, REFUSED, SOCKETS, WORDS,
+        HOSTS_V4, HOSTS_V6, IDENTITIES, IPCACHE_V4, IPCACHE_V6, LOST, POLICY, PORTS, REFUSED,
+        SOCKETS, WORDS,
     },
     sockets::Sockets,
     verifier::forgotten,
 };
+
+/// A slot that no array has.
+const NOWHERE: u32 = u32::MAX;
 
 /// The maps of this program, and how it tells sockets apart.
 pub(crate) struct Maps<S>(pub(crate) S);
@@ -42,6 +46,7 @@ pub(crate) trait FamilyMaps: Address {
     /// Bytes of a tuple.
     const TUPLE_BYTES: u32;
 
+    fn hosts() -> &'static HashMap<Self, u32>;
     fn ipcache() -> &'static LpmTrie<Self, u32>;
     fn flows() -> &'static HashMap<FlowKey<Self>, Flow>;
 
@@ -57,6 +62,11 @@ pub(crate) trait FamilyMaps: Address {
 impl FamilyMaps for [u8; 4] {
     type Tuple = TupleV4;
     const TUPLE_BYTES: u32 = 12;
+
+    #[inline(always)]
+    fn hosts() -> &'static HashMap<Self, u32> {
+        &HOSTS_V4
+    }
 
     #[inline(always)]
     fn ipcache() -> &'static LpmTrie<Self, u32> {
@@ -92,6 +102,11 @@ impl FamilyMaps for [u8; 4] {
 impl FamilyMaps for [u8; 16] {
     type Tuple = TupleV6;
     const TUPLE_BYTES: u32 = 36;
+
+    #[inline(always)]
+    fn hosts() -> &'static HashMap<Self, u32> {
+        &HOSTS_V6
+    }
 
     #[inline(always)]
     fn ipcache() -> &'static LpmTrie<Self, u32> {
@@ -140,8 +155,17 @@ pub(crate) fn word(endpoint: Endpoint) -> Option<Word> {
 impl<A: FamilyMaps, S: Sockets> Tables<A> for Maps<S> {
     #[inline(always)]
     fn identity(&self, address: &A) -> Versioned {
-        let held = A::ipcache().get(Key::new(A::BITS, *address));
-        answer(held.and_then(|slot| IDENTITIES.get(*slot)), WORLD)
+        // SAFETY: as for `POLICY`.
+        let slot = match unsafe { A::hosts().get(address) } {
+            Some(slot) => *slot,
+            None => match A::ipcache().get(Key::new(A::BITS, *address)) {
+                Some(slot) => *slot,
+                None => NOWHERE,
+            },
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "32 bits went in")]
+        let slot = opaque(u64::from(slot)) as u32;
+        answer(IDENTITIES.get(slot), WORLD)
     }
 
     #[inline(always)]

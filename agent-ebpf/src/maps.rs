@@ -7,7 +7,7 @@ use agent_common::{
     table::{Counter, Decision, Endpoint, Lead, OwnAddress, PolicyKey, PortKey, SocketKey},
 };
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -24,7 +24,17 @@ pub(crate) static LEADS: Array<u64> = Array::with_max_entries(Lead::SLOTS, BPF_F
 #[map]
 pub(crate) static WORDS: Array<u64> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
 
-/// Prefix → slot in `IDENTITIES`.
+/// Address → slot in `IDENTITIES`, where an address has an identity of its own: looked for before the
+/// prefixes, as one step costs less than the walk through a tree of them.
+#[map]
+pub(crate) static HOSTS_V4: HashMap<[u8; 4], u32> =
+    HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static HOSTS_V6: HashMap<[u8; 16], u32> =
+    HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// Prefix shorter than an address → slot in `IDENTITIES`.
 #[map]
 pub(crate) static IPCACHE_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1024, 0);
 

@@ -99,7 +99,10 @@ fn the_kernel_judges_as_the_host_does() {
         "{passed} of {packets} passed: a test of one answer"
     );
     assert!(followed >= 50, "only {followed} fragments followed a first");
-    assert!(reprieved > 50, "only {reprieved} packets were denied before");
+    assert!(
+        reprieved > 50,
+        "only {reprieved} packets were denied before"
+    );
     assert!(withdrawn > 100, "only {withdrawn} flows were withdrawn");
     let missing: Vec<_> = REASONS
         .iter()

@@ -73,8 +73,7 @@ impl Maps {
 
     /// The slot of an address's identity.
     fn slot(&self, address: [u8; 4]) -> Result<u32> {
-        let trie = self.trie::<[u8; 4], u32>("IPCACHE_V4")?;
-        Ok(trie.get(&Key::new(32, address), 0)?)
+        Ok(self.hash::<[u8; 4], u32>("HOSTS_V4")?.get(&address, 0)?)
     }
 }
 
@@ -378,9 +377,9 @@ fn an_interface_that_is_led_elsewhere_is_led_back() -> Result<()> {
 
 #[test]
 fn an_address_that_is_given_anothers_identity_gets_its_own_back() -> Result<()> {
-    written("IPCACHE_V4", |maps| {
-        let mut trie = maps.trie::<[u8; 4], u32>("IPCACHE_V4")?;
-        Ok(trie.insert(&Key::new(32, STRANGER), maps.slot(FRIEND)?, 0)?)
+    written("HOSTS_V4", |maps| {
+        let mut hosts = maps.hash::<[u8; 4], u32>("HOSTS_V4")?;
+        Ok(hosts.insert(STRANGER, maps.slot(FRIEND)?, 0)?)
     })
 }
 
@@ -393,6 +392,15 @@ fn an_address_that_is_added_goes_again() -> Result<()> {
     written("IPCACHE_V6", |maps| {
         let mut trie = maps.trie::<[u8; 16], u32>("IPCACHE_V6")?;
         Ok(trie.insert(&Key::new(32, [0x20; 16]), maps.slot(FRIEND)?, 0)?)
+    })?;
+    // Whole addresses stand in tables of their own.
+    written("IPCACHE_V4", |maps| {
+        let mut trie = maps.trie::<[u8; 4], u32>("IPCACHE_V4")?;
+        Ok(trie.insert(&Key::new(32, [192, 0, 2, 1]), maps.slot(FRIEND)?, 0)?)
+    })?;
+    written("HOSTS_V6", |maps| {
+        let mut hosts = maps.hash::<[u8; 16], u32>("HOSTS_V6")?;
+        Ok(hosts.insert([0x20; 16], maps.slot(FRIEND)?, 0)?)
     })
 }
 

@@ -29,6 +29,8 @@ pub(crate) const NAMES: &[&str] = &[
     "INTERFACES",
     "LEADS",
     "WORDS",
+    "HOSTS_V4",
+    "HOSTS_V6",
     "IPCACHE_V4",
     "IPCACHE_V6",
     "IDENTITIES",
@@ -72,9 +74,11 @@ pub(crate) struct LookUps {
     pub(crate) ports: LpmTrie<MapData, Raw<PortKey>, Raw<Decision>>,
 }
 
-/// Both families of the ipcache as one table.
+/// Both families of the ipcache as one table, whole addresses and shorter prefixes.
 #[derive(Debug)]
 pub(crate) struct Ipcache {
+    pub(crate) hosts_v4: HashMap<MapData, [u8; 4], Raw<u32>>,
+    pub(crate) hosts_v6: HashMap<MapData, [u8; 16], Raw<u32>>,
     pub(crate) v4: LpmTrie<MapData, [u8; 4], Raw<u32>>,
     pub(crate) v6: LpmTrie<MapData, [u8; 16], Raw<u32>>,
 }
@@ -422,32 +426,61 @@ impl Interfaces {
 impl Ipcache {
     fn open(folder: &Path) -> anyhow::Result<Self> {
         Ok(Self {
+            hosts_v4: typed!(folder, "HOSTS_V4", HashMap),
+            hosts_v6: typed!(folder, "HOSTS_V6", HashMap),
             v4: typed!(folder, "IPCACHE_V4", LpmTrie),
             v6: typed!(folder, "IPCACHE_V6", LpmTrie),
         })
     }
 
+    /// The map that has a prefix.
+    pub(crate) fn map_of(prefix: &IpNet) -> &'static str {
+        match (prefix, is_host(prefix)) {
+            (IpNet::V4(_), true) => "HOSTS_V4",
+            (IpNet::V6(_), true) => "HOSTS_V6",
+            (IpNet::V4(_), false) => "IPCACHE_V4",
+            (IpNet::V6(_), false) => "IPCACHE_V6",
+        }
+    }
+
     /// Where the identity of a prefix stands: that of the prefix around it if it is not there.
     pub(crate) fn get(&self, prefix: IpNet) -> Option<u32> {
-        let found = match prefix {
-            IpNet::V4(prefix) => self.v4.get(&v4_key(prefix), 0),
-            IpNet::V6(prefix) => self.v6.get(&v6_key(prefix), 0),
+        let host = match prefix.addr() {
+            _ if !is_host(&prefix) => None,
+            IpAddr::V4(address) => self.hosts_v4.get(&address.octets(), 0).ok(),
+            IpAddr::V6(address) => self.hosts_v6.get(&address.octets(), 0).ok(),
         };
-        found.ok().map(|Raw(slot)| slot)
+        let found = host.or_else(|| match prefix {
+            IpNet::V4(prefix) => self.v4.get(&v4_key(prefix), 0).ok(),
+            IpNet::V6(prefix) => self.v6.get(&v6_key(prefix), 0).ok(),
+        });
+        found.map(|Raw(slot)| slot)
     }
 
     pub(crate) fn insert(&mut self, prefix: IpNet, slot: u32) -> anyhow::Result<()> {
-        match prefix {
-            IpNet::V4(prefix) => self.v4.insert(&v4_key(prefix), Raw(slot), 0)?,
-            IpNet::V6(prefix) => self.v6.insert(&v6_key(prefix), Raw(slot), 0)?,
+        match (prefix, prefix.addr()) {
+            (prefix, IpAddr::V4(host)) if is_host(&prefix) => {
+                self.hosts_v4.insert(host.octets(), Raw(slot), 0)?;
+            }
+            (prefix, IpAddr::V6(host)) if is_host(&prefix) => {
+                self.hosts_v6.insert(host.octets(), Raw(slot), 0)?;
+            }
+            (IpNet::V4(prefix), _) => self.v4.insert(&v4_key(prefix), Raw(slot), 0)?,
+            (IpNet::V6(prefix), _) => self.v6.insert(&v6_key(prefix), Raw(slot), 0)?,
         }
         Ok(())
     }
 
     pub(crate) fn remove(&mut self, prefix: IpNet) -> anyhow::Result<()> {
-        match prefix {
-            IpNet::V4(prefix) => self.v4.remove(&v4_key(prefix))?,
-            IpNet::V6(prefix) => self.v6.remove(&v6_key(prefix))?,
+        match (prefix, prefix.addr()) {
+            (prefix, IpAddr::V4(host)) if is_host(&prefix) => {
+                self.hosts_v4.remove(&host.octets())?;
+            }
+            (prefix, IpAddr::V6(host)) if is_host(&prefix) => {
+                self.hosts_v6.remove(&host.octets())?;
+            }
+            (IpNet::V4(prefix), _) => self.v4.remove(&v4_key(prefix))?,
+            (IpNet::V6(prefix), _) => self.v6.remove(&v6_key(prefix))?,
         }
         Ok(())
     }
@@ -455,6 +488,14 @@ impl Ipcache {
     /// Every prefix with its slot.
     pub(crate) fn read(&self) -> anyhow::Result<BTreeMap<IpNet, u32>> {
         let mut all = BTreeMap::new();
+        for entry in &self.hosts_v4 {
+            let (address, Raw(slot)) = entry?;
+            all.insert(IpAddr::from(address).into(), slot);
+        }
+        for entry in &self.hosts_v6 {
+            let (address, Raw(slot)) = entry?;
+            all.insert(IpAddr::from(address).into(), slot);
+        }
         for entry in &self.v4 {
             let (key, Raw(slot)) = entry?;
             let bits = u8::try_from(key.prefix_len())?;
@@ -467,6 +508,11 @@ impl Ipcache {
         }
         Ok(all)
     }
+}
+
+/// Whether a prefix is one address.
+fn is_host(prefix: &IpNet) -> bool {
+    prefix.prefix_len() == prefix.max_prefix_len()
 }
 
 fn v4_key(prefix: Ipv4Net) -> Prefix<[u8; 4]> {

@@ -194,8 +194,13 @@ impl CgroupPrograms {
         Ok(Self { object })
     }
 
-    pub(crate) fn program(&mut self, name: &str) -> anyhow::Result<&mut CgroupSkb> {
-        cgroup_skb(&mut self.object, name)
+    /// A program by its name, loaded when it is first asked for.
+    pub(crate) fn loaded(&mut self, name: &str) -> anyhow::Result<&mut CgroupSkb> {
+        let program = cgroup_skb(&mut self.object, name)?;
+        if program.fd().is_err() {
+            program.load()?;
+        }
+        Ok(program)
     }
 
     /// For the endpoint's cgroup.
@@ -254,6 +259,8 @@ fn load_with(
         .verifier_log_level(log)
         .map_max_entries("INTERFACES", endpoints)
         .map_max_entries("WORDS", endpoints)
+        .map_max_entries("HOSTS_V4", prefixes)
+        .map_max_entries("HOSTS_V6", prefixes)
         .map_max_entries("IPCACHE_V4", prefixes)
         .map_max_entries("IPCACHE_V6", prefixes)
         // A plan holds the old and the new entries of both families at once.

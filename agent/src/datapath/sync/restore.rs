@@ -18,10 +18,13 @@ use aya::{
     Pod,
     maps::{IterableMap, lpm_trie::Key as Prefix},
 };
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{Sync, Who, own_address, unmapped};
-use crate::datapath::{maps, raw::Raw};
+use crate::datapath::{
+    maps::{self, Ipcache},
+    raw::Raw,
+};
 
 /// Entries between two looks at the clock.
 const SLICE: usize = 64;
@@ -35,11 +38,13 @@ enum Slice {
 }
 
 /// Walks take turns: first over what ought to be there, then over what is there.
-const TURNS: [fn(&mut Sync, &mut Found) -> anyhow::Result<Slice>; 10] = [
+const TURNS: [fn(&mut Sync, &mut Found) -> anyhow::Result<Slice>; 12] = [
     Sync::restore_identities,
     Sync::restore_policy,
     Sync::restore_ports,
     Sync::restore_addresses,
+    Sync::remove_other_hosts_v4,
+    Sync::remove_other_hosts_v6,
     Sync::remove_other_prefixes_v4,
     Sync::remove_other_prefixes_v6,
     Sync::remove_other_sockets,
@@ -57,6 +62,8 @@ pub(super) struct Walk {
     /// A table, and how many of its entries.
     port: Option<(u32, usize)>,
     address: Option<(u16, IpAddr)>,
+    held_host_v4: Option<[u8; 4]>,
+    held_host_v6: Option<[u8; 16]>,
     held_v4: Option<Prefix<[u8; 4]>>,
     held_v6: Option<Prefix<[u8; 16]>>,
     held_socket: Option<Raw<SocketKey>>,
@@ -124,7 +131,7 @@ impl Sync {
             match who {
                 Who::Prefix(prefix) if self.maps.ipcache.get(*prefix) != Some(*slot) => {
                     self.maps.ipcache.insert(*prefix, *slot)?;
-                    found.add(ipcache(prefix), 1);
+                    found.add(Ipcache::map_of(prefix), 1);
                 }
                 Who::Socket(key) if !holds(&self.maps.sockets, &Raw(*key), &Raw(*slot)) => {
                     self.maps.sockets.insert(Raw(*key), Raw(*slot), 0)?;
@@ -191,11 +198,36 @@ impl Sync {
         Ok(advance(&mut self.walk.address, slice.last().copied()))
     }
 
+    fn remove_other_hosts_v4(&mut self, found: &mut Found) -> anyhow::Result<Slice> {
+        let known = &self.identity_slots;
+        let is_ours = |host: &[u8; 4]| known.get(&of_host(*host)).is_some();
+        let held = &self.maps.ipcache.hosts_v4;
+        let (others, slice) = others(held, &mut self.walk.held_host_v4, is_ours)?;
+        for other in others {
+            self.maps.ipcache.hosts_v4.remove(&other)?;
+            found.add("HOSTS_V4", 1);
+        }
+        Ok(slice)
+    }
+
+    fn remove_other_hosts_v6(&mut self, found: &mut Found) -> anyhow::Result<Slice> {
+        let known = &self.identity_slots;
+        let is_ours = |host: &[u8; 16]| known.get(&of_host(*host)).is_some();
+        let held = &self.maps.ipcache.hosts_v6;
+        let (others, slice) = others(held, &mut self.walk.held_host_v6, is_ours)?;
+        for other in others {
+            self.maps.ipcache.hosts_v6.remove(&other)?;
+            found.add("HOSTS_V6", 1);
+        }
+        Ok(slice)
+    }
+
     fn remove_other_prefixes_v4(&mut self, found: &mut Found) -> anyhow::Result<Slice> {
         let known = &self.identity_slots;
         let is_ours = |key: &Prefix<[u8; 4]>| {
             let bits = u8::try_from(key.prefix_len()).ok();
             let net = bits.and_then(|bits| Ipv4Net::new(key.data().into(), bits).ok());
+            let net = net.filter(|net| net.prefix_len() < net.max_prefix_len());
             net.is_some_and(|net| known.get(&Who::Prefix(net.trunc().into())).is_some())
         };
         let (others, slice) = others(&self.maps.ipcache.v4, &mut self.walk.held_v4, is_ours)?;
@@ -211,6 +243,7 @@ impl Sync {
         let is_ours = |key: &Prefix<[u8; 16]>| {
             let bits = u8::try_from(key.prefix_len()).ok();
             let net = bits.and_then(|bits| Ipv6Net::new(key.data().into(), bits).ok());
+            let net = net.filter(|net| net.prefix_len() < net.max_prefix_len());
             net.is_some_and(|net| known.get(&Who::Prefix(net.trunc().into())).is_some())
         };
         let (others, slice) = others(&self.maps.ipcache.v6, &mut self.walk.held_v6, is_ours)?;
@@ -280,6 +313,10 @@ impl Sync {
     }
 }
 
+fn of_host(address: impl Into<IpAddr>) -> Who {
+    Who::Prefix(address.into().into())
+}
+
 /// The keys of a slice that are not ours.
 fn others<K: Pod, V>(
     map: &impl IterableMap<K, V>,
@@ -311,13 +348,6 @@ fn advance<K>(at: &mut Option<K>, last: Option<K>) -> Slice {
 
 fn holds<K: Pod, V: PartialEq>(map: &impl IterableMap<K, V>, key: &K, value: &V) -> bool {
     map.get(key).is_ok_and(|held| held == *value)
-}
-
-fn ipcache(prefix: &IpNet) -> &'static str {
-    match prefix {
-        IpNet::V4(_) => "IPCACHE_V4",
-        IpNet::V6(_) => "IPCACHE_V6",
-    }
 }
 
 /// The entry that a key of the kernel's stands for: table, bits, protocol, port, without what its
