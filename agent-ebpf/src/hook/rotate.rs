@@ -12,13 +12,17 @@ use aya_ebpf::{
 };
 use network_types::eth::EthHdr;
 
-/// The random state; then how many peers, ports and bits below a peer's network there are.
+/// The random state; how many peers there are; whether ports change, by one or at random; and how many bits
+/// there are below a peer's network.
 #[map]
 static ROTATION: Array<u64> = Array::with_max_entries(4, 0);
 
 /// What comes next.
 #[map]
 static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Ports are not the next ones.
+const AT_RANDOM: u64 = 2;
 
 /// Where networks are scattered: 24 bits below the first byte of an IPv4 address.
 const PEER_BITS: u32 = 24;
@@ -75,7 +79,16 @@ fn turn(context: &TcContext) -> Option<()> {
         let at = (network + port) as *mut u16;
         // SAFETY: as above.
         unsafe {
-            let next = u16::from_be(at.read_unaligned()).wrapping_add(1);
+            let next = if ports == AT_RANDOM {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "some bits are what is wanted"
+                )]
+                let some = (random >> 8) as u16;
+                some
+            } else {
+                u16::from_be(at.read_unaligned()).wrapping_add(1)
+            };
             at.write_unaligned(next.to_be());
         }
     }

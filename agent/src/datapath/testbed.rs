@@ -70,6 +70,8 @@ pub enum Hook {
     Cgroup(u16, Direction),
     /// At no hook of ours: what any program costs.
     Null,
+    /// The same in a cgroup.
+    CgroupNull(u16),
     /// A program of the benchmark's object that changes the packet before the hook sees it.
     Rotated,
 }
@@ -199,14 +201,20 @@ impl Testbed {
             ..
         } = match hook {
             Hook::Interface(direction) => self.interface(direction)?.test_run(options)?,
-            Hook::Cgroup(endpoint, direction) => {
-                self.cgroup(endpoint, direction)?.test_run(options)?
+            Hook::Cgroup(endpoint, Direction::Ingress) => {
+                self.cgroup(endpoint, "cgroup_ingress")?.test_run(options)?
+            }
+            Hook::Cgroup(endpoint, Direction::Egress) => {
+                self.cgroup(endpoint, "cgroup_egress")?.test_run(options)?
+            }
+            Hook::CgroupNull(endpoint) => {
+                self.cgroup(endpoint, "cgroup_null")?.test_run(options)?
             }
             Hook::Null => self.programs.loaded("null")?.test_run(options)?,
             Hook::Rotated => self.programs.loaded("rotate")?.test_run(options)?,
         };
         let passes = match hook {
-            Hook::Cgroup(..) => object::passes_cgroup(return_value)?,
+            Hook::Cgroup(..) | Hook::CgroupNull(_) => object::passes_cgroup(return_value)?,
             Hook::Interface(_) | Hook::Null | Hook::Rotated => {
                 object::passes_interface(return_value)?
             }
@@ -235,20 +243,23 @@ impl Testbed {
     /// What the rotating program does from now on, and where it leads to.
     pub fn rotate(&mut self, rotation: &Rotation, onward: Hook) -> anyhow::Result<()> {
         let Rotation { seed, peers, ports } = *rotation;
+        let (peers, host_bits) = match peers {
+            Peers::Kept => (0, 0),
+            Peers::Hosts(number) => (number, 0),
+            Peers::Networks(number) => (number, HOST_BITS),
+        };
         let name = match onward {
             Hook::Interface(Direction::Egress) => "from_endpoint",
             Hook::Null => "null",
-            Hook::Interface(Direction::Ingress) | Hook::Cgroup(..) | Hook::Rotated => {
+            Hook::Interface(Direction::Ingress)
+            | Hook::Cgroup(..)
+            | Hook::CgroupNull(_)
+            | Hook::Rotated => {
                 anyhow::bail!("{onward:?} is not what packets are rotated for")
             }
         };
         self.programs.rotate(
-            [
-                seed,
-                u64::from(peers),
-                u64::from(ports),
-                u64::from(HOST_BITS),
-            ],
+            [seed, u64::from(peers), ports as u64, u64::from(host_bits)],
             name,
         )
     }
@@ -354,13 +365,10 @@ impl Testbed {
         }
     }
 
-    fn cgroup(&mut self, endpoint: u16, direction: Direction) -> anyhow::Result<&mut CgroupSkb> {
+    fn cgroup(&mut self, endpoint: u16, program: &str) -> anyhow::Result<&mut CgroupSkb> {
         let programs = self.cgroups.get_mut(&endpoint);
         let programs = programs.with_context(|| format!("endpoint {endpoint} has no cgroup"))?;
-        match direction {
-            Direction::Ingress => programs.program("cgroup_ingress"),
-            Direction::Egress => programs.program("cgroup_egress"),
-        }
+        programs.loaded(program)
     }
 }
 
@@ -382,10 +390,29 @@ pub const HOST_BITS: u32 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
     pub seed: u64,
-    /// The peer is an address in one of so many networks, at random; 0 leaves it alone.
-    pub peers: u32,
-    /// So many source ports in turn; 0 leaves it alone.
-    pub ports: u32,
+    pub peers: Peers,
+    /// The source port.
+    pub ports: Ports,
+}
+
+/// Another peer, at random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peers {
+    Kept,
+    /// One of so many addresses.
+    Hosts(u32),
+    /// An address in one of so many networks.
+    Networks(u32),
+}
+
+/// Another port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Ports {
+    Kept = 0,
+    /// The one that follows.
+    InTurn = 1,
+    AtRandom = 2,
 }
 
 /// As far as the kernel lets a context be given (`struct __sk_buff`, linux/bpf.h): only the two

@@ -7,7 +7,7 @@ use agent_common::{
     table::{Direction, Endpoint},
     testing::PacketBuilder,
 };
-use ringfence::datapath::testbed::{Hook, Rotation, Testbed};
+use ringfence::datapath::testbed::{Hook, Peers, Ports, Rotation, Testbed};
 
 use crate::policy::{self, ENDPOINT, FLAGS, LOCAL_V4, LOCAL_V6, PORT};
 
@@ -25,6 +25,26 @@ const INGRESS: Hook = Hook::Interface(Direction::Ingress);
 pub(crate) type Round = BTreeMap<&'static str, f64>;
 
 pub(crate) const NULL: &str = "null program";
+pub(crate) const CGROUP_NULL: &str = "null program, cgroup";
+
+/// What a case is to cost at most, as a ratio to the null program of its hook; for 10,000 entries where it
+/// depends on them.
+pub(crate) const TARGETS: &[(&str, f64)] = &[
+    (ESTABLISHED, 2.5),
+    (IN_TURN, 8.0),
+    (AT_RANDOM, 12.0),
+    (CGROUP, 1.5),
+    (FIRST, 40.0),
+    (DENIED, 5.0),
+    (DENIED_FIRST, 12.0),
+];
+const ESTABLISHED: &str = "established";
+const IN_TURN: &str = "established, 64k in turn";
+const AT_RANDOM: &str = "established, 64k at random";
+pub(crate) const CGROUP: &str = "established, cgroup";
+const FIRST: &str = "first packet";
+const DENIED: &str = "denied, repeated";
+const DENIED_FIRST: &str = "denied, first of its kind";
 
 pub(crate) struct Bench {
     bed: Testbed,
@@ -64,6 +84,7 @@ impl Bench {
         let ack_v6 = frame(v6().tcp(SOURCE, PORT, ACK));
         let syn = frame(v4().tcp(SOURCE, PORT, SYN));
         let syn_v6 = frame(v6().tcp(SOURCE, PORT, SYN));
+        let nowhere = frame(PacketBuilder::v4(LOCAL_V4, [192, 0, 2, 1]).tcp(SOURCE, PORT, SYN));
         let wrong_port = frame(v4().tcp(SOURCE, PORT + 1, SYN));
         let reply = frame(back.tcp(PORT, SOURCE, ACK));
         // The rotating program goes on from the packet's own port.
@@ -74,22 +95,34 @@ impl Bench {
         let mut round = Round::new();
         let null = self.repeated(Hook::Null, &ack, true)?;
         round.insert(NULL, null);
-        round.insert("established", self.repeated(EGRESS, &ack, true)?);
+        round.insert(ESTABLISHED, self.repeated(EGRESS, &ack, true)?);
         round.insert("reply", self.repeated(INGRESS, &reply, true)?);
         round.insert("established, IPv6", self.repeated(EGRESS, &ack_v6, true)?);
+        let cgroup = self.repeated(Hook::CgroupNull(ENDPOINT), &ack, true)?;
+        round.insert(CGROUP_NULL, cgroup);
         let cgroup = Hook::Cgroup(ENDPOINT, Direction::Egress);
-        round.insert("established, cgroup", self.repeated(cgroup, &ack, true)?);
-        round.insert(
-            "denied, repeated",
-            self.repeated(EGRESS, &wrong_port, false)?,
-        );
-        round.insert("established, 64k in turn", null + self.in_turn(&quarters)?);
-        round.insert("first packet", null + self.first(&syn)?);
-        round.insert("first packet, IPv6", null + self.first(&syn_v6)?);
-        round.insert(
-            "denied, first of its kind",
-            null + self.denied(&wrong_port)?,
-        );
+        round.insert(CGROUP, self.repeated(cgroup, &ack, true)?);
+        round.insert(DENIED, self.repeated(EGRESS, &wrong_port, false)?);
+        let nowhere = self.repeated(EGRESS, &nowhere, false)?;
+        round.insert("denied, repeated, no network", nowhere);
+        self.establish(&quarters)?;
+        let in_turn = self.established(&quarters[0], Ports::InTurn)?;
+        round.insert(IN_TURN, null + in_turn);
+        let at_random = self.established(&quarters[0], Ports::AtRandom)?;
+        round.insert(AT_RANDOM, null + at_random);
+        let networks = Peers::Networks(self.entries);
+        let hosts = Peers::Hosts(self.entries);
+        let first = self.fresh(&syn, networks, true)?;
+        round.insert(FIRST, null + first);
+        let first = self.fresh(&syn_v6, networks, true)?;
+        round.insert("first packet, IPv6", null + first);
+        let first = self.fresh(&syn, hosts, true)?;
+        round.insert("first packet, pods", null + first);
+        let first = self.fresh(&syn_v6, hosts, true)?;
+        round.insert("first packet, pods, IPv6", null + first);
+        // Few are seen twice.
+        let denied = self.fresh(&wrong_port, Peers::Networks(1 << 20), false)?;
+        round.insert(DENIED_FIRST, null + denied);
         anyhow::ensure!(self.bed.events_lost()? == 0, "events were lost on the way");
         Ok(round)
     }
@@ -100,36 +133,27 @@ impl Bench {
         self.time(hook, frame, REPEAT, passes)
     }
 
-    /// Flows that differ in one port, each met again after all the others.
-    fn in_turn(&mut self, quarters: &[Vec<u8>; 4]) -> anyhow::Result<f64> {
-        let rotation = Rotation {
-            seed: 0,
-            peers: 0,
-            ports: FLOWS,
-        };
+    /// Begins flows that differ in one port.
+    fn establish(&mut self, quarters: &[Vec<u8>; 4]) -> anyhow::Result<()> {
         self.bed.flush_flows()?;
-        self.bed.rotate(&rotation, EGRESS)?;
+        self.bed.rotate(&turning(Ports::InTurn), EGRESS)?;
         for frame in quarters {
             self.time(Hook::Rotated, frame, u32::from(BATCH), true)?;
             self.bed.events();
         }
-        let time = self.time(Hook::Rotated, &quarters[0], FLOWS * 4, true)?;
-        Ok(time - self.rotation(&rotation, &quarters[0])?)
+        Ok(())
     }
 
-    /// Packets of which each starts a flow, to peers at random.
-    fn first(&mut self, frame: &[u8]) -> anyhow::Result<f64> {
-        let peers = self.entries;
-        self.fresh(frame, peers, true)
-    }
-
-    /// Packets of which each is denied, from peers of which few are seen twice.
-    fn denied(&mut self, frame: &[u8]) -> anyhow::Result<f64> {
-        self.fresh(frame, 1 << 20, false)
+    /// Each of those flows is met again after all the others, or after some.
+    fn established(&mut self, frame: &[u8], ports: Ports) -> anyhow::Result<f64> {
+        let rotation = turning(ports);
+        self.bed.rotate(&rotation, EGRESS)?;
+        let time = self.time(Hook::Rotated, frame, FLOWS * 4, true)?;
+        Ok(time - self.rotation(&rotation, frame)?)
     }
 
     /// Packets that have not been seen before, with the events that they bring about.
-    fn fresh(&mut self, frame: &[u8], peers: u32, passes: bool) -> anyhow::Result<f64> {
+    fn fresh(&mut self, frame: &[u8], peers: Peers, passes: bool) -> anyhow::Result<f64> {
         const BATCHES: u32 = 3;
         let mut sum = 0.0;
         for _ in 0..BATCHES {
@@ -139,7 +163,7 @@ impl Bench {
             let rotation = Rotation {
                 seed: self.seed,
                 peers,
-                ports: FLOWS,
+                ports: Ports::InTurn,
             };
             self.bed.rotate(&rotation, EGRESS)?;
             let time = self.time(Hook::Rotated, frame, u32::from(BATCH), passes)?;
@@ -162,5 +186,14 @@ impl Bench {
         let elapsed = start.elapsed();
         anyhow::ensure!(ran.passes == passes, "{hook:?}: passes: {}", ran.passes);
         Ok(elapsed.as_secs_f64() * 1e9 / f64::from(repeat))
+    }
+}
+
+/// Only the port changes.
+fn turning(ports: Ports) -> Rotation {
+    Rotation {
+        seed: 1,
+        peers: Peers::Kept,
+        ports,
     }
 }

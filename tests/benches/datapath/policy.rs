@@ -28,12 +28,14 @@ pub(crate) fn subject() -> SubjectName {
     ObjectName::new("bench", "subject").into()
 }
 
-pub(crate) fn compiled(networks: u32) -> Compiled {
+/// As many networks as pods.
+pub(crate) fn compiled(entries: u32) -> Compiled {
     let mut compiled = Compiled::default();
-    for number in 0..networks {
-        let [v4, v6] = network(number);
-        compiled.prefixes.insert(v4, PEERS);
-        compiled.prefixes.insert(v6, PEERS);
+    for number in 0..entries {
+        let prefixes = [network(number, HOST_BITS), network(number, 0)];
+        for prefix in prefixes.into_iter().flatten() {
+            compiled.prefixes.insert(prefix, PEERS);
+        }
     }
     let permitted = PortEntry {
         bits: PortKey::PORT_BITS,
@@ -76,13 +78,14 @@ pub(crate) fn peer_v6() -> [u8; 16] {
     [0xfd, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
-/// A network in each family, scattered as the rotating program scatters its peers.
-fn network(number: u32) -> [IpNet; 2] {
-    let scattered = (number.wrapping_mul(0x9e37_79b1) << HOST_BITS) & 0x00ff_ffff;
+/// A network in each family, scattered as the rotating program scatters its peers; a pod has no bits below.
+fn network(number: u32, below: u32) -> [IpNet; 2] {
+    let scattered = (number.wrapping_mul(0x9e37_79b1) << below) & 0x00ff_ffff;
     let bits = (10 << 24) | scattered;
-    let v4 = Ipv4Net::new_assert(bits.into(), u8::try_from(32 - HOST_BITS).unwrap_or(32));
+    let v4 = Ipv4Net::new_assert(bits.into(), u8::try_from(32 - below).unwrap_or(32));
     let mut address = peer_v6();
     address[4..8].copy_from_slice(&bits.to_be_bytes());
-    let v6 = Ipv6Net::new_assert(address.into(), u8::try_from(64 - HOST_BITS).unwrap_or(64));
+    let length = if below == 0 { 128 } else { 64 - below };
+    let v6 = Ipv6Net::new_assert(address.into(), u8::try_from(length).unwrap_or(128));
     [v4.into(), v6.into()]
 }

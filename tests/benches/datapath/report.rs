@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use ringfence::datapath::object::cost::Cost;
 use serde_json::{Value, json};
 
-use crate::cases::{NULL, Round};
+use crate::cases::{CGROUP, CGROUP_NULL, NULL, Round, TARGETS};
 
 pub(crate) struct Report {
     costs: Vec<Cost>,
@@ -19,6 +19,7 @@ struct Line {
     case: &'static str,
     nanoseconds: f64,
     ratio: f64,
+    target: Option<f64>,
 }
 
 impl Report {
@@ -45,15 +46,20 @@ impl Report {
                 "{program:24} {verified:>8} instructions verified in {time:.1?}, stack {stack}"
             );
         }
-        println!("\n{:28} {:>8} {:>9} {:>8}", "", "entries", "ns", "x null");
+        println!(
+            "\n{:28} {:>8} {:>9} {:>8} {:>8}",
+            "", "entries", "ns", "x null", "at most"
+        );
         for Line {
             entries,
             case,
             nanoseconds,
             ratio,
+            target,
         } in self.lines()
         {
-            println!("{case:28} {entries:>8} {nanoseconds:>9.1} {ratio:>8.2}");
+            let target = target.map_or_else(String::new, |target| format!("{target:.1}"));
+            println!("{case:28} {entries:>8} {nanoseconds:>9.1} {ratio:>8.2} {target:>8}");
         }
     }
 
@@ -78,6 +84,7 @@ impl Report {
                     "entries": line.entries,
                     "nanoseconds": line.nanoseconds,
                     "ratio": line.ratio,
+                    "target": line.target,
                 })
             })
             .collect();
@@ -92,9 +99,26 @@ impl Report {
                 entries,
                 case,
                 nanoseconds: median(rounds.iter().map(|round| round[case])),
-                ratio: median(rounds.iter().map(|round| round[case] / round[NULL])),
+                ratio: median(
+                    rounds
+                        .iter()
+                        .map(|round| round[case] / round[yardstick(case)]),
+                ),
+                target: TARGETS
+                    .iter()
+                    .find(|(of, _)| *of == case)
+                    .map(|(_, target)| *target),
             })
         })
+    }
+}
+
+/// The null program of the same hook.
+fn yardstick(case: &str) -> &'static str {
+    if [CGROUP, CGROUP_NULL].contains(&case) {
+        CGROUP_NULL
+    } else {
+        NULL
     }
 }
 
