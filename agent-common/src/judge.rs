@@ -7,8 +7,10 @@ use crate::{
     decide::{Question, Tables, decide},
     event::{DenialKey, Event, EventKind},
     flow::{Flow, FlowKey, FlowState, Side, Step, direction_of, tcp},
+    neighbour::{self, Claim},
     parse::{Class, Extent, Family, Headers, Packet},
-    protocol, refusal,
+    protocol::{self, Address},
+    refusal,
     table::{Direction, Endpoint, NO_SOCKET, Word},
     verdict::{Reason, RuleId, Verdict},
 };
@@ -92,10 +94,12 @@ pub enum Place {
 ///
 /// One number, because a function of the kernel takes five arguments at most.
 #[derive(Clone, Copy)]
-struct Facts(u16);
+pub(crate) struct Facts(u16);
 
 impl Facts {
     const REPLY: u16 = 1 << 8;
+    /// Of what is no packet of IP.
+    pub(crate) const NONE: Self = Self(0);
 
     #[inline(always)]
     fn of<A>(headers: &Headers<A>) -> Self {
@@ -133,9 +137,9 @@ pub fn judge<A: Family, D: Datapath<A>>(
     match headers.class {
         Class::Ordinary | Class::Reply => {}
         Class::Neighbour => {
-            let sends = matches!(sight.direction, Direction::Egress);
-            if sends && is_foreign_neighbour(datapath, &key, sight) {
-                let verdict = Verdict::because(Reason::SpoofedSource);
+            let claim = neighbour::claim(datapath, packet, headers.further, &key, sight);
+            if claim != Claim::OWN {
+                let verdict = claim.verdict();
                 return refuse(datapath, &key, sight, Facts::of(headers), verdict);
             }
             // A long one may carry anything: policy decides, as of any ICMP.
@@ -325,6 +329,9 @@ fn opened<A: Family, D: Datapath<A>>(
         let verdict = Verdict::because(Reason::SpoofedSource);
         return refuse(datapath, key, sight, facts, verdict);
     }
+    if is_dhcp(datapath, key, sight) {
+        return pass(datapath, sight, Reason::Dhcp);
+    }
     if facts.is_reply() {
         // A kernel answers for its node without a socket, at whose hook the question would have
         // been seen: it is judged now.
@@ -347,7 +354,10 @@ fn opened<A: Family, D: Datapath<A>>(
     let origin = origin(key, sight, facts);
     let verdict = answer(datapath, key, sight, origin);
     if !verdict.allows() {
-        if !verdict.is_timed() {
+        // What may be DHCP depends on the endpoint's addresses too.
+        let is_settled = !verdict.is_timed()
+            && !(endpoint.has(Endpoint::DHCP_CLIENT) && key.protocol == protocol::UDP);
+        if is_settled {
             datapath.keep_refused(key, refusal::seen(sight, A::FAMILY), verdict);
         }
         return refuse(datapath, key, sight, facts, verdict);
@@ -462,19 +472,47 @@ fn is_beside<A: Family, D: Datapath<A>>(datapath: &D, key: &FlowKey<A>, sight: &
 /// Whether the endpoint's side of the key is an address that it may not send from.
 #[inline(always)]
 fn is_foreign<A: Family, D: Datapath<A>>(datapath: &D, key: &FlowKey<A>, sight: &Sight) -> bool {
-    sight.endpoint.has(Endpoint::CHECK_SOURCE)
-        && !key.local.is_local_scope()
-        && !datapath.owns(sight.endpoint, &key.local)
+    sight.endpoint.has(Endpoint::CHECK_SOURCE) && !is_own(datapath, sight, &key.local)
 }
 
-/// A function of its own, to spare the stack of the hooks.
+/// Whether an address is the endpoint's, or one that any may have on its link.
+#[inline(always)]
+pub(crate) fn is_own<A: Address, D: Datapath<A>>(datapath: &D, sight: &Sight, address: &A) -> bool {
+    address.is_local_scope() || datapath.owns(sight.endpoint, address)
+}
+
+/// Whether an endpoint that may asks for its configuration, or is told it.
+///
+/// Judged packet by packet: the answer comes from another address than was asked, and to one that the
+/// endpoint has not got yet. A function of its own, to spare the stack of those that judge.
 #[inline(never)]
-fn is_foreign_neighbour<A: Family, D: Datapath<A>>(
-    datapath: &D,
-    key: &FlowKey<A>,
-    sight: &Sight,
-) -> bool {
-    is_foreign(datapath, key, sight)
+fn is_dhcp<A: Family, D: Datapath<A>>(datapath: &D, key: &FlowKey<A>, sight: &Sight) -> bool {
+    if !sight.endpoint.has(Endpoint::DHCP_CLIENT)
+        || key.protocol != protocol::UDP
+        || (key.local_port, key.remote_port) != A::DHCP_PORTS
+    {
+        return false;
+    }
+    let sends = matches!(sight.direction, Direction::Egress);
+    if A::FAMILY == 4 {
+        return match sends {
+            true if key.local == A::UNSPECIFIED => key.remote == A::DHCP_SERVERS,
+            // Who has an address yet asks, and is told, by that one.
+            false if key.local == A::DHCP_SERVERS => true,
+            true | false => datapath.owns(sight.endpoint, &key.local),
+        };
+    }
+    is_of_link(&key.local)
+        && if sends {
+            key.remote == A::DHCP_SERVERS
+        } else {
+            is_of_link(&key.remote)
+        }
+}
+
+#[inline(always)]
+fn is_of_link<A: Address>(address: &A) -> bool {
+    address.is_local_scope() && *address != A::UNSPECIFIED
 }
 
 /// What policy says of a flow with this origin.
@@ -583,7 +621,7 @@ fn report<A: Family, D: Datapath<A>>(
 }
 
 #[inline(always)]
-fn pass<A, D: Datapath<A>>(datapath: &D, sight: &Sight, reason: Reason) -> Verdict {
+pub(crate) fn pass<A, D: Datapath<A>>(datapath: &D, sight: &Sight, reason: Reason) -> Verdict {
     datapath.count(sight.endpoint, reason, sight.length);
     Verdict::because(reason)
 }
@@ -596,7 +634,7 @@ fn is_spared(sight: &Sight) -> bool {
 
 /// Drops a packet: counted always, reported if it is the first of its kind.
 #[inline(never)]
-fn refuse<A: Family, D: Datapath<A>>(
+pub(crate) fn refuse<A: Family, D: Datapath<A>>(
     datapath: &D,
     key: &FlowKey<A>,
     sight: &Sight,

@@ -3,7 +3,8 @@
 //! Two kinds of things live here and nothing else: the *layouts* that cross the boundary
 //! ([`abi`], [`event`], [`flow`], [`table`]), and the *pure functions* that both sides must share,
 //! so that one piece of code judges a packet wherever it is judged ([`parse`],
-//! [`fragment`], [`decide`], [`judge`], [`refusal`], [`share`], [`withdrawn`]).
+//! [`fragment`], [`decide`], [`judge`], [`neighbour`], [`refusal`],
+//! [`share`], [`withdrawn`]).
 //!
 //! `no_std`, no allocation, no panics. Imported by everybody, imports nobody of ours.
 //!
@@ -22,6 +23,7 @@ pub mod event;
 pub mod flow;
 pub mod fragment;
 pub mod judge;
+pub mod neighbour;
 pub mod parse;
 pub mod protocol;
 pub mod refusal;

@@ -22,6 +22,7 @@ use network_types::{
 
 use crate::{
     fragment::{self, Piece},
+    neighbour,
     protocol::{self, Address},
     verdict::Reason,
 };
@@ -52,7 +53,11 @@ unsafe impl Header for [u8; 2] {}
 // SAFETY: as above.
 unsafe impl Header for [u8; 4] {}
 // SAFETY: as above.
+unsafe impl Header for [u8; 6] {}
+// SAFETY: as above.
 unsafe impl Header for [u8; 16] {}
+// SAFETY: as above.
+unsafe impl Header for neighbour::Arp {}
 // SAFETY: as above.
 unsafe impl Header for Ipv4Hdr {}
 // SAFETY: as above.
@@ -76,8 +81,8 @@ pub struct Headers<A> {
     pub protocol: u8,
     pub tcp_flags: u8,
     pub class: Class,
-    /// Where to read on: at the packet that an ICMP error speaks about; of a fragment, at the header
-    /// that says so. Else 0.
+    /// Where to read on: at the packet that an ICMP error speaks about; at a neighbour message; of a
+    /// fragment, at the header that says so. Else 0.
     pub further: u16,
 }
 
@@ -106,6 +111,9 @@ pub enum Network {
     Other,
     Short,
 }
+
+/// How many types of frames the settings can name, to pass beside IP and ARP.
+pub const FRAME_TYPES: usize = 16;
 
 /// IPv6 extension headers that are walked; more is an attack or an experiment.
 const MAX_EXTENSIONS: usize = 4;
@@ -185,8 +193,15 @@ pub fn network(packet: &impl Packet) -> Network {
     }
 }
 
+/// Its type as a number; 0, which is none, if it has no header.
+#[inline(always)]
+pub fn frame_type(packet: &impl Packet) -> u16 {
+    let raw = packet.load::<[u8; 2]>(offset_of!(EthHdr, ether_type));
+    raw.map_or(0, u16::from_be_bytes)
+}
+
 /// A family whose packets can be parsed.
-pub trait Family: Address {
+pub trait Family: Address + Header {
     /// Reads a TCP, UDP or SCTP packet without options or extension headers, all within reach.
     ///
     /// False for every other packet; `headers` is then of no use.
@@ -299,6 +314,7 @@ impl Family for [u8; 16] {
                 .ok_or(Reason::Malformed)?;
             if hops != on_link_hops(headers.destination_port) {
                 headers.class = Class::Ordinary;
+                headers.further = 0;
             }
         }
         Ok(())
@@ -361,7 +377,10 @@ fn is_fragment(frags: [u8; 2]) -> bool {
 fn begins_pieces<A>(headers: &mut Headers<A>, header_at: usize) {
     match headers.class {
         Class::Ordinary | Class::Reply => headers.further = place(header_at),
-        Class::Neighbour => headers.class = Class::Ordinary,
+        Class::Neighbour => {
+            headers.class = Class::Ordinary;
+            headers.further = 0;
+        }
         Class::Error | Class::Router => {}
     }
 }
@@ -569,6 +588,7 @@ fn icmp<A>(start: &IcmpStart, offset: usize, headers: &mut Headers<A>, class: Ic
         Icmp::Neighbour => {
             headers.destination_port = own;
             headers.class = Class::Neighbour;
+            headers.further = place(offset);
         }
         Icmp::Router => {
             headers.destination_port = own;

@@ -17,6 +17,12 @@ pub trait Address: Copy + Eq + Ord + Hash + Debug + 'static {
     const BITS: u32;
     const UNSPECIFIED: Self;
 
+    /// Whom a DHCP client asks that knows no server: everybody, or all servers and relays of its link
+    /// (RFC 2131, 4.1; RFC 8415, 7.1).
+    const DHCP_SERVERS: Self;
+    /// The ports of DHCP, of a client and of a server (RFC 2131, 4.1; RFC 8415, 7.2).
+    const DHCP_PORTS: (u16, u16);
+
     /// The address as IPv6 sees it; IPv4 becomes `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
     fn mapped(self) -> [u8; 16];
 
@@ -28,6 +34,8 @@ impl Address for [u8; 4] {
     const FAMILY: u8 = 4;
     const BITS: u32 = 32;
     const UNSPECIFIED: Self = [0; 4];
+    const DHCP_SERVERS: Self = [255; 4];
+    const DHCP_PORTS: (u16, u16) = (68, 67);
 
     #[inline(always)]
     fn mapped(self) -> [u8; 16] {
@@ -46,6 +54,8 @@ impl Address for [u8; 16] {
     const FAMILY: u8 = 6;
     const BITS: u32 = 128;
     const UNSPECIFIED: Self = [0; 16];
+    const DHCP_SERVERS: Self = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2];
+    const DHCP_PORTS: (u16, u16) = (546, 547);
 
     #[inline(always)]
     fn mapped(self) -> [u8; 16] {

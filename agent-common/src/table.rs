@@ -317,13 +317,23 @@ impl Endpoint {
     /// and what is in the middle is not taken up. Of a cgroup's programs it is a constant; the flag in
     /// the map tells the next agent that this one came no further.
     pub const OBSERVED: u16 = 8;
+    /// It gets its addresses by DHCP, whatever policy says.
+    pub const DHCP_CLIENT: u16 = 16;
+    /// Of a frame that a process of a cgroup made itself: who is where on the link is its node's to say.
+    pub const NO_LINK: u16 = 32;
 
     #[must_use]
     #[inline(always)]
     pub const fn observed(self) -> Self {
+        self.with(Self::OBSERVED)
+    }
+
+    #[must_use]
+    #[inline(always)]
+    pub const fn with(self, flags: u16) -> Self {
         Self {
             id: self.id,
-            flags: self.flags | Self::OBSERVED,
+            flags: self.flags | flags,
         }
     }
 

@@ -69,6 +69,10 @@ reasons! {
     /// It would be dropped, and the endpoint is only observed yet. Of a flow: it was there when the
     /// endpoint was attached, and no packet of it has been judged since.
     Observed = 10, Allow, "observed";
+    /// Neither IP nor ARP, of a kind that the settings name.
+    AllowedFrame = 11, Allow, "allowed-frame";
+    /// An endpoint asks for its configuration, or is told it.
+    Dhcp = 12, Allow, "dhcp";
 
     /// The endpoint is isolated and no rule permits it.
     DefaultDeny = 16, Deny, "default-deny";
@@ -94,6 +98,9 @@ reasons! {
     DenyRule = 26, Deny, "deny-rule";
     /// A schedule goes on, and no agent has said how.
     StaleSchedule = 27, Deny, "stale-schedule";
+    /// ARP or a neighbour message from an endpoint that speaks for somebody else, or of another link
+    /// address than it was sent from.
+    SpoofedNeighbour = 28, Deny, "spoofed-neighbour";
 }
 
 impl Reason {

@@ -3,6 +3,7 @@
 //! Two types: [`RawConfig`] is what somebody wrote, [`Config`] is complete and checked.
 
 mod failsafe;
+mod frames;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 pub(crate) use self::{
     failsafe::FailsafeConfig,
+    frames::FramesConfig,
     raw::{RawCapacities, RawConfig},
 };
 use crate::{datapath::bpffs::DEFAULT_FOLDER, flow::sink::Target, log::LogFormat};
@@ -46,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) detach_on_exit: bool,
     pub(crate) capacities: Capacities,
     pub(crate) failsafe: FailsafeConfig,
+    pub(crate) frames: FramesConfig,
 }
 
 /// Sizes of the kernel's tables. More is refused before the first write.
@@ -127,6 +130,7 @@ impl Config {
             detach_on_exit,
             capacities,
             failsafe,
+            frames,
         } = raw;
         let node = node.unwrap_or_else(hostname);
         if node.is_empty() {
@@ -153,6 +157,7 @@ impl Config {
             detach_on_exit: detach_on_exit.unwrap_or_default(),
             capacities: Capacities::check(&capacities.unwrap_or_default())?,
             failsafe: FailsafeConfig::check(failsafe.unwrap_or_default())?,
+            frames: FramesConfig::check(frames.unwrap_or_default())?,
         })
     }
 

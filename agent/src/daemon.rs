@@ -42,7 +42,7 @@ use crate::{
     datapath::{
         attach,
         bpffs::{self, BpfDir},
-        engine::Engine,
+        engine::{BelowIp, Engine},
         features,
         object::Sizes,
     },
@@ -70,7 +70,11 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let dir = BpfDir::prepare(&config.bpffs)?;
     let held = lock_bpffs(&dir)?;
     let pins = bpffs::Watch::new(&dir);
-    let engine = Engine::start(dir, sizes(&config))?;
+    let below = BelowIp {
+        frames: config.frames.frames,
+        dhcp_client: config.frames.dhcp_client,
+    };
+    let engine = Engine::start(dir, sizes(&config), below)?;
     let fresh = engine.is_fresh()?;
     for other in engine.sizes_in_force() {
         tracing::warn!("{other}; `ringfence detach` first to change it");

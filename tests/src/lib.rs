@@ -16,6 +16,7 @@
 //! | [`scene`] | the lab that most tests of policy share |
 //! | [`guest`] | the first process of a virtual machine, which runs these tests there |
 //! | [`interrupt`] | Ctrl-C as a value |
+//! | [`wire`] | frames, forged and heard |
 //! | [`wait`] | polling with a deadline |
 //!
 //! Used by `tests/tests/*.rs`, by `cargo xtask demo` and by `cargo xtask vm-test`. Never used by what ships.
@@ -34,3 +35,4 @@ pub mod scene;
 pub mod serve;
 pub mod stream;
 pub mod wait;
+pub mod wire;

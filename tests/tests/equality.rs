@@ -35,7 +35,7 @@ use proptest::{
     test_runner::TestRunner,
 };
 use ringfence::datapath::{
-    object::Sizes,
+    object::{Frames, Sizes},
     sockets::Connected,
     testbed::{Hook, Testbed},
 };
@@ -146,6 +146,8 @@ const REASONS: &[Reason] = &[
     Reason::NeighbourDiscovery,
     Reason::Arp,
     Reason::Observed,
+    Reason::AllowedFrame,
+    Reason::Dhcp,
     Reason::DefaultDeny,
     Reason::SpoofedSource,
     Reason::NoState,
@@ -157,6 +159,7 @@ const REASONS: &[Reason] = &[
     Reason::Revoked,
     Reason::DenyRule,
     Reason::StaleSchedule,
+    Reason::SpoofedNeighbour,
 ];
 
 /// A node in the kernel and its twin on the host.
@@ -172,6 +175,9 @@ struct Node<'b> {
     /// Else every packet is one that the node has made.
     can_arrive: bool,
 }
+
+/// Frames of this type pass beside IP and ARP.
+const NAMED: u16 = 0x88f7;
 
 /// By endpoint.
 type Sockets = BTreeMap<u16, BTreeSet<Connected>>;
@@ -217,10 +223,12 @@ impl<'b> Node<'b> {
             .keys()
             .map(|id| (*id, bed.counters(*id).unwrap()))
             .collect();
+        let mut twin = Twin::new(Held(Compiled::default()), 100_000);
+        twin.frames.insert(NAMED);
         let mut node = Self {
             can_arrive: bed.can_arrive().unwrap(),
             bed,
-            twin: Twin::new(Held(Compiled::default()), 100_000),
+            twin,
             compiled: Compiled::default(),
             world,
             endpoints,
@@ -287,6 +295,12 @@ impl<'b> Node<'b> {
         let flags = self.compiled.subjects[&self.endpoints[id]].flags;
         self.judged += 1;
         let endpoint = Endpoint { id: *id, flags };
+        // Every other one gets its addresses by DHCP.
+        let endpoint = if id.is_multiple_of(2) {
+            endpoint.with(Endpoint::DHCP_CLIENT)
+        } else {
+            endpoint
+        };
         let endpoint = if self.judged.is_multiple_of(OBSERVED) {
             endpoint.observed()
         } else {
@@ -415,7 +429,8 @@ impl<'b> Node<'b> {
 
 fn testbed(name: &str) -> Testbed {
     let path = format!("/sys/fs/bpf/ringfence-test-{}-{name}", std::process::id());
-    Testbed::new(&PathBuf::from(path), Sizes::default()).unwrap()
+    let frames = Frames::of([NAMED]).unwrap();
+    Testbed::allowing(&PathBuf::from(path), Sizes::default(), &frames).unwrap()
 }
 
 fn any<S: Strategy>(runner: &mut TestRunner, strategy: S) -> S::Value {

@@ -1,5 +1,7 @@
 //! The rules of judging, one test each, over plain collections.
 
+mod dhcp;
+mod neighbour;
 mod node;
 mod observed;
 mod pieces;
@@ -12,7 +14,7 @@ use super::*;
 use crate::{
     flow::tcp::{ACK, FIN, RST, SYN},
     table::{Decision, NO_TABLE, PolicyKey, PortKey, THIS_NODE, Versioned, WORLD},
-    testing::{PacketBuilder, Twin},
+    testing::{PacketBuilder, Twin, packet::LINK},
     verdict::Action,
 };
 
@@ -385,7 +387,7 @@ fn an_endpoint_is_no_router() {
     assert_eq!(case.sends(&advertisement), Reason::RogueRouter);
     let advertisement = PacketBuilder::v6(PEER_V6, LOCAL_V6).icmp(134, 0, 0);
     assert_eq!(case.gets(&advertisement), Reason::NeighbourDiscovery);
-    let solicitation = PacketBuilder::v6(LOCAL_V6, PEER_V6).icmp(135, 0, 0);
+    let solicitation = PacketBuilder::v6(LOCAL_V6, PEER_V6).neighbour(135, PEER_V6);
     assert_eq!(case.sends(&solicitation), Reason::NeighbourDiscovery);
 }
 
@@ -395,10 +397,11 @@ fn a_neighbour_message_is_the_endpoints_own_short_and_of_its_link() {
     let other = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
     let spoofed = PacketBuilder::v6(other, PEER_V6).icmp(136, 0, 0);
     assert_eq!(case.sends(&spoofed), Reason::SpoofedSource);
-    let own = PacketBuilder::v6(LOCAL_V6, PEER_V6).icmp(136, 0, 0);
+    let own = PacketBuilder::v6(LOCAL_V6, PEER_V6).neighbour(136, LOCAL_V6);
     assert_eq!(case.sends(&own), Reason::NeighbourDiscovery);
     assert_eq!(case.sends(&own.clone().with_hops(64)), Reason::DefaultDeny);
-    assert_eq!(case.sends(&own.payload(200)), Reason::DefaultDeny);
+    let long = (0..13).fold(own, |message, _| message.link_option(2, LINK));
+    assert_eq!(case.sends(&long), Reason::DefaultDeny);
 }
 
 #[test]

@@ -231,7 +231,10 @@ fn a_frame_names_its_network() {
     let network_of = |packet: PacketBuilder| network(&Slice(packet.frame()));
     assert_eq!(network_of(PacketBuilder::v4(V4.0, V4.1)), Network::V4);
     assert_eq!(network_of(PacketBuilder::v6(V6.0, V6.1)), Network::V6);
-    assert_eq!(network_of(PacketBuilder::arp()), Network::Arp);
+    let arp = || PacketBuilder::arp(1, V4.0, V4.1);
+    assert_eq!(network_of(arp()), Network::Arp);
     assert_eq!(network_of(PacketBuilder::other(0x88cc)), Network::Other);
-    assert_eq!(network_of(PacketBuilder::arp().cut(13)), Network::Short);
+    let lldp = Slice(PacketBuilder::other(0x88cc).frame());
+    assert_eq!(frame_type(&lldp), 0x88cc);
+    assert_eq!(network_of(arp().cut(13)), Network::Short);
 }

@@ -16,6 +16,9 @@ pub const FRAGMENT: u8 = 44;
 pub const AUTHENTICATION: u8 = 51;
 pub const DESTINATION_OPTIONS: u8 = 60;
 
+/// Where frames come from unless they say otherwise.
+pub const LINK: [u8; 6] = [2; 6];
+
 /// A packet in the making.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PacketBuilder {
@@ -26,6 +29,10 @@ pub struct PacketBuilder {
     number: u16,
     /// Hop limit or time to live, if not what a host would set.
     hops: Option<u8>,
+    /// Where the frame says that it comes from.
+    link: [u8; 6],
+    /// Whom it is for.
+    to: [u8; 6],
     /// Bytes of the frame that are left in the end.
     cut: Option<usize>,
 }
@@ -68,8 +75,18 @@ impl PacketBuilder {
         })
     }
 
-    pub fn arp() -> Self {
-        Self::of(Network::Other(0x0806))
+    /// A message of ARP: 1 asks, 2 answers. Its sender has the link address [`LINK`].
+    pub fn arp(operation: u16, sender: [u8; 4], target: [u8; 4]) -> Self {
+        let mut message = vec![0, 1, 8, 0, 6, 4];
+        message.extend(operation.to_be_bytes());
+        message.extend(LINK);
+        message.extend(sender);
+        message.extend([0; 6]);
+        message.extend(target);
+        Self {
+            transport: message,
+            ..Self::of(Network::Other(0x0806))
+        }
     }
 
     /// A frame of neither IP nor ARP.
@@ -84,8 +101,24 @@ impl PacketBuilder {
             transport: vec![0; 8],
             number: 1,
             hops: None,
+            link: LINK,
+            to: LINK,
             cut: None,
         }
+    }
+
+    /// Another destination of the frame.
+    #[must_use]
+    pub fn to_link(mut self, link: [u8; 6]) -> Self {
+        self.to = link;
+        self
+    }
+
+    /// Another source of the frame than [`LINK`].
+    #[must_use]
+    pub fn with_link(mut self, link: [u8; 6]) -> Self {
+        self.link = link;
+        self
     }
 
     /// IPv4 options of `words` words: a router alert, then no-operations; at most 10.
@@ -193,6 +226,30 @@ impl PacketBuilder {
         self.protocol(protocol, vec![kind, code, 0, 0, high, low, 0, 1])
     }
 
+    /// A neighbour solicitation or advertisement about an address.
+    #[must_use]
+    pub fn neighbour(self, kind: u8, target: [u8; 16]) -> Self {
+        let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+        message.extend(target);
+        self.protocol(ICMPV6, message)
+    }
+
+    /// One more option of a neighbour message, with a link address: 1 is the source's, 2 the target's.
+    #[must_use]
+    pub fn link_option(mut self, kind: u8, link: [u8; 6]) -> Self {
+        self.transport.extend([kind, 1]);
+        self.transport.extend(link);
+        self
+    }
+
+    /// Other bytes in the place of those that begin at `at`, behind the network header.
+    #[must_use]
+    pub fn patched(mut self, at: usize, bytes: &[u8]) -> Self {
+        let patched = self.transport.iter_mut().skip(at).zip(bytes);
+        patched.for_each(|(old, new)| *old = *new);
+        self
+    }
+
     /// An ICMP error that quotes `bytes` bytes of a packet from its network header on.
     #[must_use]
     pub fn icmp_error(self, kind: u8, code: u8, quoted: &Self, bytes: usize) -> Self {
@@ -251,7 +308,8 @@ impl PacketBuilder {
             Network::V6 { .. } => (EtherType::Ipv6 as u16).to_ne_bytes(),
             Network::Other(number) => number.to_be_bytes(),
         };
-        let mut frame = vec![2; 12];
+        let mut frame = self.to.to_vec();
+        frame.extend(self.link);
         frame.extend(ether_type);
         frame.extend(self.packet());
         frame.truncate(self.cut.unwrap_or(usize::MAX));

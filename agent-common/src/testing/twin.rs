@@ -13,7 +13,8 @@ use crate::{
     flow::{Flow, FlowKey, FlowState},
     fragment,
     judge::{Datapath, Place, Sight, judge, unparsed, unreadable},
-    parse::{Family, Headers, Network, Packet, network, parse},
+    neighbour,
+    parse::{Family, Headers, Network, Packet, frame_type, network, parse},
     protocol::Address,
     share::may_hold_more,
     table::{
@@ -35,6 +36,8 @@ pub struct Twin<T> {
     pub tables: T,
     pub words: BTreeMap<u16, Word>,
     pub own: BTreeSet<OwnAddress>,
+    /// Types of frames that pass beside IP and ARP.
+    pub frames: BTreeSet<u16>,
     pub jiffies: u64,
     /// Nanoseconds of the boot clock.
     pub now: u64,
@@ -77,6 +80,7 @@ impl<T> Twin<T> {
             tables,
             words: BTreeMap::new(),
             own: BTreeSet::new(),
+            frames: BTreeSet::new(),
             jiffies: 1,
             now: 1,
             flows_v4: Flows::new(flows),
@@ -155,7 +159,10 @@ impl<T: Tables<[u8; 4]> + Tables<[u8; 16]>> Twin<T> {
         match network(&packet) {
             Network::V4 => self.family::<[u8; 4]>(packet, &sight),
             Network::V6 => self.family::<[u8; 16]>(packet, &sight),
-            Network::Arp => unjudged(Reason::Arp),
+            Network::Arp => neighbour::arp(self, &packet, &sight),
+            Network::Other if self.frames.contains(&frame_type(&packet)) => {
+                unjudged(Reason::AllowedFrame)
+            }
             Network::Other => unjudged(Reason::NotIp),
             Network::Short => unjudged(Reason::Malformed),
         }

@@ -2,7 +2,8 @@
 
 use agent_common::{
     judge::{Sight, unreadable},
-    parse::{Network, network},
+    neighbour,
+    parse::{FRAME_TYPES, Network, frame_type, network},
     table::{Direction, Endpoint, Lead, Word},
     verdict::{Reason, Verdict},
 };
@@ -23,7 +24,11 @@ use crate::{
 };
 
 #[expect(clippy::cast_possible_truncation, reason = "14 bytes")]
-const ETHERNET: u32 = EthHdr::LEN as u32;
+pub(super) const ETHERNET: u32 = EthHdr::LEN as u32;
+
+/// Types of frames that pass beside IP and ARP, set by the agent when it loads the programs; 0 is none.
+#[unsafe(no_mangle)]
+static FRAMES: [u16; FRAME_TYPES] = [0; FRAME_TYPES];
 
 /// What the endpoint sends arrives here.
 #[classifier]
@@ -77,7 +82,8 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         _ if endpoint.id == Endpoint::NOBODY.id => unjudged(&sight, Reason::NotProgrammed),
         Network::V4 => judge_family::<[u8; 4], _>(&Maps(Untold), &packet, EthHdr::LEN, &sight),
         Network::V6 => judge_family::<[u8; 16], _>(&Maps(Untold), &packet, EthHdr::LEN, &sight),
-        Network::Arp => unjudged(&sight, Reason::Arp),
+        Network::Arp => neighbour::arp(&Maps(Untold), &packet, &sight),
+        Network::Other if is_named(&packet) => unjudged(&sight, Reason::AllowedFrame),
         Network::Other => unjudged(&sight, Reason::NotIp),
         Network::Short => unjudged(&sight, Reason::Malformed),
     };
@@ -112,8 +118,18 @@ fn endpoint(ifindex: u32) -> Endpoint {
     }
 }
 
+/// Whether the settings name frames of this type.
+#[inline(never)]
+pub(super) fn is_named(packet: &Buffer) -> bool {
+    let kind = frame_type(packet);
+    let frames = (&raw const FRAMES).cast::<u16>();
+    // SAFETY: of our own, and within it; volatile, because the agent changes it before the load.
+    let is_it = |at| unsafe { frames.add(at).read_volatile() } == kind;
+    kind != 0 && (0..FRAME_TYPES).any(is_it)
+}
+
 /// Frames that are not judged by policy.
 #[inline(always)]
-fn unjudged(sight: &Sight, reason: Reason) -> Verdict {
+pub(super) fn unjudged(sight: &Sight, reason: Reason) -> Verdict {
     unreadable::<[u8; 4], _>(&Maps(Untold), sight, reason)
 }

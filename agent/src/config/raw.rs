@@ -8,7 +8,7 @@ use std::{
 use serde::Deserialize;
 use serde_saphyr::UserMessageFormatter;
 
-use super::{ConfigError, failsafe::RawFailsafe};
+use super::{ConfigError, failsafe::RawFailsafe, frames::RawFrames};
 use crate::log::LogFormat;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -24,6 +24,7 @@ pub(crate) struct RawConfig {
     pub(crate) detach_on_exit: Option<bool>,
     pub(crate) capacities: Option<RawCapacities>,
     pub(crate) failsafe: Option<RawFailsafe>,
+    pub(crate) frames: Option<RawFrames>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -91,6 +92,7 @@ impl RawConfig {
             detach_on_exit,
             capacities,
             failsafe,
+            frames,
         } = self;
         Self {
             policies: policies.or(below.policies),
@@ -103,6 +105,7 @@ impl RawConfig {
             detach_on_exit: detach_on_exit.or(below.detach_on_exit),
             capacities: capacities.or(below.capacities),
             failsafe: failsafe.or(below.failsafe),
+            frames: frames.or(below.frames),
         }
     }
 }

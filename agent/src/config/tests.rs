@@ -1,4 +1,5 @@
 use super::*;
+use crate::datapath::object::Frames;
 
 fn parse(text: &str) -> Result<RawConfig, ConfigError> {
     RawConfig::parse(Path::new("settings.yaml"), text)
@@ -41,9 +42,12 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 fn settings_print_as_a_file_that_gives_them_again() {
     let config = check(
         "policies: [/etc/ringfence]\nnode: 'yes'\nflows: '-'\nlog_format: json\n\
-         detach_on_exit: true\ncapacities: {flows: 7}\n",
+         detach_on_exit: true\ncapacities: {flows: 7}\n\
+         frames: {allow: [0x8809, lldp, '0x22f0', 35063], dhcp_client: true}\n",
     )
     .unwrap();
+    let allowed = [0x22f0, 0x8809, 0x88cc, 0x88f7];
+    assert_eq!(Some(config.frames.frames), Frames::of(allowed));
     let printed = serde_saphyr::to_string(&config).unwrap();
     assert_eq!(check(&printed).unwrap(), config, "{printed}");
     let printed = serde_json::to_string(&config).unwrap();
@@ -58,6 +62,7 @@ fn what_is_not_understood_is_named_with_its_place() {
         ("node: a\nnode: b\n", ":2:", "node"),
         ("capacities: {flows: many}\n", ":1:", "u32"),
         ("log_format: loud\n", ":1:", "loud"),
+        ("frames: {dhcp: true}\n", ":1:", "dhcp"),
     ] {
         let message = parse(text).unwrap_err().to_string();
         println!("{message}");
@@ -82,6 +87,29 @@ fn values_that_cannot_work_are_refused_with_what_was_expected() {
         (
             "capacities: {endpoints: 65536}",
             "`capacities.endpoints` is 65536, expected 1 to 65535",
+        ),
+        (
+            "frames: {allow: [lldpp]}",
+            "`frames.allow` is `lldpp`, expected a number, as in 0x88cc, or one of profinet, \
+             ethercat, lldp, eapol, macsec, ptp, fcoe",
+        ),
+        (
+            "frames: {allow: [0x86dd]}",
+            "`frames.allow` is `0x86dd`, IPv6, which policy is about, expected another type",
+        ),
+        (
+            "frames: {allow: [33024]}",
+            "`frames.allow` is `33024`, a VLAN tag, behind which anything may come, expected \
+             another type",
+        ),
+        (
+            "frames: {allow: [0x05ff]}",
+            "`frames.allow` is `0x05ff`, expected at least 0x0600",
+        ),
+        (
+            "frames: {allow: [1537, 1538, 1539, 1540, 1541, 1542, 1543, 1544, 1545, 1546, 1547, \
+             1548, 1549, 1550, 1551, 1552, 1553]}",
+            "`frames.allow` is 17, expected at most 16",
         ),
     ] {
         assert_eq!(check(text).unwrap_err().to_string(), expected);

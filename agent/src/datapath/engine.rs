@@ -22,7 +22,7 @@ use crate::datapath::{
     held::Held,
     link,
     maps::{self, Cgroups, FlowMaps, Interfaces, MapPins, PolicyMaps},
-    object::{CgroupPrograms, Programs, Sizes},
+    object::{CgroupPrograms, Frames, Programs, Sizes},
     sync::{ApplyError, Sync},
     tamper::{Kind, Tampering},
     withdrawn::Search,
@@ -36,6 +36,8 @@ pub(crate) use self::arrival::Settled;
 pub(crate) struct Engine {
     dir: BpfDir,
     sizes: Sizes,
+    /// Flags of every endpoint at an interface, by the settings.
+    flags: u16,
     programs: Arc<Mutex<Programs>>,
     sync: Sync,
     interfaces: Interfaces,
@@ -55,6 +57,14 @@ pub(crate) struct Engine {
     noticed: Vec<Tampering>,
     /// Endpoints of which something was noticed that could not be put right.
     unrestored: BTreeSet<u16>,
+}
+
+/// What endpoints at interfaces may send beside what policy is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BelowIp {
+    pub(crate) frames: Frames,
+    /// They get their addresses by DHCP.
+    pub(crate) dhcp_client: bool,
 }
 
 /// Where an endpoint is to be found.
@@ -96,12 +106,22 @@ pub(crate) struct Unreached {
     pub(crate) message: String,
 }
 
+impl BelowIp {
+    fn flags(self) -> u16 {
+        if self.dhcp_client {
+            Endpoint::DHCP_CLIENT
+        } else {
+            0
+        }
+    }
+}
+
 impl Engine {
     /// Loads the programs and takes over what an earlier agent has left.
-    pub(crate) fn start(dir: BpfDir, sizes: Sizes) -> anyhow::Result<Self> {
+    pub(crate) fn start(dir: BpfDir, sizes: Sizes, below: BelowIp) -> anyhow::Result<Self> {
         let folder = dir.maps();
         let before = maps::inherit(&dir)?;
-        let programs = Programs::load(&folder, &sizes)?;
+        let programs = Programs::load(&folder, &sizes, &below.frames)?;
         let capacity = Capacity {
             endpoints: maps::capacity(&folder, "WORDS")?,
             prefixes: maps::capacity(&folder, "IPCACHE_V4")?,
@@ -127,6 +147,7 @@ impl Engine {
             pins: MapPins::open(&folder)?,
             noticed: Vec::new(),
             unrestored: BTreeSet::new(),
+            flags: below.flags(),
             dir,
             sizes,
         })
@@ -234,6 +255,7 @@ impl Engine {
         endpoint: Endpoint,
         spec: &EndpointSpec,
     ) -> Result<Reached, Unreached> {
+        let endpoint = endpoint.with(self.flags);
         let link = match link::resolve(spec) {
             Some(Ok(link)) => link,
             Some(Err(error)) => {

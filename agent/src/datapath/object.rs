@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use agent_common::{fragment, refusal, share, table::Endpoint, verdict::Reason};
+use agent_common::{
+    fragment, parse::FRAME_TYPES, refusal, share, table::Endpoint, verdict::Reason,
+};
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
@@ -57,6 +59,26 @@ impl Default for Sizes {
     }
 }
 
+/// Types of frames that pass beside IP and ARP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frames([u16; FRAME_TYPES]);
+
+impl Frames {
+    /// How many there can be.
+    pub(crate) const MOST: usize = FRAME_TYPES;
+
+    /// `None` if they are more than the programs have room for.
+    pub fn of(types: impl IntoIterator<Item = u16>) -> Option<Self> {
+        let mut frames = Self::default();
+        let Self(slots) = &mut frames;
+        let mut slots = slots.iter_mut();
+        for kind in types {
+            *slots.next()? = kind;
+        }
+        Some(frames)
+    }
+}
+
 impl Sizes {
     /// An endpoint has one for each class that the addresses of its node are of, and these are few.
     pub(crate) fn sockets(&self) -> u32 {
@@ -76,8 +98,9 @@ pub(crate) struct CgroupPrograms {
 
 impl Programs {
     /// Loads the programs; maps are made below `folder`, or taken over from there.
-    pub(crate) fn load(folder: &Path, sizes: &Sizes) -> anyhow::Result<Self> {
-        let mut object = load(folder, sizes, Endpoint::NOBODY)?;
+    pub(crate) fn load(folder: &Path, sizes: &Sizes, frames: &Frames) -> anyhow::Result<Self> {
+        let log = VerifierLogLevel::default();
+        let mut object = load_with(folder, sizes, frames, Endpoint::NOBODY, log)?;
         for name in ["from_endpoint", "to_endpoint", "clock"] {
             let program: &mut SchedClassifier = classifier(&mut object, name)?;
             program
@@ -185,7 +208,8 @@ impl Programs {
 impl CgroupPrograms {
     /// Loads copies of the programs that stand for one endpoint.
     pub(crate) fn load(folder: &Path, sizes: &Sizes, endpoint: Endpoint) -> anyhow::Result<Self> {
-        let mut object = load(folder, sizes, endpoint)?;
+        let log = VerifierLogLevel::default();
+        let mut object = load_with(folder, sizes, &Frames::default(), endpoint, log)?;
         for name in ["cgroup_ingress", "cgroup_egress"] {
             cgroup_skb(&mut object, name)?
                 .load()
@@ -232,14 +256,11 @@ pub(crate) fn passes_cgroup(answer: u32) -> anyhow::Result<bool> {
     }
 }
 
-fn load(folder: &Path, sizes: &Sizes, endpoint: Endpoint) -> anyhow::Result<Ebpf> {
-    load_with(folder, sizes, endpoint, VerifierLogLevel::default())
-}
-
 /// `log` is what the verifier tells, should it refuse a program.
 fn load_with(
     folder: &Path,
     sizes: &Sizes,
+    frames: &Frames,
     endpoint: Endpoint,
     log: VerifierLogLevel,
 ) -> anyhow::Result<Ebpf> {
@@ -254,6 +275,7 @@ fn load_with(
         events,
     } = *sizes;
     let sockets = sizes.sockets();
+    let Frames(frames) = frames;
     let mut loader = EbpfLoader::new();
     loader
         .verifier_log_level(log)
@@ -285,7 +307,8 @@ fn load_with(
         )
         .map_max_entries("LOOKED_AT", if endpoint.id == 0 { endpoints } else { 1 })
         .override_global("ENDPOINT", &endpoint.id, true)
-        .override_global("FLAGS", &endpoint.flags, true);
+        .override_global("FLAGS", &endpoint.flags, true)
+        .override_global("FRAMES", frames.as_slice(), true);
     for name in maps::NAMES {
         loader.map_pin_path(name, folder.join(name));
     }

@@ -31,7 +31,7 @@ use crate::datapath::{
     held::Held,
     maps::{self, FlowMaps, Interfaces, PolicyMaps},
     object::{
-        self, CgroupPrograms, Programs, Sizes,
+        self, CgroupPrograms, Frames, Programs, Sizes,
         cost::{self, Cost},
     },
     raw::{self, Raw},
@@ -95,10 +95,15 @@ impl std::fmt::Debug for Testbed {
 impl Testbed {
     /// Loads the programs and makes empty tables below `path`, on a bpf filesystem.
     pub fn new(path: &Path, sizes: Sizes) -> anyhow::Result<Self> {
+        Self::allowing(path, sizes, &Frames::default())
+    }
+
+    /// As [`Testbed::new`], with frames that pass beside IP and ARP.
+    pub fn allowing(path: &Path, sizes: Sizes, frames: &Frames) -> anyhow::Result<Self> {
         let folder = BpfDir::prepare(path)?;
         let pins = folder.maps();
         let made = (|| {
-            let programs = Programs::load(&pins, &sizes)?;
+            let programs = Programs::load(&pins, &sizes, frames)?;
             let capacity = Capacity {
                 endpoints: usize::try_from(sizes.endpoints)?,
                 prefixes: usize::try_from(sizes.prefixes)?,

@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
+use agent_common::verdict::Reason;
 use serde::{Deserialize, Serialize};
 
 use super::{clock::WallTime, key::FlowId, views::View};
@@ -300,6 +301,17 @@ impl fmt::Display for RuleRef {
 // === impl Protocol ===
 
 impl Protocol {
+    /// Of a packet about which there is a reason, as a number: ARP is none of IP, and has 0.
+    pub(crate) fn of(number: u8, reason: u8) -> Self {
+        if number == 0 && reason == Reason::SpoofedNeighbour as u8 {
+            return Self {
+                number,
+                name: Some(Cow::Borrowed("arp")),
+            };
+        }
+        Self::new(number)
+    }
+
     pub(crate) fn new(number: u8) -> Self {
         let name = match number {
             1 => Some("icmp"),

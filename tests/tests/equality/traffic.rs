@@ -9,7 +9,7 @@ use agent_common::{
     table::Direction,
     testing::{
         PacketBuilder,
-        packet::{AUTHENTICATION, DESTINATION_OPTIONS, HOP_BY_HOP, ROUTING},
+        packet::{AUTHENTICATION, DESTINATION_OPTIONS, HOP_BY_HOP, LINK, ROUTING},
     },
 };
 use agent_policy::{
@@ -197,8 +197,50 @@ fn shaped(talk: Conversation, egress: bool) -> impl Strategy<Value = PacketBuild
         (about, sample::select(kinds), 20..80_usize).prop_map(move |(about, kind, quoted)| {
             between(from, to).icmp_error(kind, 1, &about, quoted)
         });
-    let neighbours = sample::select(vec![133, 134, 135, 136, 137, 143_u8]);
-    let neighbour = neighbours.prop_map(move |kind| between(from, to).icmp(kind, 0, 0));
+    let routers = sample::select(vec![133, 134, 137, 143_u8]);
+    let router = routers.prop_map(move |kind| between(from, to).icmp(kind, 0, 0));
+    let ends_of = sample::select(vec![from, to, IpAddr::from([0; 16]), IpAddr::from([0; 4])]);
+    let link = sample::select(vec![LINK, LINK, [4; 6]]);
+    let neighbour = (
+        sample::select(vec![135, 136_u8]),
+        ends_of.clone(),
+        0..3_u8,
+        link.clone(),
+    )
+        .prop_map(move |(kind, target, option, link)| {
+            let target = match target {
+                IpAddr::V4(target) => target.to_ipv6_mapped(),
+                IpAddr::V6(target) => target,
+            };
+            let message = between(from, to).neighbour(kind, target.octets());
+            match option {
+                0 => message,
+                kind => message.link_option(kind, link),
+            }
+        });
+    let arp =
+        (0..4_u16, ends_of.clone(), ends_of, link).prop_map(|(operation, sender, target, link)| {
+            match (sender, target) {
+                (IpAddr::V4(sender), IpAddr::V4(target)) => {
+                    PacketBuilder::arp(operation, sender.octets(), target.octets()).with_link(link)
+                }
+                _ => PacketBuilder::other(0x88cc),
+            }
+        });
+    let (client, server) = if is_v4 { (68, 67) } else { (546, 547) };
+    let dhcp = (any::<bool>(), any::<bool>()).prop_map(move |(afresh, asks)| {
+        let (source, destination) = match (from, to) {
+            _ if !afresh => (from, to),
+            (IpAddr::V4(_), _) => ([0; 4].into(), [255; 4].into()),
+            (IpAddr::V6(_), _) => ("fe80::3".parse().unwrap(), "ff02::1:2".parse().unwrap()),
+        };
+        let (source_port, port) = if asks == egress {
+            (client, server)
+        } else {
+            (server, client)
+        };
+        between(source, destination).udp(source_port, port)
+    });
     prop_oneof![
         30 => plain,
         4 => odd,
@@ -207,9 +249,11 @@ fn shaped(talk: Conversation, egress: bool) -> impl Strategy<Value = PacketBuild
         2 => cut,
         1 => wrong,
         4 => error,
-        1 => neighbour,
-        1 => Just(PacketBuilder::arp()),
-        1 => Just(PacketBuilder::other(0x88cc)),
+        1 => router,
+        2 => neighbour,
+        2 => arp,
+        1 => dhcp,
+        1 => sample::select(vec![0x88cc, 0x88f7]).prop_map(PacketBuilder::other),
     ]
 }
 

@@ -4,7 +4,7 @@ use agent_common::{
     flow::tcp::{ACK, RST, SYN},
     testing::{
         PacketBuilder,
-        packet::{AUTHENTICATION, DESTINATION_OPTIONS, HOP_BY_HOP},
+        packet::{AUTHENTICATION, DESTINATION_OPTIONS, HOP_BY_HOP, LINK},
     },
 };
 
@@ -91,7 +91,8 @@ pub fn packet() -> Vec<Vec<u8>> {
             (IN, to_v6().icmp(129, 0, 7)),
         ],
         vec![
-            (IN, to_v6().icmp(135, 0, 0)),
+            (IN, to_v6().neighbour(135, OWN_V6)),
+            (OUT, from_v6().neighbour(136, OWN_V6).link_option(2, LINK)),
             (OUT, from_v6().icmp(134, 0, 0)),
         ],
         vec![
@@ -113,7 +114,8 @@ pub fn packet() -> Vec<Vec<u8>> {
             ),
         ],
         vec![
-            (IN, PacketBuilder::arp()),
+            (IN, PacketBuilder::arp(1, PEER_V4, OWN_V4)),
+            (OUT, PacketBuilder::arp(2, OWN_V4, PEER_V4)),
             (OUT, PacketBuilder::other(0x88cc)),
         ],
         vec![(IN, to().tcp(1, 2, SYN).cut(40))],

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use aya::{Btf, VerifierLogLevel, programs::ProgramError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{BYTES, Sizes, cgroup_skb, classifier, iterator, load_with};
+use super::{BYTES, Frames, Sizes, cgroup_skb, classifier, iterator, load_with};
 
 /// What loading a program costs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,8 @@ pub fn build() -> Build {
 pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
     let object = |flags| {
         let endpoint = Endpoint { id: 1, flags };
-        load_with(folder, sizes, endpoint, VerifierLogLevel::STATS)
+        let frames = Frames::default();
+        load_with(folder, sizes, &frames, endpoint, VerifierLogLevel::STATS)
     };
     let mut service = object(0)?;
     let mut costs = Vec::new();

@@ -253,6 +253,31 @@ fn what_a_rule_denies_names_it_and_is_no_default_deny() {
 }
 
 #[test]
+fn forged_arp_is_named_though_it_is_no_protocol_of_ip() {
+    let key = |reason: Reason| DenialKey {
+        endpoint: 1,
+        port: 0,
+        protocol: 0,
+        direction: table::Direction::Egress as u8,
+        reason: reason as u8,
+        family: 4,
+        rule: 0,
+        remote: [0; 16],
+    };
+    let named = |reason| {
+        let report = DenialReport {
+            key: key(reason),
+            start: WallTime(0),
+            end: WallTime(1),
+            delta: Count::default(),
+        };
+        json(Report::Denials(report)).contains(r#""protocol":{"number":0,"name":"arp"}"#)
+    };
+    assert!(named(Reason::SpoofedNeighbour));
+    assert!(!named(Reason::DefaultDeny));
+}
+
+#[test]
 fn a_flow_that_is_judged_with_every_packet_has_no_generation() {
     let report = FlowReport {
         generation: Flow::NEVER,
