@@ -40,7 +40,7 @@ pub(crate) struct Told(pub(crate) Buffer);
 pub(crate) const LOOPBACK: u32 = 1;
 
 /// How deep a socket's cgroup may lie below the root of the hierarchy, to be told by one above it.
-const DEPTH: i32 = 8;
+pub(crate) const DEPTH: i32 = 8;
 
 /// `TCP_LISTEN`.
 const LISTENING: u32 = 10;

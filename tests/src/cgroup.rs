@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -64,15 +64,52 @@ impl Cgroup {
 
     /// Tries an exchange from a process in this group, in `netns`.
     pub fn probe(&self, netns: &Netns, protocol: Protocol, to: SocketAddr) -> Result<Outcome> {
-        let mut command = self.command("probe", protocol, &to.to_string());
-        let output = netns.output(command.stdin(Stdio::null()))?;
+        let arguments = ["probe", &protocol.to_string(), &to.to_string()];
+        self.helped(netns, &arguments)?.parse()
+    }
+
+    /// Sends an echo request from a raw socket of a process in this group, in `netns`.
+    pub fn ping(&self, netns: &Netns, to: IpAddr) -> Result<Outcome> {
+        let to = SocketAddr::new(to, 0);
+        self.helped(netns, &["ping", "UDP", &to.to_string()])?
+            .parse()
+    }
+
+    /// Sends a frame from a packet socket of a process in this group, in `netns`.
+    pub fn sends_frame(&self, netns: &Netns, interface: &str, frame: &[u8]) -> Result<()> {
+        self.helped(netns, &["frame", interface, &hex(frame)])
+            .map(drop)
+    }
+
+    /// The same, past the interface's queueing discipline.
+    pub fn sends_frame_past(&self, netns: &Netns, interface: &str, frame: &[u8]) -> Result<()> {
+        self.helped(netns, &["frame-past", interface, &hex(frame)])
+            .map(drop)
+    }
+
+    /// A group within this one.
+    pub fn within(&self, name: &str) -> Result<Self> {
+        let path = self.path.join(name);
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self {
+            name: format!("{}/{name}", self.name),
+            path,
+            helper: self.helper.clone(),
+        })
+    }
+
+    /// What a process in this group printed, in `netns`.
+    fn helped(&self, netns: &Netns, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new("sh");
+        command.args(["-c", JOIN]).arg(&self.path).arg(&self.helper);
+        let output = netns.output(command.args(arguments).stdin(Stdio::null()))?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(
             output.status.success(),
             "the process in {} failed: {said}",
             self.name
         );
-        String::from_utf8_lossy(&output.stdout).parse()
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Echoes on a port from a process in this group, in `netns`.
@@ -161,6 +198,15 @@ impl Drop for Confined {
     fn drop(&mut self) {
         let _ended = self.child.kill().and_then(|()| self.child.wait()).is_ok();
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        write!(text, "{byte:02x}").unwrap_or(());
+        text
+    })
 }
 
 fn kill_members(group: &Path) {

@@ -137,6 +137,11 @@ pub fn probe(protocol: Protocol, to: SocketAddr) -> Outcome {
     })
 }
 
+/// One echo request and its reply, from where the thread is.
+pub fn echo(to: IpAddr) -> Outcome {
+    settle(ping(to, 0))
+}
+
 fn settle(result: std::io::Result<()>) -> Outcome {
     result.map_or_else(|error| Outcome::of(&error), |()| Outcome::Allowed)
 }

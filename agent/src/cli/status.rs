@@ -207,6 +207,23 @@ fn render_endpoints(
     for (row, colour) in &rows {
         columns.write(row, paint, Some((2, *colour)), out)?;
     }
+    render_unjudged(endpoints, out)
+}
+
+/// Each gap once, with those that have it.
+fn render_unjudged(endpoints: &[EndpointStatus], out: &mut impl Write) -> io::Result<()> {
+    let mut gaps: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for endpoint in endpoints {
+        for gap in &endpoint.unjudged {
+            gaps.entry(gap).or_default().push(&endpoint.name);
+        }
+    }
+    if !gaps.is_empty() {
+        writeln!(out, "\nNOT JUDGED")?;
+    }
+    for (gap, names) in gaps {
+        writeln!(out, "  {}: {gap}", names.join(", "))?;
+    }
     Ok(())
 }
 
@@ -221,6 +238,7 @@ fn endpoint_row(endpoint: &EndpointStatus) -> ([String; 7], Colour) {
         policies,
         drops,
         unremembered: _,
+        unjudged: _,
         message,
     } = endpoint;
     let place = match (ifindex, cgroup_id) {

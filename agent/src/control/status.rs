@@ -78,6 +78,9 @@ pub(crate) struct EndpointStatus {
     /// Its part of [`Status::unremembered`].
     #[serde(default)]
     pub(crate) unremembered: u64,
+    /// What of its traffic no policy is asked about, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) unjudged: Vec<String>,
     /// What is amiss, or what is waited for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) message: Option<String>,

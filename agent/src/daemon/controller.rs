@@ -349,6 +349,8 @@ impl Controller {
             reached.insert(id, outcome);
         }
         self.settle(since, &mut reached);
+        self.release_ended();
+        let unwatched = self.engine.guard();
         let mut endpoints = BTreeMap::new();
         for (id, outcome) in reached {
             let Some(Declared { name, policies, .. }) = self.desired.endpoints.get(&id) else {
@@ -361,9 +363,11 @@ impl Controller {
             if status.state == EndpointState::Attached {
                 status.message = self.engine.unseeded(id).map(str::to_owned);
             }
+            if status.hook == Some(Hook::Cgroup) {
+                status.unjudged = unjudged(place, &unwatched);
+            }
             endpoints.insert(id, status);
         }
-        self.release_ended();
         self.shared.in_force(Arc::clone(&self.desired.world));
         self.shared.enforces(Enforcement {
             generation: self.engine.programmed().generation,
@@ -583,6 +587,22 @@ fn declared(compiled: &Compiled, endpoints: BTreeMap<u16, SubjectName>) -> BTree
     declared.collect()
 }
 
+/// Of what processes in a cgroup send, what its hooks do not see, nor anybody else.
+fn unjudged(place: Place<'_>, unwatched: &[String]) -> Vec<String> {
+    match place {
+        Place::Node => vec!["frames of packet sockets (these need CAP_NET_RAW)".to_owned()],
+        Place::Declared(_) => {
+            let bypass = "frames of packet sockets with PACKET_QDISC_BYPASS, and of XDP sockets (these need \
+                          CAP_NET_RAW): they pass no hook, and no LSM program refuses them";
+            let unwatched = unwatched.iter();
+            let unwatched = unwatched.map(|what| format!("frames of packet sockets {what}"));
+            std::iter::once(bypass.to_owned())
+                .chain(unwatched)
+                .collect()
+        }
+    }
+}
+
 fn endpoint_status(
     name: &SubjectName,
     place: Place<'_>,
@@ -599,6 +619,7 @@ fn endpoint_status(
         policies,
         drops: BTreeMap::new(),
         unremembered: 0,
+        unjudged: Vec::new(),
         message: None,
     };
     match reached {

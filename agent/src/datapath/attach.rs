@@ -8,6 +8,8 @@
 //! | `if-<endpoint>-from`, `if-<endpoint>-to` | pinned TCX links |
 //! | `cg-<endpoint>-in`, `cg-<endpoint>-out` | pinned cgroup links |
 //! | `tc-<endpoint>-<interface index>` | an empty folder: our filters hang on that interface's clsact. Where another agent has some too, `-<number>` follows |
+//! | `out-<interface index>` | the pinned TCX link at a way out of the node, see [`outlet`] |
+//! | `out-<interface index>-<number>` | an empty folder: our filter there hangs on the interface's clsact |
 //! | `qdisc-<interface index>` | an empty folder: the clsact there is our making |
 //!
 //! Nothing here is left to the end of the agent's life: attached is attached until detached.
@@ -34,6 +36,7 @@ use crate::datapath::{
 
 mod entry;
 mod observe;
+pub(crate) mod outlet;
 
 pub use self::{
     entry::attached,
@@ -203,6 +206,17 @@ fn attach_clsact(
     index: u32,
     programs: Programs<'_>,
 ) -> Result<Held, AttachError> {
+    make_clsact(dir, index)?;
+    let outcome = put_filters(dir, endpoint, index, programs)?;
+    release_filters(dir, endpoint, Some(index))?;
+    for pin in tcx_pins(dir, endpoint) {
+        pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
+    }
+    Ok(outcome)
+}
+
+/// Sees to it that the interface has a clsact.
+fn make_clsact(dir: &BpfDir, index: u32) -> Result<(), AttachError> {
     match tc::qdisc(index).map_err(failed("read the queueing disciplines of", interface(index)))? {
         Qdisc::Clsact => {}
         Qdisc::Other(kind) => return Err(AttachError::QdiscTaken { index, kind }),
@@ -215,12 +229,7 @@ fn attach_clsact(
             }
         }
     }
-    let outcome = put_filters(dir, endpoint, index, programs)?;
-    release_filters(dir, endpoint, Some(index))?;
-    for pin in tcx_pins(dir, endpoint) {
-        pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
-    }
-    Ok(outcome)
+    Ok(())
 }
 
 /// The filters of this folder on both sides: replaced if they are there, whichever endpoint had them.
@@ -393,6 +402,9 @@ pub fn detach_others(
 
 /// Detaches everything of this folder. Needs neither the programs nor their maps.
 pub fn detach_all(dir: &BpfDir) -> Result<(), AttachError> {
+    for index in outlet::attached(dir)? {
+        outlet::release(dir, index)?;
+    }
     detach_others(dir, &BTreeSet::new()).map(drop)
 }
 

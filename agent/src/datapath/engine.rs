@@ -18,7 +18,10 @@ use crate::datapath::{
     attach::{self, Attached, Target, TcHook},
     bpffs::BpfDir,
     cgroup::{Cgroup, CgroupError, CgroupName, Hierarchy},
-    engine::arrival::{Arrival, Hold, Scout},
+    engine::{
+        arrival::{Arrival, Hold, Scout},
+        guard::Guard,
+    },
     held::Held,
     link,
     maps::{self, Cgroups, FlowMaps, Interfaces, MapPins, PolicyMaps},
@@ -29,6 +32,7 @@ use crate::datapath::{
 };
 
 mod arrival;
+mod guard;
 
 pub(crate) use self::arrival::Settled;
 
@@ -57,6 +61,7 @@ pub(crate) struct Engine {
     noticed: Vec<Tampering>,
     /// Endpoints of which something was noticed that could not be put right.
     unrestored: BTreeSet<u16>,
+    guard: Guard,
 }
 
 /// What endpoints at interfaces may send beside what policy is about.
@@ -147,6 +152,7 @@ impl Engine {
             pins: MapPins::open(&folder)?,
             noticed: Vec::new(),
             unrestored: BTreeSet::new(),
+            guard: Guard::default(),
             flags: below.flags(),
             dir,
             sizes,

@@ -118,6 +118,17 @@ impl Programs {
         })
     }
 
+    /// For the ways out of the node: with an Ethernet header, and without. Loaded when first asked for.
+    pub(crate) fn of_host(&mut self) -> anyhow::Result<[OwnedFd; 2]> {
+        let mut loaded = |name| {
+            let program = self.loaded(name);
+            let program =
+                program.with_context(|| format!("the kernel refused program `{name}`"))?;
+            anyhow::Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+        };
+        Ok([loaded("from_host")?, loaded("from_host_bare")?])
+    }
+
     /// Makes the search for flows that are no longer permitted.
     pub(crate) fn search(&mut self, folder: &Path) -> anyhow::Result<Search> {
         let btf = Btf::from_sys_fs().context("the kernel has no types of its own (BTF)")?;

@@ -2,19 +2,27 @@
 //! `lab-peer probe TCP|UDP ADDRESS:PORT` prints the outcome, `lab-peer serve TCP|UDP PORT` echoes, and
 //! `lab-peer hold TCP|UDP ADDRESS:PORT` keeps a connection and prints how it ends: `closed` is also that
 //! something has arrived.
+//!
+//! `lab-peer frame INTERFACE BYTES` sends a frame, in hexadecimal digits; `lab-peer frame-past INTERFACE BYTES`
+//! sends it past the interface's queueing discipline, and `lab-peer ping UDP ADDRESS:0` sends an echo request
+//! from a raw socket and prints the outcome.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use anyhow::{Context, Result, bail};
-use ringfence_lab::probe::{Protocol, probe};
+use ringfence_lab::probe::{Protocol, echo, probe};
 use ringfence_lab::serve;
+use ringfence_lab::wire::Wire;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [verb, protocol, object] = arguments.as_slice() else {
-        bail!("usage: lab-peer probe|hold|serve TCP|UDP ADDRESS:PORT|PORT");
+        bail!("usage: lab-peer probe|hold|serve|ping TCP|UDP ADDRESS:PORT|PORT");
     };
+    if verb == "frame" || verb == "frame-past" {
+        return send_frame(verb, protocol, object);
+    }
     let protocol = match protocol.as_str() {
         "TCP" => Protocol::Tcp,
         "UDP" => Protocol::Udp,
@@ -26,6 +34,13 @@ fn main() -> Result<()> {
                 .parse()
                 .with_context(|| format!("not an address: {object}"))?;
             println!("{}", probe(protocol, to));
+            Ok(())
+        }
+        "ping" => {
+            let to: SocketAddr = object
+                .parse()
+                .with_context(|| format!("not an address: {object}"))?;
+            println!("{}", echo(to.ip()));
             Ok(())
         }
         "hold" => {
@@ -61,4 +76,16 @@ fn main() -> Result<()> {
         }
         other => bail!("not a verb: {other}"),
     }
+}
+
+fn send_frame(verb: &str, interface: &str, digits: &str) -> Result<()> {
+    let bytes = digits.as_bytes().chunks(2);
+    let frame: Result<Vec<u8>> = bytes
+        .map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?))
+        .collect();
+    let wire = Wire::open(interface)?;
+    if verb == "frame-past" {
+        wire.bypass()?;
+    }
+    wire.send(&frame?)
 }

@@ -17,6 +17,7 @@ fn endpoint(name: &str, state: EndpointState) -> EndpointStatus {
         policies: 1,
         drops: BTreeMap::new(),
         unremembered: 0,
+        unjudged: Vec::new(),
         message: None,
     }
 }
@@ -109,6 +110,22 @@ fn status() -> Status {
             },
         ],
     }
+}
+
+#[test]
+fn what_is_not_judged_is_said_once_with_whose_it_is() {
+    let gap = "frames of packet sockets".to_owned();
+    let of = |name: &str| EndpointStatus {
+        unjudged: vec![gap.clone()],
+        ..endpoint(name, EndpointState::Attached)
+    };
+    let status = Status {
+        endpoints: vec![of("host/a"), of("host/b")],
+        ..status()
+    };
+    let shown = render_plain(&status);
+    let expected = "\nNOT JUDGED\n  host/a, host/b: frames of packet sockets\n";
+    assert!(shown.contains(expected), "{shown}");
 }
 
 fn render_plain(status: &Status) -> String {

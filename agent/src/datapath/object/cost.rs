@@ -60,7 +60,14 @@ pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
     };
     let mut service = object(0)?;
     let mut costs = Vec::new();
-    for name in ["from_endpoint", "to_endpoint", "clock"] {
+    let of_interfaces = [
+        "from_endpoint",
+        "to_endpoint",
+        "from_host",
+        "from_host_bare",
+        "clock",
+    ];
+    for name in of_interfaces {
         let program = classifier(&mut service, name)?;
         costs.push(cost(name, || program.load())?);
     }
