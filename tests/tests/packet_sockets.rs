@@ -271,13 +271,18 @@ fn a_raw_socket_of_a_confined_service_is_judged_in_its_group() -> Result<()> {
 #[test]
 fn what_goes_past_every_hook_is_said() -> Result<()> {
     let host = Host::new()?;
-    let past = |netns: &Netns, frame: &[u8]| host.group.sends_frame_past(netns, BRIDGE, frame);
+    let interface = host.stranger.interface();
+    let past = |netns: &Netns, frame: &[u8]| host.group.sends_frame_past(netns, interface, frame);
     let service = host.of_service()?;
     let told = service["unjudged"].to_string();
     ensure!(told.contains("PACKET_QDISC_BYPASS"), "{service:#}");
     // Should the kernel come to refuse it, or a hook to see it, what is said is to change.
     ensure!(host.arrives(&host.stranger, PORT, past)? == BOTH);
     ensure!(host.dropped("default-deny")? == 0);
+    // Past one interface is not past the next.
+    let past = |netns: &Netns, frame: &[u8]| host.group.sends_frame_past(netns, BRIDGE, frame);
+    ensure!(host.arrives(&host.stranger, PORT, past)? == NEITHER);
+    ensure!(host.dropped("default-deny")? == 2);
     Ok(())
 }
 

@@ -593,7 +593,7 @@ fn unjudged(place: Place<'_>, unwatched: &[String]) -> Vec<String> {
         Place::Node => vec!["frames of packet sockets (these need CAP_NET_RAW)".to_owned()],
         Place::Declared(_) => {
             let bypass = "frames of packet sockets with PACKET_QDISC_BYPASS, and of XDP sockets (these need \
-                          CAP_NET_RAW): they pass no hook, and no LSM program refuses them";
+                          CAP_NET_RAW): no hook of their interface sees them, and no LSM program refuses them";
             let unwatched = unwatched.iter();
             let unwatched = unwatched.map(|what| format!("frames of packet sockets {what}"));
             std::iter::once(bypass.to_owned())
