@@ -19,8 +19,9 @@ use crate::wait::{eventually, eventually_some};
 
 /// How long loading and attaching may take. A debug build on a busy machine needs seconds.
 const START_DEADLINE: Duration = Duration::from_secs(30);
-/// How long it may take to end when asked.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long it may take to end when asked. Where a machine is very busy, the kernel needs more than ten
+/// seconds to close what watches files (`fsnotify_destroy_group`), long after the agent is done.
+const STOP_DEADLINE: Duration = Duration::from_mins(1);
 /// The word in the line on stdout that says that policy is in force.
 const ENFORCING: &str = "enforcing";
 
@@ -239,6 +240,11 @@ impl Agent {
             .is_some_and(|running| matches!(running.child.try_wait(), Ok(None)))
     }
 
+    /// The number of its process, while it runs.
+    pub fn process(&self) -> Option<u32> {
+        self.running.as_ref().map(|running| running.child.id())
+    }
+
     /// A signal that it need not end by.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let running = self.running.as_ref().context("no agent to signal")?;
@@ -255,20 +261,18 @@ impl Agent {
 
     /// SIGTERM, and wait for the end.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
-        let log = self.log();
-        let mut running = self.running.take().context("no agent to terminate")?;
+        let running = self.running.as_mut().context("no agent to terminate")?;
         let pid = Pid::from_child(&running.child);
         kill_process(pid, Signal::TERM).context("cannot signal the agent")?;
         let ended = eventually_some(STOP_DEADLINE, || running.child.try_wait().ok().flatten());
-        if ended.is_none() {
-            // An error would leave the process behind, as it is no longer in `self`.
-            let _killed = running
-                .child
-                .kill()
-                .and_then(|()| running.child.wait())
-                .is_ok();
+        if let Some(status) = ended {
+            self.running = None;
+            return Ok(status);
         }
-        ended.with_context(|| format!("the agent ignored SIGTERM for {STOP_DEADLINE:?}\n{log}"))
+        let threads = threads(running.child.id());
+        let log = self.log();
+        self.kill()?;
+        bail!("the agent ignored SIGTERM for {STOP_DEADLINE:?}\n{log}\nits threads:\n{threads}")
     }
 
     /// Runs the binary in the host namespace with the given arguments.
@@ -366,6 +370,25 @@ impl Running {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.stdout.lines().any(|line| line.contains(ENFORCING))
     }
+}
+
+/// What each thread of a process is doing, as far as the kernel tells.
+fn threads(process: u32) -> String {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else {
+        return "(none)".to_owned();
+    };
+    let of = |task: &Path, file: &str| fs::read_to_string(task.join(file)).unwrap_or_default();
+    let tasks = tasks.filter_map(Result::ok).map(|task| {
+        let task = task.path();
+        let stat = of(&task, "stat");
+        let state = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.chars().next());
+        let (name, stack) = (of(&task, "comm"), of(&task, "stack"));
+        format!("{} {state:?}\n{stack}", name.trim())
+    });
+    tasks.collect()
 }
 
 /// Copies a pipe into the log until its end.

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
+use std::fs;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// The first members of `union bpf_attr` for the `*_GET_NEXT_ID` commands.
 #[repr(C)]
@@ -51,7 +52,20 @@ struct Update {
     old: u32,
 }
 
+/// `BPF_MAP_LOOKUP_ELEM`, and `BPF_MAP_GET_NEXT_KEY` with the next key in the place of the value.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct Element {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
 // From `enum bpf_cmd` in linux/bpf.h.
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_GET_NEXT_ID: libc::c_int = 11;
@@ -59,6 +73,13 @@ const BPF_MAP_GET_NEXT_ID: libc::c_int = 12;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
 const BPF_LINK_DETACH: libc::c_int = 34;
+
+// From `enum bpf_map_type` in linux/bpf.h.
+const HASH: u32 = 1;
+const ARRAY: u32 = 2;
+const PERCPU_HASH: u32 = 5;
+const LRU_HASH: u32 = 9;
+const LPM_TRIE: u32 = 11;
 
 const SCHED_CLS: u32 = 3;
 /// `r0 = TCX_PASS; exit`: the end of the chain, and everything passes.
@@ -159,6 +180,113 @@ pub fn let_all_pass(path: &Path) -> Result<()> {
     unsafe { bpf(BPF_LINK_UPDATE, &mut attributes) }
         .with_context(|| format!("cannot replace the program of {}", path.display()))?;
     Ok(())
+}
+
+/// A pinned map.
+#[derive(Debug)]
+pub struct Map {
+    fd: OwnedFd,
+    kind: u32,
+    key: usize,
+    value: usize,
+    size: u32,
+}
+
+impl Map {
+    pub fn open(path: &Path) -> Result<Self> {
+        let fd = open_pin(path)?;
+        let info = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+        let info = fs::read_to_string(&info).with_context(|| format!("cannot read {info}"))?;
+        let number = |name: &str| -> Result<u32> {
+            let line = info.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.strip_prefix(':'));
+            let number = number.with_context(|| format!("{}: no {name}", path.display()))?;
+            Ok(number.trim().parse()?)
+        };
+        Ok(Self {
+            kind: number("map_type")?,
+            key: usize::try_from(number("key_size")?)?,
+            value: usize::try_from(number("value_size")?)?,
+            size: number("max_entries")?,
+            fd,
+        })
+    }
+
+    /// How many entries there are; `None` of an array and whatever else has none of its own.
+    /// While others write to it, it is about so many.
+    pub fn entries(&self) -> Result<Option<u64>> {
+        if ![HASH, PERCPU_HASH, LRU_HASH, LPM_TRIE].contains(&self.kind) {
+            return Ok(None);
+        }
+        let (mut count, mut key, mut next) = (0, None, vec![0_u8; self.key]);
+        // Who removes the key that one stands at sends one back to the start.
+        for _ in 0..u64::from(self.size) * 2 {
+            let mut attributes = Element {
+                map: self.fd.as_raw_fd().cast_unsigned(),
+                key: key
+                    .as_ref()
+                    .map_or(0, |key: &Vec<u8>| address(key.as_ptr())),
+                value: address(next.as_mut_ptr()),
+                ..Element::default()
+            };
+            // SAFETY: the members of this command; both keys have the size of the map's.
+            match unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &mut attributes) } {
+                Ok(_) => {
+                    count += 1;
+                    key = Some(next.clone());
+                }
+                // The end of the list.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => break,
+                Err(error) => return Err(error).context("cannot list a map"),
+            }
+        }
+        Ok(Some(count))
+    }
+
+    /// The elements of an array of 64-bit words.
+    pub fn words(&self) -> Result<Vec<u64>> {
+        ensure!(
+            self.kind == ARRAY && self.key == 4 && self.value == 8,
+            "not an array of words"
+        );
+        let mut words = Vec::new();
+        for index in 0..self.size {
+            let mut word = 0_u64;
+            let mut attributes = Element {
+                map: self.fd.as_raw_fd().cast_unsigned(),
+                key: address(&raw const index),
+                value: address(&raw mut word),
+                ..Element::default()
+            };
+            // SAFETY: the members of this command; key and value have the sizes of the map's.
+            unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) }.context("cannot read an array")?;
+            words.push(word);
+        }
+        Ok(words)
+    }
+}
+
+/// Ids of programs, maps and links that a process has open.
+pub fn held_by(process: u32) -> Result<Objects> {
+    let folder = format!("/proc/{process}/fdinfo");
+    let mut held = Objects::default();
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {folder}"))? {
+        // It may have been closed by now.
+        let Ok(info) = fs::read_to_string(entry?.path()) else {
+            continue;
+        };
+        let ids = |name: &str| -> Option<u32> {
+            let line = info.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse().ok()
+        };
+        held.maps.extend(ids("map_id:"));
+        match ids("link_id:") {
+            // It also tells the id of its program.
+            Some(link) => drop(held.links.insert(link)),
+            None => held.programs.extend(ids("prog_id:")),
+        }
+    }
+    Ok(held)
 }
 
 fn open_pin(path: &Path) -> Result<OwnedFd> {

@@ -14,6 +14,7 @@
 //! | [`kernel`] | which BPF objects the kernel holds, and what others do to them |
 //! | [`manifest`] | inventory as YAML |
 //! | [`scene`] | the lab that most tests of policy share |
+//! | [`soak`] | everything at once, for long |
 //! | [`guest`] | the first process of a virtual machine, which runs these tests there |
 //! | [`interrupt`] | Ctrl-C as a value |
 //! | [`wire`] | frames, forged and heard |
@@ -33,6 +34,7 @@ pub mod probe;
 pub mod prober;
 pub mod scene;
 pub mod serve;
+pub mod soak;
 pub mod stream;
 pub mod wait;
 pub mod wire;

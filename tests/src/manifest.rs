@@ -45,7 +45,7 @@ fn addresses(peer: &Peer) -> Vec<String> {
     peer.addresses().iter().map(ToString::to_string).collect()
 }
 
-fn workload(
+pub(crate) fn workload(
     namespace: &str,
     name: &str,
     labels: Labels<'_>,
@@ -73,6 +73,6 @@ fn workload(
     }))
 }
 
-fn document(value: &Value) -> String {
+pub(crate) fn document(value: &Value) -> String {
     format!("---\n{value:#}\n")
 }

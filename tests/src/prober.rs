@@ -111,6 +111,11 @@ impl Prober {
         Ok(())
     }
 
+    /// Makes no more attempts, and does not wait for those that are under way.
+    pub fn halt(&mut self) {
+        drop(self.stop.take());
+    }
+
     /// Ends it, with the numbers of attempts and of successes.
     pub fn finish(mut self) -> (u64, u64) {
         self.end();
@@ -129,7 +134,7 @@ impl Prober {
     }
 
     fn end(&mut self) {
-        drop(self.stop.take());
+        self.halt();
         if let Some(thread) = self.thread.take() {
             let _ended = thread.join().is_ok();
         }

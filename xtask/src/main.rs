@@ -12,6 +12,7 @@ mod fuzz;
 mod lint;
 mod setup;
 mod shell;
+mod soak;
 mod test;
 mod toolchain;
 mod vm_test;
@@ -33,6 +34,7 @@ enum Task {
     Demo(demo::Args),
     Bench(bench::Args),
     Fuzz(fuzz::Args),
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::Soak(args) => soak::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
