@@ -1,5 +1,6 @@
-//! `cargo xtask bench`: what a large cluster costs the core, and what a packet costs, by
-//! `BPF_PROG_TEST_RUN`.
+//! `cargo xtask bench`: what a large cluster costs the core, what a packet costs, by
+//! `BPF_PROG_TEST_RUN`, and what connections and packets cost on real interfaces, and what the agent costs
+//! with a large policy.
 
 use std::process::Command;
 
@@ -11,7 +12,8 @@ use crate::{
     setup, shell,
 };
 
-/// Measure compiling and reading the policies of a large cluster, and nanoseconds per packet.
+/// Measure compiling and reading the policies of a large cluster, nanoseconds per packet, and traffic
+/// with and without a policy.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only this one.
@@ -19,7 +21,7 @@ pub(crate) struct Args {
     /// Fewer rounds and sizes: whether it works, not what it costs.
     #[arg(long)]
     quick: bool,
-    /// The figures of the core as JSON, one a line; those of packets are in target/bench.json.
+    /// The figures of the core as JSON, one a line; the others are in target/bench*.json.
     #[arg(long)]
     json: bool,
 }
@@ -30,6 +32,10 @@ enum Bench {
     Policy,
     /// Packets: loads programs into the kernel and needs root.
     Datapath,
+    /// Connections and packets between namespaces, against no policy and against nftables; needs root.
+    Wire,
+    /// Start, change, memory and events of an agent with a large policy; needs root.
+    Agent,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -37,11 +43,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let benches: &[Bench] = match what {
         Some(Bench::Policy) => &[Bench::Policy],
         Some(Bench::Datapath) => &[Bench::Datapath],
-        None => &[Bench::Policy, Bench::Datapath],
+        Some(Bench::Wire) => &[Bench::Wire],
+        Some(Bench::Agent) => &[Bench::Agent],
+        None => &[Bench::Policy, Bench::Datapath, Bench::Wire, Bench::Agent],
     };
-    if benches.contains(&Bench::Datapath) && !rustix::process::geteuid().is_root() {
+    if benches != [Bench::Policy] && !rustix::process::geteuid().is_root() {
         bail!(
-            "the benchmark of packets loads programs into the kernel and needs root: run this as \
+            "the benchmarks of packets load programs into the kernel and need root: run this as \
              root, or `cargo xtask bench policy` for the other"
         );
     }
@@ -49,6 +57,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let mut cargo = match bench {
             Bench::Policy => policy(),
             Bench::Datapath => datapath()?,
+            Bench::Wire => {
+                setup::ensure_yardsticks()?;
+                shipped("bench-wire")?
+            }
+            Bench::Agent => shipped("bench-agent")?,
         };
         cargo.arg("--");
         if *quick {
@@ -74,5 +87,18 @@ fn datapath() -> Result<Command> {
     let mut cargo = shell::command("cargo");
     cargo.env("RINGFENCE_BPF_OBJECT", &object);
     cargo.args(["bench", "--package", "tests", "--bench", "datapath"]);
+    Ok(cargo)
+}
+
+/// Of what ships: the release binary with its release object. A program of its own, which needs the
+/// lab alone.
+fn shipped(program: &str) -> Result<Command> {
+    build::run(&build::Args { release: true })?;
+    let mut cargo = shell::command("cargo");
+    cargo.env(
+        "RINGFENCE_BIN",
+        shell::root().join("target/release/ringfence"),
+    );
+    cargo.args(["run", "--release", "--package", "tests", "--bin", program]);
     Ok(cargo)
 }

@@ -51,6 +51,11 @@ pub(crate) fn ensure_virtual_machines() -> Result<()> {
     tools(&debian::VIRTUAL_MACHINES, Mode::Install)
 }
 
+/// What ringfence is measured against; only the benchmark that does so asks for it.
+pub(crate) fn ensure_yardsticks() -> Result<()> {
+    tools(&debian::YARDSTICKS, Mode::Install)
+}
+
 fn set_up(mode: Mode) -> Result<()> {
     tools(&debian::TOOLS, mode)?;
     let compiler = compiler(mode)?;

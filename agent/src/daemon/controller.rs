@@ -72,6 +72,8 @@ pub(crate) struct Controller {
     ended: BTreeSet<u16>,
     /// When the last change was tried that did not come into force.
     refused: Option<Instant>,
+    /// What the last look at the files took, with reading them where they had changed.
+    reading: Duration,
     /// When names and tables were last looked after.
     looked_after: Option<Instant>,
 }
@@ -136,6 +138,7 @@ impl Controller {
             desired,
             ended: BTreeSet::new(),
             refused: None,
+            reading: Duration::ZERO,
             looked_after: None,
         }
     }
@@ -160,7 +163,9 @@ impl Controller {
             if trigger == Some(Trigger::Stop) {
                 return;
             }
+            let begun = Instant::now();
             let reload = self.inputs.reload();
+            self.reading = begun.elapsed();
             let look = trigger.is_some() || looked.elapsed() >= BACKSTOP;
             if let Some(reload) = reload {
                 self.reload(reload);
@@ -249,6 +254,7 @@ impl Controller {
     ///
     /// What was in force still is.
     fn enforce(&mut self, world: Arc<World>, this_node: BTreeSet<IpAddr>) -> anyhow::Result<()> {
+        let begun = Instant::now();
         // It has gone ahead of what is in force, should anything fail from here on.
         let compiler = self.compiler.take();
         let world = with_last_backends(&self.desired.world, world);
@@ -286,6 +292,7 @@ impl Controller {
             .map_err(crate::datapath::sync::ApplyError::Overflow)
             .context("the policy does not fit, and nothing has been changed")?;
         self.registry.keep(assignment)?;
+        let compiling = begun.elapsed();
         self.engine.apply(&plan)?;
         self.revoker.follow(Change {
             touched: touched(plan.words.keys(), &world, tables, &endpoints),
@@ -300,6 +307,9 @@ impl Controller {
                 endpoints = plan.words.len(),
                 prefixes = plan.prefixes.len(),
                 answers = plan.policy.len(),
+                reading = ?self.reading,
+                ?compiling,
+                applying = ?begun.elapsed().saturating_sub(compiling),
                 "policy is in force"
             );
         }

@@ -71,6 +71,13 @@ pub(super) const VIRTUAL_MACHINES: [Tool; 5] = [
     },
 ];
 
+/// What `cargo xtask bench wire` calls beside them.
+pub(super) const YARDSTICKS: [Tool; 1] = [Tool {
+    program: "nft",
+    package: "nftables",
+    why: "`cargo xtask bench wire` holds ringfence against it",
+}];
+
 /// A compiler with library source. The LLVM beside it follows from the version it reports.
 pub(super) const COMPILER: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", CLIPPY];
 /// Clippy for that compiler: the kernel side is linted for its own target.
@@ -121,7 +128,7 @@ mod tests {
             program,
             package,
             why,
-        } in TOOLS.iter().chain(&VIRTUAL_MACHINES)
+        } in TOOLS.iter().chain(&VIRTUAL_MACHINES).chain(&YARDSTICKS)
         {
             assert!(
                 !program.is_empty() && !package.is_empty() && why.len() > 20,
