@@ -62,6 +62,32 @@ pub fn assemble(files: &[ParsedFile]) -> (World, Vec<Diagnostic>) {
 
 /// As [`assemble`], with the failsafe, which no file of policies can speak about.
 pub fn assemble_with(files: &[ParsedFile], failsafe: Vec<Failsafe>) -> (World, Vec<Diagnostic>) {
+    let (world, mut problems) = put_together(files, failsafe);
+    let broken =
+        files.iter().any(ParsedFile::has_errors) || problems.iter().any(Diagnostic::is_error);
+    if !broken {
+        // With objects missing, "selects nothing" would be said of policies that are right.
+        lint::run(&world, files, &mut problems);
+    }
+    Diagnostic::sort(&mut problems);
+    (world, problems)
+}
+
+/// As [`assemble_with`], without the lints, which find nothing but doubts: for who asks again with each
+/// change, and only for what is wrong.
+pub fn assemble_again<'f>(
+    files: impl IntoIterator<Item = &'f ParsedFile>,
+    failsafe: Vec<Failsafe>,
+) -> (World, Vec<Diagnostic>) {
+    let (world, mut problems) = put_together(files, failsafe);
+    Diagnostic::sort(&mut problems);
+    (world, problems)
+}
+
+fn put_together<'f>(
+    files: impl IntoIterator<Item = &'f ParsedFile>,
+    failsafe: Vec<Failsafe>,
+) -> (World, Vec<Diagnostic>) {
     let mut assembly = Assembly::default();
     assembly.world.failsafe = Arc::new(failsafe);
     for file in files {
@@ -70,17 +96,8 @@ pub fn assemble_with(files: &[ParsedFile], failsafe: Vec<Failsafe>) -> (World, V
         }
     }
     let Assembly {
-        world,
-        mut problems,
-        ..
+        world, problems, ..
     } = assembly;
-    let broken =
-        files.iter().any(ParsedFile::has_errors) || problems.iter().any(Diagnostic::is_error);
-    if !broken {
-        // With objects missing, "selects nothing" would be said of policies that are right.
-        lint::run(&world, files, &mut problems);
-    }
-    Diagnostic::sort(&mut problems);
     (world, problems)
 }
 
@@ -111,9 +128,7 @@ impl Assembly {
             Declared::Workload { workload, marks } => self.add_workload(workload, marks, &place),
             Declared::Node { node, addresses: _ } => {
                 if self.is_first("node", "node", &node.name, &place) {
-                    self.world
-                        .nodes
-                        .insert(node.name.clone(), Arc::new(node.clone()));
+                    self.world.nodes.insert(node.name.clone(), Arc::clone(node));
                 }
             }
             Declared::Service { service, marks: _ } => {
@@ -121,7 +136,7 @@ impl Assembly {
                 if self.is_first("service", "service", &service.name, &place) {
                     self.world
                         .services
-                        .insert(service.name.clone(), Arc::new(service.clone()));
+                        .insert(service.name.clone(), Arc::clone(service));
                 }
             }
             Declared::Policy { policy, uses: _ } => {
@@ -129,7 +144,7 @@ impl Assembly {
                 if self.is_first("policy", "NetworkPolicy", &policy.name, &place) {
                     self.world
                         .network_policies
-                        .insert(policy.name.clone(), Arc::new(policy.clone()));
+                        .insert(policy.name.clone(), Arc::clone(policy));
                 }
             }
             Declared::TierPolicy { policy, uses: _ } => {
@@ -137,7 +152,7 @@ impl Assembly {
                 if self.is_first(kind, kind, &policy.id, &place) {
                     self.world
                         .tier_policies
-                        .insert(policy.id.clone(), Arc::new(policy.clone()));
+                        .insert(policy.id.clone(), Arc::clone(policy));
                 }
             }
             // Nothing is enforced by it; that two are not mixed up in a report is all there is to say.
@@ -160,7 +175,7 @@ impl Assembly {
         }
     }
 
-    fn add_workload(&mut self, workload: &Workload, marks: &WorkloadMarks, place: &Place) {
+    fn add_workload(&mut self, workload: &Arc<Workload>, marks: &WorkloadMarks, place: &Place) {
         self.namespace(&workload.name.namespace);
         let kind = match workload.kind {
             crate::model::WorkloadKind::Pod => "pod",
@@ -181,7 +196,7 @@ impl Assembly {
         }
         self.world
             .workloads
-            .insert(workload.name.clone(), Arc::new(workload.clone()));
+            .insert(workload.name.clone(), Arc::clone(workload));
     }
 
     /// Makes sure that a namespace is there and carries its name as a label.

@@ -66,6 +66,7 @@ pub struct Object {
     pub(crate) declared: Declared,
 }
 
+/// What is put into a world is shared with it: worlds of the same objects are alike at a glance.
 #[derive(Clone, Debug)]
 pub(crate) enum Declared {
     Namespace {
@@ -73,24 +74,24 @@ pub(crate) enum Declared {
         labels: Labels,
     },
     Workload {
-        workload: Workload,
+        workload: Arc<Workload>,
         marks: WorkloadMarks,
     },
     Node {
-        node: Node,
+        node: Arc<Node>,
         /// Where its addresses stand.
         addresses: AddressMarks,
     },
     Service {
-        service: Service,
+        service: Arc<Service>,
         marks: ServiceMarks,
     },
     Policy {
-        policy: NetworkPolicy,
+        policy: Arc<NetworkPolicy>,
         uses: Vec<PortUse>,
     },
     TierPolicy {
-        policy: TierPolicy,
+        policy: Arc<TierPolicy>,
         uses: Vec<PortUse>,
     },
     NameTable {

@@ -1,6 +1,7 @@
 //! The files that policy comes from, and the last good version of each.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
 
 use agent_policy::{
     diagnostic::Diagnostic,
-    load::{ParsedFile, assemble_with},
+    load::{ParsedFile, assemble_again},
     model::{Failsafe, World},
 };
 
@@ -22,7 +23,9 @@ pub(crate) struct Inputs {
     /// Of the settings: part of every world.
     failsafe: Vec<Failsafe>,
     /// No file among them has an error.
-    good: Vec<ParsedFile>,
+    good: Vec<Arc<ParsedFile>>,
+    /// What was read last, good or not, by the path of its file.
+    read: BTreeMap<PathBuf, Arc<ParsedFile>>,
     world: Arc<World>,
     /// Of the last reading.
     errors: Vec<String>,
@@ -58,9 +61,11 @@ impl Inputs {
     /// If anything is wrong: there is no good version to keep.
     pub(crate) fn read(paths: Vec<PathBuf>, failsafe: Vec<Failsafe>) -> Result<Self, InputError> {
         let seen = look(&paths);
-        let good = files::parse(&paths);
+        let parsed = files::parse_again(&paths, |_| None);
+        let read = by_path(&parsed);
+        let good: Vec<_> = parsed.into_iter().map(|parsed| parsed.file).collect();
         let mut errors = report(&good);
-        let (world, between) = assemble_with(&good, failsafe.clone());
+        let (world, between) = assemble(&good, &failsafe);
         errors.extend(between.iter().filter_map(error));
         if !errors.is_empty() {
             return Err(InputError(errors));
@@ -69,6 +74,7 @@ impl Inputs {
             paths,
             failsafe,
             good,
+            read,
             world: Arc::new(world),
             errors: Vec::new(),
             seen,
@@ -90,7 +96,7 @@ impl Inputs {
         if seen == self.seen {
             return None;
         }
-        self.seen = seen;
+        let before = std::mem::replace(&mut self.seen, seen);
         // Standard input was read to its end.
         let paths: Vec<PathBuf> = self
             .paths
@@ -98,10 +104,26 @@ impl Inputs {
             .filter(|path| path.as_os_str() != "-")
             .cloned()
             .collect();
-        let parsed = files::parse(&paths);
+        let before: BTreeMap<&Path, &Sight> = before
+            .iter()
+            .map(|sight| (sight.path.as_path(), sight))
+            .collect();
+        let unchanged: BTreeSet<&Path> = self
+            .seen
+            .iter()
+            .filter(|now| before.get(now.path.as_path()) == Some(now))
+            .map(|now| now.path.as_path())
+            .collect();
+        // Most often one file of many has changed, and reading is most of what a change takes.
+        let parsed = files::parse_again(&paths, |path| {
+            let file = unchanged.contains(path).then(|| self.read.get(path));
+            file.flatten().cloned()
+        });
+        self.read = by_path(&parsed);
+        let parsed: Vec<_> = parsed.into_iter().map(|parsed| parsed.file).collect();
         let mut errors = report(&parsed);
         let merged = self.merge(parsed);
-        let (world, between) = assemble_with(&merged, self.failsafe.clone());
+        let (world, between) = assemble(&merged, &self.failsafe);
         let conflicts: Vec<String> = between.iter().filter_map(error).collect();
         if conflicts.is_empty() {
             self.good = merged;
@@ -116,13 +138,24 @@ impl Inputs {
     }
 
     /// The new files, with the last good version of those that have errors or cannot be reached.
-    fn merge(&self, parsed: Vec<ParsedFile>) -> Vec<ParsedFile> {
+    fn merge(&self, parsed: Vec<Arc<ParsedFile>>) -> Vec<Arc<ParsedFile>> {
         let (good, bad): (Vec<_>, Vec<_>) = parsed.into_iter().partition(|file| !file.has_errors());
         let kept = self.good.iter().filter(|old| {
-            &*old.name == "-" || bad.iter().any(|bad| is_at_or_below(&old.name, &bad.name))
+            &*old.name == files::STDIN || bad.iter().any(|bad| is_at_or_below(&old.name, &bad.name))
         });
         kept.cloned().chain(good).collect()
     }
+}
+
+fn by_path(parsed: &[files::Parsed]) -> BTreeMap<PathBuf, Arc<ParsedFile>> {
+    let files = parsed.iter();
+    files
+        .filter_map(|parsed| Some((parsed.path.clone()?, Arc::clone(&parsed.file))))
+        .collect()
+}
+
+fn assemble(files: &[Arc<ParsedFile>], failsafe: &[Failsafe]) -> (World, Vec<Diagnostic>) {
+    assemble_again(files.iter().map(Arc::as_ref), failsafe.to_vec())
 }
 
 /// A folder that is gone keeps all that was in it.
@@ -130,7 +163,7 @@ fn is_at_or_below(name: &str, place: &str) -> bool {
     Path::new(name).starts_with(place)
 }
 
-fn report(files: &[ParsedFile]) -> Vec<String> {
+fn report(files: &[Arc<ParsedFile>]) -> Vec<String> {
     files
         .iter()
         .flat_map(|file| &file.diagnostics)
@@ -183,6 +216,8 @@ fn look_at(path: &Path, depth: usize, seen: &mut Vec<Sight>) {
 
 #[cfg(test)]
 mod tests {
+    use agent_policy::load::parse_file;
+
     use super::*;
 
     const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: \
@@ -219,6 +254,41 @@ mod tests {
         let reload = inputs.reload().unwrap();
         assert_eq!(names(&reload.world), ["three"]);
         assert!(reload.errors.is_empty());
+    }
+
+    #[test]
+    fn what_has_not_changed_is_not_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a.yaml", "one");
+        write(folder.path(), "b.yaml", "two");
+        let mut inputs = Inputs::read(vec![folder.path().to_owned()], Vec::new()).unwrap();
+        let before = inputs.world();
+        write(folder.path(), "b.yaml", "three");
+        let after = inputs.reload().unwrap().world;
+        assert_eq!(names(&after), ["one", "three"]);
+        let one = |world: &World| Arc::clone(world.network_policies.values().next().unwrap());
+        assert!(Arc::ptr_eq(&one(&before), &one(&after)));
+        // One that had an error when it was read last has it still.
+        fs::write(folder.path().join("a.yaml"), "kind: [").unwrap();
+        assert_eq!(inputs.reload().unwrap().errors.len(), 1);
+        write(folder.path(), "b.yaml", "four");
+        let reload = inputs.reload().unwrap();
+        assert_eq!(names(&reload.world), ["four", "one"]);
+        assert_eq!(reload.errors.len(), 1);
+    }
+
+    #[test]
+    fn what_came_by_standard_input_stays_when_a_file_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "b.yaml", "two");
+        let mut inputs = Inputs::read(vec![folder.path().to_owned()], Vec::new()).unwrap();
+        let piped = parse_file(
+            files::STDIN.into(),
+            POLICY.replace("NAME", "one").as_bytes(),
+        );
+        inputs.good.push(Arc::new(piped));
+        write(folder.path(), "b.yaml", "three");
+        assert_eq!(names(&inputs.reload().unwrap().world), ["one", "three"]);
     }
 
     #[test]

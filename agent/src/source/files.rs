@@ -21,18 +21,48 @@ use agent_policy::{
 
 /// How deep folders are searched; links could otherwise lead on for ever.
 pub(crate) const MAX_FOLDERS: usize = 32;
+/// What standard input is called in diagnostics.
+pub(crate) const STDIN: &str = "<stdin>";
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
 /// Reads and parses every file that `paths` name, in a stable order, each file once.
 pub(crate) fn parse(paths: &[PathBuf]) -> Vec<ParsedFile> {
     // One at a time, so that the bytes of a large inventory are never all in memory.
-    find(paths)
-        .into_iter()
-        .map(|found| match found.and_then(Place::read) {
-            Ok(InputFile { name, bytes }) => parse_file(name, &bytes),
-            Err(problem) => ParsedFile::unreadable(problem),
-        })
-        .collect()
+    let places = find(paths).into_iter();
+    places.map(read).collect()
+}
+
+/// A file as it was parsed, and its path; `None` of what is no file.
+#[derive(Clone, Debug)]
+pub(crate) struct Parsed {
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) file: Arc<ParsedFile>,
+}
+
+/// As [`parse`], without reading once more what `known` still has.
+pub(crate) fn parse_again(
+    paths: &[PathBuf],
+    known: impl Fn(&Path) -> Option<Arc<ParsedFile>>,
+) -> Vec<Parsed> {
+    let places = find(paths).into_iter().map(|found| {
+        let path = match &found {
+            Ok(Place::File(path)) => Some(path.clone()),
+            Ok(Place::Stdin) | Err(_) => None,
+        };
+        let file = path.as_deref().and_then(&known);
+        Parsed {
+            file: file.unwrap_or_else(|| Arc::new(read(found))),
+            path,
+        }
+    });
+    places.collect()
+}
+
+fn read(found: Result<Place, Diagnostic>) -> ParsedFile {
+    match found.and_then(Place::read) {
+        Ok(InputFile { name, bytes }) => parse_file(name, &bytes),
+        Err(problem) => ParsedFile::unreadable(problem),
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +164,7 @@ fn is_input(path: &Path) -> bool {
 impl Place {
     fn read(self) -> Result<InputFile, Diagnostic> {
         match self {
-            Self::Stdin => bounded(io::stdin().lock(), Path::new("<stdin>")),
+            Self::Stdin => bounded(io::stdin().lock(), Path::new(STDIN)),
             Self::File(path) => bounded(open_regular(&path)?, &path),
         }
     }

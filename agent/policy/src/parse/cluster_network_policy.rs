@@ -78,7 +78,10 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     };
     Some(Parsed {
         at: metadata.at,
-        declared: Declared::TierPolicy { policy, uses },
+        declared: Declared::TierPolicy {
+            policy: policy.into(),
+            uses,
+        },
     })
 }
 

@@ -90,7 +90,10 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
     };
     Some(Parsed {
         at: metadata.at,
-        declared: Declared::Workload { workload, marks },
+        declared: Declared::Workload {
+            workload: workload.into(),
+            marks,
+        },
     })
 }
 
@@ -194,7 +197,7 @@ pub(super) fn node(mut object: Object<'_>) -> Option<Parsed> {
     Some(Parsed {
         at,
         declared: Declared::Node {
-            node,
+            node: node.into(),
             addresses: marks,
         },
     })

@@ -1,6 +1,8 @@
 //! `NetworkPolicy` of `networking.k8s.io/v1`. Strict: a field that we do not know may be the one
 //! that closes a hole.
 
+use std::sync::Arc;
+
 use super::{
     DEFAULT_NAMESPACE, Declared, Object as Parsed, PortUse, address,
     choice::Choice,
@@ -57,14 +59,14 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     Some(Parsed {
         at: metadata.at,
         declared: Declared::Policy {
-            policy: NetworkPolicy {
+            policy: Arc::new(NetworkPolicy {
                 name,
                 subject,
                 ingress,
                 egress,
                 terms: metadata.terms,
                 source,
-            },
+            }),
             uses,
         },
     })

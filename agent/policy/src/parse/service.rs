@@ -94,7 +94,10 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     };
     Some(Parsed {
         at: metadata.at,
-        declared: Declared::Service { service, marks },
+        declared: Declared::Service {
+            service: service.into(),
+            marks,
+        },
     })
 }
 

@@ -47,7 +47,10 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     };
     Some(Parsed {
         at: metadata.at,
-        declared: Declared::Workload { workload, marks },
+        declared: Declared::Workload {
+            workload: workload.into(),
+            marks,
+        },
     })
 }
 
