@@ -95,6 +95,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         controller::Outlets {
             inventory: traffic.inventory(),
             cgroups: watching.cgroups(),
+            places: watching.places(),
             tampering: tampering::Teller::new(traffic.input()),
         },
     );

@@ -3,3 +3,4 @@
 //! Imports `agent-policy`; nothing here knows the datapath.
 
 pub(crate) mod files;
+pub(crate) mod watch;

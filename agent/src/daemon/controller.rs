@@ -38,9 +38,10 @@ use crate::{
         tamper::Kind,
     },
     flow::{clock::BootTime, enrich::Inventory},
+    source::watch::Places,
 };
 
-/// Between two looks at the files.
+/// Between two looks at the files, where nobody hints at a change.
 const FILES: Duration = Duration::from_millis(200);
 
 /// Between two looks at everything else: an announcement may have been missed, and most of what
@@ -88,6 +89,7 @@ pub(crate) struct Kept {
 pub(crate) struct Outlets {
     pub(crate) inventory: watch::Sender<Arc<Inventory>>,
     pub(crate) cgroups: watch::Sender<Vec<EndpointSpec>>,
+    pub(crate) places: watch::Sender<Places>,
     pub(crate) tampering: Teller,
 }
 
@@ -148,6 +150,7 @@ impl Controller {
         let this_node = link::addresses()?;
         self.enforce(self.inputs.world(), this_node)?;
         self.shared.loaded(Vec::new());
+        self.watch_files();
         self.reach();
         self.engine
             .release_others(&self.desired.endpoints.keys().copied().collect())?;
@@ -166,7 +169,7 @@ impl Controller {
             let begun = Instant::now();
             let reload = self.inputs.reload();
             self.reading = begun.elapsed();
-            let look = trigger.is_some() || looked.elapsed() >= BACKSTOP;
+            let look = trigger == Some(Trigger::Kernel) || looked.elapsed() >= BACKSTOP;
             if let Some(reload) = reload {
                 self.reload(reload);
             } else if look || self.is_due() {
@@ -186,6 +189,17 @@ impl Controller {
             tracing::error!("{error}");
         }
         self.put_into_force(world, self.desired.this_node.clone(), errors);
+        self.watch_files();
+    }
+
+    /// Has changes of files hinted at.
+    fn watch_files(&self) {
+        let places = self.inputs.places();
+        self.outlets.places.send_if_modified(|watched| {
+            let is_other = *watched != places;
+            *watched = places;
+            is_other
+        });
     }
 
     /// Follows the node's addresses, which have a say in what its own endpoints accept, and tries

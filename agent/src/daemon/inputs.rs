@@ -14,7 +14,7 @@ use agent_policy::{
     model::{Failsafe, World},
 };
 
-use crate::source::files;
+use crate::source::{files, watch::Places};
 
 /// What is read, and what was good of it.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ struct Sight {
     path: PathBuf,
     /// Device, inode, size and times of change; absent if it could not be seen.
     state: Option<(u64, u64, u64, [i64; 4])>,
+    is_folder: bool,
 }
 
 /// The outcome of reading once more.
@@ -84,6 +85,16 @@ impl Inputs {
     /// What was wrong when it was last read; the last good version of it is in the world.
     pub(crate) fn errors(&self) -> &[String] {
         &self.errors
+    }
+
+    /// Where files may come, go and change: folders that were seen, and files that are named themselves.
+    pub(crate) fn places(&self) -> Places {
+        let seen = self.seen.iter().filter_map(|sight| {
+            let (device, inode, ..) = sight.state?;
+            let is_place = sight.is_folder || self.paths.contains(&sight.path);
+            is_place.then(|| (sight.path.clone(), (device, inode)))
+        });
+        seen.collect()
     }
 
     pub(crate) fn world(&self) -> Arc<World> {
@@ -186,8 +197,10 @@ fn look(paths: &[PathBuf]) -> Vec<Sight> {
 
 fn look_at(path: &Path, depth: usize, seen: &mut Vec<Sight>) {
     let metadata = fs::metadata(path).ok();
+    let is_folder = metadata.as_ref().is_some_and(fs::Metadata::is_dir);
     seen.push(Sight {
         path: path.to_owned(),
+        is_folder,
         state: metadata.as_ref().map(|file| {
             let times = [
                 file.mtime(),
@@ -198,7 +211,7 @@ fn look_at(path: &Path, depth: usize, seen: &mut Vec<Sight>) {
             (file.dev(), file.ino(), file.size(), times)
         }),
     });
-    if metadata.is_none_or(|metadata| !metadata.is_dir()) || depth > files::MAX_FOLDERS {
+    if !is_folder || depth > files::MAX_FOLDERS {
         return;
     }
     let Ok(entries) = fs::read_dir(path) else {

@@ -13,10 +13,13 @@ use agent_policy::model::EndpointSpec;
 use anyhow::Context as _;
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::datapath::{
-    bpffs,
-    cgroup::{self, CgroupName, Hierarchy},
-    link,
+use crate::{
+    datapath::{
+        bpffs,
+        cgroup::{self, CgroupName, Hierarchy},
+        link,
+    },
+    source::watch::{Places, Watch as FileWatch},
 };
 
 /// Why the controller should look.
@@ -24,6 +27,8 @@ use crate::datapath::{
 pub(crate) enum Trigger {
     /// Interfaces, addresses, filters, pins or cgroups have come or gone.
     Kernel,
+    /// Files may have changed, and nothing else has.
+    Files,
     /// The agent ends.
     Stop,
 }
@@ -33,6 +38,8 @@ pub(crate) enum Trigger {
 #[derive(Clone, Debug)]
 pub(crate) struct Triggers {
     wake: SyncSender<()>,
+    /// Whether more than files may have changed.
+    kernel: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -40,26 +47,39 @@ pub(crate) struct Triggers {
 #[derive(Debug)]
 pub(crate) struct Triggered {
     woken: Receiver<()>,
+    kernel: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
 }
 
 pub(crate) fn channel() -> (Triggers, Triggered) {
     let (wake, woken) = mpsc::sync_channel(1);
-    let stopping = Arc::new(AtomicBool::new(false));
+    let [kernel, stopping] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     let triggers = Triggers {
         wake,
+        kernel: Arc::clone(&kernel),
         stopping: Arc::clone(&stopping),
     };
-    (triggers, Triggered { woken, stopping })
+    let triggered = Triggered {
+        woken,
+        kernel,
+        stopping,
+    };
+    (triggers, triggered)
 }
 
 impl Triggers {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, SeqCst);
-        self.wake();
+        self.hint();
     }
 
     fn wake(&self) {
+        self.kernel.store(true, SeqCst);
+        self.hint();
+    }
+
+    /// Has the files looked at alone.
+    fn hint(&self) {
         // Full: it will look. Disconnected: a controller that has ended needs no waking.
         self.wake.try_send(()).unwrap_or(());
     }
@@ -72,7 +92,12 @@ impl Triggered {
         if self.stopping.load(SeqCst) || woken == Err(RecvTimeoutError::Disconnected) {
             return Some(Trigger::Stop);
         }
-        woken.ok().map(|()| Trigger::Kernel)
+        // Asked after the wake was taken: what is announced from here on wakes once more.
+        let kernel = self.kernel.swap(false, SeqCst);
+        if kernel {
+            return Some(Trigger::Kernel);
+        }
+        woken.ok().map(|()| Trigger::Files)
     }
 }
 
@@ -80,28 +105,40 @@ impl Triggered {
 #[derive(Debug)]
 pub(crate) struct Watching {
     cgroups: watch::Sender<Vec<EndpointSpec>>,
+    places: watch::Sender<Places>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Watching {
     pub(crate) fn start(triggers: &Triggers, pins: bpffs::Watch) -> anyhow::Result<Self> {
         let (cgroups, names) = watch::channel(Vec::new());
+        let (places, paths) = watch::channel(Places::new());
         let links = link::Watch::new().context("cannot listen for interfaces")?;
         let mut tasks = vec![
             tokio::spawn(follow_links(links, triggers.clone())),
             tokio::spawn(follow_pins(pins, triggers.clone())),
+            tokio::spawn(follow_files(paths, triggers.clone())),
         ];
         // Without the hierarchy there is no endpoint in it, and `status` says so of each.
         if let Ok(hierarchy) = Hierarchy::find() {
             let watch = cgroup::Watch::new(hierarchy);
             tasks.push(tokio::spawn(follow_cgroups(watch, names, triggers.clone())));
         }
-        Ok(Self { cgroups, tasks })
+        Ok(Self {
+            cgroups,
+            places,
+            tasks,
+        })
     }
 
     /// Where the controller says which cgroups it waits for.
     pub(crate) fn cgroups(&self) -> watch::Sender<Vec<EndpointSpec>> {
         self.cgroups.clone()
+    }
+
+    /// Where the controller says where its files are.
+    pub(crate) fn places(&self) -> watch::Sender<Places> {
+        self.places.clone()
     }
 
     pub(crate) fn stop(self) {
@@ -128,6 +165,24 @@ async fn follow_pins(mut pins: bpffs::Watch, triggers: Triggers) {
     loop {
         pins.changed().await;
         triggers.wake();
+    }
+}
+
+async fn follow_files(mut places: watch::Receiver<Places>, triggers: Triggers) {
+    let mut watch = FileWatch::new();
+    loop {
+        tokio::select! {
+            changed = places.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let places = places.borrow_and_update().clone();
+                watch.set(places);
+                // What changed before the watch is not hinted at.
+                triggers.hint();
+            }
+            () = watch.changed() => triggers.hint(),
+        }
     }
 }
 
@@ -160,6 +215,18 @@ mod tests {
         for _ in 0..3 {
             triggers.wake();
         }
+        assert_eq!(triggered.wait(Duration::MAX), Some(Trigger::Kernel));
+        assert_eq!(triggered.wait(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_hint_of_files_hides_no_announcement() {
+        let (triggers, triggered) = channel();
+        triggers.hint();
+        assert_eq!(triggered.wait(Duration::MAX), Some(Trigger::Files));
+        triggers.hint();
+        triggers.wake();
+        triggers.hint();
         assert_eq!(triggered.wait(Duration::MAX), Some(Trigger::Kernel));
         assert_eq!(triggered.wait(Duration::ZERO), None);
     }
