@@ -29,6 +29,10 @@ pub const WORLD: u32 = 0;
 /// The policy map knows the identity without it: rules treat the node's address like any other.
 pub const THIS_NODE: u32 = 1 << 23;
 
+/// Set in an identity whose address is one of a Service: what is sent there may be translated on the way,
+/// and go elsewhere. A bit of the number itself, so that nobody has to take it away.
+pub const TRANSLATED: u32 = 1 << 22;
+
 /// A policy entry with this table has no answer of its own: the default of its set holds.
 pub const NO_TABLE: u32 = 0;
 

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use agent_common::table::WORLD;
+use agent_common::table::{TRANSLATED, WORLD};
 
 use crate::compile::{ids::Ids, ports::NamedPorts, services::FrontendPort};
 
@@ -18,7 +18,8 @@ pub(super) struct Base {
     pub(super) named: NamedPorts,
 }
 
-/// Ports that are translated, and the bases and ports of whoever serves them.
+/// Ports that are translated, and the bases and ports of whoever serves them; nobody, where that is not
+/// known, and where the address is judged like any other.
 pub(super) type Translations = BTreeMap<FrontendPort, Vec<(Arc<Base>, u16)>>;
 
 /// All that rules can tell of an address. The empty class is the rest of the world.
@@ -71,7 +72,12 @@ impl Classes {
         if **class == Class::default() {
             return WORLD;
         }
-        let number = self.ids.number(class);
+        let bits = if class.frontends.is_empty() {
+            0
+        } else {
+            TRANSLATED
+        };
+        let number = self.ids.number_with(class, bits);
         let held = self.held.entry(number).or_insert_with(|| Held {
             class: Arc::clone(class),
             prefixes: 0,

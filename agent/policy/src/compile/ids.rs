@@ -5,7 +5,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use agent_common::table::{ID_LIMIT, THIS_NODE};
+use agent_common::table::{ID_LIMIT, THIS_NODE, TRANSLATED};
 
 /// Gives each content a number: its hash, or the next free number where two hashes meet.
 ///
@@ -26,9 +26,10 @@ impl<T: Clone + Ord + Hash> Ids<T> {
         }
     }
 
-    /// The bit above is that of this node's own addresses.
+    /// The bits above say what addresses are, see [`Self::number_with`] and [`THIS_NODE`].
     pub(super) fn for_identities() -> Self {
-        Self::below(THIS_NODE)
+        const { assert!(TRANSLATED < THIS_NODE) };
+        Self::below(TRANSLATED)
     }
 
     pub(super) fn for_tables() -> Self {
@@ -42,16 +43,23 @@ impl<T: Clone + Ord + Hash> Ids<T> {
 
     /// As [`Self::number`], and none that `refused` does not want.
     pub(super) fn number_unless(&mut self, content: &T, refused: impl Fn(u32) -> bool) -> u32 {
+        self.choose(content, 0, refused)
+    }
+
+    /// As [`Self::number`], with these bits above the limit.
+    pub(super) fn number_with(&mut self, content: &T, bits: u32) -> u32 {
+        self.choose(content, bits, |_| false)
+    }
+
+    fn choose(&mut self, content: &T, bits: u32, refused: impl Fn(u32) -> bool) -> u32 {
         if let Some(number) = self.numbers.get(content) {
             return *number;
         }
-        let mut number = bounded(hash(content), self.limit);
+        let mut low = bounded(hash(content), self.limit);
+        let mut number = bits | low;
         while self.taken.contains(&number) || refused(number) {
-            number = if number + 1 < self.limit {
-                number + 1
-            } else {
-                1
-            };
+            low = if low + 1 < self.limit { low + 1 } else { 1 };
+            number = bits | low;
         }
         self.taken.insert(number);
         self.numbers.insert(content.clone(), number);

@@ -135,6 +135,7 @@ impl Program {
         let translated: BTreeMap<FrontendPort, Vec<(&Walk<'_>, u16)>> = self
             .frontends(class)
             .iter()
+            .filter(|(_, backends)| !backends.is_empty())
             .map(|(frontend, backends)| {
                 let walks = backends
                     .iter()

@@ -17,8 +17,16 @@ pub(super) struct FrontendPort {
 /// Where a frontend leads: addresses and ports, in the order of attribution.
 pub(super) type Backends = BTreeSet<(IpAddr, u16)>;
 
-/// What one Service adds: its frontends, by address.
+/// What one Service adds: its frontends, by address. At addresses of its own also those of which nobody is known
+/// to serve them: they may be translated all the same.
 pub(super) type Frontends = BTreeMap<IpAddr, BTreeMap<FrontendPort, Backends>>;
+
+/// What becomes of a frontend without backends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unserved {
+    Kept,
+    LeftOut,
+}
 
 pub(super) fn frontends(world: &World, service: &Service) -> Frontends {
     let mut found = Frontends::new();
@@ -33,13 +41,13 @@ pub(super) fn frontends(world: &World, service: &Service) -> Frontends {
     };
     for port in &service.ports {
         let serving = serving(world, service, port);
-        let mut add = |address: IpAddr, number: u16| {
+        let mut add = |address: IpAddr, number: u16, unserved: Unserved| {
             let backends: Backends = serving
                 .iter()
                 .filter(|(backend, _)| backend.is_ipv4() == address.is_ipv4())
                 .copied()
                 .collect();
-            if !backends.is_empty() {
+            if !backends.is_empty() || unserved == Unserved::Kept {
                 let frontend = FrontendPort {
                     protocol: port.protocol.number(),
                     port: number,
@@ -49,11 +57,11 @@ pub(super) fn frontends(world: &World, service: &Service) -> Frontends {
             }
         };
         for address in &service.addresses {
-            add(*address, port.port);
+            add(*address, port.port, Unserved::Kept);
         }
         if let Some(number) = port.node_port {
             for address in &nodes {
-                add(*address, number);
+                add(*address, number, Unserved::LeftOut);
             }
         }
     }
