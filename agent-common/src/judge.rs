@@ -10,7 +10,7 @@ use crate::{
     neighbour::{self, Claim},
     parse::{Class, Extent, Family, Headers, Packet},
     protocol::{self, Address},
-    refusal,
+    refusal, rejection,
     table::{Direction, Endpoint, NO_SOCKET, Word},
     verdict::{Reason, RuleId, Verdict},
 };
@@ -53,6 +53,12 @@ pub trait Datapath<A>: Tables<A> {
     fn keep_refused(&self, _: &FlowKey<A>, _seen: u64, _: Verdict) {}
 
     fn jiffies(&self) -> u64;
+
+    /// Whether the packet is an answer of our own, see [`crate::rejection`]. Asked once, and only of what could
+    /// be one.
+    fn is_rejection(&self) -> bool {
+        false
+    }
 
     /// Makes an event where there is room for it; `fill` sets every field.
     fn report(&self, fill: impl FnOnce(&mut Event));
@@ -109,6 +115,11 @@ impl Facts {
             0
         };
         Self(u16::from(headers.tcp_flags) | reply)
+    }
+
+    #[inline(always)]
+    pub(crate) fn of_flags(tcp_flags: u8) -> Self {
+        Self(u16::from(tcp_flags))
     }
 
     #[inline(always)]
@@ -220,6 +231,10 @@ fn unusual<A: Family, D: Datapath<A>>(
     facts: Facts,
     flow: Option<&Flow>,
 ) -> Verdict {
+    // Before the flow table, which it is not to touch: it belongs to what was denied.
+    if is_rejection(datapath, key, sight, facts) {
+        return pass(datapath, sight, Reason::Rejection);
+    }
     let Some(flow) = flow else {
         let refused = datapath.refused(key, refusal::seen(sight, A::FAMILY));
         if refused != 0 && !facts.is_reply() {
@@ -231,6 +246,24 @@ fn unusual<A: Family, D: Datapath<A>>(
         Step::Continue(side) => continued(datapath, key, sight, facts, flow, side),
         Step::Reopen => opened(datapath, key, sight, facts, Some(flow)),
     }
+}
+
+/// Whether a packet is an answer of our own to a denied one. A function of its own: what it asks of the packet
+/// the verifier would tell apart in all that follows.
+#[inline(never)]
+fn is_rejection<A: Family, D: Datapath<A>>(
+    datapath: &D,
+    key: &FlowKey<A>,
+    sight: &Sight,
+    facts: Facts,
+) -> bool {
+    let could = match key.protocol {
+        protocol::TCP => facts.tcp_flags() & tcp::RST != 0,
+        protocol::ICMP | protocol::ICMPV6 => true,
+        _ => false,
+    };
+    let is_one = could && sight.length <= rejection::LONGEST && datapath.is_rejection();
+    datapath.opaque(u64::from(is_one)) != 0
 }
 
 /// A packet of a flow that the table has.
@@ -251,19 +284,25 @@ fn continued<A: Family, D: Datapath<A>>(
             flow.reason.set(Reason::Revoked as u8);
             flow.generation.set(Flow::NEVER);
             flow.last_seen.set(datapath.jiffies());
+            let is_first = flow.closed.get() == 0;
             let parts = is_parting(key, sight, facts, flow, side);
             if parts {
                 flow.count(facts.tcp_flags(), side, sight.length, datapath.jiffies());
             }
-            if flow.closed.get() == 0 {
+            if is_first {
                 flow.closed.set(1);
                 report(datapath, EventKind::Close, key, sight, flow);
             }
             if parts {
                 return Verdict::by_rule(RuleId(flow.rule.get()));
             }
-            let revoked =
-                Verdict::new(Reason::Revoked, verdict.rule()).rejecting(verdict.rejects());
+            // Each end of a connection that policy has cut hears of it, whatever policy says of others: the
+            // far end first, which no socket of the endpoint's may be there to tell.
+            let is_tcp = key.protocol == protocol::TCP;
+            let sends = matches!(sight.direction, Direction::Egress);
+            let revoked = Verdict::new(Reason::Revoked, verdict.rule())
+                .rejecting(is_tcp || verdict.rejects())
+                .parting(is_tcp && sends && is_first);
             return refuse(datapath, key, sight, facts, revoked);
         }
         // What was there before has not been reported yet.
@@ -529,7 +568,7 @@ fn answer<A: Family, D: Datapath<A>>(
 }
 
 #[inline(never)]
-fn answer_to<A: Family, D: Datapath<A>>(
+pub(crate) fn answer_to<A: Family, D: Datapath<A>>(
     datapath: &D,
     key: &FlowKey<A>,
     sight: &Sight,
@@ -628,7 +667,7 @@ pub(crate) fn pass<A, D: Datapath<A>>(datapath: &D, sight: &Sight, reason: Reaso
 
 /// Whether the endpoint loses nothing yet.
 #[inline(always)]
-fn is_spared(sight: &Sight) -> bool {
+pub(crate) fn is_spared(sight: &Sight) -> bool {
     sight.endpoint.has(Endpoint::OBSERVED)
 }
 

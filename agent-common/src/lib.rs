@@ -3,7 +3,7 @@
 //! Two kinds of things live here and nothing else: the *layouts* that cross the boundary
 //! ([`abi`], [`event`], [`flow`], [`table`]), and the *pure functions* that both sides must share,
 //! so that one piece of code judges a packet wherever it is judged ([`parse`],
-//! [`fragment`], [`decide`], [`judge`], [`neighbour`], [`refusal`],
+//! [`connect`], [`fragment`], [`decide`], [`judge`], [`neighbour`], [`refusal`], [`rejection`],
 //! [`share`], [`withdrawn`]).
 //!
 //! `no_std`, no allocation, no panics. Imported by everybody, imports nobody of ours.
@@ -18,6 +18,7 @@
 extern crate std;
 
 pub mod abi;
+pub mod connect;
 pub mod decide;
 pub mod event;
 pub mod flow;
@@ -27,6 +28,7 @@ pub mod neighbour;
 pub mod parse;
 pub mod protocol;
 pub mod refusal;
+pub mod rejection;
 pub mod share;
 pub mod shared;
 pub mod table;

@@ -73,6 +73,8 @@ reasons! {
     AllowedFrame = 11, Allow, "allowed-frame";
     /// An endpoint asks for its configuration, or is told it.
     Dhcp = 12, Allow, "dhcp";
+    /// An answer of our own to a denied packet, on its way to the sender.
+    Rejection = 13, Allow, "rejection";
 
     /// The endpoint is isolated and no rule permits it.
     DefaultDeny = 16, Deny, "default-deny";
@@ -116,11 +118,13 @@ pub struct Verdict {
     rule: RuleId,
     rejects: bool,
     timed: bool,
+    parts: bool,
 }
 
 impl Verdict {
     const REJECTS: u32 = 40;
     const TIMED: u32 = 41;
+    const PARTS: u32 = 42;
 
     #[inline(always)]
     pub(crate) const fn by_rule(rule: RuleId) -> Self {
@@ -139,6 +143,7 @@ impl Verdict {
             rule,
             rejects: false,
             timed: false,
+            parts: false,
         }
     }
 
@@ -150,6 +155,11 @@ impl Verdict {
     #[inline(always)]
     pub(crate) const fn timed(self, timed: bool) -> Self {
         Self { timed, ..self }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn parting(self, parts: bool) -> Self {
+        Self { parts, ..self }
     }
 
     #[inline(always)]
@@ -173,6 +183,13 @@ impl Verdict {
         self.rejects
     }
 
+    /// Denied, and whom the packet was for is to be told instead: it is the first one of a connection
+    /// that was cut, on its way to the far end.
+    #[inline(always)]
+    pub const fn parts(self) -> bool {
+        self.parts
+    }
+
     /// May change without anybody's doing: to be asked again with every packet.
     #[inline(always)]
     pub const fn is_timed(self) -> bool {
@@ -187,11 +204,13 @@ impl Verdict {
             rule,
             rejects,
             timed,
+            parts,
         } = self;
         rule.0 as u64
             | (reason as u64) << 32
             | (rejects as u64) << Self::REJECTS
             | (timed as u64) << Self::TIMED
+            | (parts as u64) << Self::PARTS
     }
 
     /// The inverse of [`Self::to_bits`]; a number that no verdict has is a denial.
@@ -212,6 +231,7 @@ impl Verdict {
             rule,
             rejects: bits >> Self::REJECTS & 1 != 0,
             timed: bits >> Self::TIMED & 1 != 0,
+            parts: bits >> Self::PARTS & 1 != 0,
         }
     }
 }
@@ -232,10 +252,12 @@ mod tests {
     #[test]
     fn a_verdict_is_the_same_after_being_a_number() {
         for &reason in Reason::ALL {
-            for (rejects, timed) in [(false, false), (true, false), (false, true), (true, true)] {
+            for bits in 0..8_u8 {
+                let [rejects, timed, parts] = [0, 1, 2].map(|bit| bits >> bit & 1 != 0);
                 let verdict = Verdict::new(reason, RuleId(0xfedc_ba98))
                     .rejecting(rejects)
-                    .timed(timed);
+                    .timed(timed)
+                    .parting(parts);
                 assert_eq!(Verdict::from_bits(verdict.to_bits()), verdict);
             }
         }

@@ -9,6 +9,7 @@ use agent_common::{
     abi::{ABI_VERSION, Abi},
     event::{DenialKey, Event},
     flow::{FlowKey, FlowState},
+    rejection::RejectionCounts,
     table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, SocketKey},
     verdict::Reason,
 };
@@ -40,6 +41,7 @@ fn a_layout_changes_only_with_its_listing() {
     describe::<FlowState>(&mut listing);
     describe::<Event>(&mut listing);
     describe::<DenialKey>(&mut listing);
+    describe::<RejectionCounts>(&mut listing);
     listing.push_str("\nReason\n");
     for reason in Reason::ALL {
         writeln!(listing, "{:4} {}", *reason as u8, reason.name()).unwrap();

@@ -267,6 +267,12 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
     }
 
     #[inline(always)]
+    fn is_rejection(&self) -> bool {
+        let Self(sockets) = self;
+        sockets.is_rejection()
+    }
+
+    #[inline(always)]
     fn report(&self, fill: impl FnOnce(&mut Event)) {
         if let Some(mut room) = EVENTS.reserve::<Event>(0) {
             // SAFETY: memory of the map's, valid for any bytes as every layout of the contract is.
@@ -323,7 +329,7 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
 
 /// A function of its own, to spare the stack of those that judge.
 #[inline(never)]
-fn owns<A: Address>(endpoint: u16, address: &A) -> bool {
+pub(crate) fn owns<A: Address>(endpoint: u16, address: &A) -> bool {
     let key = OwnAddress {
         endpoint: u32::from(endpoint),
         address: address.mapped(),
@@ -409,7 +415,7 @@ fn answer(held: Option<&u64>, without: u32) -> Versioned {
 }
 
 #[inline(always)]
-fn opaque(number: u64) -> u64 {
+pub(crate) fn opaque(number: u64) -> u64 {
     // SAFETY: a helper without arguments.
     forgotten(number, unsafe { bpf_jiffies64() })
 }

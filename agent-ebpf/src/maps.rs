@@ -4,6 +4,7 @@ use agent_common::{
     event::{DenialKey, Loss},
     flow::{Flow, FlowKey},
     refusal::{self, Refusal},
+    rejection::RejectionCounts,
     table::{Counter, Decision, Endpoint, Lead, OwnAddress, PolicyKey, PortKey, SocketKey},
 };
 use aya_ebpf::{
@@ -92,6 +93,10 @@ pub(crate) static REFUSED: PerCpuArray<Refusal> = PerCpuArray::with_max_entries(
 /// Endpoint × `Reason::SLOTS` + reason.
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1024, 0);
+
+/// Endpoint and direction → answers to denied packets, see `agent_common::rejection`.
+#[map]
+pub(crate) static REJECTIONS: Array<RejectionCounts> = Array::with_max_entries(1024, 0);
 
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);

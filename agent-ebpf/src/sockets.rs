@@ -15,7 +15,7 @@ use aya_ebpf::{
     },
 };
 
-use crate::{datapath::FamilyMaps, maps::CGROUPS, packet::Buffer};
+use crate::{datapath::FamilyMaps, maps::CGROUPS, packet::Buffer, rejection::is_marked};
 
 pub(crate) trait Sockets {
     /// Whether packets in pieces come here. In a cgroup they are whole: cut up after it, put together
@@ -28,10 +28,16 @@ pub(crate) trait Sockets {
     /// The number of the endpoint at the remote end, asked in the direction of the flow's initiator;
     /// [`NO_SOCKET`] if that can not be told.
     fn of_peer<A: FamilyMaps>(&self, key: &FlowKey<A>, direction: Direction) -> u32;
+
+    /// Whether the packet is an answer of our own to a denied one.
+    fn is_rejection(&self) -> bool;
 }
 
 /// At an interface: addresses say who it is.
-pub(crate) struct Untold;
+pub(crate) struct Untold(pub(crate) Buffer);
+
+/// Where there is no packet, or none that could be an answer of ours.
+pub(crate) struct Nowhere;
 
 /// In a cgroup, from the packet; of which the stack has room for one.
 pub(crate) struct Told(pub(crate) Buffer);
@@ -53,6 +59,27 @@ impl Sockets for Untold {
     fn of_peer<A: FamilyMaps>(&self, _: &FlowKey<A>, _: Direction) -> u32 {
         NO_SOCKET
     }
+
+    #[inline(always)]
+    fn is_rejection(&self) -> bool {
+        let Self(packet) = self;
+        is_marked(packet.context())
+    }
+}
+
+impl Sockets for Nowhere {
+    const PIECES: bool = true;
+    const REFUSALS: bool = true;
+
+    #[inline(always)]
+    fn of_peer<A: FamilyMaps>(&self, _: &FlowKey<A>, _: Direction) -> u32 {
+        NO_SOCKET
+    }
+
+    #[inline(always)]
+    fn is_rejection(&self) -> bool {
+        false
+    }
 }
 
 impl Sockets for Told {
@@ -67,6 +94,12 @@ impl Sockets for Told {
             return NO_SOCKET;
         }
         find(packet.context(), key, direction)
+    }
+
+    #[inline(always)]
+    fn is_rejection(&self) -> bool {
+        // Answers leave and arrive at interfaces alone.
+        false
     }
 }
 

@@ -68,6 +68,12 @@ impl Cgroup {
         self.helped(netns, &arguments)?.parse()
     }
 
+    /// Tries to connect a socket, and sends nothing over UDP.
+    pub fn connect(&self, netns: &Netns, protocol: Protocol, to: SocketAddr) -> Result<Outcome> {
+        let arguments = ["connect", &protocol.to_string(), &to.to_string()];
+        self.helped(netns, &arguments)?.parse()
+    }
+
     /// Sends an echo request from a raw socket of a process in this group, in `netns`.
     pub fn ping(&self, netns: &Netns, to: IpAddr) -> Result<Outcome> {
         let to = SocketAddr::new(to, 0);

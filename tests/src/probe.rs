@@ -142,6 +142,14 @@ pub fn echo(to: IpAddr) -> Outcome {
     settle(ping(to, 0))
 }
 
+/// Connects a socket, which over UDP sends nothing.
+pub fn connect(protocol: Protocol, to: SocketAddr) -> Outcome {
+    settle(match protocol {
+        Protocol::Tcp => TcpStream::connect_timeout(&to, PATIENCE).map(drop),
+        Protocol::Udp => UdpSocket::bind(any_port(to.ip())).and_then(|socket| socket.connect(to)),
+    })
+}
+
 fn settle(result: std::io::Result<()>) -> Outcome {
     result.map_or_else(|error| Outcome::of(&error), |()| Outcome::Allowed)
 }

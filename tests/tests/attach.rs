@@ -172,6 +172,7 @@ impl Object {
         Programs {
             sends: fd(sends),
             receives: fd(receives),
+            connects: None,
         }
     }
 

@@ -18,9 +18,11 @@ use agent_common::{
     event::Event,
     flow::{FlowKey, FlowState},
     judge::Datapath as _,
+    parse::{Network, network},
     protocol::Address as _,
+    rejection::{Form, Invoking, Toward, form},
     table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, Versioned},
-    testing::{FamilyFlows, Twin},
+    testing::{FamilyFlows, Slice, Twin},
     verdict::{Action, Reason},
     withdrawn::is_withdrawn,
 };
@@ -54,7 +56,7 @@ fn the_kernel_judges_as_the_host_does() {
     let (mut packets, mut passed, mut reasons) = (0, 0, BTreeSet::new());
     let mut followed = 0;
     let mut cases = BTreeSet::new();
-    let (mut withdrawn, mut reprieved) = (0, 0);
+    let (mut withdrawn, mut reprieved, mut told) = (0, 0, 0);
     for number in 0..WORLDS {
         let mut node = Node::new(&mut bed, world(&mut runner));
         let mut denied = Vec::new();
@@ -87,8 +89,10 @@ fn the_kernel_judges_as_the_host_does() {
             node.change_policies(other);
             withdrawn += node.search_alike(number);
         }
+        told += node.told;
         node.flush();
     }
+    assert!(told > 100, "only {told} senders were told");
     eprintln!(
         "{packets} packets, {passed} passed, {followed} later fragments too, reasons {reasons:?}, \
          {withdrawn} withdrawn, {reprieved} denied before"
@@ -136,6 +140,17 @@ fn boot_nanos() -> u64 {
     u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
 }
 
+/// What a denied frame is answered with, if policy says so.
+fn form_of(frame: &[u8], toward: Toward) -> Form {
+    let packet = Slice(frame);
+    let (mut v4, mut v6) = (Invoking::<[u8; 4]>::EMPTY, Invoking::<[u8; 16]>::EMPTY);
+    match network(&packet) {
+        Network::V4 => form(&packet, &mut v4, toward),
+        Network::V6 => form(&packet, &mut v6, toward),
+        Network::Arp | Network::Other | Network::Short => Form::Silence,
+    }
+}
+
 /// What the traffic has to bring about to be worth something.
 const REASONS: &[Reason] = &[
     Reason::Rule,
@@ -172,6 +187,8 @@ struct Node<'b> {
     /// The kernel counts from the start of all worlds.
     counted: BTreeMap<u16, BTreeMap<Reason, Counter>>,
     judged: usize,
+    /// Packets whose senders were told.
+    told: usize,
     /// Else every packet is one that the node has made.
     can_arrive: bool,
 }
@@ -234,6 +251,7 @@ impl<'b> Node<'b> {
             endpoints,
             counted,
             judged: 0,
+            told: 0,
         };
         node.program();
         node
@@ -314,12 +332,20 @@ impl<'b> Node<'b> {
             .bed
             .run(Hook::Interface(*direction), &frame, made_here, 1)
             .unwrap();
+        // The first segment of a cut connection goes on, as the reset for the far end.
+        let is_parting = verdict.parts() && form_of(&frame, Toward::Receiver) == Form::Reset;
         assert_eq!(
             ran.passes,
-            verdict.allows(),
+            verdict.allows() || is_parting,
             "world {number}, {endpoint:?}, {sent:?}: the host says {verdict:?}; {:#?}",
             self.world
         );
+        let is_told = verdict.rejects() && !verdict.parts();
+        assert!(
+            !ran.is_sent_back || is_told && form_of(&frame, Toward::Sender) != Form::Silence,
+            "world {number}, {endpoint:?}, {sent:?}: {verdict:?} is answered"
+        );
+        self.told += usize::from(ran.is_sent_back);
         verdict.allows()
     }
 

@@ -48,8 +48,9 @@ pub(crate) fn cgroup_null(_: SkBuffContext) -> i32 {
     PASS
 }
 
+/// The endpoint of this copy.
 #[inline(always)]
-fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
+pub(super) fn endpoint() -> Endpoint {
     // SAFETY: a static of our own; volatile, because the agent changes it before the load.
     let (id, flags) = unsafe {
         (
@@ -57,9 +58,14 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
             (&raw const FLAGS).read_volatile(),
         )
     };
+    Endpoint { id, flags }
+}
+
+#[inline(always)]
+fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
     // SAFETY: the kernel passes a valid context to the program.
     let (length, protocol) = unsafe { ((*context).len, (*context).protocol) };
-    let endpoint = Endpoint { id, flags };
+    let endpoint = endpoint();
     // SAFETY: as above.
     let is_loopback = unsafe { (*context).ifindex } == LOOPBACK;
     let made_here = indistinct(endpoint.has(Endpoint::ONLY_OWN) && is_loopback);

@@ -24,7 +24,7 @@ use crate::{
     family::judge_family,
     maps::CGROUPS,
     packet::Buffer,
-    sockets::{DEPTH, Untold},
+    sockets::{DEPTH, Nowhere},
 };
 
 /// `AF_PACKET`.
@@ -122,9 +122,9 @@ fn judge<const HAS_LINK: bool>(context: *mut __sk_buff, endpoint: Endpoint) -> V
     }
     let packet = Buffer::new(context);
     match network(&packet) {
-        Network::V4 => judge_family::<[u8; 4], _>(&Maps(Untold), &packet, EthHdr::LEN, &sight),
-        Network::V6 => judge_family::<[u8; 16], _>(&Maps(Untold), &packet, EthHdr::LEN, &sight),
-        Network::Arp => neighbour::arp(&Maps(Untold), &packet, &sight),
+        Network::V4 => judge_family::<[u8; 4], _>(&Maps(Nowhere), &packet, EthHdr::LEN, &sight),
+        Network::V6 => judge_family::<[u8; 16], _>(&Maps(Nowhere), &packet, EthHdr::LEN, &sight),
+        Network::Arp => neighbour::arp(&Maps(Nowhere), &packet, &sight),
         Network::Other if is_named(&packet) => unjudged(&sight, Reason::AllowedFrame),
         Network::Other => unjudged(&sight, Reason::NotIp),
         Network::Short => unjudged(&sight, Reason::Malformed),

@@ -4,6 +4,7 @@ use agent_common::{
     judge::{Sight, unreadable},
     neighbour,
     parse::{FRAME_TYPES, Network, frame_type, network},
+    rejection::Toward,
     table::{Direction, Endpoint, Lead, Word},
     verdict::{Reason, Verdict},
 };
@@ -20,7 +21,8 @@ use crate::{
     family::judge_family,
     maps::{CLOCK, INTERFACES, LEADS},
     packet::Buffer,
-    sockets::Untold,
+    rejection::tell,
+    sockets::{Nowhere, Untold},
 };
 
 #[expect(clippy::cast_possible_truncation, reason = "14 bytes")]
@@ -77,13 +79,14 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         made_here: indistinct(ingress_ifindex == 0),
         ifindex,
     };
-    let packet = Buffer::new(context);
-    let verdict = match network(&packet) {
+    let maps = Maps(Untold(Buffer::new(context)));
+    let Maps(Untold(packet)) = &maps;
+    let verdict = match network(packet) {
         _ if endpoint.id == Endpoint::NOBODY.id => unjudged(&sight, Reason::NotProgrammed),
-        Network::V4 => judge_family::<[u8; 4], _>(&Maps(Untold), &packet, EthHdr::LEN, &sight),
-        Network::V6 => judge_family::<[u8; 16], _>(&Maps(Untold), &packet, EthHdr::LEN, &sight),
-        Network::Arp => neighbour::arp(&Maps(Untold), &packet, &sight),
-        Network::Other if is_named(&packet) => unjudged(&sight, Reason::AllowedFrame),
+        Network::V4 => judge_family::<[u8; 4], _>(&maps, packet, EthHdr::LEN, &sight),
+        Network::V6 => judge_family::<[u8; 16], _>(&maps, packet, EthHdr::LEN, &sight),
+        Network::Arp => neighbour::arp(&maps, packet, &sight),
+        Network::Other if is_named(packet) => unjudged(&sight, Reason::AllowedFrame),
         Network::Other => unjudged(&sight, Reason::NotIp),
         Network::Short => unjudged(&sight, Reason::Malformed),
     };
@@ -99,7 +102,17 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         direction as u8,
         verdict.reason().name()
     );
-    TC_ACT_SHOT
+    // As the verifier need not tell why.
+    let parts = indistinct(verdict.parts());
+    if !indistinct(verdict.rejects()) {
+        return TC_ACT_SHOT;
+    }
+    let toward = if parts {
+        Toward::Receiver
+    } else {
+        Toward::Sender
+    };
+    tell(context, &sight, toward)
 }
 
 /// Whom an interface leads to.
@@ -131,5 +144,5 @@ pub(super) fn is_named(packet: &Buffer) -> bool {
 /// Frames that are not judged by policy.
 #[inline(always)]
 pub(super) fn unjudged(sight: &Sight, reason: Reason) -> Verdict {
-    unreadable::<[u8; 4], _>(&Maps(Untold), sight, reason)
+    unreadable::<[u8; 4], _>(&Maps(Nowhere), sight, reason)
 }

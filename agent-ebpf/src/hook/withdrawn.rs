@@ -15,7 +15,7 @@ use aya_ebpf::{bindings::seq_file, helpers::generated::bpf_seq_write, macros::ma
 
 use crate::{
     datapath::{FamilyMaps, Maps, word},
-    sockets::Untold,
+    sockets::Nowhere,
 };
 
 /// Endpoint → its flags and [`TOUCHED`], if its flows are to be looked at. Never pinned: it is the
@@ -83,7 +83,7 @@ fn look<A: FamilyMaps + Family>(element: *const Element) -> i32 {
     let Some(word) = word(endpoint) else {
         return 0;
     };
-    if is_withdrawn(&Maps(Untold), &key, flow, endpoint, word) {
+    if is_withdrawn(&Maps(Nowhere), &key, flow, endpoint, word) {
         // What finds no room is asked for again: the kernel comes back to this element.
         // SAFETY: the reader of this context, and as many bytes as the key has, without padding.
         unsafe {

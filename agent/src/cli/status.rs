@@ -14,7 +14,10 @@ use crate::{
     config::DEFAULT_SOCKET,
     control::{
         client,
-        status::{EndpointState, EndpointStatus, FailsafeStatus, Feature, Load, Status, TableFill},
+        status::{
+            EndpointState, EndpointStatus, FailsafeStatus, Feature, Load, RejectionSums, Status,
+            TableFill,
+        },
     },
     exit::Answer,
     flow::stage::StageCounts,
@@ -56,6 +59,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
         events,
         drops,
         unremembered,
+        rejections,
         would_be,
         tampered,
         records,
@@ -110,6 +114,10 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
         for (reason, packets) in drops {
             writeln!(out, "  {reason}: {packets}")?;
         }
+    }
+    let RejectionSums { sent, suppressed } = *rejections;
+    if sent + suppressed > 0 {
+        writeln!(out, "REJECTIONS sent {sent}, suppressed {suppressed}")?;
     }
     render_features(features, paint, out)
 }
@@ -239,6 +247,7 @@ fn endpoint_row(endpoint: &EndpointStatus) -> ([String; 7], Colour) {
         drops,
         unremembered: _,
         unjudged: _,
+        rejections: _,
         message,
     } = endpoint;
     let place = match (ifindex, cgroup_id) {

@@ -37,6 +37,9 @@ pub(crate) struct Status {
     /// by a rule of their own.
     #[serde(default)]
     pub(crate) unremembered: u64,
+    /// Answers to denied packets.
+    #[serde(default)]
+    pub(crate) rejections: RejectionSums,
     /// Records of flows of which policies in audit, or staged ones, say something else, by what.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub(crate) would_be: BTreeMap<String, u64>,
@@ -81,9 +84,20 @@ pub(crate) struct EndpointStatus {
     /// What of its traffic no policy is asked about, and why.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) unjudged: Vec<String>,
+    /// Its part of [`Status::rejections`].
+    #[serde(default)]
+    pub(crate) rejections: RejectionSums,
     /// What is amiss, or what is waited for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) message: Option<String>,
+}
+
+/// What senders of denied packets were told by a packet: a TCP reset or an ICMP error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RejectionSums {
+    pub(crate) sent: u64,
+    /// Not sent, because there were more than may be.
+    pub(crate) suppressed: u64,
 }
 
 /// An entry of the settings that ranks above all policies.

@@ -13,7 +13,7 @@ use agent_policy::model::World;
 use super::{
     client::{self, ClientError},
     server::{BindError, Server, StatusSource},
-    status::{EventCounts, RecordCounts, Status},
+    status::{EventCounts, RecordCounts, RejectionSums, Status},
     *,
 };
 use crate::flow::{
@@ -48,6 +48,7 @@ impl StatusSource for Fixed {
             events: EventCounts::default(),
             drops: BTreeMap::new(),
             unremembered: 0,
+            rejections: RejectionSums::default(),
             would_be: BTreeMap::new(),
             tampered: BTreeMap::new(),
             records: RecordCounts::default(),

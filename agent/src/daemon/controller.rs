@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 
 use crate::{
-    control::status::{EndpointState, EndpointStatus, Hook, TableFill},
+    control::status::{EndpointState, EndpointStatus, Hook, RejectionSums, TableFill},
     daemon::{
         clock::Timekeeper,
         endpoints::Registry,
@@ -644,6 +644,7 @@ fn endpoint_status(
         drops: BTreeMap::new(),
         unremembered: 0,
         unjudged: Vec::new(),
+        rejections: RejectionSums::default(),
         message: None,
     };
     match reached {

@@ -25,7 +25,7 @@ use crate::{
         server::StatusSource,
         status::{
             EndpointState, EndpointStatus, EventCounts, FailsafeStatus, Feature, Load,
-            RecordCounts, Status, TableFill,
+            RecordCounts, RejectionSums, Status, TableFill,
         },
     },
     datapath::{
@@ -212,14 +212,23 @@ impl StatusSource for Shared {
             let maps = told.maps.as_ref();
             maps.map(|maps| packets(maps, endpoint)).unwrap_or_default()
         };
+        let answered = |endpoint| {
+            let maps = told.maps.as_ref();
+            maps.map(|maps| answers(maps, endpoint)).unwrap_or_default()
+        };
         let mut sums = counted(Endpoint::NOBODY.id);
+        let mut rejections = RejectionSums::default();
         let mut shown = Vec::new();
         for (id, endpoint) in endpoints {
             let packets = counted(*id);
             for (reason, count) in &packets {
                 *sums.entry(*reason).or_default() += count;
             }
+            let answered = answered(*id);
+            rejections.sent += answered.sent;
+            rejections.suppressed += answered.suppressed;
             shown.push(EndpointStatus {
+                rejections: answered,
                 drops: drops(&packets),
                 unremembered: unremembered(&packets),
                 ..endpoint.clone()
@@ -256,6 +265,7 @@ impl StatusSource for Shared {
             },
             drops: drops(&sums),
             unremembered: unremembered(&sums),
+            rejections,
             would_be: told.opinions.get(),
             tampered: told.tampered.clone(),
             records: RecordCounts {
@@ -286,6 +296,16 @@ fn packets(maps: &FlowMaps, endpoint: u16) -> BTreeMap<Reason, u64> {
     packets
         .map(|(reason, counter)| (reason, counter.packets))
         .collect()
+}
+
+/// Answers to an endpoint's denied packets.
+fn answers(maps: &FlowMaps, endpoint: u16) -> RejectionSums {
+    let [sent, suppressed] = maps.rejections_of(endpoint).unwrap_or_else(|error| {
+        let error = format!("{error:#}");
+        tracing::warn!(endpoint, error, "cannot read how often senders were told");
+        [0; 2]
+    });
+    RejectionSums { sent, suppressed }
 }
 
 fn drops(packets: &BTreeMap<Reason, u64>) -> BTreeMap<String, u64> {

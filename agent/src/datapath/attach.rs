@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `if-<endpoint>-from`, `if-<endpoint>-to` | pinned TCX links |
 //! | `cg-<endpoint>-in`, `cg-<endpoint>-out` | pinned cgroup links |
+//! | `cg-<endpoint>-connect4`, `cg-<endpoint>-connect6` | likewise, of those that refuse connections |
 //! | `tc-<endpoint>-<interface index>` | an empty folder: our filters hang on that interface's clsact. Where another agent has some too, `-<number>` follows |
 //! | `out-<interface index>` | the pinned TCX link at a way out of the node, see [`outlet`] |
 //! | `out-<interface index>-<number>` | an empty folder: our filter there hangs on the interface's clsact |
@@ -72,19 +73,22 @@ pub struct Attached {
     endpoint: EndpointId,
     target: Target,
     outcome: Held,
-    /// What the endpoint sends, and what it is sent.
-    programs: [u32; 2],
-    /// Of the two programs, by the names in the folder; filters have none.
+    /// What the endpoint sends, and what it is sent; then what it asks for, of each family.
+    programs: Vec<u32>,
+    /// Of these programs, by the names in the folder; filters have none.
     links: Vec<(PathBuf, Link)>,
 }
 
-/// The two programs of an endpoint, loaded.
+/// The programs of an endpoint, loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Programs<'a> {
     /// What the endpoint sends: `from_endpoint` or `cgroup_egress`.
     pub sends: BorrowedFd<'a>,
     /// What it is sent: `to_endpoint` or `cgroup_ingress`.
     pub receives: BorrowedFd<'a>,
+    /// What its sockets ask for, over IPv4 and IPv6: `cgroup_connect4` and `cgroup_connect6`. At an interface
+    /// there are none.
+    pub connects: Option<[BorrowedFd<'a>; 2]>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -112,9 +116,12 @@ fn failed(doing: &'static str, what: impl Into<String>) -> impl FnOnce(io::Error
 }
 
 impl Programs<'_> {
-    fn ids(self) -> Result<[u32; 2], AttachError> {
+    fn ids(self) -> Result<Vec<u32>, AttachError> {
         let id = |program| syscall::object_id(program).map_err(failed("ask for", "a program"));
-        Ok([id(self.sends)?, id(self.receives)?])
+        let both = [self.sends, self.receives].into_iter();
+        both.chain(self.connects.into_iter().flatten())
+            .map(id)
+            .collect()
     }
 }
 
@@ -240,7 +247,7 @@ fn put_filters(
     programs: Programs<'_>,
 ) -> Result<Held, AttachError> {
     let what = format!("filters to interface {index}");
-    let [sends, _] = programs.ids()?;
+    let sends = syscall::object_id(programs.sends).map_err(failed("ask for", "a program"))?;
     let known = match number(dir, index)? {
         Some(number) => Some(number),
         // Somebody may have removed the entry, and the filter is there.
@@ -294,7 +301,7 @@ fn put_filters(
     Ok(outcome)
 }
 
-/// Attaches to both directions of a cgroup, for all sockets in it and below; or takes over.
+/// Attaches to both directions of a cgroup, and to what its sockets ask for, for all sockets in it and below; or takes over.
 ///
 /// Minimum kernel: 5.7, for the link.
 ///
@@ -308,13 +315,25 @@ pub fn attach_cgroup(
     programs: Programs<'_>,
 ) -> Result<Attached, AttachError> {
     let ids = programs.ids()?;
-    let [incoming, outgoing] = cgroup_pins(dir, endpoint);
-    let mut outcome = Held::TakenOver;
-    let mut links = Vec::new();
-    for (path, program, attach_type) in [
+    let [incoming, outgoing, connect4, connect6] = cgroup_pins(dir, endpoint);
+    let mut wanted = vec![
         (outgoing, programs.sends, AttachType::CgroupEgress),
         (incoming, programs.receives, AttachType::CgroupIngress),
-    ] {
+    ];
+    match programs.connects {
+        Some([v4, v6]) => wanted.extend([
+            (connect4, v4, AttachType::CgroupConnect4),
+            (connect6, v6, AttachType::CgroupConnect6),
+        ]),
+        None => {
+            for pin in [connect4, connect6] {
+                pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
+            }
+        }
+    }
+    let mut outcome = Held::TakenOver;
+    let mut links = Vec::new();
+    for (path, program, attach_type) in wanted {
         let (held, link) = pin::hold(&path, LinkTarget::Cgroup(cgroup.id()), program, || {
             syscall::link_to_cgroup(program, cgroup.as_fd(), attach_type)
         })

@@ -93,6 +93,7 @@ pub(crate) enum Reached {
 struct Confining {
     sends: OwnedFd,
     receives: OwnedFd,
+    connects: Option<[OwnedFd; 2]>,
 }
 
 /// How an endpoint's programs are found.
@@ -409,10 +410,19 @@ impl Engine {
     fn load_for_cgroup(&self, endpoint: Endpoint) -> Result<Confining, Unreached> {
         CgroupPrograms::load(&self.folder(), &self.sizes, endpoint)
             .and_then(|programs| {
-                let fds = programs.fds()?;
+                let attach::Programs {
+                    sends,
+                    receives,
+                    connects,
+                } = programs.fds()?;
+                let connects = match connects {
+                    Some([v4, v6]) => Some([v4.try_clone_to_owned()?, v6.try_clone_to_owned()?]),
+                    None => None,
+                };
                 Ok(Confining {
-                    sends: fds.sends.try_clone_to_owned()?,
-                    receives: fds.receives.try_clone_to_owned()?,
+                    sends: sends.try_clone_to_owned()?,
+                    receives: receives.try_clone_to_owned()?,
+                    connects,
                 })
             })
             .map_err(|error| Unreached::failed(&format!("{error:#}")))
@@ -585,10 +595,15 @@ impl Engine {
 
 impl Confining {
     fn hang(&self, dir: &BpfDir, endpoint: u16, cgroup: &Cgroup) -> Result<Attached, Unreached> {
-        let Self { sends, receives } = self;
+        let Self {
+            sends,
+            receives,
+            connects,
+        } = self;
         let fds = attach::Programs {
             sends: sends.as_fd(),
             receives: receives.as_fd(),
+            connects: connects.as_ref().map(|[v4, v6]| [v4.as_fd(), v6.as_fd()]),
         };
         attach::attach_cgroup(dir, endpoint, cgroup, fds).map_err(Unreached::of_attach)
     }

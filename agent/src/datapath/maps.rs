@@ -6,7 +6,11 @@ use agent_common::{
     abi::Abi,
     event::{DenialKey, Loss},
     flow::{FlowKey, FlowState},
-    table::{Counter, Decision, Endpoint, Lead, OwnAddress, PolicyKey, PortKey, SocketKey, Word},
+    rejection::{self, RejectionCounts},
+    table::{
+        Counter, Decision, Direction, Endpoint, Lead, OwnAddress, PolicyKey, PortKey, SocketKey,
+        Word,
+    },
     verdict::Reason,
 };
 use anyhow::Context as _;
@@ -46,6 +50,7 @@ pub(crate) const NAMES: &[&str] = &[
     "HELD",
     "DENIALS",
     "COUNTERS",
+    "REJECTIONS",
     "EVENTS",
     "LOST",
     "CLOCK",
@@ -92,6 +97,7 @@ pub(crate) struct FlowMaps {
     pub(crate) v6: FlowsV6,
     pub(crate) denials: HashMap<MapData, Raw<DenialKey>, Raw<Counter>>,
     pub(crate) counters: PerCpuArray<MapData, Raw<Counter>>,
+    pub(crate) rejections: Array<MapData, Raw<RejectionCounts>>,
     pub(crate) lost: PerCpuArray<MapData, Raw<u64>>,
     pub(crate) clock: Array<MapData, Raw<u64>>,
 }
@@ -168,6 +174,7 @@ impl FlowMaps {
             v6,
             denials: typed!(folder, "DENIALS", LruHashMap),
             counters: typed!(folder, "COUNTERS", PerCpuArray),
+            rejections: typed!(folder, "REJECTIONS", Array),
             lost: typed!(folder, "LOST", PerCpuArray),
             clock: typed!(folder, "CLOCK", Array),
         })
@@ -191,6 +198,22 @@ impl FlowMaps {
             }
         }
         Ok(counters)
+    }
+
+    /// Answers to denied packets of one endpoint, in both directions: sent, and suppressed.
+    pub(crate) fn rejections_of(&self, endpoint: u16) -> anyhow::Result<[u64; 2]> {
+        let mut sum = [0; 2];
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let slot = rejection::slot_of(endpoint, direction);
+            let Raw(counts) = self.rejections.get(&slot, 0)?;
+            let RejectionCounts {
+                due: _,
+                sent,
+                suppressed,
+            } = counts;
+            sum = [sum[0] + sent, sum[1] + suppressed];
+        }
+        Ok(sum)
     }
 
     /// How often there was no room, since the maps were made.

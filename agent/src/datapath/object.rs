@@ -10,16 +10,17 @@ use std::{
 };
 
 use agent_common::{
-    fragment, parse::FRAME_TYPES, refusal, share, table::Endpoint, verdict::Reason,
+    fragment, parse::FRAME_TYPES, refusal, rejection, share, table::Endpoint, verdict::Reason,
 };
 use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, MapData, ProgramArray},
-    programs::{CgroupSkb, Iter, SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{CgroupSkb, CgroupSockAddr, Iter, SchedClassifier, TestRun as _, TestRunOptions},
 };
 
 use aya_log::EbpfLogger;
+use rustix::rand::GetRandomFlags;
 use tokio::io::unix::AsyncFd;
 
 use crate::datapath::{attach, maps, raw::Raw, syscall, withdrawn::Search};
@@ -94,7 +95,11 @@ pub(crate) struct Programs {
 /// The programs for one cgroup, loaded.
 pub(crate) struct CgroupPrograms {
     object: Ebpf,
+    connects: bool,
 }
+
+/// What is asked when a socket asks for a connection, of each family.
+const CONNECTS: [&str; 2] = ["cgroup_connect4", "cgroup_connect6"];
 
 impl Programs {
     /// Loads the programs; maps are made below `folder`, or taken over from there.
@@ -115,6 +120,7 @@ impl Programs {
         Ok(attach::Programs {
             sends: fd(&self.object, "from_endpoint")?,
             receives: fd(&self.object, "to_endpoint")?,
+            connects: None,
         })
     }
 
@@ -226,7 +232,16 @@ impl CgroupPrograms {
                 .load()
                 .with_context(|| format!("the kernel refused program `{name}`"))?;
         }
-        Ok(Self { object })
+        // What a node's sockets ask for may be another namespace's affair, which only the packet tells.
+        let connects = !endpoint.has(Endpoint::ONLY_OWN);
+        if connects {
+            for name in CONNECTS {
+                cgroup_sock_addr(&mut object, name)?
+                    .load()
+                    .with_context(|| format!("the kernel refused program `{name}`"))?;
+            }
+        }
+        Ok(Self { object, connects })
     }
 
     /// A program by its name, loaded when it is first asked for.
@@ -240,23 +255,34 @@ impl CgroupPrograms {
 
     /// For the endpoint's cgroup.
     pub(crate) fn fds(&self) -> anyhow::Result<attach::Programs<'_>> {
+        let connects = if self.connects {
+            let [v4, v6] = CONNECTS;
+            Some([fd(&self.object, v4)?, fd(&self.object, v6)?])
+        } else {
+            None
+        };
         Ok(attach::Programs {
             sends: fd(&self.object, "cgroup_egress")?,
             receives: fd(&self.object, "cgroup_ingress")?,
+            connects,
         })
     }
 }
 
-/// Whether the answer of a program at an interface lets a packet go on.
+/// Whether the answer of a program at an interface lets a packet go on. One that is sent back, as the
+/// answer to itself, does not.
 pub(crate) fn passes_interface(answer: u32) -> anyhow::Result<bool> {
     const UNSPECIFIED: i32 = -1;
     const SHOT: i32 = 2;
     match answer.cast_signed() {
         UNSPECIFIED => Ok(true),
-        SHOT => Ok(false),
+        SHOT | SENT_BACK => Ok(false),
         other => anyhow::bail!("a program at an interface answered {other}"),
     }
 }
+
+/// `TC_ACT_REDIRECT`.
+pub(crate) const SENT_BACK: i32 = 7;
 
 /// Whether the answer of a program in a cgroup lets a packet go on.
 pub(crate) fn passes_cgroup(answer: u32) -> anyhow::Result<bool> {
@@ -287,6 +313,7 @@ fn load_with(
     } = *sizes;
     let sockets = sizes.sockets();
     let Frames(frames) = frames;
+    let mark = mark().context("failed to draw a number")?;
     let mut loader = EbpfLoader::new();
     loader
         .verifier_log_level(log)
@@ -310,6 +337,7 @@ fn load_with(
         .map_max_entries("HELD", endpoints * share::FAMILIES)
         .map_max_entries("DENIALS", denials)
         .map_max_entries("COUNTERS", endpoints * Reason::SLOTS)
+        .map_max_entries("REJECTIONS", endpoints * rejection::DIRECTIONS)
         .map_max_entries("EVENTS", events)
         // For interfaces alone, and for the search, of which cgroups' copies have none.
         .map_max_entries(
@@ -319,7 +347,8 @@ fn load_with(
         .map_max_entries("LOOKED_AT", if endpoint.id == 0 { endpoints } else { 1 })
         .override_global("ENDPOINT", &endpoint.id, true)
         .override_global("FLAGS", &endpoint.flags, true)
-        .override_global("FRAMES", frames.as_slice(), true);
+        .override_global("FRAMES", frames.as_slice(), true)
+        .override_global("MARK", &mark, true);
     for name in maps::NAMES {
         loader.map_pin_path(name, folder.join(name));
     }
@@ -332,6 +361,18 @@ fn load_with(
         .context("failed to load the BPF object")
 }
 
+/// By which the two programs of an interface know answers to denied packets: nobody else is to.
+fn mark() -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    loop {
+        rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())?;
+        // 0 is what a packet has that nobody has marked.
+        if bytes != [0; 4] {
+            return Ok(u32::from_ne_bytes(bytes));
+        }
+    }
+}
+
 fn classifier<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut SchedClassifier> {
     let program = object
         .program_mut(name)
@@ -340,6 +381,16 @@ fn classifier<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut Sc
 }
 
 fn cgroup_skb<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut CgroupSkb> {
+    let program = object
+        .program_mut(name)
+        .with_context(|| format!("no program `{name}`"))?;
+    Ok(program.try_into()?)
+}
+
+fn cgroup_sock_addr<'o>(
+    object: &'o mut Ebpf,
+    name: &str,
+) -> anyhow::Result<&'o mut CgroupSockAddr> {
     let program = object
         .program_mut(name)
         .with_context(|| format!("no program `{name}`"))?;

@@ -35,6 +35,8 @@ const BEFORE: u32 = 1 << 3;
 pub(crate) enum AttachType {
     CgroupIngress = 0,
     CgroupEgress = 1,
+    CgroupConnect4 = 10,
+    CgroupConnect6 = 11,
     TcxIngress = 46,
     TcxEgress = 47,
 }

@@ -80,8 +80,20 @@ pub enum Hook {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ran {
     pub passes: bool,
+    /// It is sent back where it came from, as the answer to itself.
+    pub is_sent_back: bool,
     /// Mean of all repetitions, in whole nanoseconds.
     pub each: Duration,
+}
+
+/// What a program has made of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewritten {
+    pub passes: bool,
+    /// See [`Ran::is_sent_back`].
+    pub is_sent_back: bool,
+    pub frame: Vec<u8>,
+    pub mark: u32,
 }
 
 impl std::fmt::Debug for Testbed {
@@ -226,7 +238,37 @@ impl Testbed {
         };
         Ok(Ran {
             passes,
+            is_sent_back: return_value.cast_signed() == object::SENT_BACK,
             each: duration,
+        })
+    }
+
+    /// Runs a program at an interface once; the frame as it is then, and its mark. `mark` is what it has before.
+    pub fn rewritten(
+        &mut self,
+        direction: Direction,
+        frame: &[u8],
+        mark: u32,
+    ) -> anyhow::Result<Rewritten> {
+        let mut before = context(true);
+        before[MARK..MARK + 4].copy_from_slice(&mark.to_ne_bytes());
+        let (mut after, mut out) = ([0; CONTEXT], vec![0; frame.len() + MORE]);
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&before),
+            ctx_out: Some(&mut after),
+            ..TestRunOptions::new()
+        };
+        let ran = self.interface(direction)?.test_run(options)?;
+        out.truncate(usize::try_from(ran.data_size_out)?);
+        let mut mark = [0; 4];
+        mark.copy_from_slice(&after[MARK..MARK + 4]);
+        Ok(Rewritten {
+            passes: object::passes_interface(ran.return_value)?,
+            is_sent_back: ran.return_value.cast_signed() == object::SENT_BACK,
+            frame: out,
+            mark: u32::from_ne_bytes(mark),
         })
     }
 
@@ -420,12 +462,19 @@ pub enum Ports {
     AtRandom = 2,
 }
 
+/// Bytes of a context as far as the two interfaces, and where its mark is.
+const CONTEXT: usize = 44;
+const MARK: usize = 8;
+
+/// By how much an answer may be longer than its packet.
+const MORE: usize = 64;
+
 /// As far as the kernel lets a context be given (`struct __sk_buff`, linux/bpf.h): only the two
 /// interfaces are set.
-fn context(made_here: bool) -> [u8; 44] {
+fn context(made_here: bool) -> [u8; CONTEXT] {
     const INGRESS_IFINDEX: usize = 36;
     const IFINDEX: usize = 40;
-    let mut context = [0; 44];
+    let mut context = [0; CONTEXT];
     let arrived_at = if made_here { 0 } else { LOOPBACK };
     context[INGRESS_IFINDEX..IFINDEX].copy_from_slice(&arrived_at.to_ne_bytes());
     context[IFINDEX..].copy_from_slice(&LOOPBACK.to_ne_bytes());

@@ -1,5 +1,6 @@
 //! A peer as a process of its own, for what is known by its control group:
-//! `lab-peer probe TCP|UDP ADDRESS:PORT` prints the outcome, `lab-peer serve TCP|UDP PORT` echoes, and
+//! `lab-peer probe TCP|UDP ADDRESS:PORT` prints the outcome, `lab-peer connect …` that of connecting a
+//! socket, over UDP without a word, `lab-peer serve TCP|UDP PORT` echoes, and
 //! `lab-peer hold TCP|UDP ADDRESS:PORT` keeps a connection and prints how it ends: `closed` is also that
 //! something has arrived.
 //!
@@ -11,14 +12,14 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use anyhow::{Context, Result, bail};
-use ringfence_lab::probe::{Protocol, echo, probe};
+use ringfence_lab::probe::{Protocol, connect, echo, probe};
 use ringfence_lab::serve;
 use ringfence_lab::wire::Wire;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [verb, protocol, object] = arguments.as_slice() else {
-        bail!("usage: lab-peer probe|hold|serve|ping TCP|UDP ADDRESS:PORT|PORT");
+        bail!("usage: lab-peer probe|connect|hold|serve|ping TCP|UDP ADDRESS:PORT|PORT");
     };
     if verb == "frame" || verb == "frame-past" {
         return send_frame(verb, protocol, object);
@@ -41,6 +42,13 @@ fn main() -> Result<()> {
                 .parse()
                 .with_context(|| format!("not an address: {object}"))?;
             println!("{}", echo(to.ip()));
+            Ok(())
+        }
+        "connect" => {
+            let to = object
+                .parse()
+                .with_context(|| format!("not an address: {object}"))?;
+            println!("{}", connect(protocol, to));
             Ok(())
         }
         "hold" => {

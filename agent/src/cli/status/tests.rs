@@ -18,6 +18,7 @@ fn endpoint(name: &str, state: EndpointState) -> EndpointStatus {
         drops: BTreeMap::new(),
         unremembered: 0,
         unjudged: Vec::new(),
+        rejections: RejectionSums::default(),
         message: None,
     }
 }
@@ -87,6 +88,7 @@ fn status() -> Status {
         events: EventCounts { seen: 14, lost: 0 },
         drops: BTreeMap::from([("default-deny".to_owned(), 4), ("fragment".to_owned(), 0)]),
         unremembered: 0,
+        rejections: RejectionSums::default(),
         would_be: [("audit-deny".to_owned(), 3)].into(),
         tampered: BTreeMap::from([("detached".to_owned(), 1), ("written".to_owned(), 3)]),
         records: RecordCounts {

@@ -71,8 +71,9 @@ pub(super) fn tcx_pins(dir: &BpfDir, endpoint: EndpointId) -> [PathBuf; 2] {
     ["from", "to"].map(|side| dir.links().join(format!("if-{endpoint}-{side}")))
 }
 
-pub(super) fn cgroup_pins(dir: &BpfDir, endpoint: EndpointId) -> [PathBuf; 2] {
-    ["in", "out"].map(|side| dir.links().join(format!("cg-{endpoint}-{side}")))
+pub(super) fn cgroup_pins(dir: &BpfDir, endpoint: EndpointId) -> [PathBuf; 4] {
+    ["in", "out", "connect4", "connect6"]
+        .map(|side| dir.links().join(format!("cg-{endpoint}-{side}")))
 }
 
 /// Whether there is an entry about an endpoint's filters on an interface.

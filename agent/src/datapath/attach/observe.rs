@@ -56,7 +56,7 @@ fn observe(
             hook: TcHook::Clsact,
         } => observe_filters(dir, index, None),
         Target::Cgroup { id } => {
-            let [incoming, outgoing] = cgroup_pins(dir, endpoint);
+            let [incoming, outgoing, ..] = cgroup_pins(dir, endpoint);
             Ok([
                 observe_cgroup(&outgoing, id)?,
                 observe_cgroup(&incoming, id)?,
@@ -66,13 +66,13 @@ fn observe(
 }
 
 impl Attached {
-    /// What has been done to it, of a target that is there still; the worse of its two programs.
+    /// What has been done to it, of a target that is there still; the worst of its programs.
     pub fn interference(&self, dir: &BpfDir) -> Result<Option<Kind>, AttachError> {
         let seen = match self.target {
             Target::Interface {
                 index,
                 hook: TcHook::Clsact,
-            } => observe_filters(dir, index, Some(self.programs))?,
+            } => observe_filters(dir, index, self.pair())?.to_vec(),
             Target::Interface {
                 index,
                 hook: TcHook::Tcx,
@@ -99,9 +99,17 @@ impl Attached {
         Ok(())
     }
 
+    /// What judges packets, both ways.
+    fn pair(&self) -> Option<[u32; 2]> {
+        match self.programs.as_slice() {
+            [sends, receives, ..] => Some([*sends, *receives]),
+            _ => None,
+        }
+    }
+
     /// By the links that we hold: they tell also of one that has lost its name.
-    fn observe_links(&self, target: LinkTarget) -> Result<[Observed; 2], AttachError> {
-        let mut seen = [Observed::Gone; 2];
+    fn observe_links(&self, target: LinkTarget) -> Result<Vec<Observed>, AttachError> {
+        let mut seen = vec![Observed::Gone; self.links.len()];
         for (seen, (path, link)) in seen.iter_mut().zip(&self.links) {
             let info = link.info().map_err(failed("read", shown(path)))?;
             if info.target == target {
@@ -136,7 +144,7 @@ impl Attached {
             Target::Interface {
                 index,
                 hook: TcHook::Clsact,
-            } => observe_filters(dir, index, Some(self.programs)),
+            } => observe_filters(dir, index, self.pair()),
             target => observe(dir, self.endpoint, target),
         }
     }

@@ -8,7 +8,9 @@ use anyhow::{Context as _, bail};
 use aya::{Btf, VerifierLogLevel, programs::ProgramError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{BYTES, Frames, Sizes, cgroup_skb, classifier, iterator, load_with};
+use super::{
+    BYTES, CONNECTS, Frames, Sizes, cgroup_skb, cgroup_sock_addr, classifier, iterator, load_with,
+};
 
 /// What loading a program costs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +87,10 @@ pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
             let program = cgroup_skb(object, name)?;
             costs.push(cost(shown, || program.load())?);
         }
+    }
+    for name in CONNECTS {
+        let program = cgroup_sock_addr(&mut service, name)?;
+        costs.push(cost(name, || program.load())?);
     }
     Ok(costs)
 }
