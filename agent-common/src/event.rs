@@ -4,13 +4,14 @@ use crate::{
     abi::abi,
     flow::{FlowKey, FlowState},
     judge::Sight,
+    process::Process,
     protocol::Address,
     verdict::Verdict,
 };
 
 abi! {
     /// One event. Counters and times are those of the moment it was made.
-    pub struct Event: 112 {
+    pub struct Event: 152 {
         /// [`EventKind`] as a number.
         pub kind: u8,
         /// [`crate::verdict::Reason`] as a number.
@@ -42,6 +43,9 @@ abi! {
         pub remote: [u8; 16],
         pub packets: [u64; 2],
         pub bytes: [u64; 2],
+        /// Whose socket of the endpoint's the packet is of; nobody if that is not known, and of events
+        /// that do not name one: [`EventKind::names_process`].
+        pub process: Process,
     }
 
     /// Key of the denials map: denied packets of one kind, their source port folded.
@@ -71,6 +75,8 @@ pub enum EventKind {
     Deny = 3,
     /// Permitted still, but by another rule.
     Change = 4,
+    /// The responder has answered, and by whose socket is known: that was not so when it opened.
+    Answer = 5,
 }
 
 /// What found no room.
@@ -81,10 +87,12 @@ pub enum Loss {
     Event = 0,
     /// A permitted packet's flow in the table.
     Flow = 1,
+    /// Whose a socket is, in the socket.
+    Process = 2,
 }
 
 impl Loss {
-    pub const KINDS: u32 = 2;
+    pub const KINDS: u32 = 3;
 }
 
 impl EventKind {
@@ -94,8 +102,16 @@ impl EventKind {
             2 => Some(Self::Close),
             3 => Some(Self::Deny),
             4 => Some(Self::Change),
+            5 => Some(Self::Answer),
             _ => None,
         }
+    }
+
+    /// Whether the packet's socket is that of the flow. The last packet of a flow may be the first of
+    /// the one that takes its place.
+    #[inline(always)]
+    pub const fn names_process(number: u8) -> bool {
+        number == Self::Open as u8 || number == Self::Deny as u8
     }
 }
 
@@ -123,6 +139,7 @@ impl Event {
         remote: [0; 16],
         packets: [0; 2],
         bytes: [0; 2],
+        process: Process::NOBODY,
     };
 
     /// Becomes what happened at `time`, of the boot clock, to a flow in this state.
@@ -158,6 +175,7 @@ impl Event {
         self.remote = key.remote.mapped();
         self.packets = state.packets;
         self.bytes = state.bytes;
+        self.process = Process::NOBODY;
     }
 }
 

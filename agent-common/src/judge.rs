@@ -63,6 +63,9 @@ pub trait Datapath<A>: Tables<A> {
     /// Makes an event where there is room for it; `fill` sets every field.
     fn report(&self, fill: impl FnOnce(&mut Event));
 
+    /// As [`Datapath::report`], if it is known whose socket of the endpoint's the packet is of.
+    fn report_process(&self, fill: impl FnOnce(&mut Event));
+
     /// Counts a denied packet with others of its kind; true for the first.
     fn deny(&self, kind: &DenialKey, length: u32) -> bool;
 
@@ -312,13 +315,21 @@ fn continued<A: Family, D: Datapath<A>>(
         let changed = flow.rule.get() != rule;
         flow.rule.set(rule);
         flow.reason.set(verdict.reason() as u8);
-        flow.generation.set(generation(sight, verdict));
+        let is_waiting = matches!(side, Side::Initiator) && awaits_answer(key, sight, flow);
+        flow.generation.set(if is_waiting {
+            Flow::NEVER
+        } else {
+            generation(sight, verdict)
+        });
         if resumed {
             flow.closed.set(0);
             report(datapath, EventKind::Open, key, sight, flow);
         } else if changed {
             report(datapath, EventKind::Change, key, sight, flow);
         }
+    }
+    if answers(key, sight, flow, side) {
+        tell_process(datapath, key, sight, flow);
     }
     let tcp_flags = facts.tcp_flags();
     flow.count(tcp_flags, side, sight.length, datapath.jiffies());
@@ -448,14 +459,65 @@ fn begin<A: Family, D: Datapath<A>>(
         place,
         facts,
     } = start;
-    let flow = first_state(datapath, sight, facts, verdict, origin);
+    let mut flow = first_state(datapath, sight, facts, verdict, origin);
+    let generation = flow.generation;
+    if is_answered_unseen(key, sight, origin) {
+        flow.generation = Flow::NEVER;
+    }
     // No event: it would be one for each packet, and nobody else's would find room.
     if !datapath.remember(key, &flow, place) {
         datapath.count(sight.endpoint, Reason::FlowTableFull, sight.length);
         return;
     }
+    // What it was judged by, whenever it is judged again.
+    flow.generation = generation;
     datapath.report(|event| event.fill(EventKind::Open, key, &flow, sight.ifindex, flow.opened));
     datapath.count(sight.endpoint, verdict.reason(), sight.length);
+}
+
+/// Packets of the initiator after which an answer is not waited for any more: what follows is one that
+/// only sends, and is to cost as little as any other.
+const PATIENCE: u64 = 8;
+
+/// Whether an interface's hook sees the first packet with a socket of the endpoint's only later, as the
+/// answer, and that is a packet like any other. What goes to an endpoint carries no socket, or that of
+/// its sender; of a TCP flow the answer is a SYN too.
+#[inline(always)]
+fn is_answered_unseen<A>(key: &FlowKey<A>, sight: &Sight, origin: u8) -> bool {
+    sight.ifindex != 0 && key.protocol == protocol::UDP && origin & Flow::INITIATED_BY_PEER != 0
+}
+
+/// Whether the answer is still to come, so that the flow is judged with every packet.
+#[inline(always)]
+fn awaits_answer<A>(key: &FlowKey<A>, sight: &Sight, flow: &Flow) -> bool {
+    is_answered_unseen(key, sight, flow.origin)
+        && flow.packets[Side::Responder as usize].get() == 0
+        && flow.packets[Side::Initiator as usize].get() < PATIENCE
+}
+
+/// Whether this packet is the first that carries a socket of the endpoint's.
+#[inline(always)]
+fn answers<A>(key: &FlowKey<A>, sight: &Sight, flow: &Flow, side: Side) -> bool {
+    let has_sockets = key.protocol == protocol::TCP || key.protocol == protocol::UDP;
+    sight.ifindex != 0
+        && has_sockets
+        && matches!(side, Side::Responder)
+        && matches!(sight.direction, Direction::Egress)
+        && flow.packets[Side::Responder as usize].get() == 0
+}
+
+/// A function of its own, to spare the stack of those that judge.
+#[inline(never)]
+fn tell_process<A: Family, D: Datapath<A>>(
+    datapath: &D,
+    key: &FlowKey<A>,
+    sight: &Sight,
+    flow: &Flow,
+) {
+    let time = datapath.now();
+    datapath.report_process(|event| {
+        event.fill(EventKind::Answer, key, &flow.state(), sight.ifindex, time);
+    });
 }
 
 /// Whether an ICMP error speaks, `at` so many bytes, about a flow that is live and still permitted.

@@ -1,7 +1,7 @@
 //! The contract between ringfence's programs in the kernel and its agent.
 //!
 //! Two kinds of things live here and nothing else: the *layouts* that cross the boundary
-//! ([`abi`], [`event`], [`flow`], [`table`]), and the *pure functions* that both sides must share,
+//! ([`abi`], [`event`], [`flow`], [`process`], [`table`]), and the *pure functions* that both sides must share,
 //! so that one piece of code judges a packet wherever it is judged ([`parse`],
 //! [`connect`], [`fragment`], [`decide`], [`judge`], [`neighbour`], [`refusal`], [`rejection`],
 //! [`share`], [`withdrawn`]).
@@ -26,6 +26,7 @@ pub mod fragment;
 pub mod judge;
 pub mod neighbour;
 pub mod parse;
+pub mod process;
 pub mod protocol;
 pub mod refusal;
 pub mod rejection;

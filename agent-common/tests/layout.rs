@@ -9,6 +9,7 @@ use agent_common::{
     abi::{ABI_VERSION, Abi},
     event::{DenialKey, Event},
     flow::{FlowKey, FlowState},
+    process::Process,
     rejection::RejectionCounts,
     table::{Counter, Decision, Endpoint, OwnAddress, PolicyKey, PortKey, SocketKey},
     verdict::Reason,
@@ -39,6 +40,7 @@ fn a_layout_changes_only_with_its_listing() {
     describe::<FlowKey<[u8; 4]>>(&mut listing);
     describe::<FlowKey<[u8; 16]>>(&mut listing);
     describe::<FlowState>(&mut listing);
+    describe::<Process>(&mut listing);
     describe::<Event>(&mut listing);
     describe::<DenialKey>(&mut listing);
     describe::<RejectionCounts>(&mut listing);

@@ -2,7 +2,7 @@
 
 use agent_common::{
     decide::Tables,
-    event::{DenialKey, Event, Loss},
+    event::{DenialKey, Event, EventKind, Loss},
     flow::{Flow, FlowKey, FlowState},
     judge::{Datapath, Place},
     protocol::Address,
@@ -276,7 +276,31 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
     fn report(&self, fill: impl FnOnce(&mut Event)) {
         if let Some(mut room) = EVENTS.reserve::<Event>(0) {
             // SAFETY: memory of the map's, valid for any bytes as every layout of the contract is.
-            fill(unsafe { room.assume_init_mut() });
+            let event = unsafe { room.assume_init_mut() };
+            fill(event);
+            if EventKind::names_process(event.kind) {
+                // SAFETY: memory of the socket's, which lives while the program runs.
+                if let Some(process) = unsafe { self.0.process().as_ref() } {
+                    event.process = *process;
+                }
+            }
+            room.submit(0);
+        } else {
+            lose(Loss::Event);
+        }
+    }
+
+    #[inline(always)]
+    fn report_process(&self, fill: impl FnOnce(&mut Event)) {
+        // SAFETY: as above.
+        let Some(process) = (unsafe { self.0.process().as_ref() }) else {
+            return;
+        };
+        if let Some(mut room) = EVENTS.reserve::<Event>(0) {
+            // SAFETY: as above.
+            let event = unsafe { room.assume_init_mut() };
+            fill(event);
+            event.process = *process;
             room.submit(0);
         } else {
             lose(Loss::Event);
@@ -394,7 +418,7 @@ fn shared(word: &'static u64) -> &'static Shared<u64> {
 }
 
 #[inline(always)]
-fn lose(loss: Loss) {
+pub(crate) fn lose(loss: Loss) {
     if let Some(lost) = LOST.get_ptr_mut(loss as u32) {
         // SAFETY: each processor has its own.
         unsafe { *lost += 1 };

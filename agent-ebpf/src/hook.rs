@@ -3,6 +3,7 @@
 mod cgroup;
 mod connect;
 mod host;
+mod process;
 #[cfg(feature = "bench")]
 mod rotate;
 mod tc;

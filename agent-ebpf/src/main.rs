@@ -15,6 +15,7 @@ mod family;
 mod hook;
 mod maps;
 mod packet;
+mod processes;
 mod rejection;
 mod sockets;
 mod verifier;

@@ -3,8 +3,11 @@
 //! Many endpoints share the addresses of their node, and there only the socket tells them apart. The
 //! kernel finds it by addresses and ports, as it does for a packet that arrives.
 
+use core::ptr;
+
 use agent_common::{
     flow::FlowKey,
+    process::Process,
     protocol::{TCP, UDP},
     table::{Direction, NO_SOCKET},
 };
@@ -15,7 +18,7 @@ use aya_ebpf::{
     },
 };
 
-use crate::{datapath::FamilyMaps, maps::CGROUPS, packet::Buffer, rejection::is_marked};
+use crate::{datapath::FamilyMaps, maps::CGROUPS, packet::Buffer, processes, rejection::is_marked};
 
 pub(crate) trait Sockets {
     /// Whether packets in pieces come here. In a cgroup they are whole: cut up after it, put together
@@ -31,12 +34,16 @@ pub(crate) trait Sockets {
 
     /// Whether the packet is an answer of our own to a denied one.
     fn is_rejection(&self) -> bool;
+
+    /// Whose the endpoint's own socket is, or null.
+    fn process(&self) -> *const Process;
 }
 
-/// At an interface: addresses say who it is.
-pub(crate) struct Untold(pub(crate) Buffer);
+/// At an interface: addresses say who it is. What the endpoint is sent carries no socket, or that of the
+/// sender.
+pub(crate) struct Untold<const SENT: bool>(pub(crate) Buffer);
 
-/// Where there is no packet, or none that could be an answer of ours.
+/// Where there is no packet, or none that could be an answer of ours or of a process that is noted.
 pub(crate) struct Nowhere;
 
 /// In a cgroup, from the packet; of which the stack has room for one.
@@ -51,7 +58,7 @@ pub(crate) const DEPTH: i32 = 8;
 /// `TCP_LISTEN`.
 const LISTENING: u32 = 10;
 
-impl Sockets for Untold {
+impl<const SENT: bool> Sockets for Untold<SENT> {
     const PIECES: bool = true;
     const REFUSALS: bool = true;
 
@@ -64,6 +71,16 @@ impl Sockets for Untold {
     fn is_rejection(&self) -> bool {
         let Self(packet) = self;
         is_marked(packet.context())
+    }
+
+    #[inline(always)]
+    fn process(&self) -> *const Process {
+        let Self(packet) = self;
+        if SENT {
+            processes::of_packet(packet.context())
+        } else {
+            ptr::null()
+        }
     }
 }
 
@@ -79,6 +96,11 @@ impl Sockets for Nowhere {
     #[inline(always)]
     fn is_rejection(&self) -> bool {
         false
+    }
+
+    #[inline(always)]
+    fn process(&self) -> *const Process {
+        ptr::null()
     }
 }
 
@@ -100,6 +122,11 @@ impl Sockets for Told {
     fn is_rejection(&self) -> bool {
         // Answers leave and arrive at interfaces alone.
         false
+    }
+
+    #[inline(always)]
+    fn process(&self) -> *const Process {
+        processes::of_packet(self.0.context())
     }
 }
 

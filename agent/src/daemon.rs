@@ -10,6 +10,7 @@ mod file;
 mod inputs;
 mod inventory;
 mod node;
+mod processes;
 mod revoke;
 mod service;
 mod status;

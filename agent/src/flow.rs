@@ -18,6 +18,7 @@ pub(crate) mod enrich;
 pub(crate) mod idle;
 pub(crate) mod key;
 pub(crate) mod pipeline;
+pub(crate) mod process;
 pub(crate) mod record;
 pub(crate) mod report;
 pub(crate) mod ring;

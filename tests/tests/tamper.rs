@@ -26,8 +26,11 @@ const WHILE: u64 = 150;
 
 // === What others do ===
 
+/// Of endpoints; others note processes, and see no packet.
 fn links(agent: &Agent) -> Result<Vec<PathBuf>> {
-    files(&agent.bpffs().join("links"))
+    let mut links = files(&agent.bpffs().join("links"))?;
+    links.retain(|link| !link.to_string_lossy().contains("/process-"));
+    Ok(links)
 }
 
 fn maps_folder(agent: &Agent) -> PathBuf {

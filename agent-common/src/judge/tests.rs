@@ -5,6 +5,7 @@ mod neighbour;
 mod node;
 mod observed;
 mod pieces;
+mod process;
 mod revoked;
 mod time;
 

@@ -9,12 +9,13 @@ use std::{
 use super::flows::Flows;
 use crate::{
     decide::Tables,
-    event::{DenialKey, Event},
+    event::{DenialKey, Event, EventKind},
     flow::{Flow, FlowKey, FlowState},
     fragment,
     judge::{Datapath, Place, Sight, judge, unparsed, unreadable},
     neighbour,
     parse::{Family, Headers, Network, Packet, frame_type, network, parse},
+    process::Process,
     protocol::Address,
     share::may_hold_more,
     table::{
@@ -41,6 +42,8 @@ pub struct Twin<T> {
     pub jiffies: u64,
     /// Nanoseconds of the boot clock.
     pub now: u64,
+    /// Whose the sockets of all packets are.
+    pub process: Process,
     flows_v4: Flows<[u8; 4]>,
     flows_v6: Flows<[u8; 16]>,
     firsts: RefCell<BTreeMap<u32, u64>>,
@@ -83,6 +86,7 @@ impl<T> Twin<T> {
             frames: BTreeSet::new(),
             jiffies: 1,
             now: 1,
+            process: Process::NOBODY,
             flows_v4: Flows::new(flows),
             flows_v6: Flows::new(flows),
             firsts: RefCell::default(),
@@ -241,7 +245,19 @@ impl<A: FamilyFlows, T: Tables<A>> Datapath<A> for Twin<T> {
     fn report(&self, fill: impl FnOnce(&mut Event)) {
         let mut event = Event::EMPTY;
         fill(&mut event);
+        if EventKind::names_process(event.kind) {
+            event.process = self.process;
+        }
         self.events.borrow_mut().push(event);
+    }
+
+    fn report_process(&self, fill: impl FnOnce(&mut Event)) {
+        if self.process.is_known() {
+            let mut event = Event::EMPTY;
+            fill(&mut event);
+            event.process = self.process;
+            self.events.borrow_mut().push(event);
+        }
     }
 
     fn deny(&self, kind: &DenialKey, length: u32) -> bool {

@@ -35,13 +35,13 @@ static FRAMES: [u16; FRAME_TYPES] = [0; FRAME_TYPES];
 /// What the endpoint sends arrives here.
 #[classifier]
 pub(crate) fn from_endpoint(context: TcContext) -> i32 {
-    act(context.skb.skb, Direction::Egress)
+    act::<true>(context.skb.skb)
 }
 
 /// What goes to the endpoint leaves here.
 #[classifier]
 pub(crate) fn to_endpoint(context: TcContext) -> i32 {
-    act(context.skb.skb, Direction::Ingress)
+    act::<false>(context.skb.skb)
 }
 
 /// Costs what a hook costs at the least: the yardstick of the benchmark.
@@ -61,7 +61,12 @@ pub(crate) fn clock(_: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
+fn act<const SENT: bool>(context: *mut __sk_buff) -> i32 {
+    let direction = if SENT {
+        Direction::Egress
+    } else {
+        Direction::Ingress
+    };
     // SAFETY: the kernel passes a valid context to the program.
     let (ifindex, ingress_ifindex, length) = unsafe {
         (
@@ -79,7 +84,7 @@ fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
         made_here: indistinct(ingress_ifindex == 0),
         ifindex,
     };
-    let maps = Maps(Untold(Buffer::new(context)));
+    let maps = Maps(Untold::<SENT>(Buffer::new(context)));
     let Maps(Untold(packet)) = &maps;
     let verdict = match network(packet) {
         _ if endpoint.id == Endpoint::NOBODY.id => unjudged(&sight, Reason::NotProgrammed),

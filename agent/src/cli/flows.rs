@@ -77,11 +77,11 @@ pub(crate) fn run(args: FlowsArgs) -> anyhow::Result<Answer> {
 /// Records as rows, written one by one.
 #[derive(Debug)]
 pub(crate) struct FlowTable {
-    columns: Columns<8>,
+    columns: Columns<9>,
     paint: Paint,
 }
 
-const HEADER: [&str; 8] = [
+const HEADER: [&str; 9] = [
     "TIME",
     "KIND",
     "VERDICT",
@@ -89,11 +89,12 @@ const HEADER: [&str; 8] = [
     "DESTINATION",
     "PROTO",
     "BYTES",
+    "PROCESS",
     "RULE/REASON",
 ];
 
 /// What most rows need, so that columns seldom grow on the way.
-const WIDTHS: [usize; 8] = [13, 6, 7, 24, 24, 5, 11, 0];
+const WIDTHS: [usize; 9] = [13, 6, 7, 24, 24, 5, 11, 16, 0];
 
 const VERDICT_COLUMN: usize = 2;
 
@@ -126,7 +127,7 @@ impl FlowTable {
     }
 }
 
-fn flow(record: &Record) -> [String; 8] {
+fn flow(record: &Record) -> [String; 9] {
     [
         record.end.unwrap_or(record.start).time_of_day(),
         record.kind.name().to_owned(),
@@ -139,17 +140,18 @@ fn flow(record: &Record) -> [String; 8] {
         },
         // To the responder and back.
         format!("{}/{}", record.forward.bytes, record.reverse.bytes),
+        process(record),
         why(record),
     ]
 }
 
-fn loss(record: &LossRecord) -> [String; 8] {
+fn loss(record: &LossRecord) -> [String; 9] {
     let loss = &record.loss;
     let what = format!("{} lost at {}: {}", loss.count, loss.stage, loss.reason);
     remark(loss.last, "loss", what)
 }
 
-fn tampering(record: &TamperRecord) -> [String; 8] {
+fn tampering(record: &TamperRecord) -> [String; 9] {
     let Tampering {
         how,
         what,
@@ -170,9 +172,9 @@ fn tampering(record: &TamperRecord) -> [String; 8] {
 }
 
 /// A row that is about no flow.
-fn remark(at: WallTime, kind: &str, what: String) -> [String; 8] {
+fn remark(at: WallTime, kind: &str, what: String) -> [String; 9] {
     let [time, kind, none] = [at.time_of_day(), kind.to_owned(), "-".to_owned()];
-    let [verdict, source, destination, protocol, bytes] = [(); 5].map(|()| none.clone());
+    let [verdict, source, destination, protocol, bytes, process] = [(); 6].map(|()| none.clone());
     [
         time,
         kind,
@@ -181,6 +183,7 @@ fn remark(at: WallTime, kind: &str, what: String) -> [String; 8] {
         destination,
         protocol,
         bytes,
+        process,
         what,
     ]
 }
@@ -197,6 +200,11 @@ fn end(end: &End) -> String {
         Some(port) => format!("{host}:{port}"),
         None => host,
     }
+}
+
+fn process(record: &Record) -> String {
+    let process = record.process.as_ref();
+    process.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
 fn why(record: &Record) -> String {

@@ -15,8 +15,8 @@ use crate::{
     control::{
         client,
         status::{
-            EndpointState, EndpointStatus, FailsafeStatus, Feature, Load, RejectionSums, Status,
-            TableFill,
+            EndpointState, EndpointStatus, FailsafeStatus, Feature, Load, ProcessStatus,
+            RejectionSums, Status, TableFill,
         },
     },
     exit::Answer,
@@ -57,6 +57,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
         endpoints,
         tables,
         events,
+        processes,
         drops,
         unremembered,
         rejections,
@@ -85,6 +86,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
     render_tables(tables, out)?;
 
     writeln!(out, "\nEVENTS   seen {}, lost {}", events.seen, events.lost)?;
+    render_processes(processes, paint, out)?;
     writeln!(out, "RECORDS  {}", counts(&records.stream))?;
     for (target, sink) in &records.sinks {
         writeln!(out, "  to {}: {}", shown(target), counts(sink))?;
@@ -137,6 +139,32 @@ fn render_load(load: &Load, paint: Paint, out: &mut impl Write) -> io::Result<()
         for line in error.lines() {
             writeln!(out, "  {}", shown(line))?;
         }
+    }
+    Ok(())
+}
+
+fn render_processes(
+    processes: &ProcessStatus,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let ProcessStatus {
+        noted,
+        lost,
+        messages,
+    } = processes;
+    let noted = if *noted {
+        "named in records".to_owned()
+    } else {
+        paint.paint(Colour::Yellow, "not named in records")
+    };
+    write!(out, "SOCKETS  processes {noted}")?;
+    if *lost > 0 {
+        write!(out, "; {lost} sockets had no room for it")?;
+    }
+    writeln!(out)?;
+    for message in messages {
+        writeln!(out, "  {}", shown(message))?;
     }
     Ok(())
 }

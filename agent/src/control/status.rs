@@ -31,6 +31,9 @@ pub(crate) struct Status {
     pub(crate) endpoints: Vec<EndpointStatus>,
     pub(crate) tables: Vec<TableFill>,
     pub(crate) events: EventCounts,
+    /// Whether records name processes.
+    #[serde(default)]
+    pub(crate) processes: ProcessStatus,
     /// Dropped packets by reason.
     pub(crate) drops: BTreeMap<String, u64>,
     /// Permitted packets for whose flows the table had no room: their replies had to be permitted
@@ -142,6 +145,17 @@ pub(crate) struct TableFill {
 pub(crate) struct EventCounts {
     pub(crate) seen: u64,
     pub(crate) lost: u64,
+}
+
+/// Whether it is noted whose sockets are whose.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessStatus {
+    pub(crate) noted: bool,
+    /// Sockets that had no room for it, since the tables were made.
+    pub(crate) lost: u64,
+    /// What records do not say, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) messages: Vec<String>,
 }
 
 /// Of the stream of records, and of each sink it goes to.

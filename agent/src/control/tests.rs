@@ -13,7 +13,7 @@ use agent_policy::model::World;
 use super::{
     client::{self, ClientError},
     server::{BindError, Server, StatusSource},
-    status::{EventCounts, RecordCounts, RejectionSums, Status},
+    status::{EventCounts, ProcessStatus, RecordCounts, RejectionSums, Status},
     *,
 };
 use crate::flow::{
@@ -46,6 +46,7 @@ impl StatusSource for Fixed {
             endpoints: Vec::new(),
             tables: Vec::new(),
             events: EventCounts::default(),
+            processes: ProcessStatus::default(),
             drops: BTreeMap::new(),
             unremembered: 0,
             rejections: RejectionSums::default(),

@@ -18,7 +18,9 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 
 use crate::{
-    control::status::{EndpointState, EndpointStatus, Hook, RejectionSums, TableFill},
+    control::status::{
+        EndpointState, EndpointStatus, Hook, ProcessStatus, RejectionSums, TableFill,
+    },
     daemon::{
         clock::Timekeeper,
         endpoints::Registry,
@@ -151,6 +153,8 @@ impl Controller {
         self.enforce(self.inputs.world(), this_node)?;
         self.shared.loaded(Vec::new());
         self.watch_files();
+        // Before their packets are seen.
+        self.engine.note_processes();
         self.reach();
         self.engine
             .release_others(&self.desired.endpoints.keys().copied().collect())?;
@@ -400,6 +404,11 @@ impl Controller {
             failsafe: Arc::clone(&self.desired.world.failsafe),
             endpoints,
             unconfined: self.unconfined_node(),
+            processes: ProcessStatus {
+                noted: self.engine.processes().are_noted(),
+                messages: self.engine.processes().amiss(),
+                lost: 0,
+            },
             tables: self.tables(),
         });
     }

@@ -25,7 +25,7 @@ use crate::{
         server::StatusSource,
         status::{
             EndpointState, EndpointStatus, EventCounts, FailsafeStatus, Feature, Load,
-            RecordCounts, RejectionSums, Status, TableFill,
+            ProcessStatus, RecordCounts, RejectionSums, Status, TableFill,
         },
     },
     datapath::{
@@ -73,6 +73,7 @@ pub(crate) struct Enforcement {
     /// What should perhaps be an endpoint and is none.
     pub(crate) unconfined: Option<EndpointStatus>,
     pub(crate) tables: Vec<TableFill>,
+    pub(crate) processes: ProcessStatus,
 }
 
 impl Shared {
@@ -159,6 +160,7 @@ impl Shared {
             next_change: _,
             failsafe: _,
             unconfined: _,
+            processes: _,
         } = &told.enforcement;
         let policies: usize = policies.values().sum();
         let attached = endpoints
@@ -198,6 +200,7 @@ impl StatusSource for Shared {
             next_change,
             failsafe,
             unconfined,
+            processes,
         } = &told.enforcement;
         let mut tables = tables.clone();
         let names = ["flows_v4", "flows_v6", "denials"];
@@ -235,10 +238,10 @@ impl StatusSource for Shared {
             });
         }
         shown.extend(unconfined.clone());
-        let lost = told
-            .maps
-            .as_ref()
-            .map_or(0, |maps| maps.lost(Loss::Event).unwrap_or(0));
+        let lost = |loss| {
+            let maps = told.maps.as_ref();
+            maps.map_or(0, |maps| maps.lost(loss).unwrap_or(0))
+        };
         Status {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -261,7 +264,11 @@ impl StatusSource for Shared {
             tables,
             events: EventCounts {
                 seen: self.events_seen.load(Relaxed),
-                lost,
+                lost: lost(Loss::Event),
+            },
+            processes: ProcessStatus {
+                lost: lost(Loss::Process),
+                ..processes.clone()
             },
             drops: drops(&sums),
             unremembered: unremembered(&sums),

@@ -17,8 +17,9 @@ use tokio::{
 
 use crate::{
     config::Config,
-    daemon::{status::Shared, views::Sets},
+    daemon::{processes::Groups, status::Shared, views::Sets},
     datapath::{
+        cgroup::Paths,
         engine::{Engine, lock},
         traffic::{Events, Listing, Tables},
     },
@@ -103,6 +104,7 @@ impl Traffic {
             removals,
             sets: Box::new(Sets::open(&folder)?),
             opinions,
+            cgroups: Box::new(Groups(Paths::new())),
         };
         readers.push(tokio::spawn(read_events(events, input.clone(), seen)));
         let sweeps = sweep(tables, input.clone(), removed, Arc::clone(shared));

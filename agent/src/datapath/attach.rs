@@ -13,6 +13,8 @@
 //! | `out-<interface index>-<number>` | an empty folder: our filter there hangs on the interface's clsact |
 //! | `qdisc-<interface index>` | an empty folder: the clsact there is our making |
 //!
+//! What notes processes has entries of its own, see [`crate::datapath::process`].
+//!
 //! Nothing here is left to the end of the agent's life: attached is attached until detached.
 
 use std::{
@@ -31,6 +33,7 @@ use crate::datapath::{
     bpffs::BpfDir,
     cgroup::Cgroup,
     pin::{self, Held, Link},
+    process,
     syscall::{self, AttachType, LinkTarget},
     tc::{self, Qdisc, Side},
 };
@@ -424,6 +427,7 @@ pub fn detach_all(dir: &BpfDir) -> Result<(), AttachError> {
     for index in outlet::attached(dir)? {
         outlet::release(dir, index)?;
     }
+    process::detach(dir).map_err(failed("detach", "what notes processes"))?;
     detach_others(dir, &BTreeSet::new()).map(drop)
 }
 

@@ -13,8 +13,10 @@ use std::{
 use crate::datapath::mountinfo::{self, Mount};
 
 mod name;
+mod paths;
 mod watch;
 
+pub(crate) use self::paths::Paths;
 pub use self::{
     name::{CgroupName, NameError},
     watch::{Change, Watch},

@@ -26,6 +26,7 @@ use crate::datapath::{
     link,
     maps::{self, Cgroups, FlowMaps, Interfaces, MapPins, PolicyMaps},
     object::{CgroupPrograms, Frames, Programs, Sizes},
+    process::Processes,
     sync::{ApplyError, Sync},
     tamper::{Kind, Tampering},
     withdrawn::Search,
@@ -57,6 +58,7 @@ pub(crate) struct Engine {
     /// Why live flows were not taken up, of endpoints that are attached.
     unseeded: BTreeMap<u16, String>,
     pins: MapPins,
+    processes: Processes,
     /// What others have done, and nobody has been told of yet.
     noticed: Vec<Tampering>,
     /// Endpoints of which something was noticed that could not be put right.
@@ -151,6 +153,7 @@ impl Engine {
             arrivals: BTreeMap::new(),
             unseeded: BTreeMap::new(),
             pins: MapPins::open(&folder)?,
+            processes: Processes::default(),
             noticed: Vec::new(),
             unrestored: BTreeSet::new(),
             guard: Guard::default(),
@@ -504,7 +507,19 @@ impl Engine {
                 count,
                 restored: true,
             }));
+        self.note_processes();
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Has processes noted where they make sockets, if they are not yet.
+    pub(crate) fn note_processes(&mut self) {
+        let tampering = self.processes.look_after(&self.dir, &self.sizes);
+        self.noticed.extend(tampering);
+    }
+
+    /// Whose sockets are noted, and what of it cannot be.
+    pub(crate) fn processes(&self) -> &Processes {
+        &self.processes
     }
 
     /// What others have done since this was asked last.

@@ -101,6 +101,12 @@ pub fn features() -> Result<Vec<Feature>, FeatureError> {
             "flow records",
         ),
         required(
+            "socket storage",
+            map(MapType::SkStorage, "socket storage")?,
+            "5.2",
+            "processes in flow records",
+        ),
+        required(
             "boot clock",
             helper(BpfHelper::BPF_FUNC_ktime_get_boot_ns, "boot clock")?,
             "5.8",

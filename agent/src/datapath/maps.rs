@@ -54,6 +54,7 @@ pub(crate) const NAMES: &[&str] = &[
     "EVENTS",
     "LOST",
     "CLOCK",
+    "PROCESSES",
 ];
 
 /// What the compiled policy is written to.

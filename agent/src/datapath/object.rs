@@ -16,14 +16,17 @@ use anyhow::Context as _;
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, MapData, ProgramArray},
-    programs::{CgroupSkb, CgroupSockAddr, Iter, SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{
+        CgroupSkb, CgroupSockAddr, Iter, Program, ProgramError, SchedClassifier, TestRun as _,
+        TestRunOptions,
+    },
 };
 
 use aya_log::EbpfLogger;
 use rustix::rand::GetRandomFlags;
 use tokio::io::unix::AsyncFd;
 
-use crate::datapath::{attach, maps, raw::Raw, syscall, withdrawn::Search};
+use crate::datapath::{attach, maps, process, raw::Raw, syscall, task::Offsets, withdrawn::Search};
 
 /// The object, built by `cargo xtask build`.
 pub(crate) static BYTES: &[u8] = aya::include_bytes_aligned!(env!("RINGFENCE_BPF_OBJECT"));
@@ -101,11 +104,21 @@ pub(crate) struct CgroupPrograms {
 /// What is asked when a socket asks for a connection, of each family.
 const CONNECTS: [&str; 2] = ["cgroup_connect4", "cgroup_connect6"];
 
+/// The programs that note whose sockets are whose, loaded.
+pub(crate) struct ProcessPrograms {
+    object: Ebpf,
+}
+
 impl Programs {
     /// Loads the programs; maps are made below `folder`, or taken over from there.
     pub(crate) fn load(folder: &Path, sizes: &Sizes, frames: &Frames) -> anyhow::Result<Self> {
         let log = VerifierLogLevel::default();
-        let mut object = load_with(folder, sizes, frames, Endpoint::NOBODY, log)?;
+        let constants = Constants {
+            endpoint: Endpoint::NOBODY,
+            frames,
+            offsets: Offsets::default(),
+        };
+        let mut object = load_with(folder, sizes, constants, log)?;
         for name in ["from_endpoint", "to_endpoint", "clock"] {
             let program: &mut SchedClassifier = classifier(&mut object, name)?;
             program
@@ -226,7 +239,12 @@ impl CgroupPrograms {
     /// Loads copies of the programs that stand for one endpoint.
     pub(crate) fn load(folder: &Path, sizes: &Sizes, endpoint: Endpoint) -> anyhow::Result<Self> {
         let log = VerifierLogLevel::default();
-        let mut object = load_with(folder, sizes, &Frames::default(), endpoint, log)?;
+        let constants = Constants {
+            endpoint,
+            frames: &Frames::default(),
+            offsets: Offsets::default(),
+        };
+        let mut object = load_with(folder, sizes, constants, log)?;
         for name in ["cgroup_ingress", "cgroup_egress"] {
             cgroup_skb(&mut object, name)?
                 .load()
@@ -269,6 +287,26 @@ impl CgroupPrograms {
     }
 }
 
+impl ProcessPrograms {
+    pub(crate) fn load(folder: &Path, sizes: &Sizes, offsets: Offsets) -> anyhow::Result<Self> {
+        let constants = Constants {
+            endpoint: Endpoint::NOBODY,
+            frames: &Frames::default(),
+            offsets,
+        };
+        let mut object = load_with(folder, sizes, constants, VerifierLogLevel::default())?;
+        for (name, _) in process::HOOKS {
+            load_process(notes_process(&mut object, name)?)
+                .with_context(|| format!("the kernel refused program `{name}`"))?;
+        }
+        Ok(Self { object })
+    }
+
+    pub(crate) fn fd(&self, name: &str) -> anyhow::Result<BorrowedFd<'_>> {
+        fd(&self.object, name)
+    }
+}
+
 /// Whether the answer of a program at an interface lets a packet go on. One that is sent back, as the
 /// answer to itself, does not.
 pub(crate) fn passes_interface(answer: u32) -> anyhow::Result<bool> {
@@ -293,12 +331,22 @@ pub(crate) fn passes_cgroup(answer: u32) -> anyhow::Result<bool> {
     }
 }
 
+/// What a copy of the programs has as constants.
+struct Constants<'f> {
+    endpoint: Endpoint,
+    frames: &'f Frames,
+    offsets: Offsets,
+}
+
 /// `log` is what the verifier tells, should it refuse a program.
 fn load_with(
     folder: &Path,
     sizes: &Sizes,
-    frames: &Frames,
-    endpoint: Endpoint,
+    Constants {
+        endpoint,
+        frames,
+        offsets,
+    }: Constants<'_>,
     log: VerifierLogLevel,
 ) -> anyhow::Result<Ebpf> {
     let Sizes {
@@ -348,7 +396,9 @@ fn load_with(
         .override_global("ENDPOINT", &endpoint.id, true)
         .override_global("FLAGS", &endpoint.flags, true)
         .override_global("FRAMES", frames.as_slice(), true)
-        .override_global("MARK", &mark, true);
+        .override_global("MARK", &mark, true)
+        .override_global("PROCESS_AT", &offsets.process, true)
+        .override_global("STARTED_AT", &offsets.started, true);
     for name in maps::NAMES {
         loader.map_pin_path(name, folder.join(name));
     }
@@ -395,6 +445,21 @@ fn cgroup_sock_addr<'o>(
         .program_mut(name)
         .with_context(|| format!("no program `{name}`"))?;
     Ok(program.try_into()?)
+}
+
+fn notes_process<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut Program> {
+    object
+        .program_mut(name)
+        .with_context(|| format!("no program `{name}`"))
+}
+
+/// Loads one of those that note processes.
+fn load_process(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
 }
 
 fn iterator<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut Iter> {

@@ -35,8 +35,11 @@ const BEFORE: u32 = 1 << 3;
 pub(crate) enum AttachType {
     CgroupIngress = 0,
     CgroupEgress = 1,
+    CgroupSockCreate = 2,
     CgroupConnect4 = 10,
     CgroupConnect6 = 11,
+    CgroupPostBind4 = 12,
+    CgroupPostBind6 = 13,
     TcxIngress = 46,
     TcxEgress = 47,
 }

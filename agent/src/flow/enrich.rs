@@ -4,6 +4,7 @@ use std::{borrow::Cow, collections::HashMap, net::IpAddr, sync::Arc};
 
 use agent_common::{
     flow::Flow,
+    process::Process,
     protocol::{ICMP, ICMPV6, TCP},
     table,
     verdict::{Action, Reason},
@@ -11,6 +12,7 @@ use agent_common::{
 
 use super::{
     key::{self, FlowId, Key},
+    process::Namer,
     record::{
         Direction, End, Icmp, Kind, Line, LossRecord, Protocol, Record, RuleRef, SCHEMA_VERSION,
         TamperRecord, Traffic, Verdict, WorkloadRef, WouldBe,
@@ -39,6 +41,7 @@ pub(crate) struct Enricher {
     seq: u64,
     sets: Box<dyn PolicySets>,
     opinions: Arc<OpinionCounts>,
+    namer: Namer,
 }
 
 const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -48,12 +51,14 @@ impl Enricher {
         node: Arc<str>,
         sets: Box<dyn PolicySets>,
         opinions: Arc<OpinionCounts>,
+        namer: Namer,
     ) -> Self {
         Self {
             node,
             seq: 0,
             sets,
             opinions,
+            namer,
         }
     }
 
@@ -75,7 +80,7 @@ impl Enricher {
         }
     }
 
-    fn flow(&self, report: &FlowReport, inventory: &Inventory) -> Record {
+    fn flow(&mut self, report: &FlowReport, inventory: &Inventory) -> Record {
         let FlowReport {
             kind,
             id,
@@ -90,6 +95,7 @@ impl Enricher {
             reason,
             rule,
             generation,
+            process,
             ifindex,
         } = *report;
         let protocol = key.protocol();
@@ -137,6 +143,7 @@ impl Enricher {
             // A flow that is judged with every packet is not of one generation.
             generation: (generation != Flow::NEVER).then_some(generation),
             endpoint: workload.map(|workload| Cow::Owned(workload.to_string())),
+            process: self.namer.name(&process, direction),
         }
     }
 
@@ -227,6 +234,8 @@ impl Enricher {
             ifindex: None,
             generation: None,
             endpoint: workload.map(|workload| Cow::Owned(workload.to_string())),
+            // Of many, perhaps: the first one's has been told.
+            process: None,
         }
     }
 }
@@ -258,6 +267,7 @@ fn as_flow(report: &DenialReport) -> FlowReport {
         reason: key.reason,
         rule: key.rule,
         generation: 0,
+        process: Process::NOBODY,
         ifindex: 0,
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     clock::{BootTime, Clock},
     enrich::{Enricher, Inventory},
+    process::{CgroupPaths, Namer},
     record::{Line, Tampering},
     report::{Removal, Report, SweepInput},
     ring::Ring,
@@ -43,6 +44,8 @@ pub(crate) struct Pipeline {
     pub(crate) removals: mpsc::Sender<Vec<Removal>>,
     pub(crate) sets: Box<dyn PolicySets>,
     pub(crate) opinions: Arc<OpinionCounts>,
+    /// Where the cgroups of processes are.
+    pub(crate) cgroups: Box<dyn CgroupPaths>,
 }
 
 impl Pipeline {
@@ -59,9 +62,10 @@ impl Pipeline {
             removals,
             sets,
             opinions,
+            cgroups,
         } = self;
         let mut tracker = Tracker::new(started, capacity);
-        let mut enricher = Enricher::new(node, sets, opinions);
+        let mut enricher = Enricher::new(node, sets, opinions, Namer::new(Clock::read(), cgroups));
         let mut outcome = Outcome::default();
         while let Some(input) = input.recv().await {
             let clock = Clock::read();
@@ -98,10 +102,10 @@ impl Pipeline {
 
 #[cfg(test)]
 mod tests {
-    use agent_common::{event::EventKind, verdict::Reason};
+    use agent_common::{event::EventKind, process::Process, verdict::Reason};
 
     use super::*;
-    use crate::flow::views::NoSets;
+    use crate::flow::{process::NoPaths, views::NoSets};
 
     #[tokio::test]
     async fn events_come_out_named_and_in_order() {
@@ -123,6 +127,7 @@ mod tests {
             removals,
             sets: Box::new(NoSets),
             opinions: Arc::default(),
+            cgroups: Box::new(NoPaths),
         };
         let event = |kind, time| Event {
             kind: kind as u8,
@@ -146,6 +151,7 @@ mod tests {
             remote: [0; 16],
             packets: [1, 0],
             bytes: [60, 0],
+            process: Process::NOBODY,
         };
         let (sender, input) = mpsc::channel(1);
         let task = tokio::spawn(pipeline.run(input));

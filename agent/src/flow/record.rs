@@ -74,6 +74,9 @@ pub(crate) struct Record {
     /// `NAMESPACE/NAME` of the endpoint that saw it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) endpoint: Option<Cow<'static, str>>,
+    /// Whose the socket at the endpoint's side is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) process: Option<ProcessRef>,
 }
 
 /// Something is missing from the stream here, and this much.
@@ -166,6 +169,32 @@ pub(crate) struct WorkloadRef {
     pub(crate) kind: Cow<'static, str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// Who made a socket, or bound or connected it since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessRef {
+    /// As the machine's first namespace of processes counts.
+    pub(crate) pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) start_time: Option<WallTime>,
+    /// What it calls itself, at most 15 bytes. It may be anything.
+    pub(crate) comm: String,
+    pub(crate) uid: u32,
+    pub(crate) cgroup_id: u64,
+    /// Below the root of the hierarchy.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) cgroup: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) via: Option<Via>,
+}
+
+/// How it is known that a process has to do with a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Via {
+    /// It owns the socket that the flow came to; who serves it may be another.
+    Listener,
 }
 
 /// A rule by what people call it.
@@ -295,6 +324,14 @@ impl fmt::Display for RuleRef {
             write!(f, "{namespace}/")?;
         }
         write!(f, "{} {}", self.name, self.rule)
+    }
+}
+
+// === impl ProcessRef ===
+
+impl fmt::Display for ProcessRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.comm, self.pid)
     }
 }
 

@@ -3,6 +3,7 @@
 use agent_common::{
     event::DenialKey,
     flow::{FlowKey, FlowState},
+    process::Process,
     table::{Counter, Direction},
 };
 
@@ -39,6 +40,8 @@ pub(crate) struct FlowReport {
     pub(crate) reason: u8,
     pub(crate) rule: u32,
     pub(crate) generation: u32,
+    /// Whose socket it is at the endpoint's side.
+    pub(crate) process: Process,
     /// 0 if it is not known, or a cgroup saw it.
     pub(crate) ifindex: u32,
 }

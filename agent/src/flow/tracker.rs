@@ -108,6 +108,15 @@ impl Tracker {
                 let report = entry.report(&key, Kind::Deny, BootTime(event.time), Some(at), None);
                 reports.push(Report::Flow(report));
             }
+            Some(EventKind::Answer) => {
+                if let Some(entry) = self
+                    .flows
+                    .get_mut(&key)
+                    .filter(|entry| entry.is(event.opened))
+                {
+                    entry.process = event.process;
+                }
+            }
             None => self.losses.add(Cause::UnknownEvent, 1, at, at),
         }
     }
@@ -121,12 +130,20 @@ impl Tracker {
                 // A sweep was faster than the event. Nobody else has reported this opening.
                 old.found = false;
                 old.reported = [Count::default(); 2];
+                old.process = event.process;
                 reports.push(Report::Flow(old.report(&key, Kind::Start, at, None, None)));
                 return;
             }
             reports.push(Report::Flow(forced(old, &key, at, clock)));
         }
         let mut entry = Entry::of_event(&key, event, clock);
+        let same = self.flows.get(&key).filter(|old| old.is(event.opened));
+        if let Some(old) = same
+            && !entry.process.is_known()
+        {
+            // It was cut and is permitted again: the packet that shows it may be the peer's.
+            entry.process = old.process;
+        }
         reports.push(Report::Flow(entry.report(
             &key,
             Kind::Start,

@@ -2,7 +2,8 @@
 //! `lab-peer probe TCP|UDP ADDRESS:PORT` prints the outcome, `lab-peer connect …` that of connecting a
 //! socket, over UDP without a word, `lab-peer serve TCP|UDP PORT` echoes, and
 //! `lab-peer hold TCP|UDP ADDRESS:PORT` keeps a connection and prints how it ends: `closed` is also that
-//! something has arrived.
+//! something has arrived. `lab-peer connect-handed …` and `lab-peer send-handed UDP …` do so
+//! with a socket that somebody else has made: their standard input.
 //!
 //! `lab-peer frame INTERFACE BYTES` sends a frame, in hexadecimal digits; `lab-peer frame-past INTERFACE BYTES`
 //! sends it past the interface's queueing discipline, and `lab-peer ping UDP ADDRESS:0` sends an echo request
@@ -10,16 +11,20 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
 use ringfence_lab::probe::{Protocol, connect, echo, probe};
 use ringfence_lab::serve;
 use ringfence_lab::wire::Wire;
+use rustix::net::SendFlags;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [verb, protocol, object] = arguments.as_slice() else {
-        bail!("usage: lab-peer probe|connect|hold|serve|ping TCP|UDP ADDRESS:PORT|PORT");
+        bail!(
+            "usage: lab-peer probe|connect|hold|connect-handed|send-handed|serve|ping TCP|UDP ADDRESS:PORT|PORT"
+        );
     };
     if verb == "frame" || verb == "frame-past" {
         return send_frame(verb, protocol, object);
@@ -74,6 +79,19 @@ fn main() -> Result<()> {
                 Ok(_) => println!("closed"),
                 Err(error) => println!("{:?}", error.kind()),
             }
+            Ok(())
+        }
+        "connect-handed" => {
+            let (handed, to): (_, SocketAddr) = (std::io::stdin(), object.parse()?);
+            rustix::net::connect(handed.as_fd(), &to)?;
+            if protocol == Protocol::Udp {
+                rustix::net::send(handed.as_fd(), b"hello", SendFlags::empty())?;
+            }
+            Ok(())
+        }
+        "send-handed" => {
+            let (handed, to): (_, SocketAddr) = (std::io::stdin(), object.parse()?);
+            rustix::net::sendto(handed.as_fd(), b"hello", SendFlags::empty(), &to)?;
             Ok(())
         }
         "serve" => {

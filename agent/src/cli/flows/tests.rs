@@ -12,7 +12,8 @@ const STREAM: &str = concat!(
     r#""forward":{"packets":5,"bytes":500},"reverse":{"packets":4,"bytes":4000},"#,
     r#""end_reason":"fin","verdict":"allow","policy":{"kind":"NetworkPolicy","#,
     r#""namespace":"shop","name":"api","rule":"ingress[0]","rule_id":7},"#,
-    r#""default_deny":false,"reason":"rule"}"#,
+    r#""default_deny":false,"reason":"rule","process":{"pid":812,"comm":"ng\u001b[2Jinx","#,
+    r#""uid":33,"cgroup_id":77,"via":"listener"}}"#,
     "\n",
     r#"{"schema_version":1,"seq":2,"node":"n","agent_version":"0.1.0","kind":"deny","#,
     r#""flow_id":"0000000000000abd","start":"2023-11-14T22:13:22Z","#,
@@ -38,10 +39,10 @@ fn render(paint: Paint) -> String {
 #[test]
 fn records_are_rows_with_names_and_the_rule_or_reason() {
     let expected = "\
-TIME           KIND    VERDICT  SOURCE                    DESTINATION               PROTO  BYTES        RULE/REASON
-22:13:21.500Z  end     allow    edge/gateway:40000        shop/api:8080             TCP    500/4000     shop/api ingress[0] (fin)
-22:13:22.000Z  deny    deny     fd00::9                   [fd00::1]:443             UDP    60/0         default-deny
-22:13:23.000Z  loss    -        -                         -                         -      -            7 lost at ring-buffer: full
+TIME           KIND    VERDICT  SOURCE                    DESTINATION               PROTO  BYTES        PROCESS           RULE/REASON
+22:13:21.500Z  end     allow    edge/gateway:40000        shop/api:8080             TCP    500/4000     ng\\u{1b}[2Jinx (812)  shop/api ingress[0] (fin)
+22:13:22.000Z  deny    deny     fd00::9                   [fd00::1]:443             UDP    60/0         -                     default-deny
+22:13:23.000Z  loss    -        -                         -                         -      -            -                     7 lost at ring-buffer: full
 ";
     assert_eq!(render(Paint::Plain), expected);
 }

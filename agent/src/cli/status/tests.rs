@@ -86,6 +86,11 @@ fn status() -> Status {
             },
         ],
         events: EventCounts { seen: 14, lost: 0 },
+        processes: ProcessStatus {
+            noted: true,
+            lost: 2,
+            messages: vec!["only a part is seen".to_owned()],
+        },
         drops: BTreeMap::from([("default-deny".to_owned(), 4), ("fragment".to_owned(), 0)]),
         unremembered: 0,
         rejections: RejectionSums::default(),
@@ -160,6 +165,8 @@ flows_v4  1311  131072    1 %
 policy    3     262144    0 %
 
 EVENTS   seen 14, lost 0
+SOCKETS  processes named in records; 2 sockets had no room for it
+  only a part is seen
 RECORDS  seen 12, exported 12, lost 0
   to flows.jsonl: seen 12, exported 10, lost 2 (update 2)
 WOULD BE audit-deny in 3 records

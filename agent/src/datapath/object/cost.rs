@@ -9,8 +9,10 @@ use aya::{Btf, VerifierLogLevel, programs::ProgramError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
-    BYTES, CONNECTS, Frames, Sizes, cgroup_skb, cgroup_sock_addr, classifier, iterator, load_with,
+    BYTES, CONNECTS, Constants, Frames, Sizes, cgroup_skb, cgroup_sock_addr, classifier, iterator,
+    load_process, load_with, notes_process,
 };
+use crate::datapath::{process, task};
 
 /// What loading a program costs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,9 +58,12 @@ pub fn build() -> Build {
 /// Has the verifier judge each program that the agent loads.
 pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
     let object = |flags| {
-        let endpoint = Endpoint { id: 1, flags };
-        let frames = Frames::default();
-        load_with(folder, sizes, &frames, endpoint, VerifierLogLevel::STATS)
+        let constants = Constants {
+            endpoint: Endpoint { id: 1, flags },
+            frames: &Frames::default(),
+            offsets: task::offsets().unwrap_or_default(),
+        };
+        load_with(folder, sizes, constants, VerifierLogLevel::STATS)
     };
     let mut service = object(0)?;
     let mut costs = Vec::new();
@@ -77,6 +82,10 @@ pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
     for name in ["withdrawn_v4", "withdrawn_v6"] {
         let program = iterator(&mut service, name)?;
         costs.push(cost(name, || program.load("bpf_map_elem", &btf))?);
+    }
+    for (name, _) in process::HOOKS {
+        let program = notes_process(&mut service, name)?;
+        costs.push(cost(name, || load_process(program))?);
     }
     // A node's own copy takes other ways than that of a service.
     let mut node = object(Endpoint::ONLY_OWN)?;

@@ -74,12 +74,24 @@ fn report() -> FlowReport {
         reason: Reason::Rule as u8,
         rule: 7,
         generation: 3,
+        process: Process {
+            pid: 812,
+            uid: 33,
+            started: 1_500_000_000,
+            cgroup: 77,
+            comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
+        },
         ifindex: 9,
     }
 }
 
 fn json(report: Report) -> String {
-    let mut enricher = Enricher::new("node-1".into(), Box::new(NoSets), Arc::default());
+    let mut enricher = Enricher::new(
+        "node-1".into(),
+        Box::new(NoSets),
+        Arc::default(),
+        Namer::without_paths(),
+    );
     let line = enricher.line(report, &inventory());
     let text = serde_json::to_string(&line).unwrap();
     assert_eq!(Line::parse(&text).unwrap(), line, "it reads back");
@@ -102,7 +114,9 @@ fn a_flow_is_told_from_its_initiator_with_names_on_both_sides() {
         r#""verdict":"allow","policy":{"kind":"NetworkPolicy","namespace":"shop","name":"api","#,
         r#""rule":"ingress[0]","rule_id":7,"rule_name":"gateways","reason":"ticket 4711"},"#,
         r#""default_deny":false,"reason":"rule","#,
-        r#""ifindex":9,"generation":3,"endpoint":"shop/api"}"#,
+        r#""ifindex":9,"generation":3,"endpoint":"shop/api","#,
+        r#""process":{"pid":812,"start_time":"1970-01-01T00:00:01.500000000Z","comm":"nginx","#,
+        r#""uid":33,"cgroup_id":77,"via":"listener"}}"#,
     );
     assert_eq!(json(Report::Flow(report())), expected);
 }
@@ -124,7 +138,12 @@ impl PolicySets for Closed {
 
 #[test]
 fn what_policies_in_audit_would_have_done_is_told_with_the_rule() {
-    let mut enricher = Enricher::new("node-1".into(), Box::new(Closed), Arc::default());
+    let mut enricher = Enricher::new(
+        "node-1".into(),
+        Box::new(Closed),
+        Arc::default(),
+        Namer::without_paths(),
+    );
     let mut inventory = inventory();
     let audit = Views {
         audit: Some(2),

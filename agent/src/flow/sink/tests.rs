@@ -2,11 +2,14 @@
 
 use std::{fs, time::Duration};
 
+use agent_common::process::Process;
+
 use super::*;
 use crate::flow::{
     clock::WallTime,
     enrich::{Enricher, Inventory},
     key::Key,
+    process::Namer,
     record::EndReason,
     report::{Count, FlowReport, Report},
     views::NoSets,
@@ -36,9 +39,15 @@ fn line(kind: Kind) -> Arc<Line> {
         reason: 1,
         rule: 1,
         generation: 1,
+        process: Process::NOBODY,
         ifindex: 1,
     };
-    let mut enricher = Enricher::new("node-1".into(), Box::new(NoSets), Arc::default());
+    let mut enricher = Enricher::new(
+        "node-1".into(),
+        Box::new(NoSets),
+        Arc::default(),
+        Namer::without_paths(),
+    );
     Arc::new(enricher.line(Report::Flow(report), &Inventory::default()))
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use agent_common::{
     event::Event,
     flow::{Flow, FlowState, tcp},
+    process::Process,
     table::Direction,
     verdict::{Action, Reason},
 };
@@ -34,6 +35,8 @@ pub(super) struct Entry {
     pub(super) reason: u8,
     pub(super) rule: u32,
     pub(super) generation: u32,
+    /// Whose socket it is at the endpoint's side, once that is known.
+    pub(super) process: Process,
     ifindex: u32,
     tcp_flags: [u8; 2],
     pub(super) reported: [Count; 2],
@@ -67,6 +70,7 @@ impl Entry {
             reason: event.reason,
             rule: event.rule,
             generation: event.generation,
+            process: event.process,
             ifindex: event.ifindex,
             tcp_flags: event.tcp_flags,
             reported: [Count::default(); 2],
@@ -88,6 +92,7 @@ impl Entry {
             reason: state.reason,
             rule: state.rule,
             generation: state.generation,
+            process: Process::NOBODY,
             ifindex: 0,
             tcp_flags: state.tcp_flags,
             reported: [Count::default(); 2],
@@ -179,6 +184,7 @@ impl Entry {
             reason: self.reason,
             rule: self.rule,
             generation: self.generation,
+            process: self.process,
             ifindex: self.ifindex,
         }
     }

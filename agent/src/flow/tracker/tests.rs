@@ -3,6 +3,7 @@
 use agent_common::{
     event::DenialKey,
     flow::{Flow, FlowKey, tcp},
+    process::Process,
     protocol::{TCP, UDP},
     table::Counter,
     verdict::Reason,
@@ -56,6 +57,7 @@ fn event(kind: EventKind, protocol: u8, opened: u64, at: u64, packets: u64) -> E
         remote: agent_common::protocol::Address::mapped(key.remote),
         packets: [packets, 0],
         bytes: [packets * 100, 0],
+        process: Process::NOBODY,
     }
 }
 
@@ -591,4 +593,78 @@ fn a_flow_of_before_the_attach_is_nothing_until_it_speaks() {
     let mut bench = Bench::new();
     assert_eq!(brief(&bench.sweep(180, &[(UDP, silent)])), []);
     assert_eq!((bench.removed(), bench.losses()), (1, Vec::new()));
+}
+
+const SERVER: Process = Process {
+    pid: 812,
+    uid: 33,
+    started: 5,
+    cgroup: 77,
+    comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
+};
+
+/// Whose socket each report says that it is.
+fn named(reports: &[FlowReport]) -> Vec<(Kind, u32)> {
+    let flows = reports.iter();
+    flows.map(|flow| (flow.kind, flow.process.pid)).collect()
+}
+
+fn of_server(kind: EventKind, at: u64, packets: u64) -> Event {
+    Event {
+        process: SERVER,
+        ..event(kind, TCP, 101, at, packets)
+    }
+}
+
+#[test]
+fn a_process_that_opened_a_flow_is_in_all_its_records() {
+    let mut bench = Bench::new();
+    let start = bench.event(&of_server(EventKind::Open, 101, 1));
+    assert_eq!(named(&start), [(Kind::Start, 812)]);
+    let end = bench.event(&event(EventKind::Close, TCP, 101, 103, 5));
+    assert_eq!(
+        named(&end),
+        [(Kind::End, 812)],
+        "its last packet names nobody"
+    );
+}
+
+#[test]
+fn who_answered_is_in_the_records_from_then_on() {
+    let mut bench = Bench::new();
+    let start = bench.event(&event(EventKind::Open, TCP, 101, 101, 1));
+    assert_eq!(named(&start), [(Kind::Start, 0)]);
+    let answer = bench.event(&of_server(EventKind::Answer, 102, 1));
+    assert_eq!(named(&answer), [], "no record of its own");
+    let end = bench.event(&event(EventKind::Close, TCP, 101, 103, 5));
+    assert_eq!(named(&end), [(Kind::End, 812)]);
+}
+
+#[test]
+fn an_answer_names_neither_a_flow_that_is_not_known_nor_another_one() {
+    let mut bench = Bench::new();
+    assert_eq!(
+        named(&bench.event(&of_server(EventKind::Answer, 102, 1))),
+        []
+    );
+    bench.event(&event(EventKind::Open, TCP, 110, 110, 1));
+    bench.event(&of_server(EventKind::Answer, 111, 1));
+    let end = bench.event(&event(EventKind::Close, TCP, 110, 112, 5));
+    assert_eq!(named(&end), [(Kind::End, 0)]);
+    assert_eq!(bench.losses(), []);
+}
+
+#[test]
+fn a_flow_that_was_cut_and_goes_on_keeps_its_process() {
+    let mut bench = Bench::new();
+    bench.event(&of_server(EventKind::Open, 101, 1));
+    let cut = Event {
+        reason: Reason::Revoked as u8,
+        ..event(EventKind::Close, TCP, 101, 103, 5)
+    };
+    assert_eq!(named(&bench.event(&cut)), [(Kind::End, 812)]);
+    let again = bench.event(&event(EventKind::Open, TCP, 101, 105, 6));
+    assert_eq!(named(&again), [(Kind::Start, 812)]);
+    let other = bench.event(&event(EventKind::Open, TCP, 120, 120, 1));
+    assert_eq!(named(&other), [(Kind::End, 812), (Kind::Start, 0)]);
 }

@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use agent_common::{flow::FlowKey, table::Direction};
+use agent_common::{flow::FlowKey, process::Process, table::Direction};
 
 use super::*;
 use crate::flow::{
@@ -53,6 +53,7 @@ fn flow(kind: Kind, reason: Reason) -> FlowReport {
         reason: reason as u8,
         rule: 0,
         generation: 1,
+        process: Process::NOBODY,
         ifindex: 0,
     }
 }

@@ -21,8 +21,7 @@ const PER_POLICY: u32 = 1_000;
 pub(crate) const MANY: u32 = 450;
 /// Interfaces that appear.
 pub(crate) const LATE: &str = "late";
-const SETTINGS: &str =
-    "capacities: {prefixes: 300000, policy_entries: 500000, port_entries: 200000, flows: 2000000}\n";
+const SETTINGS: &str = "capacities: {prefixes: 300000, policy_entries: 500000, port_entries: 200000, flows: 2000000}\n";
 
 /// Dropped in order.
 pub(crate) struct Ground {
