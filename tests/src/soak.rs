@@ -151,8 +151,14 @@ enum Step {
 }
 
 impl Step {
-    /// Those that each warm-up has one of, so that the agent has been through all of it.
-    const FIRST: [Self; 4] = [Self::Kill, Self::Hang, Self::Restart, Self::Broken];
+    /// Those that each phase of the warm-up ends with, so that the agent has been through all of it. What it
+    /// loads for the first control group, it keeps.
+    const FIRST: [[Self; 2]; 4] = [
+        [Self::Kill, Self::GroupComesOrGoes],
+        [Self::Hang, Self::GroupComesOrGoes],
+        [Self::Restart, Self::GroupComesOrGoes],
+        [Self::Broken, Self::GroupComesOrGoes],
+    ];
 
     fn thrown(dice: &mut Dice) -> Self {
         match dice.below(20) {
@@ -256,10 +262,10 @@ impl Soak {
         let number = self.report.phases;
         self.tell(&format!("phase {number}"));
         let first = usize::try_from(number).ok();
-        let first = first.and_then(|number| Step::FIRST.get(number).copied());
+        let first = first.and_then(|number| Step::FIRST.get(number));
         let others = 2 + self.dice.below(6);
         let mut steps: Vec<Step> = (0..others).map(|_| Step::thrown(&mut self.dice)).collect();
-        steps.extend(first);
+        steps.extend(first.into_iter().flatten());
         for step in steps {
             self.step(step, &traffic)
                 .with_context(|| format!("{step:?}"))?;
