@@ -124,7 +124,7 @@ fn the_endpoint_is_told(wiring: Wiring) -> Result<()> {
     // An answer is nobody's flow.
     let records = agent.flows(1000)?;
     let of_answers = records.iter().filter(|record| {
-        let port = record["source"]["port"].as_u64();
+        let port = record["src"]["port"].as_u64();
         record["verdict"] == "allow" && port == Some(u64::from(OTHER_PORT))
     });
     ensure!(of_answers.count() == 0, "{records:#?}");
@@ -310,7 +310,7 @@ fn a_groups_socket_is_told_when_it_connects() -> Result<()> {
     }
     let told = eventually(SOON, || {
         let ports = |records: Vec<Value>| {
-            let denied = |record: &&Value| record["destination"]["port"] == OTHER_PORT;
+            let denied = |record: &&Value| record["dst"]["port"] == OTHER_PORT;
             records.iter().filter(denied).count()
         };
         // IPv4 by whichever name is one kind.
@@ -372,8 +372,12 @@ fn what_refuses_a_groups_connections_is_put_back_and_goes_with_the_agent() -> Re
     };
     let pins = refusing()?;
     ensure!(pins.len() == 2, "{pins:?}");
-    for (pin, to) in pins.iter().zip([0, 1]) {
-        let to = host.friend.at(OTHER_PORT)[to];
+    for pin in &pins {
+        let to = if pin.to_string_lossy().ends_with("connect4") {
+            host.friend.v4(OTHER_PORT)
+        } else {
+            host.friend.v6(OTHER_PORT)
+        };
         detach_link(pin)?;
         let is_back = || {
             host.probe(Protocol::Tcp, to)

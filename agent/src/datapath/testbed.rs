@@ -252,7 +252,7 @@ impl Testbed {
     ) -> anyhow::Result<Rewritten> {
         let mut before = context(true);
         before[MARK..MARK + 4].copy_from_slice(&mark.to_ne_bytes());
-        let (mut after, mut out) = ([0; CONTEXT], vec![0; frame.len() + MORE]);
+        let (mut after, mut out) = ([0; WHOLE_CONTEXT], vec![0; frame.len() + MORE]);
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
@@ -465,6 +465,9 @@ pub enum Ports {
 /// Bytes of a context as far as the two interfaces, and where its mark is.
 const CONTEXT: usize = 44;
 const MARK: usize = 8;
+
+/// Bytes that are more than a context has: the kernel writes all of it, or none.
+const WHOLE_CONTEXT: usize = 512;
 
 /// By how much an answer may be longer than its packet.
 const MORE: usize = 64;
