@@ -402,13 +402,7 @@ fn load_with(
     for name in maps::NAMES {
         loader.map_pin_path(name, folder.join(name));
     }
-    loader
-        .load(
-            &std::env::var_os("RF_OBJ")
-                .and_then(|p| std::fs::read(p).ok())
-                .unwrap_or_else(|| BYTES.to_vec()),
-        )
-        .context("failed to load the BPF object")
+    loader.load(BYTES).context("failed to load the BPF object")
 }
 
 /// By which the two programs of an interface know answers to denied packets: nobody else is to.
