@@ -265,10 +265,11 @@ fn an_agent_of_another_abi_that_cannot_take_over() -> Result<()> {
     fs::rename(&ours, &theirs).context("cannot move the maps")?;
     let small = scene.lab.write(
         "small.yaml",
-        "capacities: {endpoints: 1, prefixes: 16, policyEntries: 16, portEntries: 16}\n",
+        "capacities: {endpoints: 1, prefixes: 16, policy_entries: 16, port_entries: 16}\n",
     )?;
     let mut other = scene.agent()?.with(&["--config", &small.to_string_lossy()]);
-    ensure!(other.start().is_err(), "it has room");
+    let error = other.start().err().context("it has room")?;
+    ensure!(format!("{error:#}").contains("has room for"), "{error:#}");
     traffic.goes_on().context("after it failed")?;
     judged_anew(&scene)?;
     // Its drop would detach what is in force.
