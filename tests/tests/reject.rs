@@ -220,7 +220,7 @@ spec:
 /// A group of the host that may reach a friend. Dropped in order.
 struct Group {
     agent: Agent,
-    group: Cgroup,
+    cgroup: Cgroup,
     _services: Vec<ringfence_lab::serve::Service>,
     friend: Peer,
     lab: Lab,
@@ -246,7 +246,7 @@ impl Group {
         let agent = Agent::enforcing(&lab, &[&lab.folder().join("policies")])?;
         Ok(Self {
             agent,
-            group,
+            cgroup: group,
             _services: services,
             friend,
             lab,
@@ -254,7 +254,7 @@ impl Group {
     }
 
     fn probe(&self, protocol: Protocol, to: SocketAddr) -> Result<Outcome> {
-        self.group.probe(self.lab.host(), protocol, to)
+        self.cgroup.probe(self.lab.host(), protocol, to)
     }
 
     fn denied(&self) -> Result<u64> {
@@ -324,7 +324,7 @@ fn a_groups_socket_is_told_when_it_connects() -> Result<()> {
 fn a_groups_datagrams_are_refused_and_not_its_connected_sockets() -> Result<()> {
     let host = Group::new(FOR_A_GROUP)?;
     for to in host.friend.at(OTHER_PORT) {
-        let seen = host.group.connect(host.lab.host(), Protocol::Udp, to)?;
+        let seen = host.cgroup.connect(host.lab.host(), Protocol::Udp, to)?;
         ensure!(
             seen == Outcome::Allowed,
             "{to}: {seen}\n{}",
@@ -394,7 +394,7 @@ fn what_refuses_a_groups_connections_is_put_back_and_goes_with_the_agent() -> Re
     let mut agent = host.agent;
     agent.kill()?;
     let to = host.friend.v4(OTHER_PORT);
-    let ask = || host.group.probe(host.lab.host(), Protocol::Tcp, to);
+    let ask = || host.cgroup.probe(host.lab.host(), Protocol::Tcp, to);
     ensure!(ask()? == forbidden(), "without an agent: {}", ask()?);
     agent.detach()?;
     ensure!(ask()? == Outcome::Allowed, "detached: {}", ask()?);
