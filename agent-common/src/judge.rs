@@ -405,9 +405,8 @@ fn opened<A: Family, D: Datapath<A>>(
     let verdict = answer(datapath, key, sight, origin);
     if !verdict.allows() {
         // What may be DHCP depends on the endpoint's addresses too.
-        let is_settled = !verdict.is_timed()
-            && !(endpoint.has(Endpoint::DHCP_CLIENT) && key.protocol == protocol::UDP);
-        if is_settled {
+        let may_be_dhcp = endpoint.has(Endpoint::DHCP_CLIENT) && key.protocol == protocol::UDP;
+        if !verdict.is_timed() && !may_be_dhcp {
             datapath.keep_refused(key, refusal::seen(sight, A::FAMILY), verdict);
         }
         return refuse(datapath, key, sight, facts, verdict);

@@ -199,13 +199,10 @@ mod tests {
             },
         );
         let words = |refusal: &Refusal| {
-            let Refusal {
-                key: [a, b, c, d, e],
-                seen,
-                verdict,
-                check,
-            } = *refusal;
-            [a, b, c, d, e, seen, verdict ^ 1, check]
+            let mut words = [0; 8];
+            words[..5].copy_from_slice(&refusal.key);
+            words[5..].copy_from_slice(&[refusal.seen, refusal.verdict ^ 1, refusal.check]);
+            words
         };
         let (one_words, other_words) = (words(&one), words(&other));
         for mask in 1..255_u32 {

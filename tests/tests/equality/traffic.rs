@@ -145,6 +145,7 @@ fn between(source: IpAddr, destination: IpAddr) -> PacketBuilder {
 }
 
 /// The conversation's next packet in one direction, in one of the forms that a packet can have.
+#[expect(clippy::too_many_lines, reason = "one form after the other")]
 fn shaped(talk: Conversation, egress: bool) -> impl Strategy<Value = PacketBuilder> {
     let is_v4 = talk.local.is_ipv4();
     let plain = transported(talk, egress).boxed();

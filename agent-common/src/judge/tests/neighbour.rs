@@ -99,6 +99,7 @@ fn what_is_forged_is_reported_once() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_neighbour_message_of_an_endpoint_is_about_itself() {
     let own = || PacketBuilder::v6(LOCAL_V6, PEER_V6);
     let to_all = |source| PacketBuilder::v6(source, ALL_NODES);
