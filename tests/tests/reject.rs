@@ -367,7 +367,8 @@ fn what_refuses_a_groups_connections_is_put_back_and_goes_with_the_agent() -> Re
         for entry in std::fs::read_dir(&links)? {
             found.push(entry?.path());
         }
-        found.retain(|path| path.to_string_lossy().contains("-connect"));
+        // Others note processes.
+        found.retain(|path| path.to_string_lossy().contains("/cg-1-connect"));
         Ok(found)
     };
     let pins = refusing()?;

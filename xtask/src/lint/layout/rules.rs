@@ -50,14 +50,15 @@ const IO_PATHS: [&[&str]; 9] = [
     &["std", "time", "SystemTime"],
 ];
 
-/// Where `unsafe` may be: the kernel side, the declarations of what crosses the boundary, the one
+/// Where `unsafe` may be: the kernel side, the declarations of what crosses the boundary and of headers, the one
 /// module that speaks to the kernel, its twin for tests, the lab, which asks the kernel apart from that module,
 /// and what counts memory for a benchmark.
-const UNSAFE_PLACES: [&str; 9] = [
+const UNSAFE_PLACES: [&str; 10] = [
     "agent-ebpf/",
     "agent-common/src/abi",
     "agent-common/src/flow",
     "agent-common/src/parse",
+    "agent-common/src/rejection",
     "agent-common/src/shared",
     "agent-common/src/testing",
     "agent/policy/benches/scale/allocator.rs",
