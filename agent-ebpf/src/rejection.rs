@@ -168,10 +168,13 @@ fn turn(context: *mut __sk_buff, sight: &Sight) -> i32 {
         Direction::Ingress => u64::from(BPF_F_INGRESS),
     };
     // SAFETY: the kernel passes a valid context to the program.
-    unsafe {
+    let action = unsafe {
         (*context).mark = mark();
-        bpf_redirect(sight.ifindex, into) as i32
-    }
+        bpf_redirect(sight.ifindex, into)
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "an action of TC")]
+    let action = action as i32;
+    action
 }
 
 /// Whether there is room for one more answer; counts it.

@@ -9,11 +9,11 @@
 //! | `cg-<endpoint>-in`, `cg-<endpoint>-out` | pinned cgroup links |
 //! | `cg-<endpoint>-connect4`, `cg-<endpoint>-connect6` | likewise, of those that refuse connections |
 //! | `tc-<endpoint>-<interface index>` | an empty folder: our filters hang on that interface's clsact. Where another agent has some too, `-<number>` follows |
-//! | `out-<interface index>` | the pinned TCX link at a way out of the node, see [`outlet`] |
+//! | `out-<interface index>` | the pinned TCX link at a way out of the node, see `outlet` |
 //! | `out-<interface index>-<number>` | an empty folder: our filter there hangs on the interface's clsact |
 //! | `qdisc-<interface index>` | an empty folder: the clsact there is our making |
 //!
-//! What notes processes has entries of its own, see [`crate::datapath::process`].
+//! What notes processes has entries of its own, see `process`.
 //!
 //! Nothing here is left to the end of the agent's life: attached is attached until detached.
 
