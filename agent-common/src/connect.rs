@@ -10,7 +10,6 @@ use crate::{
     protocol,
     rejection::Rejectable,
     table::{NO_SOCKET, THIS_NODE, TRANSLATED},
-    verdict::Verdict,
 };
 
 /// Whether a TCP socket of the endpoint is refused a connection; it is then counted and reported as its
@@ -44,18 +43,13 @@ pub fn refuses<A: Rejectable, D: Datapath<A>>(
         local: A::UNSPECIFIED,
         remote,
     };
-    let verdict = asked(datapath, &key, sight);
+    // Of no origin but that the endpoint begins.
+    let verdict = answer_to(datapath, &key, sight, 0, NO_SOCKET);
     if verdict.allows() || !verdict.rejects() {
         return false;
     }
     // Whatever comes of it, it was denied.
     !refuse(datapath, &key, sight, Facts::of_flags(tcp::SYN), verdict).allows()
-}
-
-#[inline(always)]
-fn asked<A: Rejectable, D: Datapath<A>>(datapath: &D, key: &FlowKey<A>, sight: &Sight) -> Verdict {
-    // Of no origin but that the endpoint begins.
-    answer_to(datapath, key, sight, 0, NO_SOCKET)
 }
 
 #[cfg(test)]

@@ -45,9 +45,6 @@ pub(crate) unsafe fn note(socket: *mut c_void, process: &Process) -> bool {
 /// An answer to a request for a connection is of no socket yet: then whose the one is that listens.
 #[inline(never)]
 pub(crate) fn of_packet(context: *mut __sk_buff) -> *const Process {
-    if context.is_null() {
-        return ptr::null();
-    }
     // SAFETY: the kernel passes a valid context to the program, and all these are its own sockets.
     unsafe {
         let seen = (*context).__bindgen_anon_2.sk;

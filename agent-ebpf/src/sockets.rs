@@ -30,13 +30,22 @@ pub(crate) trait Sockets {
 
     /// The number of the endpoint at the remote end, asked in the direction of the flow's initiator;
     /// [`NO_SOCKET`] if that can not be told.
-    fn of_peer<A: FamilyMaps>(&self, key: &FlowKey<A>, direction: Direction) -> u32;
+    #[inline(always)]
+    fn of_peer<A: FamilyMaps>(&self, _: &FlowKey<A>, _: Direction) -> u32 {
+        NO_SOCKET
+    }
 
-    /// Whether the packet is an answer of our own to a denied one.
-    fn is_rejection(&self) -> bool;
+    /// Whether the packet is an answer of our own to a denied one. These leave and arrive at interfaces alone.
+    #[inline(always)]
+    fn is_rejection(&self) -> bool {
+        false
+    }
 
     /// Whose the endpoint's own socket is, or null.
-    fn process(&self) -> *const Process;
+    #[inline(always)]
+    fn process(&self) -> *const Process {
+        ptr::null()
+    }
 }
 
 /// At an interface: addresses say who it is. What the endpoint is sent carries no socket, or that of the
@@ -63,11 +72,6 @@ impl<const SENT: bool> Sockets for Untold<SENT> {
     const REFUSALS: bool = true;
 
     #[inline(always)]
-    fn of_peer<A: FamilyMaps>(&self, _: &FlowKey<A>, _: Direction) -> u32 {
-        NO_SOCKET
-    }
-
-    #[inline(always)]
     fn is_rejection(&self) -> bool {
         let Self(packet) = self;
         is_marked(packet.context())
@@ -87,21 +91,6 @@ impl<const SENT: bool> Sockets for Untold<SENT> {
 impl Sockets for Nowhere {
     const PIECES: bool = true;
     const REFUSALS: bool = true;
-
-    #[inline(always)]
-    fn of_peer<A: FamilyMaps>(&self, _: &FlowKey<A>, _: Direction) -> u32 {
-        NO_SOCKET
-    }
-
-    #[inline(always)]
-    fn is_rejection(&self) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn process(&self) -> *const Process {
-        ptr::null()
-    }
 }
 
 impl Sockets for Told {
@@ -116,12 +105,6 @@ impl Sockets for Told {
             return NO_SOCKET;
         }
         find(packet.context(), key, direction)
-    }
-
-    #[inline(always)]
-    fn is_rejection(&self) -> bool {
-        // Answers leave and arrive at interfaces alone.
-        false
     }
 
     #[inline(always)]
