@@ -5,6 +5,7 @@
 
 use crate::{
     decide::{Question, Tables, decide},
+    dhcp::{is_dhcp, may_be_dhcp},
     event::{DenialKey, Event, EventKind},
     flow::{Flow, FlowKey, FlowState, Side, Step, direction_of, tcp},
     neighbour::{self, Claim},
@@ -379,7 +380,7 @@ fn opened<A: Family, D: Datapath<A>>(
         let verdict = Verdict::because(Reason::SpoofedSource);
         return refuse(datapath, key, sight, facts, verdict);
     }
-    if is_dhcp(datapath, key, sight) {
+    if may_be_dhcp(key, endpoint) && is_dhcp(datapath, key, sight) {
         return pass(datapath, sight, Reason::Dhcp);
     }
     if facts.is_reply() {
@@ -404,9 +405,8 @@ fn opened<A: Family, D: Datapath<A>>(
     let origin = origin(key, sight, facts);
     let verdict = answer(datapath, key, sight, origin);
     if !verdict.allows() {
-        // What may be DHCP depends on the endpoint's addresses too.
-        let may_be_dhcp = endpoint.has(Endpoint::DHCP_CLIENT) && key.protocol == protocol::UDP;
-        if !verdict.is_timed() && !may_be_dhcp {
+        // What is DHCP depends on the endpoint's addresses too.
+        if !verdict.is_timed() && !may_be_dhcp(key, endpoint) {
             datapath.keep_refused(key, refusal::seen(sight, A::FAMILY), verdict);
         }
         return refuse(datapath, key, sight, facts, verdict);
@@ -579,40 +579,6 @@ fn is_foreign<A: Family, D: Datapath<A>>(datapath: &D, key: &FlowKey<A>, sight: 
 #[inline(always)]
 pub(crate) fn is_own<A: Address, D: Datapath<A>>(datapath: &D, sight: &Sight, address: &A) -> bool {
     address.is_local_scope() || datapath.owns(sight.endpoint, address)
-}
-
-/// Whether an endpoint that may asks for its configuration, or is told it.
-///
-/// Judged packet by packet: the answer comes from another address than was asked, and to one that the
-/// endpoint has not got yet. A function of its own, to spare the stack of those that judge.
-#[inline(never)]
-fn is_dhcp<A: Family, D: Datapath<A>>(datapath: &D, key: &FlowKey<A>, sight: &Sight) -> bool {
-    if !sight.endpoint.has(Endpoint::DHCP_CLIENT)
-        || key.protocol != protocol::UDP
-        || (key.local_port, key.remote_port) != A::DHCP_PORTS
-    {
-        return false;
-    }
-    let sends = matches!(sight.direction, Direction::Egress);
-    if A::FAMILY == 4 {
-        return match sends {
-            true if key.local == A::UNSPECIFIED => key.remote == A::DHCP_SERVERS,
-            // Who has an address yet asks, and is told, by that one.
-            false if key.local == A::DHCP_SERVERS => true,
-            true | false => datapath.owns(sight.endpoint, &key.local),
-        };
-    }
-    is_of_link(&key.local)
-        && if sends {
-            key.remote == A::DHCP_SERVERS
-        } else {
-            is_of_link(&key.remote)
-        }
-}
-
-#[inline(always)]
-fn is_of_link<A: Address>(address: &A) -> bool {
-    address.is_local_scope() && *address != A::UNSPECIFIED
 }
 
 /// What policy says of a flow with this origin.

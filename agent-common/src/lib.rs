@@ -20,6 +20,7 @@ extern crate std;
 pub mod abi;
 pub mod connect;
 pub mod decide;
+mod dhcp;
 pub mod event;
 pub mod flow;
 pub mod fragment;
