@@ -31,7 +31,7 @@ pub(crate) fn measure(
         let mut ip = ground.lab.host().spawn(&mut command)?;
         let mut stdin = ip.stdin.take().context("ip has no stdin")?;
         let asked = Moment::now();
-        stdin.write_all(format!("link add {LATE} type dummy\n").as_bytes())?;
+        stdin.write_all(format!("link add {LATE} type veth peer name bench-far\n").as_bytes())?;
         drop(stdin);
         let moment = eventually_some(SEEN, || attached(agent).ok()?.get(before).copied());
         let moment = moment.context("it is not attached")?;

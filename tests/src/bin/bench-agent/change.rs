@@ -17,6 +17,8 @@ use crate::report::Report;
 /// Between two datagrams to the same port: how exactly it is told when a change is in force.
 const PACE: Duration = Duration::from_micros(250);
 const SEEN: Duration = Duration::from_secs(20);
+/// After so long all that came into force is told in the log.
+const SETTLED: Duration = Duration::from_secs(1);
 const TURN: Duration = Duration::from_millis(50);
 
 /// What runs while policy changes. Times are nanoseconds since the epoch.
@@ -100,6 +102,8 @@ fn changes(
     ground.change(Change { open: 0, blocks: 0 })?;
     let written = probe.expects(0)?;
     probe.arrives(0, written)?;
+    // A change is in force before it is told in the log.
+    always(SETTLED, || true);
     let before = log::in_force(agent)?.len();
     for number in 0..times {
         let open = usize::try_from(number + 1)? % PORTS.len();
@@ -112,6 +116,7 @@ fn changes(
         let judged = probe.arrives(open, written)?;
         outcome.from_write.push(judged);
     }
+    always(SETTLED, || true);
     let all = log::in_force(agent)?;
     let ours = all.get(before..).context("the log was cut")?;
     ensure!(
