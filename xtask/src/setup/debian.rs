@@ -78,6 +78,10 @@ pub(super) const YARDSTICKS: [Tool; 1] = [Tool {
     why: "`cargo xtask bench wire` holds ringfence against it",
 }];
 
+/// Packages that must be of the same release: the one on the right, if it is here in another, keeps apt from
+/// having the one on the left.
+const COMPANIONS: [(&str, &str); 1] = [("qemu-system-x86", "qemu-utils")];
+
 /// A compiler with library source. The LLVM beside it follows from the version it reports.
 pub(super) const COMPILER: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", CLIPPY];
 /// Clippy for that compiler: the kernel side is linted for its own target.
@@ -113,9 +117,43 @@ pub(super) fn install(packages: &[&str], mode: Mode) -> Result<()> {
     shell::run(
         apt()
             .args(["install", "--yes", "--no-install-recommends", "--no-remove"])
-            .args(packages),
+            .args(packages)
+            .args(companions(packages)?),
     )
     .with_context(|| format!("failed to install {list} (is this Debian 12 with its updates?)"))
+}
+
+/// What else apt is to be told, so that it can have `packages`.
+fn companions(packages: &[&str]) -> Result<Vec<String>> {
+    let mut arguments = Vec::new();
+    for (package, companion) in COMPANIONS {
+        if packages.contains(&package) && is_installed(companion) {
+            let release = release(package)?;
+            eprintln!("setup: {companion} becomes {release}, as {package} is to be");
+            arguments.extend([
+                "--allow-downgrades".to_owned(),
+                format!("{companion}={release}"),
+            ]);
+        }
+    }
+    Ok(arguments)
+}
+
+/// The release of a package that apt would install.
+fn release(package: &str) -> Result<String> {
+    let mut show = shell::command("apt-cache");
+    let shown = shell::output(show.args(["show", "--no-all-versions", package]))?;
+    let release = shown
+        .lines()
+        .find_map(|line| line.strip_prefix("Version: "));
+    let release = release.with_context(|| format!("apt knows no release of {package}"))?;
+    Ok(release.to_owned())
+}
+
+fn is_installed(package: &str) -> bool {
+    let mut query = shell::command("dpkg-query");
+    query.args(["--show", "--showformat=${db:Status-Status}", package]);
+    shell::output(&mut query).is_ok_and(|status| status == "installed")
 }
 
 #[cfg(test)]
