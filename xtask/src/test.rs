@@ -15,7 +15,7 @@ pub(crate) struct Args {
 }
 
 /// The kernel side builds for its own target only.
-const HOST: [&str; 3] = ["--workspace", "--exclude", "agent-ebpf"];
+pub(crate) const HOST: [&str; 3] = ["--workspace", "--exclude", "agent-ebpf"];
 /// The same, without the end-to-end tests.
 const UNPRIVILEGED: [&str; 5] = [
     "--workspace",

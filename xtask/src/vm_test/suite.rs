@@ -14,7 +14,7 @@ use ringfence_lab::{
 use serde_json::Value;
 
 use super::Selection;
-use crate::shell;
+use crate::{shell, test::HOST};
 
 /// What a guest cannot do: target, name, and why.
 const LEFT_OUT: [(&str, &str, &str); 2] = [
@@ -68,8 +68,10 @@ impl Suite {
     pub(crate) fn build(object: &Path, selection: &Selection) -> Result<Self> {
         let agent = shell::root().join(AGENT);
         shell::run(cargo(object).args(["build", "--package", "agent"]))?;
+        // Of the whole workspace, as `cargo xtask test` builds it: of one package alone cargo would have all
+        // dependencies with other features, and build them a second time.
         let mut build = cargo(object);
-        build.args(["test", "--package", "tests", "--no-run"]);
+        build.args(["test", "--no-run"]).args(HOST);
         shell::run(&mut build)?;
         let messages = shell::output(build.args(["--quiet", "--message-format", "json"]))?;
 
@@ -178,7 +180,7 @@ fn list(target: &str, binary: &Path) -> Result<Vec<Test>> {
     Ok(names.map(test).collect())
 }
 
-/// A program, as cargo's messages tell.
+/// A program of the package `tests`, as cargo's messages tell.
 struct Built {
     target: String,
     program: PathBuf,
@@ -189,6 +191,9 @@ impl Built {
     fn parse(line: &str) -> Option<Self> {
         let message: Value = serde_json::from_str(line).ok()?;
         let text = |pointer: &str| message.pointer(pointer)?.as_str();
+        if !text("/manifest_path")?.ends_with("/tests/Cargo.toml") {
+            return None;
+        }
         Some(Self {
             program: text("/executable")?.into(),
             target: text("/target/name")?.to_owned(),
@@ -203,12 +208,14 @@ mod tests {
 
     #[test]
     fn what_cargo_has_built_is_read_from_its_messages() {
-        let line = r#"{"reason":"compiler-artifact","target":{"name":"attach"},
-            "profile":{"test":true},"executable":"/t/attach-1"}"#;
+        let line = r#"{"reason":"compiler-artifact","manifest_path":"/r/tests/Cargo.toml",
+            "target":{"name":"attach"},"profile":{"test":true},"executable":"/t/attach-1"}"#;
         let built = Built::parse(line).unwrap();
         assert_eq!(built.target, "attach");
         assert_eq!(built.program, Path::new("/t/attach-1"));
         assert!(built.is_test);
+        let other = line.replace("/r/tests/", "/r/agent/");
+        assert!(Built::parse(&other).is_none());
         let library = r#"{"target":{"name":"x"},"profile":{"test":false},"executable":null}"#;
         assert!(Built::parse(library).is_none());
         assert!(Built::parse("not json").is_none());
