@@ -311,12 +311,9 @@ impl Controller {
             .context("the policy does not fit, and nothing has been changed")?;
         self.registry.keep(assignment)?;
         let compiling = begun.elapsed();
+        let plan = Arc::new(plan);
         self.engine.apply(&plan)?;
-        self.revoker.follow(Change {
-            touched: touched(plan.words.keys(), &world, tables, &endpoints),
-            this_node: this_node.clone(),
-            since: Instant::now(),
-        });
+        let since = Instant::now();
         // Closed, until whoever is there now has been attached: never open in between.
         self.ended.extend(&plan.remove_words);
         if !plan.is_empty() {
@@ -331,6 +328,13 @@ impl Controller {
                 "policy is in force"
             );
         }
+        // What is begun by what was before is begun when it is looked for.
+        self.engine.settle_plan();
+        self.revoker.follow(Change {
+            touched: touched(plan.words.keys(), &world, tables, &endpoints),
+            this_node: this_node.clone(),
+            since,
+        });
         self.outlets
             .inventory
             .send_replace(Arc::new(inventory(&world, tables, &endpoints)));
@@ -474,11 +478,12 @@ impl Controller {
     /// Has every flow judged by the tables as they are now: what others wrote there may have let
     /// some in, and those are remembered.
     fn judge_anew(&mut self) {
-        let plan = Plan::anew(self.engine.programmed());
+        let plan = Arc::new(Plan::anew(self.engine.programmed()));
         if let Err(error) = self.engine.apply(&plan) {
             tracing::error!("cannot judge flows once more: {error:#}");
             return;
         }
+        self.engine.settle_plan();
         self.cut(plan.words.keys());
     }
 

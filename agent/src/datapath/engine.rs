@@ -222,8 +222,13 @@ impl Engine {
     }
 
     /// See [`Sync::apply`].
-    pub(crate) fn apply(&mut self, plan: &Plan) -> Result<(), ApplyError> {
+    pub(crate) fn apply(&mut self, plan: &Arc<Plan>) -> Result<(), ApplyError> {
         self.sync.apply(plan)
+    }
+
+    /// Returns once no packet is judged any more by what was before the last plan.
+    pub(crate) fn settle_plan(&mut self) {
+        self.sync.settle();
     }
 
     /// Sees to it that the endpoint's programs hang where they have to.
@@ -491,6 +496,9 @@ impl Engine {
         let interfaces = restored(self.interfaces.restore(), &mut failed);
         let cgroups = restored(self.cgroups.restore(), &mut failed);
         let tables = restored(self.sync.restore(budget), &mut failed);
+        // Now, so that the next plan need not wait.
+        let tidied = self.sync.tidy().map_err(anyhow::Error::from);
+        restored(tidied, &mut failed);
         let written = [
             ("INTERFACES", interfaces),
             ("LEADS", self.interfaces.restore_leads()),

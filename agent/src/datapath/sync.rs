@@ -1,6 +1,6 @@
 //! Applies plans to the kernel's tables. The only writer of policy.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use agent_common::{
     protocol::Address as _,
@@ -30,6 +30,8 @@ pub(crate) struct Sync {
     policy_slots: Slots<PolicyKey>,
     capacity: Capacity,
     grace: GracePeriod,
+    /// In force, and not settled yet.
+    applied: Option<Arc<Plan>>,
     /// Something was taken out since the last grace period: nothing may be put in before another.
     unsettled: bool,
     /// How far the tables have been compared with what was put there.
@@ -118,6 +120,7 @@ impl Sync {
             programmed,
             capacity,
             grace: GracePeriod::new()?,
+            applied: None,
             unsettled: true,
             walk: Walk::default(),
         })
@@ -136,25 +139,21 @@ impl Sync {
         &self.capacity
     }
 
-    /// Applies a plan that was made from [`Sync::programmed`].
+    /// Puts a plan into force that was made from [`Sync::programmed`]. What a grace period has to pass for
+    /// is left to [`Sync::settle`] and [`Sync::tidy`]: it would double the time that a change takes.
     ///
     /// # Errors
     ///
     /// The tables answer as before.
-    pub(crate) fn apply(&mut self, plan: &Plan) -> Result<(), ApplyError> {
+    pub(crate) fn apply(&mut self, plan: &Arc<Plan>) -> Result<(), ApplyError> {
         if plan.is_empty() {
             return Ok(());
         }
         plan.check(&self.programmed, &self.capacity)
             .map_err(ApplyError::Overflow)?;
-        if self.unsettled {
-            self.grace
-                .wait()
-                .map_err(|error| ApplyError::Refused(error.into()))?;
-            self.unsettled = false;
-        }
-        self.identity_slots.recycle();
-        self.policy_slots.recycle();
+        self.settle();
+        self.tidy()
+            .map_err(|error| ApplyError::Refused(error.into()))?;
         if let Err(error) = self.prepare(plan) {
             self.abandon(plan);
             return Err(ApplyError::Refused(error));
@@ -165,12 +164,53 @@ impl Sync {
         for endpoint in &plan.remove_words {
             self.maps.words.store(u32::from(*endpoint), Word::UNSET.0);
         }
+        plan.finish(&mut self.programmed);
+        self.applied = Some(Arc::clone(plan));
+        Ok(())
+    }
+
+    /// Has every slot keep what it says since the last plan, once no packet is judged by what was before,
+    /// and takes out what nobody needs.
+    pub(crate) fn settle(&mut self) {
+        let Some(plan) = self.applied.take() else {
+            return;
+        };
         if let Err(error) = self.grace.wait() {
             // Settling now is right for all packets but those in flight.
             tracing::warn!(%error, "no grace period");
         }
-        self.settle(plan);
-        plan.finish(&mut self.programmed);
+        for (prefix, change) in &plan.prefixes {
+            self.finish_prefix(*prefix, change.after, change.kind == ChangeKind::Remove);
+        }
+        for (key, change) in &plan.sockets {
+            self.finish_socket(*key, change.after, change.kind == ChangeKind::Remove);
+        }
+        for (key, change) in &plan.policy {
+            self.finish_policy(key, change.after, change.kind == ChangeKind::Remove);
+        }
+        self.drop_tables(&plan.remove_tables);
+        for (endpoint, address) in &plan.remove_own {
+            ignore_missing(
+                self.maps
+                    .addresses
+                    .remove(&own_address(*endpoint, *address)),
+            );
+        }
+        self.unsettled = true;
+    }
+
+    /// Makes room where something was taken out, once nobody reads it any more.
+    ///
+    /// # Errors
+    ///
+    /// There is no grace period: nothing may be put in yet.
+    pub(crate) fn tidy(&mut self) -> std::io::Result<()> {
+        if self.unsettled {
+            self.grace.wait()?;
+            self.unsettled = false;
+            self.identity_slots.recycle();
+            self.policy_slots.recycle();
+        }
         Ok(())
     }
 
@@ -227,28 +267,6 @@ impl Sync {
             .context("failed to add a policy entry")?;
         }
         Ok(())
-    }
-
-    /// Every slot keeps `after`, and what nobody needs goes.
-    fn settle(&mut self, plan: &Plan) {
-        for (prefix, change) in &plan.prefixes {
-            self.finish_prefix(*prefix, change.after, change.kind == ChangeKind::Remove);
-        }
-        for (key, change) in &plan.sockets {
-            self.finish_socket(*key, change.after, change.kind == ChangeKind::Remove);
-        }
-        for (key, change) in &plan.policy {
-            self.finish_policy(key, change.after, change.kind == ChangeKind::Remove);
-        }
-        self.drop_tables(&plan.remove_tables);
-        for (endpoint, address) in &plan.remove_own {
-            ignore_missing(
-                self.maps
-                    .addresses
-                    .remove(&own_address(*endpoint, *address)),
-            );
-        }
-        self.unsettled = true;
     }
 
     /// Undoes [`Sync::prepare`], as far as it got.

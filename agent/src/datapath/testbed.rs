@@ -6,7 +6,7 @@
 //! it. Every packet is seen at interface 1, the loopback of any namespace, so that an endpoint is
 //! put there before its packets are judged.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use agent_common::{
     event::{DenialKey, Event, Loss},
@@ -156,8 +156,9 @@ impl Testbed {
         compiled: &Compiled,
         endpoints: &BTreeMap<u16, SubjectName>,
     ) -> anyhow::Result<()> {
-        let plan = Plan::new(self.sync.programmed(), compiled, endpoints);
+        let plan = Arc::new(Plan::new(self.sync.programmed(), compiled, endpoints));
         self.sync.apply(&plan)?;
+        self.sync.settle();
         Ok(())
     }
 

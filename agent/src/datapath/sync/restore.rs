@@ -100,6 +100,8 @@ impl Sync {
         &mut self,
         budget: Duration,
     ) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+        // Else what is still to be taken out would be taken for somebody else's.
+        self.settle();
         let mut found = Found::default();
         found.add("WORDS", self.maps.words.restore());
         found.add("IDENTITIES", self.maps.identities.restore());
