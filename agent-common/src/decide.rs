@@ -30,6 +30,13 @@ pub trait Tables<A> {
 
     /// Nanoseconds of the boot clock. Asked only where an answer depends on it.
     fn now(&self) -> u64;
+
+    /// The verdict once it is known what the peer's address is. Where it is asked in many places, it can be
+    /// a function that they share.
+    #[inline(always)]
+    fn settle(&self, case: &Case) -> Verdict {
+        settle(self, case)
+    }
 }
 
 /// A new flow, as policy sees it.
@@ -50,6 +57,70 @@ pub struct Question<A> {
     pub port: u16,
     /// The first packet was made by this node's own stack, not forwarded by it.
     pub made_here: bool,
+}
+
+/// A [`Question`] whose addresses have been looked up: the same for both families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// Flags of the endpoint.
+    pub flags: u16,
+    pub word: Word,
+    /// As in [`Question`].
+    pub direction: Direction,
+    /// Of the peer's address, with [`THIS_NODE`] where it is this node's.
+    pub identity: u32,
+    /// As in [`Question`], and so are the others.
+    pub socket: u32,
+    pub protocol: u8,
+    pub port: u16,
+    pub made_here: bool,
+}
+
+impl Case {
+    /// All of it in three numbers: a function that the kernel's verifier walks through by itself takes no
+    /// more than numbers before Linux 5.13.
+    #[inline(always)]
+    pub const fn to_words(self) -> [u64; 3] {
+        let Self {
+            flags,
+            word: Word(word),
+            direction,
+            identity,
+            socket,
+            protocol,
+            port,
+            made_here,
+        } = self;
+        let [f0, f1] = flags.to_le_bytes();
+        let [p0, p1] = port.to_le_bytes();
+        let rest = [f0, f1, p0, p1, protocol, direction as u8, made_here as u8, 0];
+        let peer = identity as u64 | (socket as u64) << 32;
+        [word, peer, u64::from_le_bytes(rest)]
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "each half of a word")]
+    pub const fn from_words([word, peer, rest]: [u64; 3]) -> Self {
+        let [f0, f1, p0, p1, protocol, direction, made_here, _] = rest.to_le_bytes();
+        Self {
+            flags: u16::from_le_bytes([f0, f1]),
+            word: Word(word),
+            direction: if direction == Direction::Ingress as u8 {
+                Direction::Ingress
+            } else {
+                Direction::Egress
+            },
+            identity: peer as u32,
+            socket: (peer >> 32) as u32,
+            protocol,
+            port: u16::from_le_bytes([p0, p1]),
+            made_here: made_here != 0,
+        }
+    }
+
+    const fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
 }
 
 /// The verdict for a new flow.
@@ -74,7 +145,31 @@ pub fn decide<A: Address>(tables: &impl Tables<A>, question: &Question<A>) -> Ve
     if endpoint.has(Endpoint::OWNS_ADDRESSES) && local == peer {
         return Verdict::because(Reason::OwnAddress);
     }
-    let address = tables.identity(&peer).at(word);
+    tables.settle(&Case {
+        flags: endpoint.flags,
+        word,
+        direction,
+        identity: tables.identity(&peer).at(word),
+        socket,
+        protocol,
+        port,
+        made_here,
+    })
+}
+
+/// See [`Tables::settle`].
+#[inline(always)]
+pub fn settle<A>(tables: &(impl Tables<A> + ?Sized), case: &Case) -> Verdict {
+    let Case {
+        flags: _,
+        word,
+        direction,
+        identity: address,
+        socket,
+        protocol,
+        port,
+        made_here,
+    } = *case;
     let identity = if socket == NO_SOCKET {
         address
     } else {
@@ -84,7 +179,7 @@ pub fn decide<A: Address>(tables: &impl Tables<A>, question: &Question<A>) -> Ve
         };
         tables.socket(&key).at(word)
     };
-    let is_own_node = endpoint.has(Endpoint::OWNS_ADDRESSES)
+    let is_own_node = case.has(Endpoint::OWNS_ADDRESSES)
         && made_here
         && address & THIS_NODE != 0
         && matches!(direction, Direction::Ingress);
@@ -122,7 +217,11 @@ pub fn decide<A: Address>(tables: &impl Tables<A>, question: &Question<A>) -> Ve
 
 /// What a decision comes to now; `unruled` is why what no rule speaks about is permitted.
 #[inline(always)]
-fn outcome<A>(decision: &Decision, tables: &impl Tables<A>, unruled: Reason) -> Verdict {
+fn outcome<A>(
+    decision: &Decision,
+    tables: &(impl Tables<A> + ?Sized),
+    unruled: Reason,
+) -> Verdict {
     let Decision {
         rule,
         action,

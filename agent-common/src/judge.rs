@@ -177,16 +177,38 @@ pub fn judge<A: Family, D: Datapath<A>>(
             }
         }
     }
-    let flow = datapath.flow(&key);
+    judge_ordinary(datapath, &key, sight, Facts::of(headers))
+}
+
+/// Judges a packet that [`Family::plain`] has read, which is always one of a flow.
+#[inline(always)]
+pub fn judge_plain<A: Family, D: Datapath<A>>(
+    datapath: &D,
+    headers: &Headers<A>,
+    sight: &Sight,
+) -> Verdict {
+    let key = FlowKey::new(sight.endpoint.id, headers, sight.direction);
+    judge_ordinary(datapath, &key, sight, Facts::of_flags(headers.tcp_flags))
+}
+
+#[inline(always)]
+fn judge_ordinary<A: Family, D: Datapath<A>>(
+    datapath: &D,
+    key: &FlowKey<A>,
+    sight: &Sight,
+    facts: Facts,
+) -> Verdict {
+    let flow = datapath.flow(key);
+    let tcp_flags = facts.tcp_flags();
     if let Some(flow) = flow
         && flow.generation.get() == sight.word.generation()
-        && flow.runs_on(headers.tcp_flags)
+        && flow.runs_on(tcp_flags)
     {
         let side = flow.side(sight.direction);
-        flow.count(headers.tcp_flags, side, sight.length, datapath.jiffies());
+        flow.count(tcp_flags, side, sight.length, datapath.jiffies());
         return Verdict::by_rule(RuleId(flow.rule.get()));
     }
-    unusual(datapath, &key, sight, Facts::of(headers), flow)
+    unusual(datapath, key, sight, facts, flow)
 }
 
 /// What becomes of a packet that could not be parsed, beyond the addresses in `headers`.

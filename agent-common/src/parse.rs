@@ -39,6 +39,16 @@ pub trait Packet {
     fn peek<T: Header>(&self, offset: usize) -> Option<T> {
         self.load(offset)
     }
+
+    /// As [`Packet::load`], into its place; false if the packet ends before it does.
+    #[inline(always)]
+    fn fill<T: Header>(&self, offset: usize, place: &mut T) -> bool {
+        let Some(value) = self.load(offset) else {
+            return false;
+        };
+        *place = value;
+        true
+    }
 }
 
 /// # Safety
@@ -401,21 +411,28 @@ fn ipv4(
     headers: &mut Headers<[u8; 4]>,
     extent: Extent,
 ) -> Result<(), Reason> {
-    let header: Ipv4Hdr = packet.load(offset).ok_or(Reason::Malformed)?;
-    let length = usize::from(header.vihl & 0x0f) * 4;
-    if header.vihl >> 4 != 4 || length < Ipv4Hdr::LEN {
+    // Field by field: the whole of it would take a third of the stack.
+    let vihl: u8 = packet.load(offset).ok_or(Reason::Malformed)?;
+    let length = usize::from(vihl & 0x0f) * 4;
+    if vihl >> 4 != 4 || length < Ipv4Hdr::LEN {
         return Err(Reason::Malformed);
     }
-    headers.source = header.src_addr;
-    headers.destination = header.dst_addr;
-    headers.protocol = header.proto;
+    let frags: [u8; 2] = packet
+        .load(offset + offset_of!(Ipv4Hdr, frags))
+        .ok_or(Reason::Malformed)?;
+    let is_read = packet.fill(offset + offset_of!(Ipv4Hdr, src_addr), &mut headers.source)
+        && packet.fill(offset + offset_of!(Ipv4Hdr, dst_addr), &mut headers.destination)
+        && packet.fill(offset + offset_of!(Ipv4Hdr, proto), &mut headers.protocol);
+    if !is_read {
+        return Err(Reason::Malformed);
+    }
     // Any fragment but the first carries no ports; its payload must not be read as a header.
-    if u16::from_be_bytes(header.frags) & OFFSET != 0 {
+    if u16::from_be_bytes(frags) & OFFSET != 0 {
         headers.further = place(offset);
         return Err(Reason::Fragment);
     }
     transport(packet, offset + length, headers, extent)?;
-    if is_fragment(header.frags) {
+    if is_fragment(frags) {
         begins_pieces(headers, offset);
     }
     Ok(())
@@ -436,14 +453,19 @@ fn ipv6(
     const FRAGMENT_OFFSET: u16 = 0xfff8;
     const MORE_FRAGMENTS: u16 = 1;
 
-    let header: Ipv6Hdr = packet.load(offset).ok_or(Reason::Malformed)?;
-    if header.vcf[0] >> 4 != 6 {
+    // Field by field, as in IPv4.
+    let version: u8 = packet.load(offset).ok_or(Reason::Malformed)?;
+    if version >> 4 != 6 {
         return Err(Reason::Malformed);
     }
-    headers.source = header.src_addr;
-    headers.destination = header.dst_addr;
-
-    let mut next = header.next_hdr;
+    let is_read = packet.fill(offset + offset_of!(Ipv6Hdr, src_addr), &mut headers.source)
+        && packet.fill(offset + offset_of!(Ipv6Hdr, dst_addr), &mut headers.destination);
+    if !is_read {
+        return Err(Reason::Malformed);
+    }
+    let mut next: u8 = packet
+        .load(offset + offset_of!(Ipv6Hdr, next_hdr))
+        .ok_or(Reason::Malformed)?;
     let mut at = offset + Ipv6Hdr::LEN;
     // Where the header of a first fragment is.
     let mut first = 0;

@@ -198,7 +198,7 @@ impl Verdict {
 
     /// All of it as one number: the rule, the reason in the byte above, then a bit for each of the rest.
     #[inline(always)]
-    pub(crate) const fn to_bits(self) -> u64 {
+    pub const fn to_bits(self) -> u64 {
         let Self {
             reason,
             rule,
@@ -215,7 +215,7 @@ impl Verdict {
 
     /// The inverse of [`Self::to_bits`]; a number that no verdict has is a denial.
     #[inline(always)]
-    pub(crate) const fn from_bits(bits: u64) -> Self {
+    pub const fn from_bits(bits: u64) -> Self {
         let [_, _, _, _, number, ..] = bits.to_le_bytes();
         let reason = match Reason::from_number(number) {
             Some(reason) => reason,

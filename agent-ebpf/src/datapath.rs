@@ -1,7 +1,7 @@
 //! The maps, bound to what judging needs.
 
 use agent_common::{
-    decide::Tables,
+    decide::{Case, Tables, settle},
     event::{DenialKey, Event, EventKind, Loss},
     flow::{Flow, FlowKey, FlowState},
     judge::{Datapath, Place},
@@ -30,7 +30,7 @@ use crate::{
         HOSTS_V4, HOSTS_V6, IDENTITIES, IPCACHE_V4, IPCACHE_V6, LOST, POLICY, PORTS, REFUSED,
         SOCKETS, WORDS,
     },
-    sockets::Sockets,
+    sockets::{Nowhere, Sockets},
     verifier::forgotten,
 };
 
@@ -196,6 +196,21 @@ impl<A: FamilyMaps, S: Sockets> Tables<A> for Maps<S> {
         // SAFETY: a helper without arguments.
         unsafe { bpf_ktime_get_boot_ns() }
     }
+
+    #[inline(always)]
+    fn settle(&self, case: &Case) -> Verdict {
+        let [word, peer, rest] = case.to_words();
+        Verdict::from_bits(settle_case(word, peer, rest))
+    }
+}
+
+/// Policy's answer, for both families and wherever it is asked. Linux verifies a function that others can
+/// see by itself, for any numbers, and once: by this one alone it walks through a quarter less.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn settle_case(word: u64, peer: u64, rest: u64) -> u64 {
+    let case = Case::from_words([word, peer, rest]);
+    settle::<[u8; 4]>(&Maps(Nowhere), &case).to_bits()
 }
 
 impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {

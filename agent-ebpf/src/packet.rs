@@ -1,7 +1,9 @@
 //! A socket buffer as the parser reads it.
 
 use agent_common::parse::{Header, Packet};
-use aya_ebpf::{bindings::__sk_buff, programs::sk_buff::SkBuff};
+use aya_ebpf::{
+    bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::sk_buff::SkBuff,
+};
 
 /// The buffer of a hook, with the bounds of its linear part read once.
 pub(crate) struct Buffer {
@@ -31,17 +33,17 @@ impl Buffer {
             end,
         }
     }
-
-    #[inline(always)]
-    pub(crate) fn context(&self) -> *mut __sk_buff {
-        self.context
-    }
 }
 
 impl Packet for Buffer {
     #[inline(always)]
     fn load<T: Header>(&self, offset: usize) -> Option<T> {
         SkBuff::new(self.context).load(offset).ok()
+    }
+
+    #[inline(always)]
+    fn fill<T: Header>(&self, offset: usize, place: &mut T) -> bool {
+        fill(self.context, offset, place)
     }
 
     #[inline(always)]
@@ -62,4 +64,14 @@ impl Packet for Buffer {
         // SAFETY: as above.
         Some(unsafe { (at as *const T).read_unaligned() })
     }
+}
+
+/// Reads a header into its place, without a second one on the stack.
+#[inline(always)]
+pub(crate) fn fill<T: Header>(context: *mut __sk_buff, offset: usize, place: &mut T) -> bool {
+    #[expect(clippy::cast_possible_truncation, reason = "a packet is shorter than 4 GiB")]
+    let (offset, length) = (offset as u32, size_of::<T>() as u32);
+    let place = (&raw mut *place).cast();
+    // SAFETY: the kernel passes a valid context to the program; as many bytes as the place has, valid as any.
+    unsafe { bpf_skb_load_bytes(context.cast(), offset, place, length) == 0 }
 }

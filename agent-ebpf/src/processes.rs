@@ -43,7 +43,7 @@ pub(crate) unsafe fn note(socket: *mut c_void, process: &Process) -> bool {
 /// Whose socket a packet is of, or null.
 ///
 /// An answer to a request for a connection is of no socket yet: then whose the one is that listens.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn of_packet(context: *mut __sk_buff) -> *const Process {
     // SAFETY: the kernel passes a valid context to the program, and all these are its own sockets.
     unsafe {

@@ -16,15 +16,15 @@
 use crate::{
     datapath::{indistinct, opaque, owns},
     maps::REJECTIONS,
+    packet::fill,
 };
 use agent_common::{
-    judge::Sight,
     parse::{Header, Network, Packet, network},
     rejection::{
         Checksum, Form, Frame, Invoking, Rejectable, Rejections, Toward, form, reset, slot_of,
         unreachable,
     },
-    table::Direction,
+    table::{Direction, Endpoint},
 };
 use aya_ebpf::{
     bindings::{
@@ -52,6 +52,11 @@ impl Packet for Turned {
     #[inline(always)]
     fn load<T: Header>(&self, offset: usize) -> Option<T> {
         SkBuff::new(self.0).load(offset).ok()
+    }
+
+    #[inline(always)]
+    fn fill<T: Header>(&self, offset: usize, place: &mut T) -> bool {
+        fill(self.0, offset, place)
     }
 }
 
@@ -114,19 +119,63 @@ fn mark() -> u32 {
     unsafe { (&raw const MARK).read_volatile() }
 }
 
+/// A packet that was denied, and where.
+#[derive(Clone, Copy)]
+struct Denied {
+    endpoint: u16,
+    direction: Direction,
+    toward: Toward,
+}
+
 /// Tells of a packet that was denied; what the hook is to answer.
 #[inline(always)]
-pub(crate) fn tell(context: *mut __sk_buff, sight: &Sight, toward: Toward) -> i32 {
+pub(crate) fn tell(
+    context: *mut __sk_buff,
+    endpoint: Endpoint,
+    direction: Direction,
+    toward: Toward,
+) -> i32 {
+    tell_of_denied(context, u32::from(endpoint.id), direction as u32, toward as u32)
+}
+
+/// A function that others can see, and so one that the verifier walks through by itself, once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_of_denied(
+    context: *mut __sk_buff,
+    endpoint: u32,
+    direction: u32,
+    toward: u32,
+) -> i32 {
+    let [low, high, ..] = endpoint.to_le_bytes();
+    let denied = Denied {
+        endpoint: u16::from_le_bytes([low, high]),
+        direction: if direction == Direction::Ingress as u32 {
+            Direction::Ingress
+        } else {
+            Direction::Egress
+        },
+        toward: if toward == Toward::Receiver as u32 {
+            Toward::Receiver
+        } else {
+            Toward::Sender
+        },
+    };
     match network(&Turned(context)) {
-        Network::V4 => tell_family::<[u8; 4]>(context, sight, toward),
-        Network::V6 => tell_family::<[u8; 16]>(context, sight, toward),
+        Network::V4 => tell_family::<[u8; 4]>(context, denied),
+        Network::V6 => tell_family::<[u8; 16]>(context, denied),
         Network::Arp | Network::Other | Network::Short => TC_ACT_SHOT,
     }
 }
 
-/// A function of its own, to spare the stack of the hooks.
+/// A function of its own, so that each family has room on the stack for itself.
 #[inline(never)]
-fn tell_family<A: Rejectable>(context: *mut __sk_buff, sight: &Sight, toward: Toward) -> i32 {
+fn tell_family<A: Rejectable>(context: *mut __sk_buff, denied: Denied) -> i32 {
+    let Denied {
+        endpoint,
+        direction,
+        toward,
+    } = denied;
     let mut invoking = Invoking::<A>::EMPTY;
     let form = form(&Turned(context), &mut invoking, toward);
     // All ways through the parser come together here, and one goes on.
@@ -139,11 +188,11 @@ fn tell_family<A: Rejectable>(context: *mut __sk_buff, sight: &Sight, toward: To
     }
     // What was sent to an address that is not the endpoint's came here by chance: a bridge may have sent
     // it to everybody.
-    let is_sent = matches!(sight.direction, Direction::Egress);
-    if !is_sent && !owns(sight.endpoint.id, &invoking.headers.destination) {
+    let is_sent = matches!(direction, Direction::Egress);
+    if !is_sent && !owns(endpoint, &invoking.headers.destination) {
         return TC_ACT_SHOT;
     }
-    if !is_due(sight, toward) {
+    if !is_due(denied) {
         return TC_ACT_SHOT;
     }
     let is_written = if is_reset {
@@ -156,21 +205,21 @@ fn tell_family<A: Rejectable>(context: *mut __sk_buff, sight: &Sight, toward: To
     }
     match toward {
         Toward::Receiver => TC_ACT_UNSPEC,
-        Toward::Sender => turn(context, sight),
+        Toward::Sender => turn(context, direction),
     }
 }
 
 /// Sends it back.
 #[inline(always)]
-fn turn(context: *mut __sk_buff, sight: &Sight) -> i32 {
-    let into = match sight.direction {
+fn turn(context: *mut __sk_buff, direction: Direction) -> i32 {
+    let into = match direction {
         Direction::Egress => 0,
         Direction::Ingress => u64::from(BPF_F_INGRESS),
     };
     // SAFETY: the kernel passes a valid context to the program.
     let action = unsafe {
         (*context).mark = mark();
-        bpf_redirect(sight.ifindex, into)
+        bpf_redirect((*context).ifindex, into)
     };
     #[expect(clippy::cast_possible_truncation, reason = "an action of TC")]
     let action = action as i32;
@@ -179,8 +228,13 @@ fn turn(context: *mut __sk_buff, sight: &Sight) -> i32 {
 
 /// Whether there is room for one more answer; counts it.
 #[inline(never)]
-fn is_due(sight: &Sight, toward: Toward) -> bool {
-    let Some(counts) = REJECTIONS.get(slot_of(sight.endpoint.id, sight.direction)) else {
+fn is_due(denied: Denied) -> bool {
+    let Denied {
+        endpoint,
+        direction,
+        toward,
+    } = denied;
+    let Some(counts) = REJECTIONS.get(slot_of(endpoint, direction)) else {
         return false;
     };
     // SAFETY: the same bytes, as the contract asserts; others change them at any time.

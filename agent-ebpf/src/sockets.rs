@@ -18,7 +18,7 @@ use aya_ebpf::{
     },
 };
 
-use crate::{datapath::FamilyMaps, maps::CGROUPS, packet::Buffer, processes, rejection::is_marked};
+use crate::{datapath::FamilyMaps, maps::CGROUPS, processes, rejection::is_marked};
 
 pub(crate) trait Sockets {
     /// Whether packets in pieces come here. In a cgroup they are whole: cut up after it, put together
@@ -50,13 +50,13 @@ pub(crate) trait Sockets {
 
 /// At an interface: addresses say who it is. What the endpoint is sent carries no socket, or that of the
 /// sender.
-pub(crate) struct Untold<const SENT: bool>(pub(crate) Buffer);
+pub(crate) struct Untold<const SENT: bool>(pub(crate) *mut __sk_buff);
 
 /// Where there is no packet, or none that could be an answer of ours or of a process that is noted.
 pub(crate) struct Nowhere;
 
-/// In a cgroup, from the packet; of which the stack has room for one.
-pub(crate) struct Told(pub(crate) Buffer);
+/// In a cgroup, from the packet.
+pub(crate) struct Told(pub(crate) *mut __sk_buff);
 
 /// Every network namespace has its loopback at index 1.
 pub(crate) const LOOPBACK: u32 = 1;
@@ -73,15 +73,15 @@ impl<const SENT: bool> Sockets for Untold<SENT> {
 
     #[inline(always)]
     fn is_rejection(&self) -> bool {
-        let Self(packet) = self;
-        is_marked(packet.context())
+        let Self(context) = self;
+        is_marked(*context)
     }
 
     #[inline(always)]
     fn process(&self) -> *const Process {
-        let Self(packet) = self;
+        let Self(context) = self;
         if SENT {
-            processes::of_packet(packet.context())
+            processes::of_packet(*context)
         } else {
             ptr::null()
         }
@@ -99,17 +99,17 @@ impl Sockets for Told {
 
     #[inline(always)]
     fn of_peer<A: FamilyMaps>(&self, key: &FlowKey<A>, direction: Direction) -> u32 {
-        let Self(packet) = self;
+        let Self(context) = self;
         // SAFETY: the kernel passes a valid context to the program.
-        if unsafe { (*packet.context()).ifindex } != LOOPBACK {
+        if unsafe { (**context).ifindex } != LOOPBACK {
             return NO_SOCKET;
         }
-        find(packet.context(), key, direction)
+        find(*context, key, direction)
     }
 
     #[inline(always)]
     fn process(&self) -> *const Process {
-        processes::of_packet(self.0.context())
+        processes::of_packet(self.0)
     }
 }
 

@@ -197,3 +197,22 @@ fn a_set_without_answers_is_closed() {
     let verdict = Told::default().asked(OWNER, Direction::Egress, PEER, false);
     assert_eq!(verdict.reason(), Reason::NotProgrammed);
 }
+
+#[test]
+fn a_case_is_the_same_after_being_three_numbers() {
+    for direction in [Direction::Ingress, Direction::Egress] {
+        for made_here in [false, true] {
+            let case = Case {
+                flags: 0xfedc,
+                word: Word::new(SET, 0xabcd),
+                direction,
+                identity: THIS_NODE | 7,
+                socket: 0x8765_4321,
+                protocol: 132,
+                port: 0x1234,
+                made_here,
+            };
+            assert_eq!(Case::from_words(case.to_words()), case);
+        }
+    }
+}

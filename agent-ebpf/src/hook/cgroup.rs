@@ -1,7 +1,7 @@
 //! Sockets of an endpoint's cgroup, both directions.
 
 use agent_common::{
-    judge::{Sight, unreadable},
+    judge::unreadable,
     table::{Direction, Endpoint},
     verdict::Reason,
 };
@@ -10,9 +10,8 @@ use network_types::eth::EtherType;
 
 use crate::{
     datapath::{Maps, indistinct, word},
-    family::judge_family,
-    packet::Buffer,
-    sockets::{LOOPBACK, Told},
+    family::{Hook, Judges, Outcome, Seen, judges},
+    sockets::{LOOPBACK, Nowhere, Told},
 };
 
 /// The endpoint that this copy of the program stands for, set by the agent when it loads it.
@@ -34,12 +33,12 @@ const DROP: i32 = 0;
 
 #[cgroup_skb]
 pub(crate) fn cgroup_ingress(context: SkBuffContext) -> i32 {
-    act(context.skb.skb, Direction::Ingress)
+    act::<Arrives>(context.skb.skb)
 }
 
 #[cgroup_skb]
 pub(crate) fn cgroup_egress(context: SkBuffContext) -> i32 {
-    act(context.skb.skb, Direction::Egress)
+    act::<Leaves>(context.skb.skb)
 }
 
 /// Costs what a hook costs at the least: the yardstick of the benchmark.
@@ -61,31 +60,66 @@ pub(super) fn endpoint() -> Endpoint {
     Endpoint { id, flags }
 }
 
+/// Of what arrives at the cgroup's sockets.
+struct Arrives;
+
+/// Of what leaves them.
+struct Leaves;
+
+impl Hook for Arrives {
+    type Sockets = Told;
+    const DIRECTION: Direction = Direction::Ingress;
+    const OFFSET: usize = 0;
+    const HAS_INTERFACE: bool = false;
+
+    #[inline(always)]
+    fn sockets(context: *mut __sk_buff) -> Self::Sockets {
+        Told(context)
+    }
+}
+
+impl Hook for Leaves {
+    type Sockets = Told;
+    const DIRECTION: Direction = Direction::Egress;
+    const OFFSET: usize = 0;
+    const HAS_INTERFACE: bool = false;
+
+    #[inline(always)]
+    fn sockets(context: *mut __sk_buff) -> Self::Sockets {
+        Told(context)
+    }
+}
+
+judges! {
+    Arrives:
+        [arrives_plain_v4 = plain, arrives_whole_v4 = whole],
+        [arrives_plain_v6 = plain, arrives_whole_v6 = whole];
+    Leaves:
+        [leaves_plain_v4 = plain, leaves_whole_v4 = whole],
+        [leaves_plain_v6 = plain, leaves_whole_v6 = whole];
+}
+
 #[inline(always)]
-fn act(context: *mut __sk_buff, direction: Direction) -> i32 {
-    // SAFETY: the kernel passes a valid context to the program.
-    let (length, protocol) = unsafe { ((*context).len, (*context).protocol) };
+fn act<H: Judges>(context: *mut __sk_buff) -> i32 {
     let endpoint = endpoint();
-    // SAFETY: as above.
-    let is_loopback = unsafe { (*context).ifindex } == LOOPBACK;
-    let made_here = indistinct(endpoint.has(Endpoint::ONLY_OWN) && is_loopback);
+    // SAFETY: the kernel passes a valid context to the program.
+    let (protocol, ifindex) = unsafe { ((*context).protocol, (*context).ifindex) };
     let Some(word) = word(endpoint) else {
         return DROP;
     };
-    let sight = Sight {
+    let seen = Seen {
         endpoint,
         word,
-        direction,
-        length,
-        made_here,
-        ifindex: 0,
+        made_here: indistinct(endpoint.has(Endpoint::ONLY_OWN) && ifindex == LOOPBACK),
     };
-    let maps = Maps(Told(Buffer::new(context)));
-    let Maps(Told(packet)) = &maps;
-    let allows = match protocol {
-        IPV4 => judge_family::<[u8; 4], _>(&maps, packet, 0, &sight).allows(),
-        IPV6 => judge_family::<[u8; 16], _>(&maps, packet, 0, &sight).allows(),
-        _ => unreadable::<[u8; 4], _>(&maps, &sight, Reason::NotIp).allows(),
+    let outcome = match protocol {
+        IPV4 => H::v4(context, seen),
+        IPV6 => H::v6(context, seen),
+        _ => Outcome::of(unreadable::<[u8; 4], _>(
+            &Maps(Nowhere),
+            &seen.sight::<H>(context),
+            Reason::NotIp,
+        )),
     };
-    if allows { PASS } else { DROP }
+    if outcome.allows() { PASS } else { DROP }
 }

@@ -4,11 +4,10 @@
 //! All else that leaves there costs a look at whose it is.
 
 use agent_common::{
-    judge::Sight,
     neighbour,
     parse::{Network, network},
     table::{Direction, Endpoint, Word},
-    verdict::{Reason, Verdict},
+    verdict::Reason,
 };
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -18,10 +17,10 @@ use aya_ebpf::{
 };
 use network_types::eth::EthHdr;
 
-use super::tc::{ETHERNET, is_named, unjudged};
+use super::tc::{is_named, unjudged};
 use crate::{
     datapath::{Maps, word},
-    family::judge_family,
+    family::{Hook, Judges, Outcome, Seen, judges},
     maps::CGROUPS,
     packet::Buffer,
     sockets::{DEPTH, Nowhere},
@@ -47,25 +46,43 @@ pub(crate) fn from_host_bare(context: TcContext) -> i32 {
     act::<false>(context.skb.skb)
 }
 
+/// Of such frames.
+struct Made;
+
+impl Hook for Made {
+    type Sockets = Nowhere;
+    const DIRECTION: Direction = Direction::Egress;
+    const OFFSET: usize = EthHdr::LEN;
+    const HAS_INTERFACE: bool = true;
+
+    #[inline(always)]
+    fn sockets(_: *mut __sk_buff) -> Self::Sockets {
+        Nowhere
+    }
+}
+judges! {
+    Made: [made_v4 = whole], [made_v6 = whole];
+}
+
 #[inline(always)]
 fn act<const HAS_LINK: bool>(context: *mut __sk_buff) -> i32 {
     if !is_of_packet_socket(context) {
         return TC_ACT_UNSPEC;
     }
     let around = around(context);
-    let endpoint = Endpoint {
-        id: half(around),
-        flags: half(around >> 16),
-    };
-    let verdict = if around == NOBODY {
+    let outcome = if around == NOBODY {
         return TC_ACT_UNSPEC;
     } else if around == SEVERAL {
-        unjudged(&sight(context, Endpoint::NOBODY), Reason::NotProgrammed)
+        beside(context, seen(Endpoint::NOBODY), Reason::NotProgrammed)
     } else {
-        judge::<HAS_LINK>(context, endpoint)
+        let endpoint = Endpoint {
+            id: half(around),
+            flags: half(around >> 16),
+        };
+        judge::<HAS_LINK>(context, seen(endpoint))
     };
     // Unspecified: programs behind this one still run.
-    if verdict.allows() {
+    if outcome.allows() {
         TC_ACT_UNSPEC
     } else {
         TC_ACT_SHOT
@@ -115,32 +132,34 @@ fn around(context: *mut __sk_buff) -> u32 {
 }
 
 #[inline(always)]
-fn judge<const HAS_LINK: bool>(context: *mut __sk_buff, endpoint: Endpoint) -> Verdict {
-    let sight = sight(context, endpoint);
+fn judge<const HAS_LINK: bool>(context: *mut __sk_buff, seen: Seen) -> Outcome {
     if !HAS_LINK {
-        return unjudged(&sight, Reason::NotIp);
+        return beside(context, seen, Reason::NotIp);
     }
     let packet = Buffer::new(context);
     match network(&packet) {
-        Network::V4 => judge_family::<[u8; 4], _>(&Maps(Nowhere), &packet, EthHdr::LEN, &sight),
-        Network::V6 => judge_family::<[u8; 16], _>(&Maps(Nowhere), &packet, EthHdr::LEN, &sight),
-        Network::Arp => neighbour::arp(&Maps(Nowhere), &packet, &sight),
-        Network::Other if is_named(&packet) => unjudged(&sight, Reason::AllowedFrame),
-        Network::Other => unjudged(&sight, Reason::NotIp),
-        Network::Short => unjudged(&sight, Reason::Malformed),
+        Network::V4 => Made::v4(context, seen),
+        Network::V6 => Made::v6(context, seen),
+        Network::Arp => {
+            let sight = seen.sight::<Made>(context);
+            Outcome::of(neighbour::arp(&Maps(Nowhere), &packet, &sight))
+        }
+        Network::Other if is_named(&packet) => beside(context, seen, Reason::AllowedFrame),
+        Network::Other => beside(context, seen, Reason::NotIp),
+        Network::Short => beside(context, seen, Reason::Malformed),
     }
 }
 
 #[inline(always)]
-fn sight(context: *mut __sk_buff, endpoint: Endpoint) -> Sight {
-    // SAFETY: the kernel passes a valid context to the program.
-    let (ifindex, length) = unsafe { ((*context).ifindex, (*context).len) };
-    Sight {
+fn beside(context: *mut __sk_buff, seen: Seen, reason: Reason) -> Outcome {
+    Outcome::of(unjudged(&seen.sight::<Made>(context), reason))
+}
+
+#[inline(always)]
+fn seen(endpoint: Endpoint) -> Seen {
+    Seen {
         endpoint: endpoint.with(Endpoint::NO_LINK),
         word: word(endpoint).unwrap_or(Word::UNSET),
-        direction: Direction::Egress,
-        length: length.saturating_sub(ETHERNET),
         made_here: false,
-        ifindex,
     }
 }

@@ -18,15 +18,12 @@ use network_types::eth::EthHdr;
 
 use crate::{
     datapath::{Maps, indistinct, word},
-    family::judge_family,
+    family::{Hook, Judges, Outcome, Seen, judges},
     maps::{CLOCK, INTERFACES, LEADS},
     packet::Buffer,
     rejection::tell,
     sockets::{Nowhere, Untold},
 };
-
-#[expect(clippy::cast_possible_truncation, reason = "14 bytes")]
-pub(super) const ETHERNET: u32 = EthHdr::LEN as u32;
 
 /// Types of frames that pass beside IP and ARP, set by the agent when it loads the programs; 0 is none.
 #[unsafe(no_mangle)]
@@ -35,13 +32,13 @@ static FRAMES: [u16; FRAME_TYPES] = [0; FRAME_TYPES];
 /// What the endpoint sends arrives here.
 #[classifier]
 pub(crate) fn from_endpoint(context: TcContext) -> i32 {
-    act::<true>(context.skb.skb)
+    act::<Sent>(context.skb.skb)
 }
 
 /// What goes to the endpoint leaves here.
 #[classifier]
 pub(crate) fn to_endpoint(context: TcContext) -> i32 {
-    act::<false>(context.skb.skb)
+    act::<Received>(context.skb.skb)
 }
 
 /// Costs what a hook costs at the least: the yardstick of the benchmark.
@@ -60,64 +57,99 @@ pub(crate) fn clock(_: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
+/// Of what an endpoint sends.
+struct Sent;
+
+/// Of what it is sent.
+struct Received;
+
+impl Hook for Sent {
+    type Sockets = Untold<true>;
+    const DIRECTION: Direction = Direction::Egress;
+    const OFFSET: usize = EthHdr::LEN;
+    const HAS_INTERFACE: bool = true;
+
+    #[inline(always)]
+    fn sockets(context: *mut __sk_buff) -> Self::Sockets {
+        Untold(context)
+    }
+}
+
+impl Hook for Received {
+    type Sockets = Untold<false>;
+    const DIRECTION: Direction = Direction::Ingress;
+    const OFFSET: usize = EthHdr::LEN;
+    const HAS_INTERFACE: bool = true;
+
+    #[inline(always)]
+    fn sockets(context: *mut __sk_buff) -> Self::Sockets {
+        Untold(context)
+    }
+}
+
+judges! {
+    Sent:
+        [sent_plain_v4 = plain, sent_whole_v4 = whole],
+        [sent_plain_v6 = plain, sent_whole_v6 = whole];
+    Received:
+        [received_plain_v4 = plain, received_whole_v4 = whole],
+        [received_plain_v6 = plain, received_whole_v6 = whole];
+}
+
 #[inline(always)]
-fn act<const SENT: bool>(context: *mut __sk_buff) -> i32 {
-    let direction = if SENT {
-        Direction::Egress
-    } else {
-        Direction::Ingress
-    };
+fn act<H: Judges>(context: *mut __sk_buff) -> i32 {
     // SAFETY: the kernel passes a valid context to the program.
-    let (ifindex, ingress_ifindex, length) = unsafe {
-        (
-            (*context).ifindex,
-            (*context).ingress_ifindex,
-            (*context).len,
-        )
-    };
+    let (ifindex, ingress_ifindex) = unsafe { ((*context).ifindex, (*context).ingress_ifindex) };
     let endpoint = endpoint(ifindex);
-    let sight = Sight {
+    let seen = Seen {
         endpoint,
         word: word(endpoint).unwrap_or(Word::UNSET),
-        direction,
-        length: length.saturating_sub(ETHERNET),
         made_here: indistinct(ingress_ifindex == 0),
-        ifindex,
     };
-    let maps = Maps(Untold::<SENT>(Buffer::new(context)));
-    let Maps(Untold(packet)) = &maps;
-    let verdict = match network(packet) {
-        _ if endpoint.id == Endpoint::NOBODY.id => unjudged(&sight, Reason::NotProgrammed),
-        Network::V4 => judge_family::<[u8; 4], _>(&maps, packet, EthHdr::LEN, &sight),
-        Network::V6 => judge_family::<[u8; 16], _>(&maps, packet, EthHdr::LEN, &sight),
-        Network::Arp => neighbour::arp(&maps, packet, &sight),
-        Network::Other if is_named(packet) => unjudged(&sight, Reason::AllowedFrame),
-        Network::Other => unjudged(&sight, Reason::NotIp),
-        Network::Short => unjudged(&sight, Reason::Malformed),
+    let outcome = match network(&Buffer::new(context)) {
+        _ if endpoint.id == Endpoint::NOBODY.id => beside::<H>(context, seen, Reason::NotProgrammed),
+        Network::V4 => H::v4(context, seen),
+        Network::V6 => H::v6(context, seen),
+        Network::Arp => arp::<H>(context, seen),
+        Network::Other if is_named(&Buffer::new(context)) => {
+            beside::<H>(context, seen, Reason::AllowedFrame)
+        }
+        Network::Other => beside::<H>(context, seen, Reason::NotIp),
+        Network::Short => beside::<H>(context, seen, Reason::Malformed),
     };
-    if verdict.allows() {
+    if outcome.allows() {
         // Unspecified: programs behind this one still run.
         return TC_ACT_UNSPEC;
     }
     #[cfg(feature = "trace")]
     aya_log_ebpf::debug!(
         TcContext::new(context),
-        "endpoint {} direction {} dropped: {}",
+        "endpoint {} direction {} dropped: reason {}",
         endpoint.id,
-        direction as u8,
-        verdict.reason().name()
+        H::DIRECTION as u8,
+        outcome.reason()
     );
-    // As the verifier need not tell why.
-    let parts = indistinct(verdict.parts());
-    if !indistinct(verdict.rejects()) {
+    if !outcome.rejects() {
         return TC_ACT_SHOT;
     }
-    let toward = if parts {
+    let toward = if outcome.parts() {
         Toward::Receiver
     } else {
         Toward::Sender
     };
-    tell(context, &sight, toward)
+    tell(context, endpoint, H::DIRECTION, toward)
+}
+
+#[inline(always)]
+fn arp<H: Hook>(context: *mut __sk_buff, seen: Seen) -> Outcome {
+    let maps = Maps(H::sockets(context));
+    let sight = seen.sight::<H>(context);
+    Outcome::of(neighbour::arp(&maps, &Buffer::new(context), &sight))
+}
+
+#[inline(always)]
+fn beside<H: Hook>(context: *mut __sk_buff, seen: Seen, reason: Reason) -> Outcome {
+    Outcome::of(unjudged(&seen.sight::<H>(context), reason))
 }
 
 /// Whom an interface leads to.
