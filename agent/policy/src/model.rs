@@ -4,6 +4,7 @@
 //! matching logic here on purpose: the two evaluators share the facts, never the reasoning.
 
 mod inventory;
+mod objects;
 mod policy;
 mod time;
 mod world;
@@ -17,6 +18,7 @@ pub use self::{
         Backend, EndpointSpec, NamedPort, Node, PortName, Protocol, Service, ServicePort, Workload,
         WorkloadKind,
     },
+    objects::Objects,
     policy::{
         Denied, Failsafe, IcmpVersion, Mode, NamespaceScope, NetworkPolicy, Peer, Peers, PolicyId,
         PolicyKind, PortMatch, PortSpec, Ports, Requirement, Rule, Selector, Subjects, Terms, Tier,

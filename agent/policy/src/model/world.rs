@@ -9,7 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Failsafe, Labels, NetworkPolicy, Node, ObjectName, PolicyId, Service, TierPolicy, Workload,
+    Failsafe, Labels, NetworkPolicy, Node, ObjectName, Objects, PolicyId, Service, TierPolicy,
+    Workload,
 };
 
 /// Everything the policies of a cluster, or of a plain host, speak about.
@@ -20,16 +21,16 @@ use super::{
 /// [`World::apply`] keeps it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct World {
-    pub namespaces: BTreeMap<String, Arc<Labels>>,
-    pub workloads: BTreeMap<ObjectName, Arc<Workload>>,
-    pub nodes: BTreeMap<String, Arc<Node>>,
-    pub services: BTreeMap<ObjectName, Arc<Service>>,
+    pub namespaces: Objects<String, Arc<Labels>>,
+    pub workloads: Objects<ObjectName, Arc<Workload>>,
+    pub nodes: Objects<String, Arc<Node>>,
+    pub services: Objects<ObjectName, Arc<Service>>,
     /// What names of the DNS stand for; in lower case, without a final dot.
-    pub names: BTreeMap<String, Arc<BTreeSet<IpAddr>>>,
-    pub network_policies: BTreeMap<ObjectName, Arc<NetworkPolicy>>,
-    pub tier_policies: BTreeMap<PolicyId, Arc<TierPolicy>>,
+    pub names: Objects<String, Arc<BTreeSet<IpAddr>>>,
+    pub network_policies: Objects<ObjectName, Arc<NetworkPolicy>>,
+    pub tier_policies: Objects<PolicyId, Arc<TierPolicy>>,
     pub failsafe: Arc<Vec<Failsafe>>,
-    pub addresses: BTreeMap<IpAddr, ObjectName>,
+    pub addresses: Objects<IpAddr, ObjectName>,
 }
 
 /// One object is new, is another, or (`None`) is no more.
@@ -134,11 +135,14 @@ fn put<K: Ord + Clone, V>(map: &mut BTreeMap<K, Arc<V>>, key: &K, value: Option<
 }
 
 fn differences<K: Ord + Clone, V: PartialEq>(
-    old: &BTreeMap<K, Arc<V>>,
-    new: &BTreeMap<K, Arc<V>>,
+    old: &Objects<K, Arc<V>>,
+    new: &Objects<K, Arc<V>>,
     changes: &mut Vec<Change>,
     change: fn(K, Option<Arc<V>>) -> Change,
 ) {
+    if new.is_same(old) {
+        return;
+    }
     let gone = old.keys().filter(|key| !new.contains_key(key));
     changes.extend(gone.map(|key| change(key.clone(), None)));
     let differing = new.iter().filter(|(key, value)| {

@@ -2,7 +2,7 @@
 
 mod mistakes;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -158,9 +158,7 @@ fn by_list(world: &World, question: &Question) -> Answer {
 /// Renames the policies so that their order is reversed.
 fn policies_reversed(world: &World) -> World {
     let mut world = world.clone();
-    let policies: Vec<_> = std::mem::take(&mut world.network_policies)
-        .into_values()
-        .collect();
+    let policies: Vec<_> = world.network_policies.values().cloned().collect();
     let renamed = policies
         .into_iter()
         .rev()
@@ -170,7 +168,7 @@ fn policies_reversed(world: &World) -> World {
             Arc::make_mut(&mut policy).name = ObjectName::new(namespace, format!("r{index}"));
             (policy.name.clone(), policy)
         });
-    world.network_policies = renamed.collect::<BTreeMap<_, _>>();
+    world.network_policies = renamed.collect();
     world
 }
 

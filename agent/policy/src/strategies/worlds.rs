@@ -82,7 +82,7 @@ fn said(namespaces: usize) -> impl Strategy<Value = World> {
                 .into_iter()
                 .map(|service| (service.name.clone(), Arc::new(service)))
                 .collect(),
-            names,
+            names: names.into(),
             ..World::default()
         },
     )

@@ -183,9 +183,11 @@ fn an_address_of_a_service_may_be_that_of_a_workload() {
         name: "t.yaml".into(),
         bytes: text.as_bytes().to_vec(),
     };
+    let more = crate::load::load([file]).world.network_policies;
+    let more = more.iter();
     world
         .network_policies
-        .extend(crate::load::load([file]).world.network_policies);
+        .extend(more.map(|(name, policy)| (name.clone(), policy.clone())));
     let name = crate::model::ObjectName::new("shop", "api");
     let mut service = world.services[&name].as_ref().clone();
     service.addresses = ["10.1.0.4".parse().unwrap()].into();
