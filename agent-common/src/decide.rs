@@ -93,7 +93,16 @@ impl Case {
         } = self;
         let [f0, f1] = flags.to_le_bytes();
         let [p0, p1] = port.to_le_bytes();
-        let rest = [f0, f1, p0, p1, protocol, direction as u8, made_here as u8, 0];
+        let rest = [
+            f0,
+            f1,
+            p0,
+            p1,
+            protocol,
+            direction as u8,
+            made_here as u8,
+            0,
+        ];
         let peer = identity as u64 | (socket as u64) << 32;
         [word, peer, u64::from_le_bytes(rest)]
     }
@@ -217,11 +226,7 @@ pub fn settle<A>(tables: &(impl Tables<A> + ?Sized), case: &Case) -> Verdict {
 
 /// What a decision comes to now; `unruled` is why what no rule speaks about is permitted.
 #[inline(always)]
-fn outcome<A>(
-    decision: &Decision,
-    tables: &(impl Tables<A> + ?Sized),
-    unruled: Reason,
-) -> Verdict {
+fn outcome<A>(decision: &Decision, tables: &(impl Tables<A> + ?Sized), unruled: Reason) -> Verdict {
     let Decision {
         rule,
         action,

@@ -421,7 +421,10 @@ fn ipv4(
         .load(offset + offset_of!(Ipv4Hdr, frags))
         .ok_or(Reason::Malformed)?;
     let is_read = packet.fill(offset + offset_of!(Ipv4Hdr, src_addr), &mut headers.source)
-        && packet.fill(offset + offset_of!(Ipv4Hdr, dst_addr), &mut headers.destination)
+        && packet.fill(
+            offset + offset_of!(Ipv4Hdr, dst_addr),
+            &mut headers.destination,
+        )
         && packet.fill(offset + offset_of!(Ipv4Hdr, proto), &mut headers.protocol);
     if !is_read {
         return Err(Reason::Malformed);
@@ -459,7 +462,10 @@ fn ipv6(
         return Err(Reason::Malformed);
     }
     let is_read = packet.fill(offset + offset_of!(Ipv6Hdr, src_addr), &mut headers.source)
-        && packet.fill(offset + offset_of!(Ipv6Hdr, dst_addr), &mut headers.destination);
+        && packet.fill(
+            offset + offset_of!(Ipv6Hdr, dst_addr),
+            &mut headers.destination,
+        );
     if !is_read {
         return Err(Reason::Malformed);
     }

@@ -69,7 +69,10 @@ impl Packet for Buffer {
 /// Reads a header into its place, without a second one on the stack.
 #[inline(always)]
 pub(crate) fn fill<T: Header>(context: *mut __sk_buff, offset: usize, place: &mut T) -> bool {
-    #[expect(clippy::cast_possible_truncation, reason = "a packet is shorter than 4 GiB")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a packet is shorter than 4 GiB"
+    )]
     let (offset, length) = (offset as u32, size_of::<T>() as u32);
     let place = (&raw mut *place).cast();
     // SAFETY: the kernel passes a valid context to the program; as many bytes as the place has, valid as any.

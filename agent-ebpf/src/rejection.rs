@@ -135,7 +135,12 @@ pub(crate) fn tell(
     direction: Direction,
     toward: Toward,
 ) -> i32 {
-    tell_of_denied(context, u32::from(endpoint.id), direction as u32, toward as u32)
+    tell_of_denied(
+        context,
+        u32::from(endpoint.id),
+        direction as u32,
+        toward as u32,
+    )
 }
 
 /// A function that others can see, and so one that the verifier walks through by itself, once.

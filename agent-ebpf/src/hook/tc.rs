@@ -107,7 +107,9 @@ fn act<H: Judges>(context: *mut __sk_buff) -> i32 {
         made_here: indistinct(ingress_ifindex == 0),
     };
     let outcome = match network(&Buffer::new(context)) {
-        _ if endpoint.id == Endpoint::NOBODY.id => beside::<H>(context, seen, Reason::NotProgrammed),
+        _ if endpoint.id == Endpoint::NOBODY.id => {
+            beside::<H>(context, seen, Reason::NotProgrammed)
+        }
         Network::V4 => H::v4(context, seen),
         Network::V6 => H::v6(context, seen),
         Network::Arp => arp::<H>(context, seen),

@@ -13,7 +13,7 @@ pub use crate::parse::{ParsedFile, parse_file};
 use crate::{
     diagnostic::{Diagnostic, Position, Severity},
     lint,
-    model::{EndpointSpec, Failsafe, ObjectName, Workload, World},
+    model::{EndpointSpec, Failsafe, NetworkPolicy, ObjectName, TierPolicy, Workload, World},
     parse::{Declared, WorkloadMarks},
     yaml::quote,
 };
@@ -82,6 +82,98 @@ pub fn assemble_again<'f>(
     let (world, mut problems) = put_together(files, failsafe);
     Diagnostic::sort(&mut problems);
     (world, problems)
+}
+
+/// The world of [`assemble_again`] once these files are in the place of those, where that follows from the one
+/// before without looking at all other objects: policies have changed, and nothing else. `None` where it
+/// does not, and where something is wrong.
+///
+/// `world` must be of files between which nothing is wrong.
+pub fn assemble_changed<'f>(
+    world: &World,
+    removed: impl IntoIterator<Item = &'f ParsedFile>,
+    added: impl IntoIterator<Item = &'f ParsedFile>,
+) -> Option<World> {
+    let removed = policies(removed)?;
+    let added = policies(added)?;
+    // A namespace goes with the last object that names it, and who knows which that is.
+    let is_named = |namespace: &str| {
+        added
+            .iter()
+            .any(|policy| policy.namespace() == Some(namespace))
+    };
+    let mut left = removed.iter().filter_map(|policy| policy.namespace());
+    if !left.all(is_named) {
+        return None;
+    }
+    let mut assembly = Assembly {
+        world: world.clone(),
+        ..Assembly::default()
+    };
+    for policy in removed {
+        match policy {
+            Policy::Network(policy) => assembly
+                .world
+                .network_policies
+                .remove(&policy.name)
+                .map(drop),
+            Policy::Tier(policy) => assembly.world.tier_policies.remove(&policy.id).map(drop),
+        }?;
+    }
+    for policy in added {
+        let old = match policy {
+            Policy::Network(policy) => {
+                assembly.namespace(&policy.name.namespace);
+                let policies = &mut assembly.world.network_policies;
+                policies
+                    .insert(policy.name.clone(), Arc::clone(policy))
+                    .map(drop)
+            }
+            Policy::Tier(policy) => {
+                let policies = &mut assembly.world.tier_policies;
+                policies
+                    .insert(policy.id.clone(), Arc::clone(policy))
+                    .map(drop)
+            }
+        };
+        if old.is_some() {
+            // Declared twice.
+            return None;
+        }
+    }
+    Some(assembly.world)
+}
+
+#[derive(Clone, Copy)]
+enum Policy<'f> {
+    Network(&'f Arc<NetworkPolicy>),
+    Tier(&'f Arc<TierPolicy>),
+}
+
+impl Policy<'_> {
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Network(policy) => Some(&policy.name.namespace),
+            Self::Tier(_) => None,
+        }
+    }
+}
+
+/// All objects of these files, if they are policies.
+fn policies<'f>(files: impl IntoIterator<Item = &'f ParsedFile>) -> Option<Vec<Policy<'f>>> {
+    let objects = files.into_iter().flat_map(|file| &file.objects);
+    objects
+        .map(|object| match &object.declared {
+            Declared::Policy { policy, uses: _ } => Some(Policy::Network(policy)),
+            Declared::TierPolicy { policy, uses: _ } => Some(Policy::Tier(policy)),
+            Declared::Namespace { .. }
+            | Declared::Workload { .. }
+            | Declared::Node { .. }
+            | Declared::Service { .. }
+            | Declared::Test(_)
+            | Declared::NameTable { .. } => None,
+        })
+        .collect()
 }
 
 fn put_together<'f>(

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use agent_policy::{
-    load::{InputFile, Loaded, assemble, load, parse_file},
+    load::{
+        InputFile, Loaded, ParsedFile, assemble, assemble_again, assemble_changed, load, parse_file,
+    },
     model::{EndpointSpec, NamedPort, NetworkPolicy, ObjectName, PortName, Protocol, WorkloadKind},
 };
 
@@ -171,4 +173,60 @@ fn the_order_of_files_and_of_documents_does_not_matter() {
     let forwards = world(parts.clone());
     let backwards = world(parts.into_iter().rev().collect());
     assert_eq!(forwards, backwards);
+}
+
+fn file(name: &str, documents: &[&str]) -> ParsedFile {
+    let file = parse_file(Arc::from(name), documents.join("---\n").as_bytes());
+    assert!(!file.has_errors(), "{:?}", file.diagnostics);
+    file
+}
+
+/// What changed files make of the world is what all files together make of it, or is left open.
+#[test]
+fn changed_policies_make_the_world_that_all_files_make() {
+    const WORKLOAD: &str = "apiVersion: ringfence.io/v1alpha1\nkind: Workload\n\
+         metadata: {name: w, namespace: shop}\nspec: {addresses: [10.0.0.1]}\n";
+    const SHOP: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+         metadata: {name: one, namespace: shop}\nspec: {podSelector: {}}\n";
+    const OPEN: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+         metadata: {name: one, namespace: shop}\nspec: {podSelector: {}, ingress: [{}]}\n";
+    const BANK: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+         metadata: {name: one, namespace: bank}\nspec: {podSelector: {}}\n";
+    const TIER: &str = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\n\
+         metadata: {name: t}\nspec: {tier: Admin, priority: 1, subject: {namespaces: {}}}\n";
+    let rest = file("rest.yaml", &[WORKLOAD]);
+    let other = file("other.yaml", &[BANK]);
+    for (before, after, is_told) in [
+        (&[SHOP][..], &[OPEN][..], true),
+        (&[SHOP], &[SHOP, TIER], true),
+        (&[SHOP, TIER], &[OPEN], true),
+        (&[TIER], &[SHOP, TIER], true),
+        (&[], &[SHOP], true),
+        // Nobody may name the namespace any more.
+        (&[SHOP], &[TIER], false),
+        (&[SHOP], &[], false),
+        // Declared twice: in one file, and in two.
+        (&[SHOP], &[SHOP, OPEN], false),
+        (&[SHOP], &[SHOP, BANK], false),
+        // Something else than policies.
+        (
+            &[SHOP],
+            &[
+                SHOP,
+                &WORKLOAD.replace("0.1", "0.2").replace("name: w", "name: v"),
+            ],
+            false,
+        ),
+    ] {
+        let (before, after) = (file("p.yaml", before), file("p.yaml", after));
+        let (world, problems) = assemble_again([&rest, &before, &other], Vec::new());
+        assert!(problems.is_empty(), "{problems:?}");
+        let changed = assemble_changed(&world, [&before], [&after]);
+        assert_eq!(changed.is_some(), is_told, "{after:?}");
+        if let Some(changed) = changed {
+            let (whole, problems) = assemble_again([&rest, &after, &other], Vec::new());
+            assert!(problems.is_empty(), "{problems:?}");
+            assert_eq!(changed, whole);
+        }
+    }
 }

@@ -54,6 +54,10 @@ const BACKSTOP: Duration = Duration::from_millis(500);
 /// What one look may spend on comparing tables, beside those that are compared as a whole.
 const COMPARING: Duration = Duration::from_millis(20);
 
+/// And what it spends although somebody waits: or who changes something all the time would keep the tables
+/// from being compared.
+const IN_ANY_CASE: Duration = Duration::from_millis(1);
+
 /// Before a change that was refused is tried again.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -183,7 +187,7 @@ impl Controller {
             }
             looked = Instant::now();
             self.reach();
-            self.look_after();
+            self.look_after(|| triggers.is_woken());
         }
     }
 
@@ -455,13 +459,14 @@ impl Controller {
         });
     }
 
-    /// Puts right what others have done, and tells of it.
-    fn look_after(&mut self) {
+    /// Puts right what others have done, and tells of it; of large tables less where somebody waits.
+    fn look_after(&mut self, is_woken: impl Fn() -> bool) {
         // However often it is woken.
         let is_due = |at: Instant| at.elapsed() >= FILES / 2;
         if self.looked_after.is_none_or(is_due) {
             self.looked_after = Some(Instant::now());
-            if let Err(error) = self.engine.look_after(COMPARING) {
+            let goes_on = |spent| spent < IN_ANY_CASE || (spent < COMPARING && !is_woken());
+            if let Err(error) = self.engine.look_after(goes_on) {
                 tracing::error!("cannot restore what was tampered with: {error:#}");
             }
         }

@@ -10,7 +10,7 @@ use std::{
 
 use agent_policy::{
     diagnostic::Diagnostic,
-    load::{ParsedFile, assemble_again},
+    load::{ParsedFile, assemble_again, assemble_changed},
     model::{Failsafe, World},
 };
 
@@ -134,7 +134,7 @@ impl Inputs {
         let parsed: Vec<_> = parsed.into_iter().map(|parsed| parsed.file).collect();
         let mut errors = report(&parsed);
         let merged = self.merge(parsed);
-        let (world, between) = assemble(&merged, &self.failsafe);
+        let (world, between) = self.assemble(&merged);
         let conflicts: Vec<String> = between.iter().filter_map(error).collect();
         if conflicts.is_empty() {
             self.good = merged;
@@ -148,6 +148,16 @@ impl Inputs {
         })
     }
 
+    /// The world of these files, and what is wrong between them.
+    fn assemble(&self, files: &[Arc<ParsedFile>]) -> (World, Vec<Diagnostic>) {
+        let removed = not_among(&self.good, files);
+        let added = not_among(files, &self.good);
+        match assemble_changed(&self.world, removed, added) {
+            Some(world) => (world, Vec::new()),
+            None => assemble(files, &self.failsafe),
+        }
+    }
+
     /// The new files, with the last good version of those that have errors or cannot be reached.
     fn merge(&self, parsed: Vec<Arc<ParsedFile>>) -> Vec<Arc<ParsedFile>> {
         let (good, bad): (Vec<_>, Vec<_>) = parsed.into_iter().partition(|file| !file.has_errors());
@@ -156,6 +166,18 @@ impl Inputs {
         });
         kept.cloned().chain(good).collect()
     }
+}
+
+/// Those of `files` that `others` do not have.
+fn not_among<'f>(
+    files: &'f [Arc<ParsedFile>],
+    others: &[Arc<ParsedFile>],
+) -> impl Iterator<Item = &'f ParsedFile> {
+    let others: BTreeSet<_> = others.iter().map(Arc::as_ptr).collect();
+    let files = files.iter();
+    files
+        .filter(move |file| !others.contains(&Arc::as_ptr(file)))
+        .map(Arc::as_ref)
 }
 
 fn by_path(parsed: &[files::Parsed]) -> BTreeMap<PathBuf, Arc<ParsedFile>> {

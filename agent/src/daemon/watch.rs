@@ -38,6 +38,8 @@ pub(crate) enum Trigger {
 #[derive(Clone, Debug)]
 pub(crate) struct Triggers {
     wake: SyncSender<()>,
+    /// See [`Triggered::is_woken`].
+    waiting: Arc<AtomicBool>,
     /// Whether more than files may have changed.
     kernel: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
@@ -47,20 +49,24 @@ pub(crate) struct Triggers {
 #[derive(Debug)]
 pub(crate) struct Triggered {
     woken: Receiver<()>,
+    /// Whether a wake is under way.
+    waiting: Arc<AtomicBool>,
     kernel: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
 }
 
 pub(crate) fn channel() -> (Triggers, Triggered) {
     let (wake, woken) = mpsc::sync_channel(1);
-    let [kernel, stopping] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let [waiting, kernel, stopping] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
     let triggers = Triggers {
         wake,
+        waiting: Arc::clone(&waiting),
         kernel: Arc::clone(&kernel),
         stopping: Arc::clone(&stopping),
     };
     let triggered = Triggered {
         woken,
+        waiting,
         kernel,
         stopping,
     };
@@ -80,15 +86,23 @@ impl Triggers {
 
     /// Has the files looked at alone.
     fn hint(&self) {
+        self.waiting.store(true, SeqCst);
         // Full: it will look. Disconnected: a controller that has ended needs no waking.
         self.wake.try_send(()).unwrap_or(());
     }
 }
 
 impl Triggered {
+    /// Whether [`Triggered::wait`] would return at once.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.waiting.load(SeqCst)
+    }
+
     /// Waits for a trigger, but not longer than `patience`.
     pub(crate) fn wait(&self, patience: Duration) -> Option<Trigger> {
         let woken = self.woken.recv_timeout(patience);
+        // What is announced from here on may be answered by this look or by the next.
+        self.waiting.store(false, SeqCst);
         if self.stopping.load(SeqCst) || woken == Err(RecvTimeoutError::Disconnected) {
             return Some(Trigger::Stop);
         }
@@ -234,7 +248,9 @@ mod tests {
     #[test]
     fn a_stop_is_not_lost_behind_announcements() {
         let (triggers, triggered) = channel();
+        assert!(!triggered.is_woken());
         triggers.wake();
+        assert!(triggered.is_woken());
         triggers.stop();
         assert_eq!(triggered.wait(Duration::MAX), Some(Trigger::Stop));
     }

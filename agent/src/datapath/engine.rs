@@ -488,14 +488,14 @@ impl Engine {
     }
 
     /// Looks whether names and tables are as they were left, and puts them right. Of large tables
-    /// a part, for about as long as `budget`; the next look goes on from there.
-    pub(crate) fn look_after(&mut self, budget: Duration) -> anyhow::Result<()> {
+    /// a part, until `goes_on` says no to the time spent; the next look goes on from there.
+    pub(crate) fn look_after(&mut self, goes_on: impl Fn(Duration) -> bool) -> anyhow::Result<()> {
         // One that fails keeps none of the others from being restored.
         let mut failed = None;
         let unpinned = restored(self.pins.restore(&self.dir), &mut failed);
         let interfaces = restored(self.interfaces.restore(), &mut failed);
         let cgroups = restored(self.cgroups.restore(), &mut failed);
-        let tables = restored(self.sync.restore(budget), &mut failed);
+        let tables = restored(self.sync.restore(goes_on), &mut failed);
         // Now, so that the next plan need not wait.
         let tidied = self.sync.tidy().map_err(anyhow::Error::from);
         restored(tidied, &mut failed);

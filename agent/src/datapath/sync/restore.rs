@@ -95,10 +95,10 @@ impl Found {
 impl Sync {
     /// Puts back what somebody else has written, and says in which maps and how many entries.
     ///
-    /// Words all, and then of the rest as much as `budget` allows: the next call goes on from there.
+    /// Words all, and then the rest until `goes_on` says no to the time spent: the next call goes on from there.
     pub(crate) fn restore(
         &mut self,
-        budget: Duration,
+        goes_on: impl Fn(Duration) -> bool,
     ) -> anyhow::Result<BTreeMap<&'static str, u64>> {
         // Else what is still to be taken out would be taken for somebody else's.
         self.settle();
@@ -108,7 +108,7 @@ impl Sync {
         found.add("ANSWERS", self.maps.answers.restore());
         let begin = Instant::now();
         let mut finished = 0;
-        while finished < TURNS.len() && begin.elapsed() < budget {
+        while finished < TURNS.len() && goes_on(begin.elapsed()) {
             let turn = TURNS.get(self.walk.turn).copied();
             let slice = match turn {
                 Some(turn) => turn(self, &mut found)?,
