@@ -7,6 +7,7 @@ pub(crate) mod check;
 pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod flows;
+pub(crate) mod helper;
 pub(crate) mod matrix;
 pub(crate) mod output;
 pub(crate) mod policy;
@@ -49,6 +50,8 @@ enum Command {
     Schema(schema::SchemaArgs),
     /// End enforcement: remove every program, link and map.
     Detach(settings::DetachArgs),
+    #[command(subcommand, hide = true)]
+    Helper(helper::HelperCommand),
 }
 
 /// Runs the command that the process was started with.
@@ -61,6 +64,7 @@ pub fn run() -> ExitCode {
         Command::Policy(command) => command.run(),
         Command::Schema(args) => schema::run(&args, &mut io::stdout().lock()),
         Command::Detach(args) => args.run(),
+        Command::Helper(command) => command.run(),
     };
     match result {
         Ok(answer) => answer.into(),

@@ -12,6 +12,7 @@ mod inventory;
 mod node;
 mod processes;
 mod revoke;
+mod rights;
 mod service;
 mod status;
 mod tampering;
@@ -45,16 +46,32 @@ use crate::{
         bpffs::{self, BpfDir},
         engine::{BelowIp, Engine},
         features,
+        helper::Helper,
         object::Sizes,
     },
     flow::ring::{DEFAULT_LINES, Ring},
 };
 
-/// Enforces until it is told to stop.
-pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+/// An agent before it has threads: what it may do beyond this is settled.
+pub(crate) struct Prepared {
+    config: Config,
+    node: Arc<str>,
+    ring: Arc<Ring>,
+    shared: Arc<Shared>,
+    server: Server,
+    inputs: inputs::Inputs,
+    dir: BpfDir,
+    helper: Option<Arc<Helper>>,
+    /// Held as long as the agent runs.
+    state: File,
+    bpffs: File,
+}
+
+/// Does what needs rights that the agent gives up, and gives them up.
+pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
     features::privileges()?;
     let features = features::require()?;
-    let _lock = lock_state(&config)?;
+    let state = lock_state(&config)?;
     allow_many_files();
     let node: Arc<str> = config.node.as_str().into();
     let ring = Arc::new(Ring::new(DEFAULT_LINES));
@@ -65,82 +82,113 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         Arc::clone(&ring),
         Arc::clone(&shared) as _,
     )?;
-
     // Read before the kernel is touched: input with errors changes nothing there.
     let inputs = inputs::Inputs::read(config.policies.clone(), config.failsafe.rules())?;
     let dir = BpfDir::prepare(&config.bpffs)?;
-    let held = lock_bpffs(&dir)?;
-    let pins = bpffs::Watch::new(&dir);
-    let below = BelowIp {
-        frames: config.frames.frames,
-        dhcp_client: config.frames.dhcp_client,
-    };
-    let engine = Engine::start(dir, sizes(&config), below)?;
-    let fresh = engine.is_fresh()?;
-    for other in engine.sizes_in_force() {
-        tracing::warn!("{other}; `ringfence detach` first to change it");
-    }
-    let traffic = Traffic::start(&config, &node, &engine, &ring, &shared)?;
-    let (triggers, triggered) = watch::channel();
-    let watching = watch::Watching::start(&triggers, pins)?;
-
-    let mut controller = Controller::new(
+    let bpffs = lock_bpffs(&dir)?;
+    let (privileges, helper) = rights::give_up(&config, &inputs)?;
+    shared.show_privileges(privileges, helper.clone());
+    Ok(Prepared {
+        config,
+        node,
+        ring,
+        shared,
+        server,
         inputs,
-        Kept {
-            registry: endpoints::Registry::open(&config.state_dir, engine.programmed())?,
-            timekeeper: clock::Timekeeper::open(&config.state_dir),
-        },
-        engine,
-        Arc::clone(&shared),
-        config.node.clone(),
-        controller::Outlets {
-            inventory: traffic.inventory(),
-            cgroups: watching.cgroups(),
-            places: watching.places(),
-            tampering: tampering::Teller::new(traffic.input()),
-        },
-    );
-    let serving = tokio::spawn(server.run());
-    if let Err(error) = controller.start() {
-        if fresh {
-            // Nothing was in force, so nothing stays: not even tables of a size that may be wrong.
-            drop(held);
+        dir,
+        helper,
+        state,
+        bpffs,
+    })
+}
+
+impl Prepared {
+    /// Enforces until it is told to stop.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let Self {
+            config,
+            node,
+            ring,
+            shared,
+            server,
+            inputs,
+            dir,
+            helper,
+            state: _state,
+            bpffs: held,
+        } = self;
+        let pins = bpffs::Watch::new(&dir);
+        let below = BelowIp {
+            frames: config.frames.frames,
+            dhcp_client: config.frames.dhcp_client,
+        };
+        let engine = Engine::start(dir, sizes(&config), below, helper)?;
+        let fresh = engine.is_fresh()?;
+        for other in engine.sizes_in_force() {
+            tracing::warn!("{other}; `ringfence detach` first to change it");
+        }
+        let traffic = Traffic::start(&config, &node, &engine, &ring, &shared)?;
+        let (triggers, triggered) = watch::channel();
+        let watching = watch::Watching::start(&triggers, pins)?;
+
+        let mut controller = Controller::new(
+            inputs,
+            Kept {
+                registry: endpoints::Registry::open(&config.state_dir, engine.programmed())?,
+                timekeeper: clock::Timekeeper::open(&config.state_dir),
+            },
+            engine,
+            Arc::clone(&shared),
+            config.node.clone(),
+            controller::Outlets {
+                inventory: traffic.inventory(),
+                cgroups: watching.cgroups(),
+                places: watching.places(),
+                tampering: tampering::Teller::new(traffic.input()),
+            },
+        );
+        let serving = tokio::spawn(server.run());
+        if let Err(error) = controller.start() {
+            if fresh {
+                // Nothing was in force, so nothing stays: not even tables of a size that may be wrong.
+                drop(held);
+                remove(&config)?;
+            }
+            return Err(error);
+        }
+        announce(&shared)?;
+        service::ready(&shared.summary());
+
+        let (stopped, mut ended) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("controller".to_owned())
+            .spawn(move || {
+                controller.run(&triggered, Heartbeat::from_environment());
+                // Nobody waits any more only if the agent is ending anyway.
+                stopped.send(()).unwrap_or(());
+            })?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("asked to stop by SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("asked to stop by SIGINT"),
+            _ = &mut ended => anyhow::bail!("the controller ended by itself"),
+        }
+        service::stopping();
+        triggers.stop();
+        tokio::task::spawn_blocking(move || thread.join())
+            .await?
+            .map_err(|_| anyhow::anyhow!("the controller panicked"))?;
+        watching.stop();
+        traffic.stop().await;
+        serving.abort();
+        // A folder that is held cannot be unmounted.
+        drop(held);
+        if config.detach_on_exit {
             remove(&config)?;
         }
-        return Err(error);
+        Ok(())
     }
-    announce(&shared)?;
-    service::ready(&shared.summary());
-
-    let (stopped, mut ended) = oneshot::channel();
-    let thread = thread::Builder::new()
-        .name("controller".to_owned())
-        .spawn(move || {
-            controller.run(&triggered, Heartbeat::from_environment());
-            // Nobody waits any more only if the agent is ending anyway.
-            stopped.send(()).unwrap_or(());
-        })?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("asked to stop by SIGTERM"),
-        _ = interrupt.recv() => tracing::info!("asked to stop by SIGINT"),
-        _ = &mut ended => anyhow::bail!("the controller ended by itself"),
-    }
-    service::stopping();
-    triggers.stop();
-    tokio::task::spawn_blocking(move || thread.join())
-        .await?
-        .map_err(|_| anyhow::anyhow!("the controller panicked"))?;
-    watching.stop();
-    traffic.stop().await;
-    serving.abort();
-    // A folder that is held cannot be unmounted.
-    drop(held);
-    if config.detach_on_exit {
-        remove(&config)?;
-    }
-    Ok(())
 }
 
 /// Removes every trace from the kernel, unless an agent is at work there: it would go on in the

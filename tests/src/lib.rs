@@ -12,6 +12,7 @@
 //! | [`agent`] | the `ringfence` process under test |
 //! | [`cgroup`] | a control group and processes in it |
 //! | [`kernel`] | which BPF objects the kernel holds, and what others do to them |
+//! | [`process`] | what the kernel says of a process |
 //! | [`manifest`] | inventory as YAML |
 //! | [`scene`] | the lab that most tests of policy share |
 //! | [`soak`] | everything at once, for long |
@@ -32,6 +33,7 @@ pub mod lab;
 pub mod manifest;
 pub mod probe;
 pub mod prober;
+pub mod process;
 pub mod scene;
 pub mod serve;
 pub mod soak;

@@ -6,10 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ringfence_lab::agent::Agent;
 use ringfence_lab::probe::Protocol;
+use ringfence_lab::process;
 use ringfence_lab::scene::{FRIEND_ONLY, PORT, Scene};
 use rustix::process::Signal;
 
 const UNIT: &str = include_str!("../../agent/systemd/ringfence.service");
+/// For hosts whose workloads have network namespaces.
+const NAMESPACES: &str = include_str!("../../agent/systemd/ringfence.service.d/namespaces.conf");
 
 /// A watchdog that is impatient enough for a test.
 const WATCHDOG: Duration = Duration::from_millis(400);
@@ -78,28 +81,58 @@ fn the_manager_hears_when_policy_is_in_force_and_whether_the_agent_is_at_work() 
     Ok(())
 }
 
-/// The value of a setting of the unit.
-fn setting(name: &str) -> Result<&'static str> {
-    let mut lines = UNIT.lines();
+/// The value of a setting of the unit, or of what is laid over it.
+fn setting(unit: &'static str, name: &str) -> Result<&'static str> {
+    let mut lines = unit.lines();
     let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     value.with_context(|| format!("the unit has no {name}"))
 }
 
+/// An agent with no more capabilities than these units give it: settings of this one add up.
+fn confined(scene: &Scene, units: &[&'static str]) -> Result<Agent> {
+    let mut bounds = "--bounding-set=-all".to_owned();
+    for unit in units {
+        for name in setting(unit, "CapabilityBoundingSet")?.split(' ') {
+            let name = name.strip_prefix("CAP_").context("not a capability")?;
+            bounds = format!("{bounds},+{}", name.to_lowercase());
+        }
+    }
+    let start = ["setpriv", "--no-new-privs", "--inh-caps=-all", &bounds];
+    Ok(scene.agent()?.started_by(&start))
+}
+
+#[test]
+fn with_the_unit_alone_nobody_enters_namespaces_and_with_its_addition_only_the_helper() -> Result<()>
+{
+    let kept = ["CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF"];
+    let scene = Scene::with(FRIEND_ONLY)?;
+    let mut agent = confined(&scene, &[UNIT])?;
+    agent.start()?;
+    let privileges = agent.status()?["privileges"].clone();
+    ensure!(privileges["capabilities"] == serde_json::json!(kept));
+    ensure!(privileges["helper"].is_null(), "{privileges}");
+    ensure!(privileges["messages"].to_string().contains("CAP_SYS_ADMIN"));
+    agent.terminate()?;
+
+    let mut agent = confined(&scene, &[UNIT, NAMESPACES])?;
+    agent.start()?;
+    let privileges = agent.status()?["privileges"].clone();
+    ensure!(privileges["capabilities"] == serde_json::json!(kept));
+    let has_helper = agent.status_eventually(PATIENCE, |status| {
+        status["privileges"]["helper"]["pid"].is_u64()
+    });
+    ensure!(has_helper, "{privileges}");
+    ensure!(privileges["messages"].is_null(), "{privileges}");
+    let own = process::Rights::of(agent.process().context("the agent has no process")?)?;
+    ensure!(own.bounding == own.permitted, "{own:?}");
+    agent.terminate()?;
+    Ok(())
+}
+
 #[test]
 fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
-    let names = setting("CapabilityBoundingSet")?.split(' ');
-    let allowed = names.map(|name| {
-        let name = name.strip_prefix("CAP_").context("not a capability")?;
-        Ok(format!("+{}", name.to_lowercase()))
-    });
-    let allowed = allowed.collect::<Result<Vec<_>>>()?.join(",");
     let scene = Scene::with(FRIEND_ONLY)?;
-    let mut agent = scene.agent()?.started_by(&[
-        "setpriv",
-        "--no-new-privs",
-        "--inh-caps=-all",
-        &format!("--bounding-set=-all,{allowed}"),
-    ]);
+    let mut agent = confined(&scene, &[UNIT])?;
     agent.start()?;
     for to in scene.server.at(PORT) {
         scene.friend.reaches(Protocol::Tcp, to)?;
@@ -119,7 +152,7 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
 /// Each word of the unit's command is one that the agent knows.
 #[test]
 fn the_command_of_the_unit_is_one_of_the_agent() -> Result<()> {
-    let command = setting("ExecStart")?;
+    let command = setting(UNIT, "ExecStart")?;
     let words: Vec<&str> = command.split(' ').skip(1).collect();
     let scene = Scene::with(FRIEND_ONLY)?;
     let output = scene.agent()?.call(&[&words[..], &["--help"]].concat())?;

@@ -95,11 +95,13 @@ impl RunArgs {
         }
         let config = config.with_policies()?;
         log::start(config.log_format)?;
+        // Before the runtime starts its threads: they have what capabilities are left by then.
+        let prepared = daemon::prepare(config)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(daemon::run(config))?;
+        runtime.block_on(prepared.run())?;
         Ok(Answer::Yes)
     }
 }

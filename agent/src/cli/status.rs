@@ -15,8 +15,8 @@ use crate::{
     control::{
         client,
         status::{
-            EndpointState, EndpointStatus, FailsafeStatus, Feature, Load, ProcessStatus,
-            RejectionSums, Status, TableFill,
+            EndpointState, EndpointStatus, FailsafeStatus, Feature, HelperStatus, Load,
+            PrivilegeStatus, ProcessStatus, RejectionSums, Status, TableFill,
         },
     },
     exit::Answer,
@@ -64,6 +64,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
         would_be,
         tampered,
         records,
+        privileges,
         features,
     } = status;
     let enforcing = if *enforcing {
@@ -121,6 +122,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
     if sent + suppressed > 0 {
         writeln!(out, "REJECTIONS sent {sent}, suppressed {suppressed}")?;
     }
+    render_privileges(privileges, paint, out)?;
     render_features(features, paint, out)
 }
 
@@ -167,6 +169,38 @@ fn render_processes(
         writeln!(out, "  {}", shown(message))?;
     }
     Ok(())
+}
+
+/// In one line.
+fn render_privileges(
+    privileges: &PrivilegeStatus,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let PrivilegeStatus {
+        capabilities,
+        helper,
+        messages,
+    } = privileges;
+    let mut parts = vec![capabilities.join(", ")];
+    if let Some(HelperStatus {
+        pid,
+        restarts,
+        ended,
+    }) = helper
+    {
+        let mut part = match pid {
+            Some(pid) => format!("helper process {pid}"),
+            None if *ended => paint.paint(Colour::Red, "helper has ended: restart the agent"),
+            None => paint.paint(Colour::Yellow, "helper is being started"),
+        };
+        if *restarts > 0 {
+            part = format!("{part}, replaced {restarts} times");
+        }
+        parts.push(part);
+    }
+    parts.extend(messages.iter().map(|message| shown(message).to_string()));
+    writeln!(out, "PRIVILEGES {}", parts.join("; "))
 }
 
 fn render_policies(

@@ -4,7 +4,10 @@ use std::{
     borrow::Cow,
     collections::VecDeque,
     fmt, fs, io,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        net::UnixListener as BlockingListener,
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -54,7 +57,8 @@ pub(crate) enum BindError {
 
 /// The socket while it exists: dropping it takes the file away.
 pub(crate) struct Server {
-    listener: UnixListener,
+    /// Made before there is a runtime, which takes it over.
+    listener: BlockingListener,
     path: PathBuf,
     /// Device and inode: a file that another agent put there meanwhile is not ours to take away.
     identity: (u64, u64),
@@ -87,7 +91,8 @@ impl Server {
         // Made beside it and moved there, so that the mode is right before anyone can connect.
         let made = path.with_extension(format!("{}.new", std::process::id()));
         drop(fs::remove_file(&made));
-        let listener = UnixListener::bind(&made).map_err(fail)?;
+        let listener = BlockingListener::bind(&made).map_err(fail)?;
+        listener.set_nonblocking(true).map_err(fail)?;
         fs::set_permissions(&made, fs::Permissions::from_mode(0o600)).map_err(fail)?;
         fs::rename(&made, path).map_err(fail)?;
         let metadata = fs::symlink_metadata(path).map_err(fail)?;
@@ -101,12 +106,20 @@ impl Server {
 
     /// Answers until the future is dropped.
     pub(crate) async fn run(self) {
+        let listener = self.listener.try_clone().and_then(UnixListener::from_std);
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "nobody answers at the control socket");
+                return;
+            }
+        };
         let slots = Arc::new(Semaphore::new(CLIENTS));
         loop {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
                 return;
             };
-            match self.listener.accept().await {
+            match listener.accept().await {
                 Ok((stream, _)) => {
                     let handler = self.handler.clone();
                     tokio::spawn(async move {

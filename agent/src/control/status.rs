@@ -50,6 +50,9 @@ pub(crate) struct Status {
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub(crate) tampered: BTreeMap<String, u64>,
     pub(crate) records: RecordCounts,
+    /// What the agent may do.
+    #[serde(default)]
+    pub(crate) privileges: PrivilegeStatus,
     pub(crate) features: Vec<Feature>,
 }
 
@@ -156,6 +159,30 @@ pub(crate) struct ProcessStatus {
     /// What records do not say, and why.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) messages: Vec<String>,
+}
+
+/// What an agent has kept of its privileges, and who does what it may not do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PrivilegeStatus {
+    /// Such as `CAP_BPF`.
+    pub(crate) capabilities: Vec<String>,
+    /// Who enters network namespaces; absent if nobody does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) helper: Option<HelperStatus>,
+    /// What is missing, or why there is more than usual.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) messages: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HelperStatus {
+    /// Its process; absent until the next one has taken the place of one that has ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) pid: Option<u32>,
+    /// How often one has taken the place of another.
+    pub(crate) restarts: u64,
+    /// No other will come before the agent is restarted.
+    pub(crate) ended: bool,
 }
 
 /// Of the stream of records, and of each sink it goes to.

@@ -13,7 +13,7 @@ use agent_policy::model::World;
 use super::{
     client::{self, ClientError},
     server::{BindError, Server, StatusSource},
-    status::{EventCounts, ProcessStatus, RecordCounts, RejectionSums, Status},
+    status::{EventCounts, PrivilegeStatus, ProcessStatus, RecordCounts, RejectionSums, Status},
     *,
 };
 use crate::flow::{
@@ -53,6 +53,7 @@ impl StatusSource for Fixed {
             would_be: BTreeMap::new(),
             tampered: BTreeMap::new(),
             records: RecordCounts::default(),
+            privileges: PrivilegeStatus::default(),
             features: Vec::new(),
         }
     }

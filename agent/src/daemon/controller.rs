@@ -137,7 +137,7 @@ impl Controller {
             inputs,
             registry,
             timekeeper,
-            revoker: Revoker::start(engine.search()),
+            revoker: Revoker::start(engine.search(), engine.helper()),
             engine,
             shared,
             node,

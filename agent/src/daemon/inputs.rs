@@ -97,6 +97,12 @@ impl Inputs {
         seen.collect()
     }
 
+    /// Each file and folder that was looked at, and whether it is a folder.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = (&Path, bool)> {
+        let seen = self.seen.iter();
+        seen.map(|sight| (sight.path.as_path(), sight.is_folder))
+    }
+
     pub(crate) fn world(&self) -> Arc<World> {
         Arc::clone(&self.world)
     }

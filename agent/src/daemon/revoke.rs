@@ -20,6 +20,7 @@ use anyhow::Context as _;
 
 use crate::datapath::{
     cgroup::{CgroupName, Hierarchy},
+    helper::Helper,
     sockets::{Connected, Owner, Sockets},
     withdrawn::Search,
 };
@@ -59,6 +60,8 @@ pub(crate) struct Touched {
 
 struct Work {
     search: Search,
+    /// Who enters network namespaces for us.
+    helper: Option<Arc<Helper>>,
     pending: Arc<Pending>,
 }
 
@@ -75,12 +78,13 @@ struct Tally {
 
 impl Revoker {
     /// Without a search, no socket is ever ended.
-    pub(crate) fn start(search: anyhow::Result<Search>) -> Self {
+    pub(crate) fn start(search: anyhow::Result<Search>, helper: Option<Arc<Helper>>) -> Self {
         let started = search.and_then(|search| {
             let pending = Arc::<Pending>::default();
             let (bell, rings) = sync_channel(1);
             let work = Work {
                 search,
+                helper,
                 pending: Arc::clone(&pending),
             };
             let thread = thread::Builder::new().name("revoker".to_owned());
@@ -199,7 +203,8 @@ impl Work {
         let mut ended = 0;
         for (touched, sockets) in withdrawn {
             let Touched { name, spec, .. } = touched;
-            match end(spec, sockets, hierarchy.as_ref(), &change.this_node) {
+            let helper = self.helper.as_deref();
+            match end(spec, sockets, helper, hierarchy.as_ref(), &change.this_node) {
                 Ok(tally) => {
                     ended += tally.ended;
                     tally.complain(name);
@@ -225,12 +230,13 @@ impl Work {
 fn end(
     spec: &EndpointSpec,
     mut sockets: Vec<Connected>,
+    helper: Option<&Helper>,
     hierarchy: Result<&Hierarchy, &anyhow::Error>,
     this_node: &BTreeSet<IpAddr>,
 ) -> anyhow::Result<Tally> {
     let Some(group) = CgroupName::of(spec) else {
         return Ok(Tally::of(
-            &Sockets::behind(spec)?,
+            &Sockets::behind(spec, helper)?,
             sockets,
             Owner::Namespace,
         )?);

@@ -24,12 +24,13 @@ use crate::{
     control::{
         server::StatusSource,
         status::{
-            EndpointState, EndpointStatus, EventCounts, FailsafeStatus, Feature, Load,
-            ProcessStatus, RecordCounts, RejectionSums, Status, TableFill,
+            EndpointState, EndpointStatus, EventCounts, FailsafeStatus, Feature, HelperStatus,
+            Load, PrivilegeStatus, ProcessStatus, RecordCounts, RejectionSums, Status, TableFill,
         },
     },
     datapath::{
         features,
+        helper::{Helper, Seen},
         maps::{self, FlowMaps},
     },
     flow::{clock::WallTime, sink::SinkCounts, stage::Stage, views::OpinionCounts},
@@ -58,6 +59,8 @@ struct Told {
     sinks: Vec<(String, SinkCounts)>,
     opinions: Arc<OpinionCounts>,
     tampered: BTreeMap<String, u64>,
+    privileges: PrivilegeStatus,
+    helper: Option<Arc<Helper>>,
 }
 
 /// What the controller has brought about.
@@ -93,6 +96,13 @@ impl Shared {
             events_seen: Arc::default(),
             told: Mutex::default(),
         }
+    }
+
+    /// Says what was kept of the privileges, and who does the rest.
+    pub(crate) fn show_privileges(&self, privileges: PrivilegeStatus, helper: Option<Arc<Helper>>) {
+        let mut told = self.lock();
+        told.privileges = privileges;
+        told.helper = helper;
     }
 
     pub(crate) fn show_records(
@@ -182,6 +192,38 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Told> {
         // Each change is one assignment: nothing is left half done by a panic.
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Told {
+    fn records(&self) -> RecordCounts {
+        let counted = |stage: &Arc<Stage>| stage.counts();
+        let sinks = self.sinks.iter();
+        RecordCounts {
+            stream: self.stage.as_ref().map(counted).unwrap_or_default(),
+            sinks: sinks
+                .map(|(target, counts)| (target.clone(), counts.get()))
+                .collect(),
+        }
+    }
+
+    fn privileges(&self) -> PrivilegeStatus {
+        let status = |helper: &Arc<Helper>| {
+            let Seen {
+                pid,
+                restarts,
+                has_ended,
+            } = helper.seen();
+            HelperStatus {
+                pid,
+                restarts,
+                ended: has_ended,
+            }
+        };
+        PrivilegeStatus {
+            helper: self.helper.as_ref().map(status),
+            ..self.privileges.clone()
+        }
     }
 }
 
@@ -275,18 +317,8 @@ impl StatusSource for Shared {
             rejections,
             would_be: told.opinions.get(),
             tampered: told.tampered.clone(),
-            records: RecordCounts {
-                stream: told
-                    .stage
-                    .as_ref()
-                    .map(|stage| stage.counts())
-                    .unwrap_or_default(),
-                sinks: told
-                    .sinks
-                    .iter()
-                    .map(|(target, counts)| (target.clone(), counts.get()))
-                    .collect(),
-            },
+            records: told.records(),
+            privileges: told.privileges(),
             features: self.features.clone(),
         }
     }

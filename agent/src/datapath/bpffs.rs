@@ -166,7 +166,8 @@ impl BpfDir {
     }
 
     /// Unpins everything, of every ABI version, and takes back what `prepare` made: the folders, and
-    /// the mount if it is at the folder itself. A mount at `/sys/fs/bpf` stays: others use it.
+    /// the mount if it is at the folder itself. A mount at `/sys/fs/bpf` stays: others use it. So does one
+    /// that this process may not take back, empty but for what says whose it is.
     ///
     /// # Errors
     ///
@@ -188,9 +189,18 @@ impl BpfDir {
         }
         let mark = self.path.join(MOUNTED);
         if mark.is_dir() {
-            fs::remove_dir(&mark).map_err(failed("remove", &mark))?;
-            unmount(&self.path, UnmountFlags::empty())
-                .map_err(|errno| failed("unmount", &self.path)(errno.into()))?;
+            // The mark goes with the mount.
+            match unmount(&self.path, UnmountFlags::empty()) {
+                Ok(()) => {}
+                Err(Errno::PERM) => {
+                    tracing::warn!(
+                        path = %self.path.display(),
+                        "an empty bpf filesystem stays mounted: `ringfence detach` takes it back"
+                    );
+                    return Ok(());
+                }
+                Err(errno) => return Err(failed("unmount", &self.path)(errno.into())),
+            }
         }
         fs::remove_dir(&self.path).map_err(failed("remove", &self.path))
     }

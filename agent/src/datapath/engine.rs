@@ -23,6 +23,7 @@ use crate::datapath::{
         guard::Guard,
     },
     held::Held,
+    helper::Helper,
     link,
     maps::{self, Cgroups, FlowMaps, Interfaces, MapPins, PolicyMaps},
     object::{CgroupPrograms, Frames, Programs, Sizes},
@@ -48,6 +49,8 @@ pub(crate) struct Engine {
     interfaces: Interfaces,
     cgroups: Cgroups,
     hook: TcHook,
+    /// Who enters network namespaces for us.
+    helper: Option<Arc<Helper>>,
     flows: FlowMaps,
     held: Held,
     attached: BTreeMap<u16, Attached>,
@@ -126,7 +129,12 @@ impl BelowIp {
 
 impl Engine {
     /// Loads the programs and takes over what an earlier agent has left.
-    pub(crate) fn start(dir: BpfDir, sizes: Sizes, below: BelowIp) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        dir: BpfDir,
+        sizes: Sizes,
+        below: BelowIp,
+        helper: Option<Arc<Helper>>,
+    ) -> anyhow::Result<Self> {
         let folder = dir.maps();
         let before = maps::inherit(&dir)?;
         let programs = Programs::load(&folder, &sizes, &below.frames)?;
@@ -145,6 +153,7 @@ impl Engine {
             interfaces: maps::interfaces(&folder)?,
             cgroups: maps::cgroups(&folder)?,
             hook: TcHook::of_kernel()?,
+            helper,
             programs: Arc::new(Mutex::new(programs)),
             flows: FlowMaps::open(&folder)?,
             held: Held::open(&folder)?,
@@ -214,6 +223,10 @@ impl Engine {
 
     pub(crate) fn capacity(&self) -> &Capacity {
         self.sync.capacity()
+    }
+
+    pub(crate) fn helper(&self) -> Option<Arc<Helper>> {
+        self.helper.clone()
     }
 
     /// Finds flows that are no longer permitted.

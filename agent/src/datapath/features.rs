@@ -2,7 +2,7 @@
 //!
 //! Each is tried, never read off a version: distributions carry features back.
 
-use std::{fmt, fs, io, path::Path};
+use std::{fmt, io, path::Path};
 
 use agent_common::protocol::{TCP, UDP};
 use aya::{
@@ -12,7 +12,9 @@ use aya::{
 };
 use serde::Serialize;
 
-use crate::datapath::{attach::TcHook, bpffs, cgroup::Hierarchy, sockets::Sockets, syscall};
+use crate::datapath::{
+    attach::TcHook, bpffs, cgroup::Hierarchy, privileges, sockets::Sockets, syscall,
+};
 
 /// Something of the kernel that the agent uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,7 +35,7 @@ pub enum FeatureError {
     #[error("the kernel lacks what ringfence needs: {}", list(.0))]
     Missing(Vec<Feature>),
     #[error("needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: missing {}", .0.join(", "))]
-    Privileges(Vec<&'static str>),
+    Privileges(Vec<String>),
     #[error("failed to ask the kernel for {name}")]
     Probe {
         name: &'static str,
@@ -53,7 +55,7 @@ impl fmt::Display for Feature {
     }
 }
 
-/// Every feature that the agent uses. Needs the privileges that [`privileges`] asks for.
+/// Every feature that the agent uses. Needs the privileges that [`privileges()`] asks for.
 pub fn features() -> Result<Vec<Feature>, FeatureError> {
     let required = |name, available, since, note| Feature {
         name,
@@ -168,47 +170,16 @@ pub fn require() -> Result<Vec<Feature>, FeatureError> {
 
 /// Whether this process may do what the agent does; names what is missing.
 pub fn privileges() -> Result<(), FeatureError> {
-    let probe = |source| FeatureError::Probe {
+    let held = privileges::held().map_err(|source| FeatureError::Probe {
         name: "the capabilities of this process",
         source,
-    };
-    let status = fs::read_to_string("/proc/self/status").map_err(probe)?;
-    let held = effective(&status)
-        .ok_or_else(|| probe(io::Error::other("no CapEff in /proc/self/status")))?;
-    let missing = missing(held);
+    })?;
+    let missing = privileges::missing(held);
     if missing.is_empty() {
         Ok(())
     } else {
         Err(FeatureError::Privileges(missing))
     }
-}
-
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
-
-/// `CAP_SYS_ADMIN` stands for the two that were split off it in 5.8.
-fn missing(held: u64) -> Vec<&'static str> {
-    let has = |capability: u32| held & 1 << capability != 0;
-    let mut missing = Vec::new();
-    if !has(CAP_BPF) && !has(CAP_SYS_ADMIN) {
-        missing.push("CAP_BPF");
-    }
-    if !has(CAP_NET_ADMIN) {
-        missing.push("CAP_NET_ADMIN");
-    }
-    if !has(CAP_PERFMON) && !has(CAP_SYS_ADMIN) {
-        missing.push("CAP_PERFMON");
-    }
-    missing
-}
-
-fn effective(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 fn program(kind: ProgramType, name: &'static str) -> Result<bool, FeatureError> {
@@ -257,22 +228,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn effective_capabilities_are_read_from_the_status() {
-        let status = "Name:\tx\nCapPrm:\t0000000000000001\nCapEff:\t000001fffeffffff\n";
-        assert_eq!(effective(status), Some(0x01ff_feff_ffff));
-        assert_eq!(effective("Name:\tx\n"), None);
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let every = 1 << CAP_BPF | 1 << CAP_NET_ADMIN | 1 << CAP_PERFMON;
-        assert!(missing(every).is_empty());
-        assert!(missing(1 << CAP_SYS_ADMIN | 1 << CAP_NET_ADMIN).is_empty());
-        assert_eq!(missing(1 << CAP_SYS_ADMIN), ["CAP_NET_ADMIN"]);
-        let error = FeatureError::Privileges(missing(1 << CAP_NET_ADMIN)).to_string();
+    fn missing_capabilities_are_named() {
+        let missing = ["CAP_PERFMON", "CAP_BPF"].map(str::to_owned).to_vec();
         assert_eq!(
-            error,
-            "needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: missing CAP_BPF, CAP_PERFMON"
+            FeatureError::Privileges(missing).to_string(),
+            "needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: missing CAP_PERFMON, CAP_BPF"
         );
     }
 

@@ -50,6 +50,8 @@ pub enum LinkError {
     NoNamespace(PathBuf),
     #[error("{} is not a network namespace", .0.display())]
     NotANamespace(PathBuf),
+    #[error("network namespace {} is opened only with CAP_SYS_PTRACE, which the agent has not: give it a name (`ip netns attach`), or name the interface instead", .0.display())]
+    OfAProcess(PathBuf),
     #[error("{} is the agent's own network namespace: name the interface instead", .0.display())]
     OwnNamespace(PathBuf),
     #[error("no veth of the agent's namespace leads to network namespace {}", .0.display())]
@@ -83,7 +85,7 @@ impl LinkError {
             | Self::NotANamespace(_)
             | Self::NoHostSide(_)
             | Self::Several { .. } => true,
-            Self::OwnNamespace(_) | Self::NotEthernet { .. } | Self::Io { .. } => false,
+            Self::OfAProcess(_) | Self::OwnNamespace(_) | Self::NotEthernet { .. } | Self::Io { .. } => false,
         }
     }
 }
@@ -118,6 +120,19 @@ pub fn addresses() -> Result<BTreeSet<IpAddr>, LinkError> {
         .collect())
 }
 
+/// An interface by its number.
+pub(crate) fn by_index(index: u32) -> Result<Link, LinkError> {
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    let found = match netlink::get(RouteNetlinkMessage::GetLink(request)) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Vec::new(),
+        found => found.map_err(failed(format!("find interface {index}")))?,
+    };
+    first(&found)
+        .filter(|link| link.index == index)
+        .ok_or_else(|| LinkError::NoInterface(index.to_string()))
+}
+
 /// The interface that an endpoint's programs are to be attached to; `None` for one known by cgroup.
 pub fn resolve(spec: &EndpointSpec) -> Option<Result<Link, LinkError>> {
     match spec {
@@ -137,15 +152,17 @@ fn named(name: &str) -> Result<Link, LinkError> {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Vec::new(),
         found => found.map_err(failed(format!("find interface {name}")))?,
     };
-    found
-        .iter()
-        .find_map(|object| match object {
-            Ok(RouteNetlinkMessage::NewLink(message)) => Some(link(message)),
-            Ok(_) | Err(_) => None,
-        })
+    first(&found)
         .filter(|link| link.name == name)
         .ok_or_else(|| LinkError::NoInterface(name.to_owned()))
         .and_then(ethernet)
+}
+
+fn first(found: &[netlink::Found]) -> Option<Link> {
+    found.iter().find_map(|object| match object {
+        Ok(RouteNetlinkMessage::NewLink(message)) => Some(link(message)),
+        Ok(_) | Err(_) => None,
+    })
 }
 
 /// The host side of the veth that leads into a namespace.
@@ -176,10 +193,13 @@ fn host_side(path: &Path) -> Result<Link, LinkError> {
 }
 
 /// The network namespace at `path`, which is another than ours.
-pub(crate) fn open(path: &Path) -> Result<File, LinkError> {
+fn open(path: &Path) -> Result<File, LinkError> {
     let doing = || failed(format!("open network namespace {}", path.display()));
     let namespace = File::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => LinkError::NoNamespace(path.to_path_buf()),
+        io::ErrorKind::PermissionDenied if path.starts_with("/proc") => {
+            LinkError::OfAProcess(path.to_path_buf())
+        }
         _ => doing()(error),
     })?;
     let theirs = namespace.metadata().map_err(doing())?;

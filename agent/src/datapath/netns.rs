@@ -1,4 +1,6 @@
 //! Other network namespaces: which one an interface leads to, and how a question is asked there.
+//!
+//! For the [helper](super::helper) alone: an agent may do neither.
 
 use std::{
     collections::BTreeSet,

@@ -4,19 +4,21 @@
 //! `SOCK_DESTROY` of `sock_diag` (Linux 4.5 for TCP, 4.9 for UDP; `CONFIG_INET_DIAG_DESTROY`): calls of the
 //! owner fail with `ECONNABORTED`. Always in the network namespace of the thread that opened the
 //! [`Sockets`], wherever they are used.
+//!
+//! Who asks needs `CAP_NET_ADMIN`; who opened the socket does not, which the helper relies on.
 
 use std::{
     collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr},
-    path::Path,
+    os::fd::{AsFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd},
 };
 
 use agent_common::protocol::{TCP, UDP};
 use agent_policy::model::EndpointSpec;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
-use crate::datapath::{link, netns};
+use crate::datapath::{helper::Helper, link};
 
 mod dump;
 
@@ -85,6 +87,11 @@ impl Sockets {
         Ok(Self { socket })
     }
 
+    /// What [`Self::new`] opens, to be given to somebody else.
+    pub(crate) fn open() -> io::Result<OwnedFd> {
+        Self::new()?.socket.as_fd().try_clone_to_owned()
+    }
+
     /// Every TCP and UDP socket of both families, whatever its state.
     ///
     /// They come and go while they are listed: one that is there all the while is in it.
@@ -116,19 +123,18 @@ impl Sockets {
     ///
     /// # Errors
     ///
-    /// If nothing leads there from here, as to a virtual machine; `EPERM` without `CAP_SYS_ADMIN`.
-    pub(crate) fn behind(spec: &EndpointSpec) -> anyhow::Result<Self> {
-        let namespace = match (spec, link::resolve(spec)) {
-            (EndpointSpec::Netns(path), _) => link::open(Path::new(path))?,
-            (_, Some(link)) => netns::behind(&link?)?,
-            (_, None) => anyhow::bail!("{spec} is no network namespace"),
+    /// If nothing leads there from here, as to a virtual machine, or if there is no helper to go there.
+    pub(crate) fn behind(spec: &EndpointSpec, helper: Option<&Helper>) -> anyhow::Result<Self> {
+        let Some(link) = link::resolve(spec) else {
+            anyhow::bail!("{spec} is no network namespace");
         };
-        netns::within(&namespace, Self::new).map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => anyhow::anyhow!(
-                "entering the network namespace of {spec} needs CAP_SYS_ADMIN: {error}"
-            ),
-            _ => error.into(),
-        })
+        let Some(helper) = helper else {
+            anyhow::bail!("entering the network namespace of {spec} needs CAP_SYS_ADMIN");
+        };
+        let socket = helper.socket_behind(&link?)?.into_raw_fd();
+        // SAFETY: it was ours until now, and nobody else has its number.
+        let socket = unsafe { Socket::from_raw_fd(socket) };
+        Ok(Self { socket })
     }
 
     /// Whether the kernel can end sockets of a protocol, having loaded what it needs for that.

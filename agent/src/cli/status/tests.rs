@@ -23,6 +23,18 @@ fn endpoint(name: &str, state: EndpointState) -> EndpointStatus {
     }
 }
 
+fn privileges() -> PrivilegeStatus {
+    PrivilegeStatus {
+        capabilities: vec!["CAP_NET_ADMIN".to_owned(), "CAP_BPF".to_owned()],
+        helper: Some(HelperStatus {
+            pid: Some(43),
+            restarts: 2,
+            ended: false,
+        }),
+        messages: vec!["CAP_SYS_PTRACE is missing".to_owned()],
+    }
+}
+
 fn status() -> Status {
     let stage = |lost| StageCounts {
         seen: 12,
@@ -104,6 +116,7 @@ fn status() -> Status {
             },
             sinks: BTreeMap::from([("flows.jsonl".to_owned(), stage(2))]),
         },
+        privileges: privileges(),
         features: vec![
             Feature {
                 name: "tcx".to_owned(),
@@ -173,6 +186,7 @@ WOULD BE audit-deny in 3 records
 TAMPERED detached 1, written 3
 DROPS
   default-deny: 4
+PRIVILEGES CAP_NET_ADMIN, CAP_BPF; helper process 43, replaced 2 times; CAP_SYS_PTRACE is missing
 KERNEL
   tcx: yes
   ring buffer: no (no records)

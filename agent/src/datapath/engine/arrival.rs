@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    sync::Arc,
 };
 
 use agent_common::table::Endpoint;
@@ -17,6 +18,7 @@ use crate::datapath::{
     cgroup::Cgroup,
     engine::{Engine, Unreached, lock},
     held::Held,
+    helper::Helper,
     maps::FlowMaps,
     seed::{self, Keeper, Look, Season, Sown},
     sockets::{Connected, Found, Sockets, State},
@@ -51,8 +53,8 @@ pub(super) struct Scout {
 enum Home {
     /// This agent's.
     Ours,
-    /// That of an endpoint.
-    Of(EndpointSpec),
+    /// That of an endpoint, and who goes there.
+    Of(EndpointSpec, Option<Arc<Helper>>),
 }
 
 /// An arrival that is enforced now.
@@ -104,7 +106,8 @@ impl Engine {
         endpoint: Endpoint,
         spec: &EndpointSpec,
     ) -> anyhow::Result<Scout> {
-        Scout::new(Home::Of(spec.clone()), self.keeper(endpoint, None))
+        let home = Home::Of(spec.clone(), self.helper.clone());
+        Scout::new(home, self.keeper(endpoint, None))
     }
 
     /// The flows of a cgroup in this network namespace.
@@ -263,7 +266,7 @@ impl Scout {
     ) -> anyhow::Result<Sown> {
         let seeds = match &self.home {
             Home::Ours => self.keeper.seeds(&ours.found, &BTreeSet::new()),
-            Home::Of(_) => self.keeper.seeds(&self.home.list()?, &ours.connected),
+            Home::Of(..) => self.keeper.seeds(&self.home.list()?, &ours.connected),
         };
         let id = self.keeper.endpoint.id;
         Ok(seed::sow(flows, held, id, &seeds, season)?)
@@ -275,7 +278,7 @@ impl Home {
     fn list(&self) -> anyhow::Result<Vec<Found>> {
         let sockets = match self {
             Self::Ours => Sockets::new()?,
-            Self::Of(spec) => Sockets::behind(spec)?,
+            Self::Of(spec, helper) => Sockets::behind(spec, helper.as_deref())?,
         };
         Ok(sockets.list()?)
     }

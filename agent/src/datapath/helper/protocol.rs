@@ -1,0 +1,187 @@
+//! What agent and helper say to each other: one question, and one answer to it.
+//!
+//! Over a pair of `SOCK_SEQPACKET` sockets, which keeps the borders of messages and tells each end when
+//! the other has gone. Both ends are of one binary, so there is no version.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    io::{Errno, retry_on_intr},
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketType, recvmsg, sendmsg, sockopt,
+    },
+};
+
+/// No message is longer.
+pub(super) const LONGEST: usize = 512;
+
+/// No message has more descriptors.
+const DESCRIPTORS: usize = 2;
+
+/// For a socket that asks about the sockets of the namespace that an interface of the node leads to.
+///
+/// Neither a path nor a process: which namespace it is, the helper finds out by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    /// Of the interface; the kernel's are positive.
+    index: u32,
+    /// The node's number for the namespace; the kernel's are not negative.
+    number: i32,
+}
+
+/// A socket of `sock_diag`, or why there is none.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Socket(OwnedFd),
+    Refused(String),
+}
+
+/// A message as it came.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) bytes: Vec<u8>,
+    pub(super) descriptors: Vec<OwnedFd>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TalkError {
+    #[error("the other end has gone")]
+    Gone,
+    #[error("nothing came in time")]
+    Late,
+    #[error("what came is no answer")]
+    Garbled,
+    #[error(transparent)]
+    Io(io::Error),
+}
+
+const SOCKET: u8 = 0;
+const REFUSED: u8 = 1;
+
+impl Question {
+    pub(super) const LENGTH: usize = 8;
+
+    /// `None` where the kernel could have no such numbers.
+    pub(super) fn new(index: u32, number: i32) -> Option<Self> {
+        let is_index = index > 0 && i32::try_from(index).is_ok();
+        (is_index && number >= 0).then_some(Self { index, number })
+    }
+
+    pub(super) fn index(self) -> u32 {
+        self.index
+    }
+
+    pub(super) fn number(self) -> i32 {
+        self.number
+    }
+
+    pub(super) fn bytes(self) -> [u8; Self::LENGTH] {
+        let Self { index, number } = self;
+        let mut bytes = [0; Self::LENGTH];
+        let (first, second) = bytes.split_at_mut(4);
+        first.copy_from_slice(&index.to_ne_bytes());
+        second.copy_from_slice(&number.to_ne_bytes());
+        bytes
+    }
+
+    /// `None` of anything that [`Self::bytes`] does not make.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (index, number) = bytes.split_first_chunk::<4>()?;
+        let number: [u8; 4] = number.try_into().ok()?;
+        Self::new(u32::from_ne_bytes(*index), i32::from_ne_bytes(number))
+    }
+}
+
+impl Answer {
+    pub(super) fn send(&self, to: BorrowedFd<'_>) -> Result<(), TalkError> {
+        match self {
+            Self::Socket(socket) => send(to, &[SOCKET], &[socket.as_fd()]),
+            Self::Refused(why) => {
+                let mut bytes = vec![REFUSED];
+                bytes.extend(why.as_bytes());
+                bytes.truncate(LONGEST);
+                send(to, &bytes, &[])
+            }
+        }
+    }
+
+    pub(super) fn read(message: Message) -> Result<Self, TalkError> {
+        let Message { bytes, descriptors } = message;
+        let mut descriptors = descriptors.into_iter();
+        match (bytes.split_first(), descriptors.next(), descriptors.next()) {
+            (Some((&SOCKET, [])), Some(socket), None) => Ok(Self::Socket(socket)),
+            (Some((&REFUSED, why)), None, None) => {
+                Ok(Self::Refused(String::from_utf8_lossy(why).into_owned()))
+            }
+            _ => Err(TalkError::Garbled),
+        }
+    }
+}
+
+/// Whether this is one end of such a pair.
+pub(super) fn is_ours(socket: BorrowedFd<'_>) -> bool {
+    sockopt::socket_type(socket).is_ok_and(|kind| kind == SocketType::SEQPACKET)
+}
+
+pub(super) fn send(
+    to: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), TalkError> {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(TalkError::Garbled);
+    }
+    // Even where calls are restarted after a signal, those with a time limit are not.
+    retry_on_intr(|| {
+        let bytes = [IoSlice::new(bytes)];
+        sendmsg(to, &bytes, &mut ancillary, SendFlags::NOSIGNAL)
+    })?;
+    Ok(())
+}
+
+/// The next message; a longer one than there may be comes without its end, and with one byte more.
+pub(super) fn receive(from: BorrowedFd<'_>, flags: RecvFlags) -> Result<Message, TalkError> {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = vec![0; LONGEST + 1];
+    let received = retry_on_intr(|| {
+        let mut bytes = [IoSliceMut::new(&mut bytes)];
+        recvmsg(
+            from,
+            &mut bytes,
+            &mut ancillary,
+            flags | RecvFlags::CMSG_CLOEXEC,
+        )
+    })?;
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    // Nobody sends an empty message.
+    if received.bytes == 0 {
+        return Err(TalkError::Gone);
+    }
+    bytes.truncate(received.bytes);
+    Ok(Message { bytes, descriptors })
+}
+
+impl From<Errno> for TalkError {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Self::Gone,
+            Errno::AGAIN => Self::Late,
+            other => Self::Io(other.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
