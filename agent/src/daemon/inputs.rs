@@ -328,6 +328,7 @@ mod tests {
             POLICY.replace("NAME", "one").as_bytes(),
         );
         inputs.good.push(Arc::new(piped));
+        inputs.world = Arc::new(assemble(&inputs.good, &[]).0);
         write(folder.path(), "b.yaml", "three");
         assert_eq!(names(&inputs.reload().unwrap().world), ["one", "three"]);
     }
