@@ -23,6 +23,7 @@ mod watch;
 use std::{fs::File, io::Write as _, sync::Arc, thread};
 
 use anyhow::Context as _;
+use aya::util::KernelVersion;
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -73,6 +74,7 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let features = features::require()?;
     let state = lock_state(&config)?;
     allow_many_files();
+    allow_memory();
     let node: Arc<str> = config.node.as_str().into();
     let ring = Arc::new(Ring::new(DEFAULT_LINES));
     let shared = Arc::new(Shared::new(&config, &features));
@@ -217,7 +219,7 @@ fn remove(config: &Config) -> anyhow::Result<()> {
 /// would do for a few hundred.
 #[expect(
     clippy::disallowed_methods,
-    reason = "up to what is allowed, which nobody needs a right for; the limit of memory is left alone"
+    reason = "up to what is allowed, which nobody needs a right for"
 )]
 fn allow_many_files() {
     let limit = getrlimit(Resource::Nofile);
@@ -227,6 +229,28 @@ fn allow_many_files() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, all) {
         tracing::warn!(%error, "no more than the usual number of open files");
+    }
+}
+
+/// Before Linux 5.11 maps count as locked memory, of which a process is allowed 64 KiB. To be allowed more takes a
+/// right (`CAP_SYS_RESOURCE`) that is about to be given up; systemd gives the memory itself (`LimitMEMLOCK=`).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where maps are bounded by it, and only there; whether it may is found out by trying"
+)]
+fn allow_memory() {
+    let otherwise_since = KernelVersion::new(5, 11, 0);
+    if KernelVersion::current().is_ok_and(|kernel| kernel >= otherwise_since) {
+        return;
+    }
+    let all = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    if getrlimit(Resource::Memlock) != all
+        && let Err(error) = setrlimit(Resource::Memlock, all)
+    {
+        tracing::warn!(%error, "maps may not have the memory that they need (RLIMIT_MEMLOCK)");
     }
 }
 
