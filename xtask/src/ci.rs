@@ -4,23 +4,16 @@ use anyhow::Result;
 
 use crate::{demo, fuzz, lint, setup, test, vm_test};
 
-/// Set up, lint, fuzz for a few minutes, then both commands of the README: `cargo xtask demo` and
-/// `cargo xtask test`.
+/// Set up, lint, fuzz for a few minutes, run a part of the tests on the oldest kernel and the newest in virtual
+/// machines, then both commands of the README: `cargo xtask demo` and `cargo xtask test`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    /// Before these, run a part of the tests on the oldest kernel and the newest, in virtual machines.
-    #[arg(long)]
-    kernels: bool,
-}
+pub(crate) struct Args {}
 
-pub(crate) fn run(args: &Args) -> Result<()> {
-    let Args { kernels } = args;
+pub(crate) fn run(_: &Args) -> Result<()> {
     setup::ensure()?;
     lint::run(&lint::Args {})?;
     fuzz::run(&fuzz::Args::default())?;
-    if *kernels {
-        vm_test::check()?;
-    }
+    vm_test::check()?;
     demo::run(&demo::Args::default())?;
     test::run(&test::Args::default())
 }

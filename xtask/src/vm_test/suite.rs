@@ -30,7 +30,7 @@ const LEFT_OUT: [(&str, &str, &str); 2] = [
     ),
 ];
 /// The part for every change, in minutes: what differs most from kernel to kernel.
-const OF_EVERY_CHANGE: [&str; 3] = ["interface", "sockets", "verifier"];
+const OF_EVERY_CHANGE: [&str; 4] = ["equality", "interface", "sockets", "verifier"];
 /// Five times what it takes: this is for a guest that hangs.
 const MINUTES_OF_EVERY_CHANGE: u64 = 20;
 
