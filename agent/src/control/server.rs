@@ -19,7 +19,10 @@ use serde::Serialize;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
-    sync::{Semaphore, broadcast::error::RecvError},
+    sync::{
+        Semaphore,
+        broadcast::error::{RecvError, TryRecvError},
+    },
 };
 use tracing::debug;
 
@@ -32,6 +35,8 @@ use crate::flow::{
 
 /// Clients at a time; more wait.
 const CLIENTS: usize = 64;
+/// Bytes of lines after which a follower is written to, though there may be more for it.
+const AT_ONCE: usize = 64 * 1024;
 
 /// A client that has not said what it wants by then is sent away.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -220,13 +225,24 @@ impl Handler {
         if !request.follow {
             return Ok(());
         }
+        // What has come meanwhile is written at once: a line by itself costs more to write than to make.
+        let mut lines = Vec::new();
         loop {
             match coming.recv().await {
-                Ok(line) if request.wants(&line) => send(writer, &line).await?,
-                Ok(_) => {}
-                Err(RecvError::Lagged(count)) => send(writer, &self.lagged(count)).await?,
+                Ok(line) => add_wanted(request, &line, &mut lines)?,
+                Err(RecvError::Lagged(count)) => add(&self.lagged(count), &mut lines)?,
                 Err(RecvError::Closed) => return Ok(()),
             }
+            while lines.len() < AT_ONCE {
+                match coming.try_recv() {
+                    Ok(line) => add_wanted(request, &line, &mut lines)?,
+                    Err(TryRecvError::Lagged(count)) => add(&self.lagged(count), &mut lines)?,
+                    // The next turn finds out which.
+                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                }
+            }
+            writer.write_all(&lines).await?;
+            lines.clear();
         }
     }
 
@@ -296,7 +312,20 @@ async fn send(writer: &mut OwnedWriteHalf, value: &impl Serialize) -> io::Result
 }
 
 fn line_of(value: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
+    let mut line = Vec::new();
+    add(value, &mut line)?;
     Ok(line)
+}
+
+fn add_wanted(request: &FlowsRequest, line: &Line, lines: &mut Vec<u8>) -> io::Result<()> {
+    if request.wants(line) {
+        add(line, lines)?;
+    }
+    Ok(())
+}
+
+fn add(value: &impl Serialize, lines: &mut Vec<u8>) -> io::Result<()> {
+    serde_json::to_writer(&mut *lines, value)?;
+    lines.push(b'\n');
+    Ok(())
 }

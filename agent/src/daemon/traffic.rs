@@ -21,7 +21,7 @@ use crate::{
     datapath::{
         cgroup::Paths,
         engine::{Engine, lock},
-        traffic::{Events, Listing, Tables},
+        traffic::{BATCH, Events, Listing, Tables},
     },
     flow::{
         clock::BootTime,
@@ -39,6 +39,10 @@ use crate::{
 
 /// Between two listings of the flow tables.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// Between two readings of events, unless more are there than one reading takes: with each event by itself, a
+/// flow would cost more in waking the tasks that carry its records than in all they do.
+const GATHERING: Duration = Duration::from_millis(1);
 
 /// Batches of events, or listings, that may wait for the pipeline. What waits longer stays in the
 /// kernel, which counts what it has to drop.
@@ -153,9 +157,13 @@ async fn read_events(mut events: Events, input: mpsc::Sender<PipelineInput>, see
     loop {
         match events.next().await {
             Ok(batch) => {
+                let is_all = batch.len() < BATCH;
                 seen.fetch_add(u64::try_from(batch.len()).unwrap_or(u64::MAX), Relaxed);
                 if input.send(PipelineInput::Events(batch)).await.is_err() {
                     return;
+                }
+                if is_all {
+                    tokio::time::sleep(GATHERING).await;
                 }
             }
             Err(error) => {

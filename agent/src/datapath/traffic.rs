@@ -24,7 +24,7 @@ use crate::datapath::{
 };
 
 /// At most this many events at a time, so that one batch stays small.
-const BATCH: usize = 1024;
+pub(crate) const BATCH: usize = 1024;
 
 /// Reads events as they come.
 pub(crate) struct Events {
