@@ -75,7 +75,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         frames: config.frames.frames,
         dhcp_client: config.frames.dhcp_client,
     };
-    let engine = Engine::start(dir, sizes(&config), below)?;
+    let interfaces = config.workload_interfaces.settings();
+    let engine = Engine::start(dir, sizes(&config), below, interfaces)?;
     let fresh = engine.is_fresh()?;
     for other in engine.sizes_in_force() {
         tracing::warn!("{other}; `ringfence detach` first to change it");
@@ -99,6 +100,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             places: watching.places(),
             tampering: tampering::Teller::new(traffic.input()),
         },
+        triggered.news(),
     );
     let serving = tokio::spawn(server.run());
     if let Err(error) = controller.start() {

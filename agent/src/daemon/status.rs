@@ -24,11 +24,14 @@ use crate::{
     control::{
         server::StatusSource,
         status::{
-            EndpointState, EndpointStatus, EventCounts, FailsafeStatus, Feature, Load,
-            ProcessStatus, RecordCounts, RejectionSums, Status, TableFill,
+            EndpointState, EndpointStatus, EventCounts, FailsafeStatus, Feature, Hook, Load,
+            ProcessStatus, RecordCounts, RejectionSums, Status, TableFill, UnknownLink,
+            UnknownLinks, UnknownState,
         },
     },
     datapath::{
+        attach::TcHook,
+        engine::{Holding, UnknownInterface, UnknownMode},
         features,
         maps::{self, FlowMaps},
     },
@@ -41,6 +44,9 @@ pub(crate) struct Shared {
     started: Instant,
     features: Vec<Feature>,
     events_seen: Arc<AtomicU64>,
+    /// What becomes of interfaces of which nobody knows whose they are; `None` if none is taken for a
+    /// workload's.
+    unknown: Option<UnknownMode>,
     told: Mutex<Told>,
 }
 
@@ -48,6 +54,7 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Told {
     enforcement: Enforcement,
+    unknown: Vec<UnknownLink>,
     world: Arc<World>,
     load: Option<Load>,
     flows: [u64; 3],
@@ -91,6 +98,7 @@ impl Shared {
             started: Instant::now(),
             features,
             events_seen: Arc::default(),
+            unknown: config.workload_interfaces.mode(),
             told: Mutex::default(),
         }
     }
@@ -138,6 +146,39 @@ impl Shared {
             errors,
         };
         self.lock().load = Some(load);
+    }
+
+    /// What hangs at interfaces of which nobody knows whose they are.
+    pub(crate) fn holds(&self, unknown: &[UnknownInterface]) {
+        let unknown = unknown.iter().map(|interface| self.shown(interface));
+        let unknown = unknown.collect();
+        self.lock().unknown = unknown;
+    }
+
+    fn shown(&self, interface: &UnknownInterface) -> UnknownLink {
+        let UnknownInterface { name, index, hold } = interface;
+        let (state, hook, message) = match hold {
+            Holding::Held(hook) => {
+                let state = match self.unknown {
+                    Some(UnknownMode::Compatible) => UnknownState::Observed,
+                    Some(UnknownMode::Strict) | None => UnknownState::Denied,
+                };
+                let hook = match hook {
+                    TcHook::Tcx => Hook::Tcx,
+                    TcHook::Clsact => Hook::Clsact,
+                };
+                (state, Some(hook), None)
+            }
+            Holding::LeftAlone(why) => (UnknownState::LeftAlone, None, Some(why.clone())),
+            Holding::Failed(why) => (UnknownState::Failed, None, Some(why.clone())),
+        };
+        UnknownLink {
+            name: name.clone(),
+            ifindex: *index,
+            state,
+            hook,
+            message,
+        }
     }
 
     pub(crate) fn enforces(&self, enforcement: Enforcement) {
@@ -220,6 +261,12 @@ impl StatusSource for Shared {
             maps.map(|maps| answers(maps, endpoint)).unwrap_or_default()
         };
         let mut sums = counted(Endpoint::NOBODY.id);
+        let unknown = self.unknown.map(|mode| UnknownLinks {
+            mode: mode.name().to_owned(),
+            interfaces: told.unknown.clone(),
+            drops: drops(&sums),
+            observed: sums.get(&Reason::Observed).copied().unwrap_or(0),
+        });
         let mut rejections = RejectionSums::default();
         let mut shown = Vec::new();
         for (id, endpoint) in endpoints {
@@ -252,7 +299,11 @@ impl StatusSource for Shared {
                 && endpoints
                     .values()
                     .chain(unconfined)
-                    .all(|endpoint| endpoint.state != EndpointState::Failed),
+                    .all(|endpoint| endpoint.state != EndpointState::Failed)
+                && told
+                    .unknown
+                    .iter()
+                    .all(|link| link.state != UnknownState::Failed),
             last_load: told.load.clone(),
             policies: policies
                 .iter()
@@ -261,6 +312,7 @@ impl StatusSource for Shared {
             next_change: next_change.map(|at| at.to_string()),
             failsafe: failsafe.iter().map(FailsafeStatus::of).collect(),
             endpoints: shown,
+            unknown_interfaces: unknown,
             tables,
             events: EventCounts {
                 seen: self.events_seen.load(Relaxed),
