@@ -216,7 +216,14 @@ fn in_compatible_mode_traffic_flows_and_is_judged_when_it_is_known() -> Result<(
     stranger.is_dropped_to(Protocol::Tcp, server.v4(PORT))?;
     for stream in [permitted, permitted_v6] {
         stream.advances().with_context(|| agent.log())?;
-        stream.finish().unbroken().with_context(|| agent.log())?;
+        let whole = stream.finish().unbroken();
+        whole.with_context(|| {
+            format!(
+                "{}\n{}",
+                agent.status().unwrap_or_default()["drops"],
+                agent.log()
+            )
+        })?;
     }
     let none = agent.status_eventually(SOON, |status| unknown(status).is_empty());
     ensure!(none, "{:#}", agent.status()?);
@@ -280,7 +287,7 @@ fn an_interface_that_comes_again_under_its_name_is_closed_again() -> Result<()> 
 }
 
 #[test]
-fn it_stays_closed_without_an_agent_and_opens_with_other_settings() -> Result<()> {
+fn it_stays_closed_without_an_agent_and_after_it() -> Result<()> {
     let ground = Ground::new()?;
     let lab = &ground.lab;
     let (friend, stranger) = (lab.peer("friend", 3)?, lab.peer("stranger", 4)?);
@@ -300,12 +307,17 @@ fn it_stays_closed_without_an_agent_and_opens_with_other_settings() -> Result<()
     prober.finish_denied()?;
     agent.start()?;
     comes_to_reach(&friend, &stranger).with_context(|| agent.log())?;
-    ground.declare(&[&friend])?;
-    is_shown(&agent, &stranger, "denied")?;
-    agent.terminate()?;
+    Ok(())
+}
 
-    lab.write("settings.yaml", COMPATIBLE)?;
-    agent.start()?;
+#[test]
+fn another_agent_goes_by_its_own_settings() -> Result<()> {
+    let ground = Ground::new()?;
+    let lab = &ground.lab;
+    let (friend, stranger) = (lab.peer("friend", 3)?, lab.peer("stranger", 4)?);
+    let _service = stranger.serve_tcp(PORT)?;
+    ground.declare(&[&friend])?;
+    let mut agent = ground.agent(COMPATIBLE)?;
     is_shown(&agent, &stranger, "observed")?;
     comes_to_reach(&friend, &stranger).with_context(|| agent.log())?;
     agent.terminate()?;

@@ -167,6 +167,7 @@ impl Controller {
             .release_others(&self.desired.endpoints.keys().copied().collect())?;
         // What those were at may be held for nobody now.
         self.shared.holds(&self.engine.hold_unknown());
+        self.engine.hasten();
         self.engine.remove_foreign_maps()
     }
 
@@ -189,11 +190,28 @@ impl Controller {
             } else if look || self.is_due() {
                 self.follow();
             } else {
+                if trigger.is_none() {
+                    self.improve();
+                }
                 continue;
             }
             looked = Instant::now();
             self.reach();
+            self.greet(BootTime::now().0);
             self.look_after();
+        }
+    }
+
+    /// Has the time for what takes the kernel tens of milliseconds: nothing has happened for a while.
+    fn improve(&mut self) {
+        match self.engine.improve() {
+            // Shows in `status`.
+            Ok(true) => self.reach(),
+            Ok(false) => {}
+            Err(error) => {
+                let error = error.message;
+                tracing::debug!(error, "what hangs by filters stays so for now");
+            }
         }
     }
 
@@ -219,6 +237,7 @@ impl Controller {
     /// Follows the node's addresses, which have a say in what its own endpoints accept, and tries
     /// again what was refused: room may be had now.
     fn follow(&mut self) {
+        self.greet(BootTime::now().0);
         let this_node = match link::addresses() {
             Ok(this_node) => this_node,
             Err(error) => {
@@ -439,9 +458,12 @@ impl Controller {
             }
         }
         self.settle(since, &mut reached);
+        self.greet(since);
         self.release_ended();
         self.shared.holds(&self.engine.hold_unknown());
+        self.greet(since);
         let unwatched = self.engine.guard();
+        self.greet(since);
         let mut endpoints = BTreeMap::new();
         for (id, outcome) in reached {
             let Some(Declared { name, policies, .. }) = self.desired.endpoints.get(&id) else {
@@ -520,7 +542,9 @@ impl Controller {
         let is_due = |at: Instant| at.elapsed() >= FILES / 2;
         if self.looked_after.is_none_or(is_due) {
             self.looked_after = Some(Instant::now());
-            if let Err(error) = self.engine.look_after(COMPARING) {
+            let news = &self.news;
+            let looked_after = self.engine.look_after(COMPARING, || news.is_there());
+            if let Err(error) = looked_after {
                 tracing::error!("cannot restore what was tampered with: {error:#}");
             }
         }

@@ -75,6 +75,12 @@ impl News {
         mem::take(&mut *self.lock())
     }
 
+    /// Whether there is something to take.
+    pub(crate) fn is_there(&self) -> bool {
+        let LinkNews { appeared, vanished } = &*self.lock();
+        !(appeared.is_empty() && vanished.is_empty())
+    }
+
     fn tell(&self, changes: Vec<Change>) {
         let mut news = self.lock();
         for change in changes {

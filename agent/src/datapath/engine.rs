@@ -35,6 +35,7 @@ use crate::datapath::{
 
 mod arrival;
 mod guard;
+mod haste;
 mod unknown;
 
 pub(crate) use self::{
@@ -53,6 +54,8 @@ pub(crate) struct Engine {
     interfaces: Interfaces,
     cgroups: Cgroups,
     hook: TcHook,
+    /// Interfaces that appear are not to wait for the better one.
+    hastens: bool,
     flows: FlowMaps,
     held: Held,
     attached: BTreeMap<u16, Attached>,
@@ -158,6 +161,7 @@ impl Engine {
             interfaces: maps::interfaces(&folder)?,
             cgroups: maps::cgroups(&folder)?,
             hook: TcHook::of_kernel()?,
+            hastens: false,
             programs: Arc::new(Mutex::new(programs)),
             flows: FlowMaps::open(&folder)?,
             held: Held::open(&folder)?,
@@ -337,13 +341,14 @@ impl Engine {
         };
         let target = Target::Interface {
             index: link.index,
-            hook: self.hook,
+            hook: self.hook_at(link.index),
         };
         match self.found(endpoint.id, target) {
             Found::AsPut => return Ok(Reached::Standing(target)),
             Found::Elsewhere => {}
             Found::Tampered(kind) => {
                 let restored = self.attach_again(endpoint, link.index);
+                let restored = restored.map(drop);
                 return self.tampered(endpoint.id, kind, spec.to_string(), target, restored);
             }
         }
@@ -385,13 +390,16 @@ impl Engine {
                 self.attached.remove(&holder);
             }
         }
-        if let Err(error) = self.attach_interface(endpoint.id, link.index) {
-            // One direction may hang there: it is not to stay open.
-            self.interfaces
-                .insert(link.index, endpoint)
-                .map_err(|error| Unreached::failed(&error))?;
-            return Err(error);
-        }
+        let target = match self.attach_interface(endpoint.id, link.index) {
+            Ok(target) => target,
+            Err(error) => {
+                // One direction may hang there: it is not to stay open.
+                self.interfaces
+                    .insert(link.index, endpoint)
+                    .map_err(|error| Unreached::failed(&error))?;
+                return Err(error);
+            }
+        };
         if was_unknown {
             self.pass_on(link.index)?;
         }
@@ -406,20 +414,20 @@ impl Engine {
         Ok(Reached::Attached(target))
     }
 
-    fn attach_again(&mut self, endpoint: Endpoint, index: u32) -> Result<(), Unreached> {
+    fn attach_again(&mut self, endpoint: Endpoint, index: u32) -> Result<Target, Unreached> {
         self.pin_again(endpoint.id)?;
         self.attach_interface(endpoint.id, index)
     }
 
-    fn attach_interface(&mut self, endpoint: u16, index: u32) -> Result<(), Unreached> {
-        let programs = lock(&self.programs);
-        let fds = programs.fds().map_err(|error| Unreached::failed(&error))?;
-        let attached = attach::attach_interface(&self.dir, endpoint, index, self.hook, fds)
-            .map_err(Unreached::of_attach)?;
+    fn attach_interface(&mut self, endpoint: u16, index: u32) -> Result<Target, Unreached> {
+        let attached = self.hang(index, |hook, programs| {
+            attach::attach_interface(&self.dir, endpoint, index, hook, programs)
+        })?;
+        let target = attached.target();
         self.attached.insert(endpoint, attached);
         // It may have been a cgroup before.
         self.confining.remove(&endpoint);
-        Ok(())
+        Ok(target)
     }
 
     fn reach_cgroup(
@@ -558,14 +566,18 @@ impl Engine {
     }
 
     /// Looks whether names and tables are as they were left, and puts them right. Of large tables
-    /// a part, for about as long as `budget`; the next look goes on from there.
-    pub(crate) fn look_after(&mut self, budget: Duration) -> anyhow::Result<()> {
+    /// a part, for about as long as `budget`, or until something is `urgent`; the next look goes on from there.
+    pub(crate) fn look_after(
+        &mut self,
+        budget: Duration,
+        urgent: impl Fn() -> bool,
+    ) -> anyhow::Result<()> {
         // One that fails keeps none of the others from being restored.
         let mut failed = None;
         let unpinned = restored(self.pins.restore(&self.dir), &mut failed);
         let interfaces = restored(self.interfaces.restore(), &mut failed);
         let cgroups = restored(self.cgroups.restore(), &mut failed);
-        let tables = restored(self.sync.restore(budget), &mut failed);
+        let tables = restored(self.sync.restore(budget, urgent), &mut failed);
         let written = [
             ("INTERFACES", interfaces),
             ("LEADS", self.interfaces.restore_leads()),

@@ -184,7 +184,7 @@ impl Testbed {
 
     /// Puts back what others have written to the tables: how many entries of which.
     pub fn restore(&mut self, budget: Duration) -> anyhow::Result<BTreeMap<&'static str, u64>> {
-        self.sync.restore(budget)
+        self.sync.restore(budget, || false)
     }
 
     /// Loads the programs of an endpoint in a cgroup.

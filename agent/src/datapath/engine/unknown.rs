@@ -9,7 +9,7 @@ use agent_common::table::Endpoint;
 
 use crate::datapath::{
     attach::{self, Attached, Holder, Target, TcHook, unknown},
-    engine::{Engine, Unreached, lock},
+    engine::{Engine, Unreached},
     link::{self, Link, NamePattern},
     tamper::Tampering,
 };
@@ -97,6 +97,14 @@ impl Unknown {
         self.settings.mode == UnknownMode::Strict
     }
 
+    pub(super) fn held(&self) -> impl Iterator<Item = &Attached> {
+        self.held.values()
+    }
+
+    pub(super) fn keep(&mut self, index: u32, attached: Attached) {
+        self.held.insert(index, attached);
+    }
+
     /// Why an interface with a workload's name is none of a workload.
     ///
     /// Who may have mistaken the pattern is not to lose the node by it: a default route is what connects
@@ -155,7 +163,7 @@ impl Engine {
                 None => {
                     wanted.insert(link.index);
                     match self.watch_over(link) {
-                        Ok(()) => Holding::Held(self.hook),
+                        Ok(()) => Holding::Held(self.hook_at(link.index)),
                         Err(error) if error.waiting => continue,
                         Err(error) => Holding::Failed(error.message),
                     }
@@ -298,11 +306,9 @@ impl Engine {
             let (from, to) = (Holder::Endpoint(endpoint), Holder::Unknown(index));
             attach::hand_over(&self.dir, from, to, index).map_err(Unreached::of_attach)?;
         }
-        let programs = lock(&self.programs);
-        let fds = programs.fds().map_err(|error| Unreached::failed(&error))?;
-        let attached = unknown::attach(&self.dir, index, self.hook, fds);
-        drop(programs);
-        let attached = attached.map_err(Unreached::of_attach)?;
+        let attached = self.hang(index, |hook, programs| {
+            unknown::attach(&self.dir, index, hook, programs)
+        })?;
         if self.unknown.held.insert(index, attached).is_none() {
             tracing::info!(
                 interface = link.name,

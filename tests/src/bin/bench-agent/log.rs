@@ -14,7 +14,11 @@ pub(crate) struct Moment(u64);
 
 impl Moment {
     pub(crate) fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self::of(SystemTime::now())
+    }
+
+    pub(crate) fn of(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH);
         let micros = since.unwrap_or_default().as_micros() % u128::from(DAY);
         Self(u64::try_from(micros).unwrap_or_default())
     }
