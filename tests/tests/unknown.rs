@@ -479,3 +479,50 @@ fn names_that_cannot_be_meant_are_refused_with_their_place() -> Result<()> {
     ensure!(said.contains(":1:") && said.contains("strict"), "{said}");
     Ok(())
 }
+
+/// How an endpoint's programs hang, as `status` has it.
+fn hook(status: &Value, peer: &Peer) -> Option<String> {
+    let name = format!("shop/{}", peer.role());
+    let endpoints = status["endpoints"].as_array()?;
+    let endpoint = endpoints.iter().find(|endpoint| endpoint["name"] == name)?;
+    endpoint["hook"].as_str().map(str::to_owned)
+}
+
+/// What appears has filters first, and links when there is time, where the kernel has them.
+#[test]
+fn filters_give_way_to_links_without_a_loss() -> Result<()> {
+    let ground = Ground::new()?;
+    let lab = &ground.lab;
+    let (server, friend) = (lab.peer("server", 2)?, lab.peer("friend", 3)?);
+    ground.declare(&[&server, &friend])?;
+    drop(server);
+    let agent = ground.agent(STRICT)?;
+    let best = hook(&agent.status()?, &friend).context("the friend is attached")?;
+    let server = lab.unheard_peer("server", 2)?;
+    let _service = server.serve_tcp(PORT)?;
+    comes_to_reach(&friend, &server).with_context(|| agent.log())?;
+    let streams = [
+        friend.stream(server.v4(PORT))?,
+        friend.stream(server.v6(PORT))?,
+    ];
+    let improved =
+        agent.status_eventually(SOON, |status| hook(status, &server) == Some(best.clone()));
+    ensure!(improved, "{:#}\n{}", agent.status()?, agent.log());
+    for stream in streams {
+        stream.advances()?;
+        stream.finish().unbroken().with_context(|| agent.log())?;
+    }
+    let left: Vec<_> = pins(&agent)?;
+    let filters = left.iter().any(|pin| pin.starts_with("tc-"));
+    ensure!(filters == (best == "clsact"), "{left:?}");
+    // Nor is anything left when the interface goes.
+    let marks =
+        || pins(&agent).map(|pins| pins.iter().filter(|pin| pin.starts_with("qdisc-")).count());
+    let before = marks()?;
+    drop(server);
+    let gone = eventually(SOON, || {
+        marks().is_ok_and(|now| best == "clsact" || before == 0 || now < before)
+    });
+    ensure!(gone, "{:?}", pins(&agent)?);
+    Ok(())
+}

@@ -85,8 +85,11 @@ impl News {
         let mut news = self.lock();
         for change in changes {
             match change {
-                Change::Link(link) => {
+                Change::Link(mut link) => {
                     news.vanished.remove(&link.index);
+                    // One that was new a moment ago still is.
+                    let earlier = news.appeared.get(&link.index);
+                    link.is_up &= earlier.is_none_or(|earlier| earlier.is_up);
                     news.appeared.insert(link.index, link);
                 }
                 Change::LinkGone(link) => {
@@ -294,6 +297,7 @@ mod tests {
             leads_to_netns: None,
             hardware: 1,
             mac: None,
+            is_up: false,
         };
         let news = News::default();
         news.tell(vec![Change::Link(link("a")), Change::Link(link("b"))]);

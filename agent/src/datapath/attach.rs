@@ -29,7 +29,8 @@ use serde::Serialize;
 
 use crate::datapath::{
     attach::entry::{
-        Filters, cgroup_pins, entries, interface, mark, name, number, shown, tcx_pins, unmark,
+        Filters, cgroup_pins, entries, fields, interface, mark, name, number, shown, tcx_pins,
+        unmark,
     },
     bpffs::BpfDir,
     cgroup::Cgroup,
@@ -178,8 +179,8 @@ pub fn attach_interface(
     let (outcome, links) = match hook {
         TcHook::Tcx => {
             let linked = link_to(tcx_pins(dir, endpoint), index, programs)?;
-            // An agent that knew no TCX may have left filters: they would judge a second time.
-            release_filters(dir, |filters| filters.endpoint == endpoint)?;
+            // They would judge a second time.
+            remove_filters(dir, |filters| filters.endpoint == endpoint)?;
             linked
         }
         TcHook::Clsact => (attach_clsact(dir, endpoint, index, programs)?, Vec::new()),
@@ -460,11 +461,27 @@ pub fn detach_all(dir: &BpfDir) -> Result<(), AttachError> {
         unknown::release(dir, index)?;
     }
     process::detach(dir).map_err(failed("detach", "what notes processes"))?;
-    detach_others(dir, &BTreeSet::new()).map(drop)
+    detach_others(dir, &BTreeSet::new())?;
+    tidy(dir, &BTreeSet::new())
 }
 
-/// Removes filters that nobody else has.
+/// Removes filters that nobody else has, and the clsact with them.
 fn release_filters(dir: &BpfDir, these: impl Fn(&Filters) -> bool) -> Result<(), AttachError> {
+    for index in remove_filters(dir, these)? {
+        release_qdisc(dir, index)?;
+    }
+    Ok(())
+}
+
+/// Removes filters that nobody else has; the interfaces that they were at.
+///
+/// The clsact stays: with it, the kernel takes the queues of an interface that is up away for a moment
+/// (`qdisc_graft`), and what is sent there then is lost. See [`tidy`].
+fn remove_filters(
+    dir: &BpfDir,
+    these: impl Fn(&Filters) -> bool,
+) -> Result<BTreeSet<u32>, AttachError> {
+    let mut left = BTreeSet::new();
     let entries = entries(dir)?;
     for path in &entries {
         let Some(filters) = Filters::at(path) else {
@@ -485,9 +502,22 @@ fn release_filters(dir: &BpfDir, these: impl Fn(&Filters) -> bool) -> Result<(),
                 tc::remove_filter(index, side, number)
                     .map_err(failed("remove the filters of", interface(index)))?;
             }
-            release_qdisc(dir, index)?;
+            left.insert(index);
         }
         unmark(path)?;
+    }
+    Ok(left)
+}
+
+/// Removes each clsact of ours where nothing of ours hangs any more, but at the interfaces of `keep`.
+pub(crate) fn tidy(dir: &BpfDir, keep: &BTreeSet<u32>) -> Result<(), AttachError> {
+    for path in entries(dir)? {
+        if let Some(["qdisc", index]) = fields(&path).as_deref()
+            && let Ok(index) = index.parse()
+            && !keep.contains(&index)
+        {
+            release_qdisc(dir, index)?;
+        }
     }
     Ok(())
 }

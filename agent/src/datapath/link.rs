@@ -13,7 +13,7 @@ use agent_policy::model::EndpointSpec;
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
     nsid::{NsidAttribute, NsidMessage},
 };
 use serde::Serialize;
@@ -48,6 +48,8 @@ pub struct Link {
     /// `ARPHRD_*`: 1 is Ethernet.
     pub hardware: u16,
     pub mac: Option<[u8; 6]>,
+    /// Somebody has set it up: it may carry traffic.
+    pub is_up: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -249,6 +251,7 @@ fn link(message: &LinkMessage) -> Link {
         leads_to_netns: None,
         hardware: message.header.link_layer_type.into(),
         mac: None,
+        is_up: message.header.flags.contains(LinkFlags::Up),
     };
     for attribute in &message.attributes {
         match attribute {

@@ -14,7 +14,7 @@ use crate::datapath::{
     attach::{
         AttachError, Attached, Programs, Target, TcHook,
         entry::{Filters, entries, fields, shown},
-        failed, link_to, make_clsact, put_filters, release_filters,
+        failed, link_to, make_clsact, put_filters, release_filters, remove_filters,
     },
     bpffs::BpfDir,
     pin,
@@ -35,7 +35,7 @@ pub fn attach(
     let (outcome, links) = match hook {
         TcHook::Tcx => {
             let linked = link_to(pins(dir, index), index, programs)?;
-            release_filters(dir, |filters| is_at(filters, index))?;
+            remove_filters(dir, |filters| is_at(filters, index))?;
             linked
         }
         TcHook::Clsact => {

@@ -4,7 +4,8 @@
 //! (`tcx_entry_sync`, since 6.6): 8 to 16 ms for each direction at 250 ticks a second, with its lock over all
 //! set-up of interfaces held, so that one direction cannot be linked while the other is waited for. A
 //! filter on a clsact waits for nothing. So an interface that appears gets filters, and when nothing else
-//! is to be done, links, and then the filters go: in between both judge, and agree.
+//! is to be done, links, and then the filters go: in between both judge, and agree. The clsact stays, because an
+//! interface loses packets when one is taken from it, and comes before the interface is up for the same reason.
 
 use crate::datapath::{
     attach::{self, AttachError, Attached, Programs, Target, TcHook, unknown},
@@ -58,7 +59,9 @@ impl Engine {
             Target::Interface { index: its, hook } if its == index => Some(hook),
             Target::Interface { .. } | Target::Cgroup { .. } => None,
         });
-        hook.unwrap_or(TcHook::Clsact)
+        // The kernel takes the queues of an interface that is up away while a clsact comes to it.
+        let is_new = self.links.get(index).is_some_and(|link| !link.is_up);
+        hook.unwrap_or(if is_new { TcHook::Clsact } else { self.hook })
     }
 
     /// Attaches an interface's programs by [`Engine::hook_at`], or by the better one if that cannot be.

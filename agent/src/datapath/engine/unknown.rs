@@ -176,6 +176,7 @@ impl Engine {
             });
         }
         self.let_others_go(&wanted);
+        self.tidy(taken.union(&wanted).copied().collect());
         self.unknown
             .told
             .retain(|index| named.iter().any(|link| link.index == *index));
@@ -333,6 +334,16 @@ impl Engine {
         written.map_err(|error| Unreached::failed(&error))
     }
 
+    /// Removes what was made for filters, where links hang in their place and are gone. Where there are only
+    /// filters, it goes with them.
+    fn tidy(&self, keep: BTreeSet<u32>) {
+        if self.hook == TcHook::Tcx
+            && let Err(error) = attach::tidy(&self.dir, &keep)
+        {
+            tracing::error!("cannot remove a queueing discipline: {error}");
+        }
+    }
+
     /// Takes off what is held and should not be: the interface is gone, or is a workload's no longer, or an
     /// endpoint has it.
     fn let_others_go(&mut self, wanted: &BTreeSet<u32>) {
@@ -376,6 +387,7 @@ mod tests {
             leads_to_netns: None,
             hardware,
             mac: None,
+            is_up: false,
         }
     }
 

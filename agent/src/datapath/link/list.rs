@@ -77,6 +77,7 @@ mod tests {
             leads_to_netns: None,
             hardware: 1,
             mac: None,
+            is_up: false,
         }
     }
 
