@@ -339,6 +339,9 @@ fn another_agent_goes_by_its_own_settings() -> Result<()> {
     Ok(())
 }
 
+/// Done to what a path names.
+type Deed = fn(&Path) -> Result<()>;
+
 #[test]
 fn what_others_take_off_is_put_back() -> Result<()> {
     let ground = Ground::new()?;
@@ -354,7 +357,6 @@ fn what_others_take_off_is_put_back() -> Result<()> {
         let folder = agent.bpffs().join("links");
         Ok(links.iter().map(|pin| folder.join(pin)).collect())
     };
-    type Deed = fn(&Path) -> Result<()>;
     let deeds: [(&str, Deed); 3] = [
         ("detached", kernel::detach_link),
         ("replaced", kernel::let_all_pass),

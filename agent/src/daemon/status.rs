@@ -261,12 +261,7 @@ impl StatusSource for Shared {
             maps.map(|maps| answers(maps, endpoint)).unwrap_or_default()
         };
         let mut sums = counted(Endpoint::NOBODY.id);
-        let unknown = self.unknown.map(|mode| UnknownLinks {
-            mode: mode.name().to_owned(),
-            interfaces: told.unknown.clone(),
-            drops: drops(&sums),
-            observed: sums.get(&Reason::Observed).copied().unwrap_or(0),
-        });
+        let unknown_interfaces = self.unknown.map(|mode| unknown(mode, &told.unknown, &sums));
         let mut rejections = RejectionSums::default();
         let mut shown = Vec::new();
         for (id, endpoint) in endpoints {
@@ -300,10 +295,7 @@ impl StatusSource for Shared {
                     .values()
                     .chain(unconfined)
                     .all(|endpoint| endpoint.state != EndpointState::Failed)
-                && told
-                    .unknown
-                    .iter()
-                    .all(|link| link.state != UnknownState::Failed),
+                && all_are_held(&told.unknown),
             last_load: told.load.clone(),
             policies: policies
                 .iter()
@@ -312,7 +304,7 @@ impl StatusSource for Shared {
             next_change: next_change.map(|at| at.to_string()),
             failsafe: failsafe.iter().map(FailsafeStatus::of).collect(),
             endpoints: shown,
-            unknown_interfaces: unknown,
+            unknown_interfaces,
             tables,
             events: EventCounts {
                 seen: self.events_seen.load(Relaxed),
@@ -327,18 +319,7 @@ impl StatusSource for Shared {
             rejections,
             would_be: told.opinions.get(),
             tampered: told.tampered.clone(),
-            records: RecordCounts {
-                stream: told
-                    .stage
-                    .as_ref()
-                    .map(|stage| stage.counts())
-                    .unwrap_or_default(),
-                sinks: told
-                    .sinks
-                    .iter()
-                    .map(|(target, counts)| (target.clone(), counts.get()))
-                    .collect(),
-            },
+            records: records(&told),
             features: self.features.clone(),
         }
     }
@@ -355,6 +336,36 @@ fn packets(maps: &FlowMaps, endpoint: u16) -> BTreeMap<Reason, u64> {
     packets
         .map(|(reason, counter)| (reason, counter.packets))
         .collect()
+}
+
+fn records(told: &Told) -> RecordCounts {
+    let stream = told.stage.as_ref().map(|stage| stage.counts());
+    let sinks = told.sinks.iter();
+    RecordCounts {
+        stream: stream.unwrap_or_default(),
+        sinks: sinks
+            .map(|(target, counts)| (target.clone(), counts.get()))
+            .collect(),
+    }
+}
+
+/// By the packets of nobody.
+fn unknown(
+    mode: UnknownMode,
+    interfaces: &[UnknownLink],
+    packets: &BTreeMap<Reason, u64>,
+) -> UnknownLinks {
+    UnknownLinks {
+        mode: mode.name().to_owned(),
+        interfaces: interfaces.to_vec(),
+        drops: drops(packets),
+        observed: packets.get(&Reason::Observed).copied().unwrap_or(0),
+    }
+}
+
+fn all_are_held(interfaces: &[UnknownLink]) -> bool {
+    let mut interfaces = interfaces.iter();
+    interfaces.all(|link| link.state != UnknownState::Failed)
 }
 
 /// Answers to an endpoint's denied packets.

@@ -23,6 +23,30 @@ fn endpoint(name: &str, state: EndpointState) -> EndpointStatus {
     }
 }
 
+fn unknown_interfaces() -> UnknownLinks {
+    UnknownLinks {
+        mode: "strict".to_owned(),
+        interfaces: vec![
+            UnknownLink {
+                name: "veth1b".to_owned(),
+                ifindex: 12,
+                state: UnknownState::Denied,
+                hook: Some(Hook::Tcx),
+                message: None,
+            },
+            UnknownLink {
+                name: "veth-up".to_owned(),
+                ifindex: 3,
+                state: UnknownState::LeftAlone,
+                hook: None,
+                message: Some("a default route of the node leads there".to_owned()),
+            },
+        ],
+        drops: [("not-programmed".to_owned(), 9)].into(),
+        observed: 0,
+    }
+}
+
 fn status() -> Status {
     let stage = |lost| StageCounts {
         seen: 12,
@@ -73,27 +97,7 @@ fn status() -> Status {
                 ..endpoint("shop/db", EndpointState::Waiting)
             },
         ],
-        unknown_interfaces: Some(UnknownLinks {
-            mode: "strict".to_owned(),
-            interfaces: vec![
-                UnknownLink {
-                    name: "veth1b".to_owned(),
-                    ifindex: 12,
-                    state: UnknownState::Denied,
-                    hook: Some(Hook::Tcx),
-                    message: None,
-                },
-                UnknownLink {
-                    name: "veth-up".to_owned(),
-                    ifindex: 3,
-                    state: UnknownState::LeftAlone,
-                    hook: None,
-                    message: Some("a default route of the node leads there".to_owned()),
-                },
-            ],
-            drops: [("not-programmed".to_owned(), 9)].into(),
-            observed: 0,
-        }),
+        unknown_interfaces: Some(unknown_interfaces()),
         tables: vec![
             TableFill {
                 name: "flows_v4".to_owned(),

@@ -35,7 +35,7 @@ pub fn attach(
     let (outcome, links) = match hook {
         TcHook::Tcx => {
             let linked = link_to(pins(dir, index), index, programs)?;
-            remove_filters(dir, |filters| is_at(filters, index))?;
+            remove_filters(dir, |filters| is_at(*filters, index))?;
             linked
         }
         TcHook::Clsact => {
@@ -58,7 +58,7 @@ pub fn attach(
 /// taken it along.
 pub fn release(dir: &BpfDir, index: u32) -> Result<(), AttachError> {
     release_links(dir, index)?;
-    release_filters(dir, |filters| is_at(filters, index))
+    release_filters(dir, |filters| is_at(*filters, index))
 }
 
 /// The interfaces where something is attached, by whichever agent of the folder.
@@ -78,18 +78,16 @@ fn release_links(dir: &BpfDir, index: u32) -> Result<(), AttachError> {
     Ok(())
 }
 
-fn is_at(filters: &Filters, index: u32) -> bool {
+fn is_at(filters: Filters, index: u32) -> bool {
     filters.endpoint == Endpoint::NOBODY.id && filters.index == index
 }
 
 fn index_of(path: &Path) -> Option<u32> {
-    match fields(path)?.as_slice() {
-        ["unknown", index, _] => index.parse().ok(),
-        _ => {
-            let filters = Filters::at(path)?;
-            (filters.endpoint == Endpoint::NOBODY.id).then_some(filters.index)
-        }
+    if let ["unknown", index, _] = fields(path)?.as_slice() {
+        return index.parse().ok();
     }
+    let filters = Filters::at(path)?;
+    (filters.endpoint == Endpoint::NOBODY.id).then_some(filters.index)
 }
 
 #[cfg(test)]

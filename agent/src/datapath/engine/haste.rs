@@ -28,10 +28,9 @@ impl Engine {
         if self.hook == TcHook::Clsact {
             return Ok(false);
         }
-        let endpoints = self.attached.iter();
-        let endpoint = endpoints
-            .filter_map(|(endpoint, attached)| Some((*endpoint, filtered(attached)?)))
-            .next();
+        let mut endpoints = self.attached.iter();
+        let endpoint =
+            endpoints.find_map(|(endpoint, attached)| Some((*endpoint, filtered(attached)?)));
         if let Some((endpoint, index)) = endpoint {
             let attached = self.hang_by(self.hook, |hook, programs| {
                 attach::attach_interface(&self.dir, endpoint, index, hook, programs)

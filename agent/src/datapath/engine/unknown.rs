@@ -153,20 +153,17 @@ impl Engine {
         let mut shown = Vec::new();
         let mut wanted = BTreeSet::new();
         for link in &named {
-            let hold = match self.unknown.left_alone(link) {
-                Some(why) => {
-                    if self.unknown.told.insert(link.index) {
-                        tracing::warn!(interface = link.name, "left alone: {why}");
-                    }
-                    Holding::LeftAlone(why)
+            let hold = if let Some(why) = self.unknown.left_alone(link) {
+                if self.unknown.told.insert(link.index) {
+                    tracing::warn!(interface = link.name, "left alone: {why}");
                 }
-                None => {
-                    wanted.insert(link.index);
-                    match self.watch_over(link) {
-                        Ok(()) => Holding::Held(self.hook_at(link.index)),
-                        Err(error) if error.waiting => continue,
-                        Err(error) => Holding::Failed(error.message),
-                    }
+                Holding::LeftAlone(why)
+            } else {
+                wanted.insert(link.index);
+                match self.watch_over(link) {
+                    Ok(()) => Holding::Held(self.hook_at(link.index)),
+                    Err(error) if error.waiting => continue,
+                    Err(error) => Holding::Failed(error.message),
                 }
             };
             shown.push(UnknownInterface {
@@ -176,7 +173,7 @@ impl Engine {
             });
         }
         self.let_others_go(&wanted);
-        self.tidy(taken.union(&wanted).copied().collect());
+        self.tidy(&taken.union(&wanted).copied().collect());
         self.unknown
             .told
             .retain(|index| named.iter().any(|link| link.index == *index));
@@ -336,9 +333,9 @@ impl Engine {
 
     /// Removes what was made for filters, where links hang in their place and are gone. Where there are only
     /// filters, it goes with them.
-    fn tidy(&self, keep: BTreeSet<u32>) {
+    fn tidy(&self, keep: &BTreeSet<u32>) {
         if self.hook == TcHook::Tcx
-            && let Err(error) = attach::tidy(&self.dir, &keep)
+            && let Err(error) = attach::tidy(&self.dir, keep)
         {
             tracing::error!("cannot remove a queueing discipline: {error}");
         }

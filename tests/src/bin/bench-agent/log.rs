@@ -35,8 +35,10 @@ impl Moment {
         Some(Self(seconds * 1_000_000 + micros))
     }
 
+    /// Nothing if it was not later after all: who noted the other moment may have been kept waiting.
     pub(crate) fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros((self.0 + DAY - earlier.0) % DAY)
+        let micros = (self.0 + DAY - earlier.0) % DAY;
+        Duration::from_micros(if micros < DAY / 2 { micros } else { 0 })
     }
 }
 
