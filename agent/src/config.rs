@@ -4,6 +4,7 @@
 
 mod failsafe;
 mod frames;
+mod interfaces;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use serde::Serialize;
 pub(crate) use self::{
     failsafe::FailsafeConfig,
     frames::FramesConfig,
+    interfaces::WorkloadInterfacesConfig,
     raw::{RawCapacities, RawConfig},
 };
 use crate::{datapath::bpffs::DEFAULT_FOLDER, flow::sink::Target, log::LogFormat};
@@ -49,6 +51,7 @@ pub(crate) struct Config {
     pub(crate) capacities: Capacities,
     pub(crate) failsafe: FailsafeConfig,
     pub(crate) frames: FramesConfig,
+    pub(crate) workload_interfaces: WorkloadInterfacesConfig,
 }
 
 /// Sizes of the kernel's tables. More is refused before the first write.
@@ -131,6 +134,7 @@ impl Config {
             capacities,
             failsafe,
             frames,
+            workload_interfaces,
         } = raw;
         let node = node.unwrap_or_else(hostname);
         if node.is_empty() {
@@ -158,6 +162,9 @@ impl Config {
             capacities: Capacities::check(&capacities.unwrap_or_default())?,
             failsafe: FailsafeConfig::check(failsafe.unwrap_or_default())?,
             frames: FramesConfig::check(frames.unwrap_or_default())?,
+            workload_interfaces: WorkloadInterfacesConfig::check(
+                workload_interfaces.unwrap_or_default(),
+            )?,
         })
     }
 

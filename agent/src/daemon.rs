@@ -124,7 +124,8 @@ impl Prepared {
             frames: config.frames.frames,
             dhcp_client: config.frames.dhcp_client,
         };
-        let engine = Engine::start(dir, sizes(&config), below, helper)?;
+        let interfaces = config.workload_interfaces.settings();
+        let engine = Engine::start(dir, sizes(&config), below, helper, interfaces)?;
         let fresh = engine.is_fresh()?;
         for other in engine.sizes_in_force() {
             tracing::warn!("{other}; `ringfence detach` first to change it");
@@ -148,6 +149,7 @@ impl Prepared {
                 places: watching.places(),
                 tampering: tampering::Teller::new(traffic.input()),
             },
+            triggered.news(),
         );
         let serving = tokio::spawn(server.run());
         if let Err(error) = controller.start() {

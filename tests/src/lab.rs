@@ -100,6 +100,11 @@ impl Lab {
     /// Adds a peer with the addresses 10.77.0.`number` and `fd77::number` (in hexadecimal),
     /// behind the host's interface `veth-<name>`, and waits until the host reaches it.
     pub fn peer(&self, name: &str, number: u8) -> Result<Peer> {
+        self.reached(self.unheard_peer(name, number)?)
+    }
+
+    /// As [`Lab::peer`], and does not wait: nobody may be able to reach it.
+    pub fn unheard_peer(&self, name: &str, number: u8) -> Result<Peer> {
         ensure!(
             number > 1,
             "number {number} is the host or the network; peers begin at 2"
@@ -108,7 +113,7 @@ impl Lab {
         let v6 = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(number));
         let peer = self.unwired_peer(name, v4, v6)?;
         self.wiring.join(&self.host, &peer)?;
-        self.reached(peer)
+        Ok(peer)
     }
 
     /// Adds a peer that is not of this node: 198.51.100.2 and `2001:db8:77::2`, behind `uplink`,

@@ -10,6 +10,7 @@
 //! | [`serve`] | echo listeners |
 //! | [`stream`], [`prober`], [`flood`] | traffic that runs while something else happens |
 //! | [`agent`] | the `ringfence` process under test |
+//! | [`announced`] | interfaces as the kernel announces them |
 //! | [`cgroup`] | a control group and processes in it |
 //! | [`kernel`] | which BPF objects the kernel holds, and what others do to them |
 //! | [`process`] | what the kernel says of a process |
@@ -24,6 +25,7 @@
 //! Used by `tests/tests/*.rs`, by `cargo xtask demo` and by `cargo xtask vm-test`. Never used by what ships.
 
 pub mod agent;
+pub mod announced;
 pub mod cgroup;
 pub mod flood;
 pub mod guest;

@@ -25,8 +25,8 @@ use aya::{
 };
 use ringfence::datapath::{
     attach::{
-        self, Attached, Observed, Outcome, Programs, Target, TcHook, attach_cgroup,
-        attach_interface, detach_all, detach_others,
+        self, Attached, Holder, Observed, Outcome, Programs, Target, TcHook, attach_cgroup,
+        attach_interface, detach_all, detach_others, hand_over, unknown,
     },
     bpffs::BpfDir,
     cgroup::{self, CgroupError, CgroupName, Hierarchy},
@@ -267,6 +267,81 @@ fn tcx_links_are_taken_over_and_leave_nothing() {
 #[test]
 fn clsact_filters_are_taken_over_and_leave_nothing() {
     attached_taken_over_and_detached(TcHook::Clsact, &["tc-1-INDEX", "qdisc-INDEX"]);
+}
+
+/// What hangs at an interface for nobody becomes an endpoint's, and the other way round. The programs are the
+/// same, so that a second link of them would be refused.
+fn passed_on(hook: TcHook, of_nobody: &[&str], of_endpoint: &[&str]) {
+    enter_new_netns();
+    let folder = Folder::new(&format!("pass-{hook:?}"));
+    let peer = Peer::new();
+    let index = peer.connect("veth0", "eth0");
+    let names = |names: &[&str]| -> BTreeSet<String> {
+        let names = names.iter();
+        names
+            .map(|name| name.replace("INDEX", &index.to_string()))
+            .collect()
+    };
+    let mut object = Object::load();
+    let held = unknown::attach(&folder.0, index, hook, object.classifiers()).unwrap();
+    let expected = attached_as(object.ids(NULL));
+    assert_eq!(held.verify(&folder.0).unwrap(), expected);
+    assert_eq!(folder.names(), names(of_nobody));
+    assert_eq!(unknown::attached(&folder.0).unwrap(), [index].into());
+    assert_eq!(attach::attached(&folder.0).unwrap(), [].into());
+
+    hand_over(
+        &folder.0,
+        Holder::Unknown(index),
+        Holder::Endpoint(1),
+        index,
+    )
+    .unwrap();
+    let attached = attach_interface(&folder.0, 1, index, hook, object.programs(NULL)).unwrap();
+    assert_eq!(attached.outcome(), Outcome::TakenOver);
+    unknown::release(&folder.0, index).unwrap();
+    assert_eq!(attached.verify(&folder.0).unwrap(), expected);
+    assert_eq!(folder.names(), names(of_endpoint));
+    assert_eq!(unknown::attached(&folder.0).unwrap(), [].into());
+
+    hand_over(
+        &folder.0,
+        Holder::Endpoint(1),
+        Holder::Unknown(index),
+        index,
+    )
+    .unwrap();
+    let held = unknown::attach(&folder.0, index, hook, object.programs(NULL)).unwrap();
+    assert_eq!(held.outcome(), Outcome::TakenOver);
+    attach::detach(&folder.0, 1).unwrap();
+    assert_eq!(held.verify(&folder.0).unwrap(), expected);
+    assert_eq!(folder.names(), names(of_nobody));
+
+    detach_all(&folder.0).unwrap();
+    assert_eq!(folder.names(), BTreeSet::new());
+    assert_eq!(run("tc qdisc show dev veth0 clsact"), "");
+    assert_eq!(held.verify(&folder.0).unwrap(), [Observed::Gone; 2]);
+}
+
+#[test]
+fn tcx_links_are_passed_on_between_nobody_and_an_endpoint() {
+    if !has_tcx() {
+        return;
+    }
+    passed_on(
+        TcHook::Tcx,
+        &["unknown-INDEX-from", "unknown-INDEX-to"],
+        &["if-1-from", "if-1-to"],
+    );
+}
+
+#[test]
+fn filters_are_passed_on_between_nobody_and_an_endpoint() {
+    passed_on(
+        TcHook::Clsact,
+        &["tc-0-INDEX", "qdisc-INDEX"],
+        &["tc-1-INDEX", "qdisc-INDEX"],
+    );
 }
 
 #[test]
@@ -751,12 +826,12 @@ fn addresses_and_changes_are_told() {
         run("ip addr add 10.98.0.1 peer 10.98.0.2/32 dev d0");
         run("ip link del d0");
         let mut seen = Vec::new();
-        while !matches!(seen.last(), Some(link::Change::LinkGone { name, .. }) if name == "d0") {
+        while !matches!(seen.last(), Some(link::Change::LinkGone(link)) if link.name == "d0") {
             let next = tokio::time::timeout(patient(Duration::from_secs(2)), watch.changed());
             seen.extend(next.await.unwrap().unwrap());
         }
         let appeared = |change: &link::Change| {
-            matches!(change, link::Change::Link { name, .. } if name == "d0")
+            matches!(change, link::Change::Link(link) if link.name == "d0")
         };
         assert!(seen.iter().any(appeared), "{seen:?}");
         assert!(seen.contains(&link::Change::Addresses), "{seen:?}");

@@ -21,7 +21,7 @@ use ringfence::datapath::{
 /// those that have a listing.
 const ROOM: u32 = 800_000;
 /// Releases of one series differ by less than one in so many instructions.
-const NEAR: u32 = 50;
+const NEAR: u32 = 10;
 const VERIFIED: &str = "  verified ";
 /// Whose stacks hold for kernels without a listing.
 const REFERENCE: &str = "6.18";

@@ -15,8 +15,9 @@ use crate::{
     control::{
         client,
         status::{
-            EndpointState, EndpointStatus, FailsafeStatus, Feature, HelperStatus, Load,
-            PrivilegeStatus, ProcessStatus, RejectionSums, Status, TableFill,
+            EndpointState, EndpointStatus, FailsafeStatus, Feature, HelperStatus, Hook, Load,
+            PrivilegeStatus, ProcessStatus, RejectionSums, Status, TableFill, UnknownLink,
+            UnknownLinks, UnknownState,
         },
     },
     exit::Answer,
@@ -55,6 +56,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
         next_change,
         failsafe,
         endpoints,
+        unknown_interfaces,
         tables,
         events,
         processes,
@@ -83,6 +85,9 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
     }
     render_policies(policies, next_change.as_deref(), out)?;
     render_endpoints(endpoints, paint, out)?;
+    if let Some(unknown) = unknown_interfaces {
+        render_unknown(unknown, paint, out)?;
+    }
     render_failsafe(failsafe, out)?;
     render_tables(tables, out)?;
 
@@ -278,6 +283,55 @@ fn render_endpoints(
         columns.write(row, paint, Some((2, *colour)), out)?;
     }
     render_unjudged(endpoints, out)
+}
+
+fn render_unknown(unknown: &UnknownLinks, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let UnknownLinks {
+        mode,
+        interfaces,
+        drops,
+        observed,
+    } = unknown;
+    let dropped: u64 = drops.values().sum();
+    writeln!(
+        out,
+        "\nUNKNOWN  {mode}: {} interfaces, {dropped} packets dropped, {observed} observed",
+        interfaces.len()
+    )?;
+    if interfaces.is_empty() {
+        return Ok(());
+    }
+    let row = |link: &UnknownLink| {
+        let UnknownLink {
+            name,
+            ifindex,
+            state,
+            hook,
+            message,
+        } = link;
+        [
+            format!("{name} (#{ifindex})"),
+            state.name().to_owned(),
+            hook.map_or("-", Hook::name).to_owned(),
+            message.clone().unwrap_or_default(),
+        ]
+    };
+    let mut columns = Columns::new([0; 4]);
+    let header = ["INTERFACE", "STATE", "HOOK", "NOTE"].map(str::to_owned);
+    columns.fit(&header);
+    for link in interfaces {
+        columns.fit(&row(link));
+    }
+    columns.write(&header, paint, None, out)?;
+    for link in interfaces {
+        let colour = match link.state {
+            UnknownState::Denied => Colour::Green,
+            UnknownState::Observed | UnknownState::LeftAlone => Colour::Yellow,
+            UnknownState::Failed => Colour::Red,
+        };
+        columns.write(&row(link), paint, Some((1, colour)), out)?;
+    }
+    Ok(())
 }
 
 /// Each gap once, with those that have it.

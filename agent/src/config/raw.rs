@@ -8,7 +8,9 @@ use std::{
 use serde::Deserialize;
 use serde_saphyr::UserMessageFormatter;
 
-use super::{ConfigError, failsafe::RawFailsafe, frames::RawFrames};
+use super::{
+    ConfigError, failsafe::RawFailsafe, frames::RawFrames, interfaces::RawWorkloadInterfaces,
+};
 use crate::log::LogFormat;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -25,6 +27,7 @@ pub(crate) struct RawConfig {
     pub(crate) capacities: Option<RawCapacities>,
     pub(crate) failsafe: Option<RawFailsafe>,
     pub(crate) frames: Option<RawFrames>,
+    pub(crate) workload_interfaces: Option<RawWorkloadInterfaces>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -75,6 +78,9 @@ impl RawConfig {
         if let Some(failsafe) = &mut raw.failsafe {
             path.clone_into(&mut failsafe.file);
         }
+        if let Some(interfaces) = &mut raw.workload_interfaces {
+            path.clone_into(&mut interfaces.file);
+        }
         Ok(raw)
     }
 
@@ -93,6 +99,7 @@ impl RawConfig {
             capacities,
             failsafe,
             frames,
+            workload_interfaces,
         } = self;
         Self {
             policies: policies.or(below.policies),
@@ -106,6 +113,7 @@ impl RawConfig {
             capacities: capacities.or(below.capacities),
             failsafe: failsafe.or(below.failsafe),
             frames: frames.or(below.frames),
+            workload_interfaces: workload_interfaces.or(below.workload_interfaces),
         }
     }
 }

@@ -43,7 +43,8 @@ fn settings_print_as_a_file_that_gives_them_again() {
     let config = check(
         "policies: [/etc/ringfence]\nnode: 'yes'\nflows: '-'\nlog_format: json\n\
          detach_on_exit: true\ncapacities: {flows: 7}\n\
-         frames: {allow: [0x8809, lldp, '0x22f0', 35063], dhcp_client: true}\n",
+         frames: {allow: [0x8809, lldp, '0x22f0', 35063], dhcp_client: true}\n\
+         workload_interfaces: {names: [veth*, tap0, veth*], unknown: compatible}\n",
     )
     .unwrap();
     let allowed = [0x22f0, 0x8809, 0x88cc, 0x88f7];
@@ -63,6 +64,13 @@ fn what_is_not_understood_is_named_with_its_place() {
         ("capacities: {flows: many}\n", ":1:", "u32"),
         ("log_format: loud\n", ":1:", "loud"),
         ("frames: {dhcp: true}\n", ":1:", "dhcp"),
+        ("workload_interfaces:\n  name: [a]\n", ":2:", "name"),
+        (
+            "workload_interfaces:\n  unknown: open\n",
+            ":2:",
+            "compatible",
+        ),
+        ("workload_interfaces: {names: veth*}\n", ":1:", "sequence"),
     ] {
         let message = parse(text).unwrap_err().to_string();
         println!("{message}");
@@ -116,4 +124,18 @@ fn values_that_cannot_work_are_refused_with_what_was_expected() {
     }
     let long = format!("socket: /{}", "x".repeat(200));
     assert!(check(&long).unwrap_err().to_string().contains("201 bytes"));
+}
+
+#[test]
+fn names_that_are_no_workloads_are_all_told_with_their_places() {
+    let error = check("workload_interfaces:\n  names:\n  - '*'\n  - veth*\n  - veth?\n  - lo\n");
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "settings.yaml:3:5: `workload_interfaces.names` is `*`, expected something before the `*`: \
+         the node's own interfaces are not its workloads'\n\
+         settings.yaml:5:5: `workload_interfaces.names` is `veth?`, expected a name, as in cali0, or \
+         what names begin with, as in cali*\n\
+         settings.yaml:6:5: `workload_interfaces.names` is `lo`, expected another name: nothing of a \
+         workload is at the loopback interface"
+    );
 }

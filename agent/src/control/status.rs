@@ -29,6 +29,10 @@ pub(crate) struct Status {
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) failsafe: Vec<FailsafeStatus>,
     pub(crate) endpoints: Vec<EndpointStatus>,
+    /// Interfaces that are workloads' by the settings, while nobody knows whose; absent if the settings name
+    /// none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) unknown_interfaces: Option<UnknownLinks>,
     pub(crate) tables: Vec<TableFill>,
     pub(crate) events: EventCounts,
     /// Whether records name processes.
@@ -96,6 +100,44 @@ pub(crate) struct EndpointStatus {
     /// What is amiss, or what is waited for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) message: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UnknownLinks {
+    /// `strict` or `compatible`.
+    pub(crate) mode: String,
+    pub(crate) interfaces: Vec<UnknownLink>,
+    /// Their dropped packets by reason, all interfaces together; those of packets that no one endpoint is to
+    /// answer for are among them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub(crate) drops: BTreeMap<String, u64>,
+    /// Their packets that have passed.
+    #[serde(default)]
+    pub(crate) observed: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UnknownLink {
+    pub(crate) name: String,
+    pub(crate) ifindex: u32,
+    pub(crate) state: UnknownState,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) hook: Option<Hook>,
+    /// Why it is left alone, or what is amiss.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) message: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum UnknownState {
+    /// Everything is dropped.
+    Denied,
+    /// Everything passes, and is counted.
+    Observed,
+    /// It is the node's.
+    LeftAlone,
+    Failed,
 }
 
 /// What senders of denied packets were told by a packet: a TCP reset or an ICMP error.
@@ -273,6 +315,19 @@ impl EndpointState {
         match self {
             Self::Attached => "attached",
             Self::Waiting => "waiting",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+// === impl UnknownState ===
+
+impl UnknownState {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Observed => "observed",
+            Self::LeftAlone => "left alone",
             Self::Failed => "failed",
         }
     }

@@ -44,6 +44,7 @@ impl StatusSource for Fixed {
             next_change: None,
             failsafe: Vec::new(),
             endpoints: Vec::new(),
+            unknown_interfaces: None,
             tables: Vec::new(),
             events: EventCounts::default(),
             processes: ProcessStatus::default(),

@@ -31,12 +31,12 @@ use crate::{
         service::Heartbeat,
         status::{Enforcement, Shared},
         tampering::Teller,
-        watch::{Trigger, Triggered},
+        watch::{LinkNews, News, Trigger, Triggered},
     },
     datapath::{
         attach::{Target, TcHook},
         engine::{Engine, Place, Reached, Settled, Unreached},
-        link,
+        link::{self, Link},
         tamper::Kind,
     },
     flow::{clock::BootTime, enrich::Inventory},
@@ -72,6 +72,8 @@ pub(crate) struct Controller {
     /// The name of this node: endpoints of others are none of ours.
     node: String,
     outlets: Outlets,
+    /// Interfaces that were announced and not dealt with yet.
+    news: News,
     /// Follows the inputs; `None` before the first time, and after one that did not come into force.
     compiler: Option<Compiler>,
     desired: Desired,
@@ -104,6 +106,9 @@ pub(crate) struct Outlets {
 struct Desired {
     world: Arc<World>,
     endpoints: BTreeMap<u16, Declared>,
+    /// Of these, those that are declared by the name of their interface, and by their namespace.
+    interfaces: BTreeMap<String, u16>,
+    namespaces: BTreeSet<u16>,
     this_node: BTreeSet<IpAddr>,
     /// When it was compiled, and when it has to be once more.
     clock: Clock,
@@ -127,6 +132,7 @@ impl Controller {
         shared: Arc<Shared>,
         node: String,
         outlets: Outlets,
+        news: News,
     ) -> Self {
         let desired = Desired::default();
         let Kept {
@@ -142,6 +148,7 @@ impl Controller {
             shared,
             node,
             outlets,
+            news,
             compiler: None,
             desired,
             ended: BTreeSet::new(),
@@ -162,6 +169,9 @@ impl Controller {
         self.reach();
         self.engine
             .release_others(&self.desired.endpoints.keys().copied().collect())?;
+        // What those were at may be held for nobody now.
+        self.shared.holds(&self.engine.hold_unknown());
+        self.engine.hasten();
         self.engine.remove_foreign_maps()
     }
 
@@ -174,6 +184,7 @@ impl Controller {
             if trigger == Some(Trigger::Stop) {
                 return;
             }
+            self.greet(BootTime::now().0);
             let begun = Instant::now();
             let reload = self.inputs.reload();
             self.reading = begun.elapsed();
@@ -183,11 +194,28 @@ impl Controller {
             } else if look || self.is_due() {
                 self.follow();
             } else {
+                if trigger.is_none() {
+                    self.improve();
+                }
                 continue;
             }
             looked = Instant::now();
             self.reach();
+            self.greet(BootTime::now().0);
             self.look_after(|| triggers.is_woken());
+        }
+    }
+
+    /// Has the time for what takes the kernel tens of milliseconds: nothing has happened for a while.
+    fn improve(&mut self) {
+        match self.engine.improve() {
+            // Shows in `status`.
+            Ok(true) => self.reach(),
+            Ok(false) => {}
+            Err(error) => {
+                let error = error.message;
+                tracing::debug!(error, "what hangs by filters stays so for now");
+            }
         }
     }
 
@@ -213,6 +241,7 @@ impl Controller {
     /// Follows the node's addresses, which have a say in what its own endpoints accept, and tries
     /// again what was refused: room may be had now.
     fn follow(&mut self) {
+        self.greet(BootTime::now().0);
         let this_node = match link::addresses() {
             Ok(this_node) => this_node,
             Err(error) => {
@@ -342,8 +371,11 @@ impl Controller {
         self.outlets
             .inventory
             .send_replace(Arc::new(inventory(&world, tables, &endpoints)));
+        let (interfaces, namespaces) = places(&world, &endpoints);
         self.desired = Desired {
             endpoints: declared(tables, endpoints),
+            interfaces,
+            namespaces,
             next_change: tables.next_change,
             world,
             this_node,
@@ -368,25 +400,78 @@ impl Controller {
             .collect()
     }
 
+    /// Deals with interfaces that have appeared, each for itself: how long that takes has nothing to do with
+    /// how many others there are.
+    ///
+    /// What is attached now began `since`. A look at everything follows, and shows in `status` how it went.
+    fn greet(&mut self, since: u64) {
+        let LinkNews { appeared, vanished } = self.news.take();
+        for index in vanished {
+            self.engine.vanished(index);
+        }
+        for link in appeared.into_values() {
+            self.engine.appeared(link.clone());
+            match self.owner(&link) {
+                Some(id) => {
+                    if matches!(self.reach_one(id), Some(Ok(Reached::Attached(_)))) {
+                        self.settle(since, &mut BTreeMap::new());
+                    }
+                }
+                None => {
+                    if let Err(error) = self.engine.hold_new(link.index) {
+                        let error = error.message;
+                        tracing::debug!(interface = link.name, error, "cannot be held yet");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The endpoint that an interface is declared for. One that is known by its namespace is asked for only
+    /// if it is not where it was: each question takes its time.
+    fn owner(&self, link: &Link) -> Option<u16> {
+        if let Some(id) = self.desired.interfaces.get(&link.name) {
+            return Some(*id);
+        }
+        let namespaces = self.desired.namespaces.iter();
+        let mut missing = namespaces.filter(|id| !self.engine.is_placed(**id));
+        missing
+            .find(|id| self.engine.is_behind(link, self.desired.spec(**id)))
+            .copied()
+    }
+
+    fn reach_one(&mut self, id: u16) -> Option<Result<Reached, Unreached>> {
+        let Declared { name, flags, .. } = self.desired.endpoints.get(&id)?;
+        let place = self.desired.place(name)?;
+        let outcome = self.engine.reach(Endpoint { id, flags: *flags }, place);
+        if let Ok(Reached::Attached(target)) = &outcome {
+            tracing::info!(endpoint = %name, at = ?target, "attached");
+        }
+        Some(outcome)
+    }
+
     /// Attaches what is not attached and can be.
     fn reach(&mut self) {
         let since = BootTime::now().0;
+        if let Err(error) = self.engine.look() {
+            // Those of the last look, and what was announced since, are better than none.
+            tracing::error!(%error, "cannot look for interfaces");
+        }
         let mut reached = BTreeMap::new();
-        for (&id, declared) in &self.desired.endpoints {
-            let Declared { name, flags, .. } = declared;
-            let Some(place) = self.desired.place(name) else {
-                continue;
-            };
-            let endpoint = Endpoint { id, flags: *flags };
-            let outcome = self.engine.reach(endpoint, place);
-            if let Ok(Reached::Attached(target)) = &outcome {
-                tracing::info!(endpoint = %name, at = ?target, "attached");
+        let endpoints: Vec<u16> = self.desired.endpoints.keys().copied().collect();
+        for id in endpoints {
+            self.greet(since);
+            if let Some(outcome) = self.reach_one(id) {
+                reached.insert(id, outcome);
             }
-            reached.insert(id, outcome);
         }
         self.settle(since, &mut reached);
+        self.greet(since);
         self.release_ended();
+        self.shared.holds(&self.engine.hold_unknown());
+        self.greet(since);
         let unwatched = self.engine.guard();
+        self.greet(since);
         let mut endpoints = BTreeMap::new();
         for (id, outcome) in reached {
             let Some(Declared { name, policies, .. }) = self.desired.endpoints.get(&id) else {
@@ -465,7 +550,9 @@ impl Controller {
         let is_due = |at: Instant| at.elapsed() >= FILES / 2;
         if self.looked_after.is_none_or(is_due) {
             self.looked_after = Some(Instant::now());
-            let goes_on = |spent| spent < IN_ANY_CASE || (spent < COMPARING && !is_woken());
+            let news = &self.news;
+            let is_patient = |spent| spent < IN_ANY_CASE || !is_woken();
+            let goes_on = |spent| spent < COMPARING && is_patient(spent) && !news.is_there();
             if let Err(error) = self.engine.look_after(goes_on) {
                 tracing::error!("cannot restore what was tampered with: {error:#}");
             }
@@ -553,6 +640,13 @@ impl Desired {
             .filter_map(|workload| workload.endpoint.as_ref())
     }
 
+    fn spec(&self, id: u16) -> Option<&EndpointSpec> {
+        match self.place(&self.endpoints.get(&id)?.name)? {
+            Place::Declared(spec) => Some(spec),
+            Place::Node => None,
+        }
+    }
+
     /// Where an endpoint is found.
     fn place(&self, name: &SubjectName) -> Option<Place<'_>> {
         match name {
@@ -576,6 +670,27 @@ impl Desired {
         }
         kinds
     }
+}
+
+/// Which endpoints are known by an interface's name, and which by a namespace.
+fn places(
+    world: &World,
+    endpoints: &BTreeMap<u16, SubjectName>,
+) -> (BTreeMap<String, u16>, BTreeSet<u16>) {
+    let (mut interfaces, mut namespaces) = (BTreeMap::new(), BTreeSet::new());
+    for (id, name) in endpoints {
+        let workload = name.workload().and_then(|name| world.workloads.get(name));
+        match workload.and_then(|workload| workload.endpoint.as_ref()) {
+            Some(EndpointSpec::Interface(interface)) => {
+                interfaces.insert(interface.clone(), *id);
+            }
+            Some(EndpointSpec::Netns(_)) => {
+                namespaces.insert(*id);
+            }
+            Some(EndpointSpec::Cgroup(_) | EndpointSpec::SystemdUnit(_)) | None => {}
+        }
+    }
+    (interfaces, namespaces)
 }
 
 /// What served a Service last still counts where nothing serves it now.

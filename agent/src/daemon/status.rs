@@ -25,10 +25,13 @@ use crate::{
         server::StatusSource,
         status::{
             EndpointState, EndpointStatus, EventCounts, FailsafeStatus, Feature, HelperStatus,
-            Load, PrivilegeStatus, ProcessStatus, RecordCounts, RejectionSums, Status, TableFill,
+            Hook, Load, PrivilegeStatus, ProcessStatus, RecordCounts, RejectionSums, Status,
+            TableFill, UnknownLink, UnknownLinks, UnknownState,
         },
     },
     datapath::{
+        attach::TcHook,
+        engine::{Holding, UnknownInterface, UnknownMode},
         features,
         helper::{Helper, Seen},
         maps::{self, FlowMaps},
@@ -42,6 +45,9 @@ pub(crate) struct Shared {
     started: Instant,
     features: Vec<Feature>,
     events_seen: Arc<AtomicU64>,
+    /// What becomes of interfaces of which nobody knows whose they are; `None` if none is taken for a
+    /// workload's.
+    unknown: Option<UnknownMode>,
     told: Mutex<Told>,
 }
 
@@ -49,6 +55,7 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Told {
     enforcement: Enforcement,
+    unknown: Vec<UnknownLink>,
     world: Arc<World>,
     load: Option<Load>,
     flows: [u64; 3],
@@ -94,6 +101,7 @@ impl Shared {
             started: Instant::now(),
             features,
             events_seen: Arc::default(),
+            unknown: config.workload_interfaces.mode(),
             told: Mutex::default(),
         }
     }
@@ -148,6 +156,39 @@ impl Shared {
             errors,
         };
         self.lock().load = Some(load);
+    }
+
+    /// What hangs at interfaces of which nobody knows whose they are.
+    pub(crate) fn holds(&self, unknown: &[UnknownInterface]) {
+        let unknown = unknown.iter().map(|interface| self.shown(interface));
+        let unknown = unknown.collect();
+        self.lock().unknown = unknown;
+    }
+
+    fn shown(&self, interface: &UnknownInterface) -> UnknownLink {
+        let UnknownInterface { name, index, hold } = interface;
+        let (state, hook, message) = match hold {
+            Holding::Held(hook) => {
+                let state = match self.unknown {
+                    Some(UnknownMode::Compatible) => UnknownState::Observed,
+                    Some(UnknownMode::Strict) | None => UnknownState::Denied,
+                };
+                let hook = match hook {
+                    TcHook::Tcx => Hook::Tcx,
+                    TcHook::Clsact => Hook::Clsact,
+                };
+                (state, Some(hook), None)
+            }
+            Holding::LeftAlone(why) => (UnknownState::LeftAlone, None, Some(why.clone())),
+            Holding::Failed(why) => (UnknownState::Failed, None, Some(why.clone())),
+        };
+        UnknownLink {
+            name: name.clone(),
+            ifindex: *index,
+            state,
+            hook,
+            message,
+        }
     }
 
     pub(crate) fn enforces(&self, enforcement: Enforcement) {
@@ -262,6 +303,7 @@ impl StatusSource for Shared {
             maps.map(|maps| answers(maps, endpoint)).unwrap_or_default()
         };
         let mut sums = counted(Endpoint::NOBODY.id);
+        let unknown_interfaces = self.unknown.map(|mode| unknown(mode, &told.unknown, &sums));
         let mut rejections = RejectionSums::default();
         let mut shown = Vec::new();
         for (id, endpoint) in endpoints {
@@ -294,7 +336,8 @@ impl StatusSource for Shared {
                 && endpoints
                     .values()
                     .chain(unconfined)
-                    .all(|endpoint| endpoint.state != EndpointState::Failed),
+                    .all(|endpoint| endpoint.state != EndpointState::Failed)
+                && all_are_held(&told.unknown),
             last_load: told.load.clone(),
             policies: policies
                 .iter()
@@ -303,6 +346,7 @@ impl StatusSource for Shared {
             next_change: next_change.map(|at| at.to_string()),
             failsafe: failsafe.iter().map(FailsafeStatus::of).collect(),
             endpoints: shown,
+            unknown_interfaces,
             tables,
             events: EventCounts {
                 seen: self.events_seen.load(Relaxed),
@@ -335,6 +379,25 @@ fn packets(maps: &FlowMaps, endpoint: u16) -> BTreeMap<Reason, u64> {
     packets
         .map(|(reason, counter)| (reason, counter.packets))
         .collect()
+}
+
+/// By the packets of nobody.
+fn unknown(
+    mode: UnknownMode,
+    interfaces: &[UnknownLink],
+    packets: &BTreeMap<Reason, u64>,
+) -> UnknownLinks {
+    UnknownLinks {
+        mode: mode.name().to_owned(),
+        interfaces: interfaces.to_vec(),
+        drops: drops(packets),
+        observed: packets.get(&Reason::Observed).copied().unwrap_or(0),
+    }
+}
+
+fn all_are_held(interfaces: &[UnknownLink]) -> bool {
+    let mut interfaces = interfaces.iter();
+    interfaces.all(|link| link.state != UnknownState::Failed)
 }
 
 /// Answers to an endpoint's denied packets.

@@ -1,8 +1,10 @@
 //! Announcements of the kernel, turned into triggers for the controller.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
         mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     },
@@ -17,7 +19,7 @@ use crate::{
     datapath::{
         bpffs,
         cgroup::{self, CgroupName, Hierarchy},
-        link,
+        link::{self, Change, Link},
     },
     source::watch::{Places, Watch as FileWatch},
 };
@@ -43,6 +45,7 @@ pub(crate) struct Triggers {
     /// Whether more than files may have changed.
     kernel: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
+    news: News,
 }
 
 /// The controller's side of [`Triggers`].
@@ -53,22 +56,79 @@ pub(crate) struct Triggered {
     waiting: Arc<AtomicBool>,
     kernel: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
+    news: News,
+}
+
+/// Interfaces that were announced, and that the controller has not heard of yet.
+///
+/// Beside the wake, because they are dealt with one by one, and before everything else: also in the
+/// middle of a look.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct News(Arc<Mutex<LinkNews>>);
+
+/// By their numbers, the latest of each: so there are never more than there are interfaces.
+#[derive(Debug, Default)]
+pub(crate) struct LinkNews {
+    pub(crate) appeared: BTreeMap<u32, Link>,
+    pub(crate) vanished: BTreeSet<u32>,
+}
+
+impl News {
+    /// What has been announced since this was asked last.
+    pub(crate) fn take(&self) -> LinkNews {
+        mem::take(&mut *self.lock())
+    }
+
+    /// Whether there is something to take.
+    pub(crate) fn is_there(&self) -> bool {
+        let LinkNews { appeared, vanished } = &*self.lock();
+        !(appeared.is_empty() && vanished.is_empty())
+    }
+
+    fn tell(&self, changes: Vec<Change>) {
+        let mut news = self.lock();
+        for change in changes {
+            match change {
+                Change::Link(mut link) => {
+                    news.vanished.remove(&link.index);
+                    // One that was new a moment ago still is.
+                    let earlier = news.appeared.get(&link.index);
+                    link.is_up &= earlier.is_none_or(|earlier| earlier.is_up);
+                    news.appeared.insert(link.index, link);
+                }
+                Change::LinkGone(link) => {
+                    news.appeared.remove(&link.index);
+                    news.vanished.insert(link.index);
+                }
+                // A look at everything answers these.
+                Change::Port | Change::Addresses | Change::Filters | Change::Lost => {}
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LinkNews> {
+        // Each change is one insertion or removal: nothing is left half done by a panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 pub(crate) fn channel() -> (Triggers, Triggered) {
     let (wake, woken) = mpsc::sync_channel(1);
     let [waiting, kernel, stopping] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
+    let news = News::default();
     let triggers = Triggers {
         wake,
         waiting: Arc::clone(&waiting),
         kernel: Arc::clone(&kernel),
         stopping: Arc::clone(&stopping),
+        news: news.clone(),
     };
     let triggered = Triggered {
         woken,
         waiting,
         kernel,
         stopping,
+        news,
     };
     (triggers, triggered)
 }
@@ -96,6 +156,11 @@ impl Triggered {
     /// Whether [`Triggered::wait`] would return at once.
     pub(crate) fn is_woken(&self) -> bool {
         self.waiting.load(SeqCst)
+    }
+
+    /// Where announced interfaces are heard of.
+    pub(crate) fn news(&self) -> News {
+        self.news.clone()
     }
 
     /// Waits for a trigger, but not longer than `patience`.
@@ -165,7 +230,10 @@ impl Watching {
 async fn follow_links(mut links: link::Watch, triggers: Triggers) {
     loop {
         match links.changed().await {
-            Ok(_) => triggers.wake(),
+            Ok(changes) => {
+                triggers.news.tell(changes);
+                triggers.wake();
+            }
             Err(error) => {
                 // The controller looks by itself now and then: slower, but it finds everything.
                 tracing::error!(%error, "no announcements of interfaces any more");
@@ -231,6 +299,29 @@ mod tests {
         }
         assert_eq!(triggered.wait(Duration::MAX), Some(Trigger::Kernel));
         assert_eq!(triggered.wait(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn of_an_interface_the_latest_is_told_once() {
+        let link = |name: &str| Link {
+            index: 7,
+            name: name.to_owned(),
+            kind: None,
+            leads_to: None,
+            leads_to_netns: None,
+            hardware: 1,
+            mac: None,
+            is_up: false,
+        };
+        let news = News::default();
+        news.tell(vec![Change::Link(link("a")), Change::Link(link("b"))]);
+        let told = news.take();
+        assert_eq!(told.appeared, BTreeMap::from([(7, link("b"))]));
+        assert!(told.vanished.is_empty() && news.take().appeared.is_empty());
+        news.tell(vec![Change::Link(link("b")), Change::LinkGone(link("b"))]);
+        let told = news.take();
+        assert!(told.appeared.is_empty());
+        assert_eq!(told.vanished, BTreeSet::from([7]));
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! | `if-<endpoint>-from`, `if-<endpoint>-to` | pinned TCX links |
 //! | `cg-<endpoint>-in`, `cg-<endpoint>-out` | pinned cgroup links |
 //! | `cg-<endpoint>-connect4`, `cg-<endpoint>-connect6` | likewise, of those that refuse connections |
-//! | `tc-<endpoint>-<interface index>` | an empty folder: our filters hang on that interface's clsact. Where another agent has some too, `-<number>` follows |
+//! | `unknown-<interface index>-from`, `unknown-<interface index>-to` | pinned TCX links at an interface of which nobody knows yet whose it is, see `unknown` |
+//! | `tc-<endpoint>-<interface index>` | an empty folder: our filters hang on that interface's clsact. Where another agent has some too, `-<number>` follows. Of endpoint 0, where nobody knows yet whose the interface is |
 //! | `out-<interface index>` | the pinned TCX link at a way out of the node, see `outlet` |
 //! | `out-<interface index>-<number>` | an empty folder: our filter there hangs on the interface's clsact |
 //! | `qdisc-<interface index>` | an empty folder: the clsact there is our making |
@@ -28,7 +29,8 @@ use serde::Serialize;
 
 use crate::datapath::{
     attach::entry::{
-        Filters, cgroup_pins, entries, interface, mark, name, number, shown, tcx_pins, unmark,
+        Filters, cgroup_pins, entries, fields, interface, mark, name, number, shown, tcx_pins,
+        unmark,
     },
     bpffs::BpfDir,
     cgroup::Cgroup,
@@ -41,6 +43,7 @@ use crate::datapath::{
 mod entry;
 mod observe;
 pub(crate) mod outlet;
+pub mod unknown;
 
 pub use self::{
     entry::attached,
@@ -67,6 +70,14 @@ pub enum TcHook {
 pub enum Target {
     Interface { index: u32, hook: TcHook },
     Cgroup { id: u64 },
+}
+
+/// Whose programs hang on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    Endpoint(EndpointId),
+    /// Nobody's whom we know: those of the interface of this number.
+    Unknown(u32),
 }
 
 /// An endpoint whose programs have been attached. Dropping it detaches nothing.
@@ -166,7 +177,12 @@ pub fn attach_interface(
 ) -> Result<Attached, AttachError> {
     let ids = programs.ids()?;
     let (outcome, links) = match hook {
-        TcHook::Tcx => attach_tcx(dir, endpoint, index, programs)?,
+        TcHook::Tcx => {
+            let linked = link_to(tcx_pins(dir, endpoint), index, programs)?;
+            // They would judge a second time.
+            remove_filters(dir, |filters| filters.endpoint == endpoint)?;
+            linked
+        }
         TcHook::Clsact => (attach_clsact(dir, endpoint, index, programs)?, Vec::new()),
     };
     // An endpoint that was a cgroup before is one no longer.
@@ -182,13 +198,12 @@ pub fn attach_interface(
     })
 }
 
-fn attach_tcx(
-    dir: &BpfDir,
-    endpoint: EndpointId,
+/// By links of these names.
+fn link_to(
+    [from, to]: [PathBuf; 2],
     index: u32,
     programs: Programs<'_>,
 ) -> Result<(Held, Vec<(PathBuf, Link)>), AttachError> {
-    let [from, to] = tcx_pins(dir, endpoint);
     let mut outcome = Held::TakenOver;
     let mut links = Vec::new();
     for (path, program, attach_type) in [
@@ -205,8 +220,6 @@ fn attach_tcx(
         outcome = outcome.and(held);
         links.push((path, link));
     }
-    // An agent that knew no TCX may have left filters: they would judge a second time.
-    release_filters(dir, endpoint, None)?;
     Ok((outcome, links))
 }
 
@@ -218,7 +231,9 @@ fn attach_clsact(
 ) -> Result<Held, AttachError> {
     make_clsact(dir, index)?;
     let outcome = put_filters(dir, endpoint, index, programs)?;
-    release_filters(dir, endpoint, Some(index))?;
+    release_filters(dir, |filters| {
+        filters.endpoint == endpoint && filters.index != index
+    })?;
     for pin in tcx_pins(dir, endpoint) {
         pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
     }
@@ -351,7 +366,7 @@ pub fn attach_cgroup(
     for pin in tcx_pins(dir, endpoint) {
         pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
     }
-    release_filters(dir, endpoint, None)?;
+    release_filters(dir, |filters| filters.endpoint == endpoint)?;
     Ok(Attached {
         endpoint,
         target: Target::Cgroup { id: cgroup.id() },
@@ -379,23 +394,38 @@ impl Attached {
     }
 }
 
-/// Makes the links on `from`'s interface those of `to`, which has none yet; they stay attached.
+/// Makes the links on an interface those of another holder; they stay attached throughout. Names that it
+/// has for links to other interfaces are taken from those.
 ///
 /// Filters on a clsact need no such thing: they are the interface's, not the endpoint's.
-pub fn hand_over(dir: &BpfDir, from: EndpointId, to: EndpointId) -> Result<(), AttachError> {
-    for (old, new) in tcx_pins(dir, from).iter().zip(tcx_pins(dir, to)) {
-        if new.exists() {
+pub fn hand_over(
+    dir: &BpfDir,
+    from: Holder,
+    to: Holder,
+    interface: u32,
+) -> Result<(), AttachError> {
+    let target = LinkTarget::Interface(interface);
+    for (old, new) in from.pins(dir).iter().zip(to.pins(dir)) {
+        let leads_there = |pin: &PathBuf| {
+            let info = pin::info(pin).map_err(failed("read", shown(pin)))?;
+            Ok(info.is_some_and(|info| info.target == target))
+        };
+        // Without a link of the other there is nothing to hand over, or it has been.
+        if leads_there(&new)? || !leads_there(old)? {
             continue;
         }
-        match std::fs::rename(old, &new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("hand over", shown(old))(error));
-            }
-            // Without a link of the other there is nothing to hand over.
-            Ok(()) | Err(_) => {}
-        }
+        std::fs::rename(old, &new).map_err(failed("hand over", shown(old)))?;
     }
     Ok(())
+}
+
+impl Holder {
+    fn pins(self, dir: &BpfDir) -> [PathBuf; 2] {
+        match self {
+            Self::Endpoint(endpoint) => tcx_pins(dir, endpoint),
+            Self::Unknown(index) => unknown::pins(dir, index),
+        }
+    }
 }
 
 /// Detaches whatever is attached for this endpoint, by whichever agent.
@@ -406,7 +436,7 @@ pub fn detach(dir: &BpfDir, endpoint: EndpointId) -> Result<(), AttachError> {
     {
         pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
     }
-    release_filters(dir, endpoint, None)
+    release_filters(dir, |filters| filters.endpoint == endpoint)
 }
 
 /// Detaches every endpoint that is not in `keep`: what an earlier agent knew and this one does not.
@@ -427,37 +457,67 @@ pub fn detach_all(dir: &BpfDir) -> Result<(), AttachError> {
     for index in outlet::attached(dir)? {
         outlet::release(dir, index)?;
     }
+    for index in unknown::attached(dir)? {
+        unknown::release(dir, index)?;
+    }
     process::detach(dir).map_err(failed("detach", "what notes processes"))?;
-    detach_others(dir, &BTreeSet::new()).map(drop)
+    detach_others(dir, &BTreeSet::new())?;
+    tidy(dir, &BTreeSet::new())
 }
 
-/// Removes the endpoint's filters from every interface but `keep`.
-fn release_filters(
+/// Removes filters that nobody else has, and the clsact with them.
+fn release_filters(dir: &BpfDir, these: impl Fn(&Filters) -> bool) -> Result<(), AttachError> {
+    for index in remove_filters(dir, these)? {
+        release_qdisc(dir, index)?;
+    }
+    Ok(())
+}
+
+/// Removes filters that nobody else has; the interfaces that they were at.
+///
+/// The clsact stays: with it, the kernel takes the queues of an interface that is up away for a moment
+/// (`qdisc_graft`), and what is sent there then is lost. See [`tidy`].
+fn remove_filters(
     dir: &BpfDir,
-    endpoint: EndpointId,
-    keep: Option<u32>,
-) -> Result<(), AttachError> {
+    these: impl Fn(&Filters) -> bool,
+) -> Result<BTreeSet<u32>, AttachError> {
+    let mut left = BTreeSet::new();
     let entries = entries(dir)?;
     for path in &entries {
         let Some(filters) = Filters::at(path) else {
             continue;
         };
-        let Filters { index, number, .. } = filters;
-        if filters.endpoint != endpoint || Some(index) == keep {
+        if !these(&filters) {
             continue;
         }
+        let Filters { index, number, .. } = filters;
         // Another endpoint has the interface now: the filters there are its.
         let passed_on = entries.iter().any(|other| {
-            other != path && Filters::at(other).is_some_and(|other| other.index == index)
+            other != path
+                && other.is_dir()
+                && Filters::at(other).is_some_and(|other| other.index == index)
         });
         if !passed_on {
             for side in [Side::Ingress, Side::Egress] {
                 tc::remove_filter(index, side, number)
                     .map_err(failed("remove the filters of", interface(index)))?;
             }
-            release_qdisc(dir, index)?;
+            left.insert(index);
         }
         unmark(path)?;
+    }
+    Ok(left)
+}
+
+/// Removes each clsact of ours where nothing of ours hangs any more, but at the interfaces of `keep`.
+pub(crate) fn tidy(dir: &BpfDir, keep: &BTreeSet<u32>) -> Result<(), AttachError> {
+    for path in entries(dir)? {
+        if let Some(["qdisc", index]) = fields(&path).as_deref()
+            && let Ok(index) = index.parse()
+            && !keep.contains(&index)
+        {
+            release_qdisc(dir, index)?;
+        }
     }
     Ok(())
 }

@@ -15,16 +15,17 @@ use agent_policy::{
 };
 
 use crate::datapath::{
-    attach::{self, Attached, Target, TcHook},
+    attach::{self, Attached, Holder, Target, TcHook},
     bpffs::BpfDir,
     cgroup::{Cgroup, CgroupError, CgroupName, Hierarchy},
     engine::{
         arrival::{Arrival, Hold, Scout},
         guard::Guard,
+        unknown::Unknown,
     },
     held::Held,
     helper::Helper,
-    link,
+    link::{Link, LinkError, Links},
     maps::{self, Cgroups, FlowMaps, Interfaces, MapPins, PolicyMaps},
     object::{CgroupPrograms, Frames, Programs, Sizes},
     process::Processes,
@@ -35,8 +36,13 @@ use crate::datapath::{
 
 mod arrival;
 mod guard;
+mod haste;
+mod unknown;
 
-pub(crate) use self::arrival::Settled;
+pub(crate) use self::{
+    arrival::Settled,
+    unknown::{Holding, UnknownInterface, UnknownMode, WorkloadInterfaces},
+};
 
 /// Holds everything that the agent has in the kernel. Dropping it takes nothing away.
 pub(crate) struct Engine {
@@ -51,6 +57,8 @@ pub(crate) struct Engine {
     hook: TcHook,
     /// Who enters network namespaces for us.
     helper: Option<Arc<Helper>>,
+    /// Interfaces that appear are not to wait for the better one.
+    hastens: bool,
     flows: FlowMaps,
     held: Held,
     attached: BTreeMap<u16, Attached>,
@@ -67,6 +75,9 @@ pub(crate) struct Engine {
     /// Endpoints of which something was noticed that could not be put right.
     unrestored: BTreeSet<u16>,
     guard: Guard,
+    unknown: Unknown,
+    /// Interfaces as of the last look, and what was announced since.
+    links: Links,
 }
 
 /// What endpoints at interfaces may send beside what policy is about.
@@ -134,6 +145,7 @@ impl Engine {
         sizes: Sizes,
         below: BelowIp,
         helper: Option<Arc<Helper>>,
+        interfaces: WorkloadInterfaces,
     ) -> anyhow::Result<Self> {
         let folder = dir.maps();
         let before = maps::inherit(&dir)?;
@@ -154,6 +166,7 @@ impl Engine {
             cgroups: maps::cgroups(&folder)?,
             hook: TcHook::of_kernel()?,
             helper,
+            hastens: false,
             programs: Arc::new(Mutex::new(programs)),
             flows: FlowMaps::open(&folder)?,
             held: Held::open(&folder)?,
@@ -166,6 +179,8 @@ impl Engine {
             noticed: Vec::new(),
             unrestored: BTreeSet::new(),
             guard: Guard::default(),
+            unknown: Unknown::new(interfaces),
+            links: Links::default(),
             flags: below.flags(),
             dir,
             sizes,
@@ -174,7 +189,9 @@ impl Engine {
 
     /// Whether nothing is in force, by us or by an agent of another version.
     pub(crate) fn is_fresh(&self) -> anyhow::Result<bool> {
-        Ok(self.programmed().words.is_empty() && attach::attached(&self.dir)?.is_empty())
+        Ok(self.programmed().words.is_empty()
+            && attach::attached(&self.dir)?.is_empty()
+            && self.holds_nothing_for_nobody()?)
     }
 
     /// Forgets the tables of agents of other versions: none of their programs is attached any more.
@@ -244,6 +261,44 @@ impl Engine {
         self.sync.settle();
     }
 
+    /// Looks which interfaces there are, for what follows.
+    pub(crate) fn look(&mut self) -> Result<(), LinkError> {
+        self.links = Links::list()?;
+        self.find_uplinks();
+        Ok(())
+    }
+
+    /// An interface has appeared, or something about it has changed.
+    pub(crate) fn appeared(&mut self, link: Link) {
+        self.links.insert(link);
+    }
+
+    /// An interface is gone.
+    pub(crate) fn vanished(&mut self, index: u32) {
+        self.links.remove(index);
+    }
+
+    /// Whether an interface leads into the namespace that an endpoint is known by.
+    pub(crate) fn is_behind(&self, link: &Link, spec: Option<&EndpointSpec>) -> bool {
+        match spec {
+            Some(spec @ EndpointSpec::Netns(_)) => {
+                let found = self.links.resolve(spec).and_then(Result::ok);
+                found.is_some_and(|found| found.index == link.index)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the endpoint is at an interface that is there, or at a cgroup.
+    pub(crate) fn is_placed(&self, endpoint: u16) -> bool {
+        self.attached
+            .get(&endpoint)
+            .is_some_and(|attached| match attached.target() {
+                Target::Interface { index, .. } => self.links.get(index).is_some(),
+                Target::Cgroup { .. } => true,
+            })
+    }
+
     /// Sees to it that the endpoint's programs hang where they have to.
     pub(crate) fn reach(
         &mut self,
@@ -284,11 +339,12 @@ impl Engine {
         spec: &EndpointSpec,
     ) -> Result<Reached, Unreached> {
         let endpoint = endpoint.with(self.flags);
-        let link = match link::resolve(spec) {
+        let link = match self.links.resolve(spec) {
             Some(Ok(link)) => link,
             Some(Err(error)) => {
                 if error.may_pass() {
                     self.forget_interfaces(endpoint.id, None);
+                    self.arrivals.remove(&endpoint.id);
                 }
                 return Err(Unreached {
                     waiting: error.may_pass(),
@@ -299,21 +355,28 @@ impl Engine {
         };
         let target = Target::Interface {
             index: link.index,
-            hook: self.hook,
+            hook: self.hook_at(link.index),
         };
         match self.found(endpoint.id, target) {
             Found::AsPut => return Ok(Reached::Standing(target)),
             Found::Elsewhere => {}
             Found::Tampered(kind) => {
                 let restored = self.attach_again(endpoint, link.index);
+                let restored = restored.map(drop);
                 return self.tampered(endpoint.id, kind, spec.to_string(), target, restored);
             }
         }
         let holder = self.interfaces.get(link.index);
-        let scout = self.scout(endpoint, target, holder, |engine| {
+        let was_unknown = self.is_held_for_nobody(link.index);
+        // What was open until now has flows that nothing has judged yet; what was closed may have them of
+        // before that.
+        let is_first = was_unknown || self.is_first(endpoint, target, holder);
+        let scout = self.scout(endpoint, is_first, |engine| {
             engine.scout_behind(endpoint, spec)
         });
         let is_observed = scout.as_ref().is_some_and(Scout::has_flows);
+        // What is closed stays so until its flows are taken up: nothing can begin unseen meanwhile.
+        let stays_closed = is_observed && was_unknown && self.unknown.is_strict();
         let shown = if is_observed {
             endpoint.observed()
         } else {
@@ -321,24 +384,38 @@ impl Engine {
         };
         // Before the programs, which drop what comes from an interface that they do not know; and
         // before an earlier interface is forgotten, which may be this one.
-        self.interfaces
-            .insert(link.index, shown)
-            .map_err(|error| Unreached::failed(&error))?;
+        if !stays_closed {
+            self.interfaces
+                .insert(link.index, shown)
+                .map_err(|error| Unreached::failed(&error))?;
+        }
         self.forget_interfaces(endpoint.id, Some(link.index));
-        if let Some(holder) = holder
-            && holder.id != endpoint.id
-        {
+        let from = match holder {
+            _ if was_unknown => Some(Holder::Unknown(link.index)),
+            Some(holder) if holder.id != endpoint.id => Some(Holder::Endpoint(holder.id)),
+            Some(_) | None => None,
+        };
+        if let Some(from) = from {
             // The same interface under another number: its programs stay where they are. They
             // could not be attached a second time, and must not be taken off in between.
-            attach::hand_over(&self.dir, holder.id, endpoint.id).map_err(Unreached::of_attach)?;
-            self.attached.remove(&holder.id);
+            let to = Holder::Endpoint(endpoint.id);
+            attach::hand_over(&self.dir, from, to, link.index).map_err(Unreached::of_attach)?;
+            if let Holder::Endpoint(holder) = from {
+                self.attached.remove(&holder);
+            }
         }
-        if let Err(error) = self.attach_interface(endpoint.id, link.index) {
-            // One direction may hang there: it is not to stay open.
-            self.interfaces
-                .insert(link.index, endpoint)
-                .map_err(|error| Unreached::failed(&error))?;
-            return Err(error);
+        let target = match self.attach_interface(endpoint.id, link.index) {
+            Ok(target) => target,
+            Err(error) => {
+                // One direction may hang there: it is not to stay open.
+                self.interfaces
+                    .insert(link.index, endpoint)
+                    .map_err(|error| Unreached::failed(&error))?;
+                return Err(error);
+            }
+        };
+        if was_unknown {
+            self.pass_on(link.index)?;
         }
         if let Some(scout) = scout {
             let hold = if is_observed {
@@ -351,20 +428,20 @@ impl Engine {
         Ok(Reached::Attached(target))
     }
 
-    fn attach_again(&mut self, endpoint: Endpoint, index: u32) -> Result<(), Unreached> {
+    fn attach_again(&mut self, endpoint: Endpoint, index: u32) -> Result<Target, Unreached> {
         self.pin_again(endpoint.id)?;
         self.attach_interface(endpoint.id, index)
     }
 
-    fn attach_interface(&mut self, endpoint: u16, index: u32) -> Result<(), Unreached> {
-        let programs = lock(&self.programs);
-        let fds = programs.fds().map_err(|error| Unreached::failed(&error))?;
-        let attached = attach::attach_interface(&self.dir, endpoint, index, self.hook, fds)
-            .map_err(Unreached::of_attach)?;
+    fn attach_interface(&mut self, endpoint: u16, index: u32) -> Result<Target, Unreached> {
+        let attached = self.hang(index, |hook, programs| {
+            attach::attach_interface(&self.dir, endpoint, index, hook, programs)
+        })?;
+        let target = attached.target();
         self.attached.insert(endpoint, attached);
         // It may have been a cgroup before.
         self.confining.remove(&endpoint);
-        Ok(())
+        Ok(target)
     }
 
     fn reach_cgroup(
@@ -392,7 +469,8 @@ impl Engine {
         self.confining.insert(endpoint.id, programs);
         // After what takes time: what begins from here on may be missed.
         let holder = self.cgroups.get(cgroup.id());
-        let scout = self.scout(endpoint, target, holder, |engine| {
+        let is_first = self.is_first(endpoint, target, holder);
+        let scout = self.scout(endpoint, is_first, |engine| {
             engine.scout_here(endpoint, &cgroup)
         });
         let observing = if scout.as_ref().is_some_and(Scout::has_flows) {
@@ -409,6 +487,7 @@ impl Engine {
             .insert(cgroup.id(), shown)
             .map_err(|error| Unreached::failed(&error))?;
         self.forget_cgroups(endpoint.id, Some(cgroup.id()));
+        self.leave(endpoint.id, None);
         let observed = observing
             .as_ref()
             .and_then(|programs| programs.hang(&self.dir, endpoint.id, &cgroup).ok());
@@ -550,6 +629,7 @@ impl Engine {
 
     /// Takes the endpoint's programs off.
     pub(crate) fn release(&mut self, endpoint: u16) -> anyhow::Result<()> {
+        self.leave(endpoint, None);
         attach::detach(&self.dir, endpoint)?;
         self.forget_interfaces(endpoint, None);
         self.forget_cgroups(endpoint, None);
@@ -562,15 +642,11 @@ impl Engine {
 
     /// Takes off what an earlier agent attached for endpoints that there are no more.
     pub(crate) fn release_others(&mut self, keep: &BTreeSet<u16>) -> anyhow::Result<()> {
-        attach::detach_others(&self.dir, keep)?;
-        let stale: Vec<u32> = self
-            .interfaces
-            .iter()
-            .filter(|(_, endpoint)| !keep.contains(&endpoint.id))
-            .map(|(index, _)| index)
-            .collect();
-        for index in stale {
-            self.interfaces.remove(index)?;
+        let held = self.interfaces.iter().map(|(_, endpoint)| endpoint.id);
+        let mut ended: BTreeSet<u16> = held.chain(attach::attached(&self.dir)?).collect();
+        ended.retain(|endpoint| *endpoint != Endpoint::NOBODY.id && !keep.contains(endpoint));
+        for endpoint in ended {
+            self.release(endpoint)?;
         }
         self.retain_cgroups(|_, endpoint| keep.contains(&endpoint));
         Ok(())
@@ -614,6 +690,7 @@ impl Engine {
     /// Takes the endpoint's interfaces out, all but one: the number of an interface that is gone
     /// may be given to another.
     fn forget_interfaces(&mut self, endpoint: u16, keep: Option<u32>) {
+        self.leave(endpoint, keep);
         let known: Vec<u32> = self
             .interfaces
             .iter()

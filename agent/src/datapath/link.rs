@@ -13,16 +13,24 @@ use agent_policy::model::EndpointSpec;
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
     nsid::{NsidAttribute, NsidMessage},
 };
 use serde::Serialize;
 
 use crate::datapath::netlink;
 
+mod list;
+mod names;
+mod routes;
 mod watch;
 
 pub use self::watch::{Change, Watch};
+pub(crate) use self::{
+    list::Links,
+    names::{NamePattern, NamePatternError},
+    routes::uplinks,
+};
 
 /// An interface, as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,6 +48,8 @@ pub struct Link {
     /// `ARPHRD_*`: 1 is Ethernet.
     pub hardware: u16,
     pub mac: Option<[u8; 6]>,
+    /// Somebody has set it up: it may carry traffic.
+    pub is_up: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -137,13 +147,15 @@ pub(crate) fn by_index(index: u32) -> Result<Link, LinkError> {
 pub fn resolve(spec: &EndpointSpec) -> Option<Result<Link, LinkError>> {
     match spec {
         EndpointSpec::Interface(name) => Some(named(name)),
-        EndpointSpec::Netns(path) => Some(host_side(Path::new(path))),
+        EndpointSpec::Netns(path) => {
+            let path = Path::new(path);
+            Some(links().and_then(|links| host_side(links.iter(), path)))
+        }
         EndpointSpec::Cgroup(_) | EndpointSpec::SystemdUnit(_) => None,
     }
 }
 
 fn named(name: &str) -> Result<Link, LinkError> {
-    // One question, not a list: this is asked for every endpoint, every second.
     let mut request = LinkMessage::default();
     request
         .attributes
@@ -165,23 +177,21 @@ fn first(found: &[netlink::Found]) -> Option<Link> {
     })
 }
 
-/// The host side of the veth that leads into a namespace.
+/// The host side of the veth that leads into a namespace, of those that have been listed.
 ///
 /// The kernel numbers each namespace that an interface of ours leads to; asked for the number of the
-/// one at `path`, it tells which interface that is, and nobody has to enter the namespace.
-fn host_side(path: &Path) -> Result<Link, LinkError> {
+/// one at `path`, it tells which interface that is, and nobody has to enter the namespace. Listing makes it
+/// number the namespaces that are listed: so the list has to be there before.
+fn host_side<'l>(links: impl Iterator<Item = &'l Link>, path: &Path) -> Result<Link, LinkError> {
     let namespace = open(path)?;
-    // Listing makes the kernel number the namespaces that are listed: so first this, then ask.
-    let links = links()?;
     let number = number_of(&namespace, path)?;
-    let mut sides: Vec<_> = links
-        .into_iter()
+    let mut sides: Vec<&Link> = links
         .filter(|link| number.is_some() && link.leads_to_netns == number)
         .filter(|link| matches!(link.kind.as_deref(), Some("veth")))
         .collect();
     match (sides.pop(), sides.as_slice()) {
         (None, _) => Err(LinkError::NoHostSide(path.to_path_buf())),
-        (Some(side), []) => ethernet(side),
+        (Some(side), []) => ethernet(side.clone()),
         (Some(last), others) => {
             let names = others.iter().chain([&last]).map(|link| link.name.clone());
             Err(LinkError::Several {
@@ -234,8 +244,15 @@ pub(crate) fn number_of(namespace: &File, path: &Path) -> Result<Option<i32>, Li
     }))
 }
 
+impl Link {
+    /// Whether its frames have an Ethernet header, and are no loopback's.
+    pub(crate) fn is_ethernet(&self) -> bool {
+        self.hardware == u16::from(LinkLayerType::Ether)
+    }
+}
+
 fn ethernet(link: Link) -> Result<Link, LinkError> {
-    if link.hardware == u16::from(LinkLayerType::Ether) {
+    if link.is_ethernet() {
         Ok(link)
     } else {
         Err(LinkError::NotEthernet {
@@ -254,6 +271,7 @@ fn link(message: &LinkMessage) -> Link {
         leads_to_netns: None,
         hardware: message.header.link_layer_type.into(),
         mac: None,
+        is_up: message.header.flags.contains(LinkFlags::Up),
     };
     for attribute in &message.attributes {
         match attribute {

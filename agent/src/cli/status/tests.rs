@@ -35,6 +35,30 @@ fn privileges() -> PrivilegeStatus {
     }
 }
 
+fn unknown_interfaces() -> UnknownLinks {
+    UnknownLinks {
+        mode: "strict".to_owned(),
+        interfaces: vec![
+            UnknownLink {
+                name: "veth1b".to_owned(),
+                ifindex: 12,
+                state: UnknownState::Denied,
+                hook: Some(Hook::Tcx),
+                message: None,
+            },
+            UnknownLink {
+                name: "veth-up".to_owned(),
+                ifindex: 3,
+                state: UnknownState::LeftAlone,
+                hook: None,
+                message: Some("a default route of the node leads there".to_owned()),
+            },
+        ],
+        drops: [("not-programmed".to_owned(), 9)].into(),
+        observed: 0,
+    }
+}
+
 fn status() -> Status {
     let stage = |lost| StageCounts {
         seen: 12,
@@ -85,6 +109,7 @@ fn status() -> Status {
                 ..endpoint("shop/db", EndpointState::Waiting)
             },
         ],
+        unknown_interfaces: Some(unknown_interfaces()),
         tables: vec![
             TableFill {
                 name: "flows_v4".to_owned(),
@@ -168,6 +193,11 @@ next change by time at 2023-12-31T18:00:00Z
 ENDPOINT    AT                      STATE     HOOK  POLICIES  DROPS  NOTE
 shop/api-0  interface veth-10 (#9)  attached  tcx   1         7
 shop/db     interface veth-7        waiting   -     1         0      the interface does not exist
+
+UNKNOWN  strict: 2 interfaces, 9 packets dropped, 0 observed
+INTERFACE     STATE       HOOK  NOTE
+veth1b (#12)  denied      tcx
+veth-up (#3)  left alone  -     a default route of the node leads there
 
 FAILSAFE  DIRECTION  PEERS         PORTS
 dhcp      egress     any           UDP/67-68, UDP/546-547

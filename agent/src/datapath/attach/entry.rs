@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_common::table::Endpoint;
+
 use crate::datapath::{
     attach::{AttachError, EndpointId, failed},
     bpffs::BpfDir,
@@ -20,6 +22,7 @@ pub fn attached(dir: &BpfDir) -> Result<BTreeSet<EndpointId>, AttachError> {
             ["if" | "cg", endpoint, _] => endpoint.parse().ok(),
             _ => Filters::at(path).map(|filters| filters.endpoint),
         })
+        .filter(|endpoint| *endpoint != Endpoint::NOBODY.id)
         .collect())
 }
 

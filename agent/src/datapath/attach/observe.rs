@@ -140,12 +140,20 @@ impl Attached {
 
     /// What the kernel says about the two programs now: what the endpoint sends, what it is sent.
     pub fn verify(&self, dir: &BpfDir) -> Result<[Observed; 2], AttachError> {
-        match self.target {
-            Target::Interface {
-                index,
-                hook: TcHook::Clsact,
-            } => observe_filters(dir, index, self.pair()),
-            target => observe(dir, self.endpoint, target),
+        match (self.target, self.links.as_slice()) {
+            (
+                Target::Interface {
+                    index,
+                    hook: TcHook::Clsact,
+                },
+                _,
+            ) => observe_filters(dir, index, self.pair()),
+            // By the names that they have, which tell of an interface of nobody's too.
+            (Target::Interface { index, .. }, [(from, _), (to, _)]) => Ok([
+                observe_tcx(from, index, AttachType::TcxIngress)?,
+                observe_tcx(to, index, AttachType::TcxEgress)?,
+            ]),
+            (target, _) => observe(dir, self.endpoint, target),
         }
     }
 

@@ -71,22 +71,30 @@ struct Ours {
 }
 
 impl Engine {
+    /// Whether it has not been enforced there so far, by whom the target was `known` to be.
+    pub(super) fn is_first(
+        &self,
+        endpoint: Endpoint,
+        target: Target,
+        known: Option<Endpoint>,
+    ) -> bool {
+        match known {
+            // An agent that came no further than that has died.
+            Some(holder) => holder.has(Endpoint::OBSERVED),
+            // The programs of another ABI version have other tables.
+            None => !attach::is_held(&self.dir, endpoint.id, target).unwrap_or(true),
+        }
+    }
+
     /// What is to be learnt before an endpoint is attached; `None` if it was attached already, which is
     /// when its flows are known, or if nothing can be learnt.
     pub(super) fn scout(
         &mut self,
         endpoint: Endpoint,
-        target: Target,
-        known: Option<Endpoint>,
+        is_first: bool,
         look: impl FnOnce(&Self) -> anyhow::Result<Scout>,
     ) -> Option<Scout> {
         self.arrivals.remove(&endpoint.id);
-        let is_first = match known {
-            // An agent that came no further than that has died.
-            Some(holder) => holder.has(Endpoint::OBSERVED),
-            // The programs of another ABI version have other tables.
-            None => !attach::is_held(&self.dir, endpoint.id, target).unwrap_or(true),
-        };
         if !is_first {
             return None;
         }

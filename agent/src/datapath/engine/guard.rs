@@ -17,7 +17,7 @@ use crate::datapath::{
         outlet::{self, Outlet},
     },
     engine::{Engine, lock},
-    link::{self, Link},
+    link::Link,
     tamper::Tampering,
 };
 
@@ -46,8 +46,8 @@ impl Engine {
             .cgroups
             .iter()
             .any(|(_, endpoint)| !endpoint.has(Endpoint::ONLY_OWN));
-        let links = if is_needed {
-            link::links()?
+        let links: Vec<Link> = if is_needed {
+            self.links.iter().cloned().collect()
         } else {
             Vec::new()
         };

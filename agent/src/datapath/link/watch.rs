@@ -1,16 +1,15 @@
 //! Interfaces, addresses and filters that come, change and go.
 
-use std::{io, mem};
+use std::io;
 
 use rtnetlink::{
     MulticastGroup,
     packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload},
-    packet_route::{
-        RouteNetlinkMessage,
-        link::{LinkAttribute, LinkMessage},
-    },
+    packet_route::{AddressFamily, RouteNetlinkMessage},
     sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
 };
+
+use crate::datapath::link::{Link, link};
 
 /// The kernel's announcements, for the network namespace in which it was made.
 ///
@@ -23,14 +22,11 @@ pub struct Watch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It is new, or something about it has changed.
-    Link {
-        index: u32,
-        name: String,
-    },
-    LinkGone {
-        index: u32,
-        name: String,
-    },
+    Link(Link),
+    /// It is gone, or was moved to another network namespace.
+    LinkGone(Link),
+    /// It is a port of a bridge, or none any more: nothing else is told of it.
+    Port,
     /// An address of some interface came or went.
     Addresses,
     /// A filter or a queueing discipline came or went.
@@ -108,14 +104,13 @@ fn read(datagram: &[u8]) -> Vec<Change> {
 
 fn change(message: RouteNetlinkMessage) -> Option<Change> {
     match message {
-        RouteNetlinkMessage::NewLink(message) => Some(Change::Link {
-            index: message.header.index,
-            name: name(message),
-        }),
-        RouteNetlinkMessage::DelLink(message) => Some(Change::LinkGone {
-            index: message.header.index,
-            name: name(message),
-        }),
+        RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
+            if message.header.interface_family == AddressFamily::Bridge =>
+        {
+            Some(Change::Port)
+        }
+        RouteNetlinkMessage::NewLink(message) => Some(Change::Link(link(&message))),
+        RouteNetlinkMessage::DelLink(message) => Some(Change::LinkGone(link(&message))),
         RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
             Some(Change::Addresses)
         }
@@ -125,15 +120,4 @@ fn change(message: RouteNetlinkMessage) -> Option<Change> {
         | RouteNetlinkMessage::DelQueueDiscipline(_) => Some(Change::Filters),
         _ => None,
     }
-}
-
-fn name(mut message: LinkMessage) -> String {
-    message
-        .attributes
-        .iter_mut()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) => Some(mem::take(name)),
-            _ => None,
-        })
-        .unwrap_or_default()
 }

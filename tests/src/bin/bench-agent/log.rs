@@ -14,7 +14,11 @@ pub(crate) struct Moment(u64);
 
 impl Moment {
     pub(crate) fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self::of(SystemTime::now())
+    }
+
+    pub(crate) fn of(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH);
         let micros = since.unwrap_or_default().as_micros() % u128::from(DAY);
         Self(u64::try_from(micros).unwrap_or_default())
     }
@@ -31,8 +35,10 @@ impl Moment {
         Some(Self(seconds * 1_000_000 + micros))
     }
 
+    /// Nothing if it was not later after all: who noted the other moment may have been kept waiting.
     pub(crate) fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros((self.0 + DAY - earlier.0) % DAY)
+        let micros = (self.0 + DAY - earlier.0) % DAY;
+        Duration::from_micros(if micros < DAY / 2 { micros } else { 0 })
     }
 }
 

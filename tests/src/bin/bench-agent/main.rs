@@ -2,8 +2,9 @@
 //!
 //! 10,000 workloads and 100,000 address blocks, all of the blocks in rules of one endpoint. Measured are
 //! the start, a change of policy from its file to the first packet that is judged by it, an
-//! interface that appears, the memory, and events of new flows as fast as one sender can make them.
+//! interface that appears, with few endpoints and many, the memory, and events of new flows as fast as one sender can make them.
 
+mod announce;
 mod arrival;
 mod change;
 mod events;
@@ -25,6 +26,7 @@ const BLOCKS: u32 = 100_000;
 fn main() -> Result<()> {
     let quick = std::env::args().any(|argument| argument == "--quick");
     let (changes, arrivals, starts) = if quick { (50, 10, 1) } else { (1000, 100, 5) };
+    let announced = if quick { 20 } else { 250 };
     let ground = Ground::new()?;
     let mut report = Report::default();
     let agent = start::measure(&ground, starts, &mut report)?;
@@ -33,6 +35,8 @@ fn main() -> Result<()> {
     report.memory("after the changes", &agent)?;
     events::measure(&ground, &agent, &mut report)?;
     report.memory("after the events", &agent)?;
+    drop(agent);
+    announce::measure(announced, &mut report)?;
     println!("{report}");
     report.write()
 }
