@@ -23,6 +23,7 @@ const ROOM: u32 = 800_000;
 /// Releases of one series differ by less than one in so many instructions.
 const NEAR: u32 = 10;
 const VERIFIED: &str = "  verified ";
+const STACK: &str = "  stack ";
 /// Whose stacks hold for kernels without a listing.
 const REFERENCE: &str = "6.18";
 
@@ -85,10 +86,23 @@ fn listing(kernel: &str, compiler: &str, costs: &[Cost]) -> String {
     text
 }
 
-/// The lines that do not depend on the kernel.
-fn without_kernel(listing: &str) -> Vec<&str> {
+/// What does not depend on the kernel: stacks in whole words, as newer ones tell them.
+fn without_kernel(listing: &str) -> Vec<String> {
     let of_kernel = |line: &&str| line.starts_with("Linux ") || line.starts_with(VERIFIED);
-    listing.lines().filter(|line| !of_kernel(line)).collect()
+    let lines = listing.lines().filter(|line| !of_kernel(line));
+    let in_words = |depth: &str| {
+        depth
+            .parse::<u32>()
+            .unwrap()
+            .next_multiple_of(8)
+            .to_string()
+    };
+    lines
+        .map(|line| match line.strip_prefix(STACK) {
+            Some(stack) => stack.split('+').map(in_words).collect::<Vec<_>>().join("+"),
+            None => line.to_owned(),
+        })
+        .collect()
 }
 
 fn verified(listing: &str) -> impl Iterator<Item = u32> {

@@ -44,6 +44,9 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// flow would cost more in waking the tasks that carry its records than in all they do.
 const GATHERING: Duration = Duration::from_millis(1);
 
+/// For the last events to be read, when the agent ends.
+const LAST: Duration = Duration::from_secs(1);
+
 /// Batches of events, or listings, that may wait for the pipeline. What waits longer stays in the
 /// kernel, which counts what it has to drop.
 const INPUTS: usize = 16;
@@ -53,6 +56,8 @@ const INPUTS: usize = 16;
 pub(crate) struct Traffic {
     inventory: watch::Sender<Arc<Inventory>>,
     readers: Vec<JoinHandle<()>>,
+    events: JoinHandle<()>,
+    stop: watch::Sender<bool>,
     pipeline: JoinHandle<()>,
     writers: Vec<JoinHandle<()>>,
     input: mpsc::Sender<PipelineInput>,
@@ -110,12 +115,15 @@ impl Traffic {
             opinions,
             cgroups: Box::new(Groups(Paths::new())),
         };
-        readers.push(tokio::spawn(read_events(events, input.clone(), seen)));
+        let (stop, stopped) = watch::channel(false);
+        let events = tokio::spawn(read_events(events, input.clone(), seen, stopped));
         let sweeps = sweep(tables, input.clone(), removed, Arc::clone(shared));
         readers.push(tokio::spawn(sweeps));
         Ok(Self {
             inventory,
             readers,
+            events,
+            stop,
             pipeline: tokio::spawn(pipeline.run(inputs)),
             writers,
             input,
@@ -137,12 +145,19 @@ impl Traffic {
         let Self {
             inventory: _,
             readers,
+            mut events,
+            stop,
             pipeline,
             writers,
             input,
         } = self;
         for reader in readers {
             reader.abort();
+        }
+        stop.send_replace(true);
+        if tokio::time::timeout(LAST, &mut events).await.is_err() {
+            // There are always more.
+            events.abort();
         }
         drop(input);
         for task in std::iter::once(pipeline).chain(writers) {
@@ -153,9 +168,20 @@ impl Traffic {
     }
 }
 
-async fn read_events(mut events: Events, input: mpsc::Sender<PipelineInput>, seen: Arc<AtomicU64>) {
+/// Until it is to stop, and then until there is nothing more to read.
+async fn read_events(
+    mut events: Events,
+    input: mpsc::Sender<PipelineInput>,
+    seen: Arc<AtomicU64>,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
-        match events.next().await {
+        let read = tokio::select! {
+            biased;
+            read = events.next() => read,
+            _ = stop.wait_for(|is_over| *is_over) => return,
+        };
+        match read {
             Ok(batch) => {
                 let is_all = batch.len() < BATCH;
                 seen.fetch_add(u64::try_from(batch.len()).unwrap_or(u64::MAX), Relaxed);
@@ -163,7 +189,10 @@ async fn read_events(mut events: Events, input: mpsc::Sender<PipelineInput>, see
                     return;
                 }
                 if is_all {
-                    tokio::time::sleep(GATHERING).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(GATHERING) => {}
+                        _ = stop.wait_for(|is_over| *is_over) => {}
+                    }
                 }
             }
             Err(error) => {

@@ -90,8 +90,8 @@ impl News {
         for change in changes {
             match change {
                 Change::Link(mut link) => {
-                    news.vanished.remove(&link.index);
-                    // One that was new a moment ago still is.
+                    // One with its number may be gone: that is heard of first. One that was new a moment ago
+                    // still is.
                     let earlier = news.appeared.get(&link.index);
                     link.is_up &= earlier.is_none_or(|earlier| earlier.is_up);
                     news.appeared.insert(link.index, link);

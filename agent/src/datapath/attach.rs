@@ -316,6 +316,13 @@ fn put_filters(
             }
         }
     }
+    // They are this one's now, whoever had the interface before, and go with it.
+    for other in entries(dir)? {
+        let is_same = |filters: &Filters| (filters.index, filters.number) == (index, number);
+        if other != entry.path(dir) && Filters::at(&other).is_some_and(|other| is_same(&other)) {
+            unmark(&other)?;
+        }
+    }
     Ok(outcome)
 }
 

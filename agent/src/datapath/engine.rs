@@ -274,8 +274,11 @@ impl Engine {
     }
 
     /// An interface is gone.
+    ///
+    /// The next one may have its number.
     pub(crate) fn vanished(&mut self, index: u32) {
         self.links.remove(index);
+        self.unknown.forget(index);
     }
 
     /// Whether an interface leads into the namespace that an endpoint is known by.
@@ -414,8 +417,10 @@ impl Engine {
                 return Err(error);
             }
         };
-        if was_unknown {
-            self.pass_on(link.index)?;
+        if was_unknown && let Err(error) = self.pass_on(link.index) {
+            // It is let go with the next look. What follows here must not wait for that: nobody else does it.
+            let error = error.message;
+            tracing::warn!(interface = link.name, error, "cannot be passed on for now");
         }
         if let Some(scout) = scout {
             let hold = if is_observed {

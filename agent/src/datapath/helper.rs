@@ -266,6 +266,11 @@ impl State {
                 true
             }
             Err(TalkError::Late) => false,
+            // No descriptor was free for it: it ends by itself, and another comes.
+            Err(TalkError::Garbled) if patience.is_none() => {
+                tracing::warn!("a worker of the helper did not arrive");
+                false
+            }
             Err(error) => {
                 tracing::error!(
                     %error,

@@ -365,7 +365,8 @@ fn load_with(
     let mut loader = EbpfLoader::new();
     loader
         .verifier_log_level(log)
-        .map_max_entries("INTERFACES", endpoints)
+        // As many again may be of nobody.
+        .map_max_entries("INTERFACES", endpoints.saturating_mul(2))
         .map_max_entries("WORDS", endpoints)
         .map_max_entries("HOSTS_V4", prefixes)
         .map_max_entries("HOSTS_V6", prefixes)

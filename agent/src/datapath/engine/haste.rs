@@ -28,24 +28,38 @@ impl Engine {
         if self.hook == TcHook::Clsact {
             return Ok(false);
         }
-        let mut endpoints = self.attached.iter();
-        let endpoint =
-            endpoints.find_map(|(endpoint, attached)| Some((*endpoint, filtered(attached)?)));
-        if let Some((endpoint, index)) = endpoint {
+        let mut failed = None;
+        let endpoints = self.attached.iter();
+        let endpoints: Vec<_> = endpoints
+            .filter_map(|(endpoint, attached)| Some((*endpoint, filtered(attached)?)))
+            .collect();
+        for (endpoint, index) in endpoints {
             let attached = self.hang_by(self.hook, |hook, programs| {
                 attach::attach_interface(&self.dir, endpoint, index, hook, programs)
-            })?;
-            self.attached.insert(endpoint, attached);
-            return Ok(true);
+            });
+            match attached {
+                Ok(attached) => {
+                    self.attached.insert(endpoint, attached);
+                    return Ok(true);
+                }
+                // The others are not to wait for it.
+                Err(error) => failed = Some(error),
+            }
         }
-        let unknown = self.unknown.held().find_map(filtered);
-        if let Some(index) = unknown {
+        let unknown: Vec<_> = self.unknown.held().filter_map(filtered).collect();
+        for index in unknown {
             let attached = self.hang_by(self.hook, |hook, programs| {
                 unknown::attach(&self.dir, index, hook, programs)
-            })?;
-            self.unknown.keep(index, attached);
+            });
+            match attached {
+                Ok(attached) => {
+                    self.unknown.keep(index, attached);
+                    return Ok(true);
+                }
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(unknown.is_some())
+        failed.map_or(Ok(false), Err)
     }
 
     /// By what programs hang on an interface, or are to hang.
@@ -71,8 +85,9 @@ impl Engine {
     ) -> Result<Attached, Unreached> {
         let hook = self.hook_at(index);
         match self.hang_by(hook, &attach) {
-            // Somebody has another queueing discipline there.
-            Err(error) if hook != self.hook && !error.waiting => self.hang_by(self.hook, &attach),
+            // Somebody has another queueing discipline there, or the kernel has none of this kind, which it says
+            // as if the interface had gone.
+            Err(_) if hook != self.hook => self.hang_by(self.hook, &attach),
             attached => attached,
         }
     }

@@ -101,6 +101,22 @@ impl Unknown {
         self.held.values()
     }
 
+    /// An interface with this number is gone.
+    pub(super) fn forget(&mut self, index: u32) {
+        self.held.remove(&index);
+        self.told.remove(&index);
+        self.unrestored.remove(&index);
+        if let Some(uplinks) = &mut self.uplinks {
+            uplinks.remove(&index);
+        }
+    }
+
+    /// Where the node's own traffic leaves, now and before: a route that goes for a moment must not close the
+    /// way by which it would come again.
+    fn add_uplinks(&mut self, uplinks: BTreeSet<u32>) {
+        self.uplinks.get_or_insert_default().extend(uplinks);
+    }
+
     pub(super) fn keep(&mut self, index: u32, attached: Attached) {
         self.held.insert(index, attached);
     }
@@ -152,8 +168,16 @@ impl Engine {
             .collect();
         let mut shown = Vec::new();
         let mut wanted = BTreeSet::new();
+        // While it is not known where the node's traffic leaves, nothing is begun, and nothing given up.
+        let stays = |index| self.unknown.uplinks.is_none() && self.is_held_for_nobody(index);
+        let staying: BTreeSet<u32> = named
+            .iter()
+            .map(|link| link.index)
+            .filter(|index| stays(*index))
+            .collect();
         for link in &named {
-            let hold = if let Some(why) = self.unknown.left_alone(link) {
+            let why = self.unknown.left_alone(link);
+            let hold = if let Some(why) = why.filter(|_| !staying.contains(&link.index)) {
                 if self.unknown.told.insert(link.index) {
                     tracing::warn!(interface = link.name, "left alone: {why}");
                 }
@@ -162,7 +186,6 @@ impl Engine {
                 wanted.insert(link.index);
                 match self.watch_over(link) {
                     Ok(()) => Holding::Held(self.hook_at(link.index)),
-                    Err(error) if error.waiting => continue,
                     Err(error) => Holding::Failed(error.message),
                 }
             };
@@ -191,7 +214,7 @@ impl Engine {
         if self.unknown.uplinks.is_none() {
             self.find_uplinks();
         }
-        if self.unknown.left_alone(&link).is_some() || self.taken().contains(&index) {
+        if self.unknown.left_alone(&link).is_some() || self.is_taken(index) {
             return Ok(());
         }
         self.hold(&link, None)
@@ -240,8 +263,23 @@ impl Engine {
             return;
         }
         match link::uplinks() {
-            Ok(uplinks) => self.unknown.uplinks = Some(uplinks),
+            Ok(uplinks) => self.unknown.add_uplinks(uplinks),
             Err(error) => tracing::error!("cannot see where default routes lead: {error}"),
+        }
+    }
+
+    /// Whether an endpoint has the interface, and not one of before with its number.
+    fn is_taken(&self, index: u32) -> bool {
+        let mut attached = self.attached.values();
+        let holder = attached.find(|attached| {
+            matches!(attached.target(), Target::Interface { index: its, .. } if its == index)
+        });
+        match holder {
+            Some(holder) => matches!(holder.interference(&self.dir), Ok(None)),
+            None => self
+                .interfaces
+                .get(index)
+                .is_some_and(|endpoint| endpoint.id != Endpoint::NOBODY.id),
         }
     }
 
@@ -324,11 +362,24 @@ impl Engine {
         if entry == wanted {
             return Ok(());
         }
-        let written = match wanted {
-            Some(observed) => self.interfaces.insert(index, observed),
-            None => self.interfaces.remove(index),
+        let Some(observed) = wanted else {
+            if let Err(error) = self.interfaces.remove(index) {
+                tracing::debug!(index, %error, "interface was already forgotten");
+            }
+            return Ok(());
         };
-        written.map_err(|error| Unreached::failed(&error))
+        let entries = self.interfaces.iter();
+        let of_nobody = entries
+            .filter(|(_, its)| its.id == Endpoint::NOBODY.id)
+            .count();
+        if entry.is_none() && of_nobody >= self.capacity().endpoints {
+            return Err(Unreached::failed(
+                &"there are as many interfaces of nobody as there may be endpoints",
+            ));
+        }
+        self.interfaces
+            .insert(index, observed)
+            .map_err(|error| Unreached::failed(&error))
     }
 
     /// Removes what was made for filters, where links hang in their place and are gone. Where there are only

@@ -30,7 +30,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_min
 ///
 /// # Errors
 ///
-/// If no worker can be started.
+/// It cannot become what it has to be. That no worker can be started for now is waited out.
 pub(crate) fn run() -> anyhow::Result<()> {
     let agent = own_end()?;
     let visiting = VISITING & privileges::held()?;
@@ -42,10 +42,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mut pause = PAUSES.0;
     loop {
         let begun = Instant::now();
-        let Some(mut worker) = start(&agent)? else {
-            return Ok(());
-        };
-        worker.wait().context("cannot wait for a worker")?;
+        match start(&agent) {
+            Ok(Some(mut worker)) => {
+                worker.wait().context("cannot wait for a worker")?;
+            }
+            Ok(None) => return Ok(()),
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "no worker for now"),
+        }
         if begun.elapsed() >= LONG {
             pause = PAUSES.0;
         } else {
@@ -62,7 +65,11 @@ fn start(agent: &OwnedFd) -> anyhow::Result<Option<Child>> {
         .stdin(workers)
         .spawn()
         .context("cannot start a worker")?;
-    let process = process(&worker)?;
+    let process = process(&worker).inspect_err(|_| {
+        // Nobody else would end it. That it has ended already is as good.
+        drop(worker.kill());
+        drop(worker.wait());
+    })?;
     let message = worker.id().to_ne_bytes();
     if protocol::send(agent.as_fd(), &message, &[agents.as_fd(), process.as_fd()]).is_err() {
         // It ends by itself when its other end is closed, but it may be stopped.

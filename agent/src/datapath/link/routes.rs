@@ -1,6 +1,6 @@
 //! Where the node's own traffic leaves.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io};
 
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -21,7 +21,11 @@ pub(crate) fn uplinks() -> Result<BTreeSet<u32>, LinkError> {
         request.header.address_family = family;
         let found = netlink::dump(RouteNetlinkMessage::GetRoute(request));
         for object in found.map_err(failed("list routes"))? {
-            if let Ok(RouteNetlinkMessage::NewRoute(route)) = object
+            // One that cannot be read may be the one.
+            let object = object
+                .map_err(io::Error::other)
+                .map_err(failed("read a route"))?;
+            if let RouteNetlinkMessage::NewRoute(route) = object
                 && route.header.destination_prefix_length == 0
             {
                 uplinks.extend(leads_to(&route));
