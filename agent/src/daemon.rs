@@ -23,7 +23,6 @@ mod watch;
 use std::{fs::File, io::Write as _, sync::Arc, thread};
 
 use anyhow::Context as _;
-use aya::util::KernelVersion;
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -74,7 +73,7 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let features = features::require()?;
     let state = lock_state(&config)?;
     allow_many_files();
-    allow_memory();
+    features::allow_memory();
     let node: Arc<str> = config.node.as_str().into();
     let ring = Arc::new(Ring::new(DEFAULT_LINES));
     let shared = Arc::new(Shared::new(&config, &features));
@@ -231,28 +230,6 @@ fn allow_many_files() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, all) {
         tracing::warn!(%error, "no more than the usual number of open files");
-    }
-}
-
-/// Before Linux 5.11 maps count as locked memory, of which a process is allowed 64 KiB. To be allowed more takes a
-/// right (`CAP_SYS_RESOURCE`) that is about to be given up; systemd gives the memory itself (`LimitMEMLOCK=`).
-#[expect(
-    clippy::disallowed_methods,
-    reason = "where maps are bounded by it, and only there; whether it may is found out by trying"
-)]
-fn allow_memory() {
-    let otherwise_since = KernelVersion::new(5, 11, 0);
-    if KernelVersion::current().is_ok_and(|kernel| kernel >= otherwise_since) {
-        return;
-    }
-    let all = Rlimit {
-        current: None,
-        maximum: None,
-    };
-    if getrlimit(Resource::Memlock) != all
-        && let Err(error) = setrlimit(Resource::Memlock, all)
-    {
-        tracing::warn!(%error, "maps may not have the memory that they need (RLIMIT_MEMLOCK)");
     }
 }
 

@@ -93,6 +93,16 @@ pub(crate) fn object(object: Object) -> Result<PathBuf> {
     Ok(kept)
 }
 
+/// The kernel wants types (BTF); bpf-linker makes them from debug information. Left to itself it also has every
+/// structure zeroed and copied by calls of functions that go byte by byte: a quarter of all that the verifier
+/// walks through.
+const BPF_FLAGS: [&str; 4] = [
+    "-Dwarnings",
+    "-Cdebuginfo=2",
+    "-Clink-arg=--btf",
+    "-Clink-arg=--disable-expand-memcpy-in-order",
+];
+
 /// Cargo on the kernel side's crate, for its target, with warnings denied.
 pub(crate) fn cargo_for_bpf(compiler: &Compiler, subcommand: &str, linker: &Path) -> Command {
     let mut cargo = compiler.cargo(subcommand);
@@ -101,16 +111,7 @@ pub(crate) fn cargo_for_bpf(compiler: &Compiler, subcommand: &str, linker: &Path
         TARGET.to_ascii_uppercase().replace('-', "_")
     );
     cargo.env(linker_of_target, linker);
-    // The kernel wants types (BTF); bpf-linker makes them from debug information. Left to itself it also has
-    // every structure zeroed and copied by calls of functions that go byte by byte: a quarter of all that the
-    // verifier walks through.
-    const FLAGS: [&str; 4] = [
-        "-Dwarnings",
-        "-Cdebuginfo=2",
-        "-Clink-arg=--btf",
-        "-Clink-arg=--disable-expand-memcpy-in-order",
-    ];
-    cargo.env("RUSTFLAGS", FLAGS.join(" "));
+    cargo.env("RUSTFLAGS", BPF_FLAGS.join(" "));
     cargo.args([
         "--package",
         "agent-ebpf",

@@ -9,7 +9,9 @@ use aya::{
     maps::MapType,
     programs::ProgramType,
     sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported},
+    util::KernelVersion,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
 use crate::datapath::{
@@ -179,6 +181,28 @@ pub fn privileges() -> Result<(), FeatureError> {
         Ok(())
     } else {
         Err(FeatureError::Privileges(missing))
+    }
+}
+
+/// Before Linux 5.11 maps count as locked memory, of which a process is allowed 64 KiB. To be allowed more takes a
+/// right (`CAP_SYS_RESOURCE`) that is about to be given up; systemd gives the memory itself (`LimitMEMLOCK=`).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where maps are bounded by it, and only there; whether it may is found out by trying"
+)]
+pub fn allow_memory() {
+    let otherwise_since = KernelVersion::new(5, 11, 0);
+    if KernelVersion::current().is_ok_and(|kernel| kernel >= otherwise_since) {
+        return;
+    }
+    let all = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    if getrlimit(Resource::Memlock) != all
+        && let Err(error) = setrlimit(Resource::Memlock, all)
+    {
+        tracing::warn!(%error, "maps may not have the memory that they need (RLIMIT_MEMLOCK)");
     }
 }
 
