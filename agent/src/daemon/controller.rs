@@ -318,7 +318,8 @@ impl Controller {
         let is_kept = compiler.is_some();
         let mut compiler = match compiler {
             Some(mut compiler) => {
-                compiler.apply(&world.changes_from(compiler.world()), held);
+                // It has followed to the world of before, and keeps what it needs of it in maps of its own.
+                compiler.apply(&world.changes_from(&self.desired.world), held);
                 compiler.set_scope(scope, held);
                 compiler.set_clock(clock, held);
                 compiler
@@ -368,9 +369,9 @@ impl Controller {
             this_node: this_node.clone(),
             since,
         });
-        self.outlets
-            .inventory
-            .send_replace(Arc::new(inventory(&world, tables, &endpoints)));
+        let known = Arc::clone(&self.outlets.inventory.borrow());
+        let known = inventory(&world, tables, &endpoints, (&self.desired.world, &known));
+        self.outlets.inventory.send_replace(Arc::new(known));
         let (interfaces, namespaces) = places(&world, &endpoints);
         self.desired = Desired {
             endpoints: declared(tables, endpoints),

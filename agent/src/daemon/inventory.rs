@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -17,26 +18,30 @@ use crate::flow::{
     views::Views,
 };
 
+/// `before` is the one of the world before.
 pub(crate) fn inventory(
     world: &World,
     compiled: &Compiled,
     endpoints: &BTreeMap<u16, SubjectName>,
+    before: (&World, &Inventory),
 ) -> Inventory {
-    let named: HashMap<&ObjectName, Arc<WorkloadRef>> = world
-        .workloads
-        .values()
-        .map(|workload| (&workload.name, Arc::new(of_workload(workload))))
-        .collect();
     let of_subject = |name: &SubjectName| match name {
-        SubjectName::Workload(name) => named.get(name).map(Arc::clone),
+        SubjectName::Workload(name) => {
+            let workload = world.workloads.get(name)?;
+            Some(Arc::new(of_workload(workload)))
+        }
         SubjectName::Node(name) => Some(Arc::new(of_node(world, name))),
     };
+    let (old, Inventory { by_address, .. }) = before;
+    // Most often policies have changed, and nobody else.
+    let is_known =
+        world.workloads.is_same(&old.workloads) && world.addresses.is_same(&old.addresses);
     Inventory {
-        by_address: world
-            .addresses
-            .iter()
-            .filter_map(|(address, name)| Some((*address, named.get(name).map(Arc::clone)?)))
-            .collect(),
+        by_address: if is_known {
+            Arc::clone(by_address)
+        } else {
+            Arc::new(owners(world))
+        },
         endpoints: endpoints
             .iter()
             .filter_map(|(id, name)| Some((*id, of_subject(name)?)))
@@ -51,6 +56,18 @@ pub(crate) fn inventory(
             .filter_map(|(id, name)| Some((*id, views(compiled.subjects.get(name)?)?)))
             .collect(),
     }
+}
+
+fn owners(world: &World) -> HashMap<IpAddr, Arc<WorkloadRef>> {
+    let named: HashMap<&ObjectName, Arc<WorkloadRef>> = world
+        .workloads
+        .values()
+        .map(|workload| (&workload.name, Arc::new(of_workload(workload))))
+        .collect();
+    let owned = world.addresses.iter();
+    owned
+        .filter_map(|(address, name)| Some((*address, named.get(name).map(Arc::clone)?)))
+        .collect()
 }
 
 /// The sets of a subject that decide nothing; `None` if it has no such.

@@ -25,7 +25,7 @@ use super::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inventory {
     /// Owners of addresses, for the peer's side.
-    pub(crate) by_address: HashMap<IpAddr, Arc<WorkloadRef>>,
+    pub(crate) by_address: Arc<HashMap<IpAddr, Arc<WorkloadRef>>>,
     /// By the endpoint's number, for its own side: right also where it owns no address.
     pub(crate) endpoints: HashMap<u16, Arc<WorkloadRef>>,
     /// By the rule's number.

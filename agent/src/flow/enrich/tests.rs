@@ -34,7 +34,10 @@ fn inventory() -> Inventory {
         owner: None,
     };
     Inventory {
-        by_address: HashMap::from([("10.0.0.2".parse().unwrap(), workload("edge", "gateway"))]),
+        by_address: Arc::new(HashMap::from([(
+            "10.0.0.2".parse().unwrap(),
+            workload("edge", "gateway"),
+        )])),
         endpoints: HashMap::from([(1, workload("shop", "api"))]),
         rules: HashMap::from([(7, Arc::new(rule))]),
         views: HashMap::new(),
