@@ -10,8 +10,9 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, init_module, reboot, sethostname};
 
-/// File systems by place, in this order. Version 2 of cgroups is alone, as on a machine of today.
-const MOUNTS: [(&str, &str); 8] = [
+/// File systems by place, in this order. Version 2 of cgroups is alone, as on a machine of today. Not at /tmp, which is in
+/// memory as all is: the programs of a checkout below it would be hidden.
+const MOUNTS: [(&str, &str); 7] = [
     ("/sys/fs/cgroup", "cgroup2"),
     ("/sys/fs/bpf", "bpf"),
     ("/sys/kernel/tracing", "tracefs"),
@@ -19,7 +20,6 @@ const MOUNTS: [(&str, &str); 8] = [
     ("/dev/pts", "devpts"),
     ("/dev/shm", "tmpfs"),
     ("/run", "tmpfs"),
-    ("/tmp", "tmpfs"),
 ];
 
 /// What is needed to speak to the outside.
