@@ -155,10 +155,11 @@ impl Plan {
         prefixes: BTreeMap<IpNet, Change>,
         policy: BTreeMap<PolicyKey, Change>,
     ) -> Self {
+        let wanted = sockets(compiled, endpoints);
         let mut plan = Self {
             generation: next_generation(old),
             prefixes,
-            sockets: socket_changes(&old.sockets, &sockets(compiled, endpoints)),
+            sockets: socket_changes(&old.sockets, &wanted),
             policy,
             ..Self::default()
         };
@@ -173,7 +174,7 @@ impl Plan {
             }
         }
 
-        let touched = plan.touched_sets(old, compiled);
+        let touched = plan.touched_sets(old, compiled, &wanted);
         let mut own = BTreeSet::new();
         for (&id, subject) in endpoints {
             let Some(subject) = compiled.subjects.get(subject) else {
@@ -327,16 +328,23 @@ impl Plan {
         programmed.own.extend(add_own);
     }
 
-    /// The policy sets of which some packet gets another answer.
-    fn touched_sets(&self, old: &Programmed, new: &Compiled) -> BTreeSet<u32> {
+    /// The policy sets of which some packet gets another answer; `sockets` is what `new` says of them.
+    fn touched_sets(
+        &self,
+        old: &Programmed,
+        new: &Compiled,
+        sockets: &BTreeMap<SocketKey, u32>,
+    ) -> BTreeSet<u32> {
         let mut touched: BTreeSet<u32> = self.policy.keys().map(|key| key.set).collect();
-        let moves: BTreeSet<(u32, u32)> = self
-            .prefixes
-            .values()
-            .chain(self.sockets.values())
-            .filter(|change| change.before != change.after)
-            .map(|change| (change.before, change.after))
-            .collect();
+        let pairs = |changes: &mut dyn Iterator<Item = &Change>| -> BTreeSet<(u32, u32)> {
+            changes
+                .filter(|change| change.before != change.after)
+                .map(|change| (change.before, change.after))
+                .collect()
+        };
+        let mut moves = pairs(&mut self.prefixes.values());
+        moves.extend(moves_of_sockets(&moves, &old.sockets, sockets));
+        moves.extend(pairs(&mut self.sockets.values()));
         let sets: BTreeSet<u32> = new
             .subjects
             .values()
@@ -356,6 +364,37 @@ impl Plan {
         }
         touched
     }
+}
+
+/// What those who are at an address are taken for, where it gets another identity: their entries are found by it, and
+/// may all be as they were.
+fn moves_of_sockets(
+    addresses: &BTreeSet<(u32, u32)>,
+    old: &BTreeMap<SocketKey, u32>,
+    new: &BTreeMap<SocketKey, u32>,
+) -> BTreeSet<(u32, u32)> {
+    let at = |sockets: &BTreeMap<SocketKey, u32>| {
+        let mut at: BTreeMap<u32, BTreeMap<u32, u32>> = BTreeMap::new();
+        for (SocketKey { socket, identity }, taken_for) in sockets {
+            let there = at.entry(*identity).or_default();
+            there.insert(*socket, *taken_for);
+        }
+        at
+    };
+    let (old, new, nobody) = (at(old), at(new), BTreeMap::new());
+    let mut moves = BTreeSet::new();
+    for &(before, after) in addresses {
+        let (before, after) = (before & !THIS_NODE, after & !THIS_NODE);
+        let there = old.get(&before).unwrap_or(&nobody);
+        let then = new.get(&after).unwrap_or(&nobody);
+        for socket in there.keys().chain(then.keys()) {
+            moves.insert((
+                there.get(socket).copied().unwrap_or(before),
+                then.get(socket).copied().unwrap_or(after),
+            ));
+        }
+    }
+    moves
 }
 
 /// The next number whose lower 16 bits no live word has: [`agent_common::table::Versioned`] keeps

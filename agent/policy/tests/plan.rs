@@ -22,7 +22,7 @@ use agent_common::{
 };
 use agent_policy::{
     compile::{Compiler, Scope, compile},
-    compiled::{Clock, Compiled, PortTable},
+    compiled::{Clock, Compiled, PortTable, Socket, Subject},
     model::{Change as WorldChange, Direction, ObjectName, SubjectName, Time, World},
     plan::{Change, ChangeKind, Plan, Programmed},
     question::{Origin, Question, View},
@@ -532,4 +532,59 @@ fn an_endpoint_without_a_word_is_closed() {
     let endpoint = Endpoint { id: 1, flags: 0 };
     let verdict = Kernel::default().answer(endpoint, Word::UNSET, &question);
     assert_eq!(verdict.reason(), Reason::NotProgrammed);
+}
+
+/// Found by the property above: an address of the node became that of a service too, which made no difference
+/// to its policy set, but for who is known there by socket.
+#[test]
+fn who_is_known_by_socket_is_judged_anew_when_the_address_becomes_another() {
+    const BEFORE: u32 = 10;
+    const AFTER: u32 = 11;
+    const CLIENT: u32 = 12;
+    let (set, client) = (3, ObjectName::new("shop", "client"));
+    let subject = Subject {
+        set,
+        audit: None,
+        staged: None,
+        flags: 0,
+        addresses: BTreeSet::new(),
+        policies: Vec::new(),
+    };
+    let key = |identity| PolicyKey {
+        set,
+        direction: table::Direction::Ingress as u32,
+        identity,
+    };
+    let (node, other): (ipnet::IpNet, ipnet::IpNet) = (
+        "10.0.0.1/32".parse().unwrap(),
+        "10.0.0.2/32".parse().unwrap(),
+    );
+    let old = Compiled {
+        prefixes: [(node, BEFORE), (other, BEFORE)].into(),
+        sockets: [(
+            Socket {
+                workload: client.clone(),
+                identity: BEFORE,
+            },
+            CLIENT,
+        )]
+        .into(),
+        policy: [(key(WORLD), 1), (key(CLIENT), 2)].into(),
+        subjects: [(client.clone().into(), subject)].into(),
+        ..Compiled::default()
+    };
+    let endpoints = BTreeMap::from([(1, client.into())]);
+    let mut programmed = Programmed::default();
+    Plan::new(&programmed, &old, &endpoints).finish(&mut programmed);
+
+    let new = Compiled {
+        prefixes: [(node, AFTER), (other, BEFORE)].into(),
+        ..old
+    };
+    let plan = Plan::new(&programmed, &new, &endpoints);
+    assert!(
+        plan.policy.is_empty() && plan.sockets.is_empty(),
+        "{plan:?}"
+    );
+    assert!(plan.words.contains_key(&1), "{plan:?}");
 }
