@@ -25,7 +25,7 @@ use crate::datapath::{
     },
     held::Held,
     helper::Helper,
-    link::{Link, LinkError, Links},
+    link::{self, Link, LinkError, Links},
     maps::{self, Cgroups, FlowMaps, Interfaces, MapPins, PolicyMaps},
     object::{CgroupPrograms, Frames, Programs, Sizes},
     process::Processes,
@@ -342,7 +342,19 @@ impl Engine {
         spec: &EndpointSpec,
     ) -> Result<Reached, Unreached> {
         let endpoint = endpoint.with(self.flags);
-        let link = match self.links.resolve(spec) {
+        let found = match self.links.resolve(spec) {
+            // A list that is made while others come and go may lack one that is there, and to take that for gone
+            // would close it: before it is believed, it is asked for by itself.
+            Some(Err(error)) if error.may_pass() && self.attached.contains_key(&endpoint.id) => {
+                let found = link::resolve(spec);
+                if let Some(Ok(link)) = &found {
+                    self.links.insert(link.clone());
+                }
+                found
+            }
+            found => found,
+        };
+        let link = match found {
             Some(Ok(link)) => link,
             Some(Err(error)) => {
                 if error.may_pass() {
