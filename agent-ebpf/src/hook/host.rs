@@ -60,6 +60,7 @@ impl Hook for Made {
         Nowhere
     }
 }
+
 judges! {
     Made: [made_v4 = whole], [made_v6 = whole];
 }
