@@ -24,10 +24,8 @@ use crate::{
 pub(crate) trait Hook {
     type Sockets: Sockets;
     const DIRECTION: Direction;
-    /// Where their network header begins.
+    /// Where their network header begins: behind an Ethernet header at an interface, at once in a cgroup.
     const OFFSET: usize;
-    /// Whether it is at an interface.
-    const HAS_INTERFACE: bool;
 
     fn sockets(context: *mut __sk_buff) -> Self::Sockets;
 }
@@ -143,7 +141,7 @@ impl Seen {
             direction: H::DIRECTION,
             length: length.saturating_sub(offset),
             made_here,
-            ifindex: if H::HAS_INTERFACE { ifindex } else { 0 },
+            ifindex: if H::OFFSET == 0 { 0 } else { ifindex },
         }
     }
 }

@@ -70,7 +70,6 @@ impl Hook for Arrives {
     type Sockets = Told;
     const DIRECTION: Direction = Direction::Ingress;
     const OFFSET: usize = 0;
-    const HAS_INTERFACE: bool = false;
 
     #[inline(always)]
     fn sockets(context: *mut __sk_buff) -> Self::Sockets {
@@ -82,7 +81,6 @@ impl Hook for Leaves {
     type Sockets = Told;
     const DIRECTION: Direction = Direction::Egress;
     const OFFSET: usize = 0;
-    const HAS_INTERFACE: bool = false;
 
     #[inline(always)]
     fn sockets(context: *mut __sk_buff) -> Self::Sockets {

@@ -53,7 +53,6 @@ impl Hook for Made {
     type Sockets = Nowhere;
     const DIRECTION: Direction = Direction::Egress;
     const OFFSET: usize = EthHdr::LEN;
-    const HAS_INTERFACE: bool = true;
 
     #[inline(always)]
     fn sockets(_: *mut __sk_buff) -> Self::Sockets {

@@ -67,7 +67,6 @@ impl Hook for Sent {
     type Sockets = Untold<true>;
     const DIRECTION: Direction = Direction::Egress;
     const OFFSET: usize = EthHdr::LEN;
-    const HAS_INTERFACE: bool = true;
 
     #[inline(always)]
     fn sockets(context: *mut __sk_buff) -> Self::Sockets {
@@ -79,7 +78,6 @@ impl Hook for Received {
     type Sockets = Untold<false>;
     const DIRECTION: Direction = Direction::Ingress;
     const OFFSET: usize = EthHdr::LEN;
-    const HAS_INTERFACE: bool = true;
 
     #[inline(always)]
     fn sockets(context: *mut __sk_buff) -> Self::Sockets {
