@@ -3,7 +3,7 @@
 /// Raised with every change of a layout, a map or the meaning of a field.
 ///
 /// Maps are pinned below a folder of this number: an agent never reads the maps of another ABI.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// The first version whose flow tables and words are laid out, and mean, as those of this one.
 ///

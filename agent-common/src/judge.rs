@@ -12,6 +12,7 @@ use crate::{
     parse::{Class, Extent, Family, Headers, Packet},
     protocol::{self, Address},
     refusal, rejection,
+    socket_flow::is_to_be_noted,
     table::{Direction, Endpoint, NO_SOCKET, Word},
     verdict::{Reason, RuleId, Verdict},
 };
@@ -34,6 +35,13 @@ pub trait Datapath<A>: Tables<A> {
     fn socket_of_peer(&self, _: &FlowKey<A>, _: Direction) -> u32 {
         NO_SOCKET
     }
+
+    /// Notes the flow in the packet's socket, see [`crate::socket_flow`].
+    fn note_at_socket(&self, _: &FlowKey<A>, _: &Flow) {}
+
+    /// Counts in the flow what has been counted at the packet's socket, which leaves it to the table from now
+    /// on.
+    fn tell_from_socket(&self, _: &FlowKey<A>, _: &Flow) {}
 
     /// Whether the endpoint may send from this address.
     fn owns(&self, endpoint: Endpoint, address: &A) -> bool;
@@ -206,6 +214,9 @@ fn judge_ordinary<A: Family, D: Datapath<A>>(
     {
         let side = flow.side(sight.direction);
         flow.count(tcp_flags, side, sight.length, datapath.jiffies());
+        if is_to_be_noted(key, sight, flow) {
+            datapath.note_at_socket(key, flow);
+        }
         return Verdict::by_rule(RuleId(flow.rule.get()));
     }
     unusual(datapath, key, sight, facts, flow)
@@ -302,6 +313,7 @@ fn continued<A: Family, D: Datapath<A>>(
     flow: &Flow,
     side: Side,
 ) -> Verdict {
+    datapath.tell_from_socket(key, flow);
     if flow.generation.get() != sight.word.generation() {
         let verdict = answer(datapath, key, sight, flow.origin);
         if !verdict.allows() {

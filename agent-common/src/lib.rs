@@ -4,7 +4,7 @@
 //! ([`abi`], [`event`], [`flow`], [`process`], [`table`]), and the *pure functions* that both sides must share,
 //! so that one piece of code judges a packet wherever it is judged ([`parse`],
 //! [`connect`], [`fragment`], [`decide`], [`judge`], [`neighbour`], [`refusal`], [`rejection`],
-//! [`share`], [`withdrawn`]).
+//! [`share`], [`socket_flow`], [`withdrawn`]).
 //!
 //! `no_std`, no allocation, no panics. Imported by everybody, imports nobody of ours.
 //!
@@ -33,6 +33,7 @@ pub mod refusal;
 pub mod rejection;
 pub mod share;
 pub mod shared;
+pub mod socket_flow;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

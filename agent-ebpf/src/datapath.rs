@@ -9,6 +9,7 @@ use agent_common::{
     refusal,
     share::{may_hold_more, slot_of},
     shared::Shared,
+    socket_flow::SocketFlow,
     table::{
         Counter, Decision, Direction, Endpoint, NO_TABLE, OwnAddress, PolicyKey, PortKey,
         SocketKey, Versioned, WORLD, Word,
@@ -20,6 +21,7 @@ use aya_ebpf::{
         BPF_ANY, BPF_EXIST, BPF_NOEXIST, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as TupleV6,
     },
+    btf_maps::SkStorage,
     helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns},
     maps::{HashMap, LpmTrie, lpm_trie::Key},
 };
@@ -30,6 +32,7 @@ use crate::{
         HOSTS_V4, HOSTS_V6, IDENTITIES, IPCACHE_V4, IPCACHE_V6, LOST, POLICY, PORTS, REFUSED,
         SOCKETS, WORDS,
     },
+    socket_flows::{SOCKET_FLOWS_V4, SOCKET_FLOWS_V6},
     sockets::{Nowhere, Sockets},
     verifier::forgotten,
 };
@@ -49,6 +52,7 @@ pub(crate) trait FamilyMaps: Address {
     fn hosts() -> &'static HashMap<Self, u32>;
     fn ipcache() -> &'static LpmTrie<Self, u32>;
     fn flows() -> &'static HashMap<FlowKey<Self>, Flow>;
+    fn socket_flows() -> &'static SkStorage<SocketFlow<Self>>;
 
     /// See [`Datapath::refused`]. A function of its own, to spare the stack of those that judge; as is the
     /// next.
@@ -76,6 +80,11 @@ impl FamilyMaps for [u8; 4] {
     #[inline(always)]
     fn flows() -> &'static HashMap<FlowKey<Self>, Flow> {
         &FLOWS_V4
+    }
+
+    #[inline(always)]
+    fn socket_flows() -> &'static SkStorage<SocketFlow<Self>> {
+        &SOCKET_FLOWS_V4
     }
 
     #[inline(never)]
@@ -116,6 +125,11 @@ impl FamilyMaps for [u8; 16] {
     #[inline(always)]
     fn flows() -> &'static HashMap<FlowKey<Self>, Flow> {
         &FLOWS_V6
+    }
+
+    #[inline(always)]
+    fn socket_flows() -> &'static SkStorage<SocketFlow<Self>> {
+        &SOCKET_FLOWS_V6
     }
 
     #[inline(never)]
@@ -240,6 +254,23 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
     fn socket_of_peer(&self, key: &FlowKey<A>, direction: Direction) -> u32 {
         let Self(sockets) = self;
         sockets.of_peer(key, direction)
+    }
+
+    #[inline(always)]
+    fn note_at_socket(&self, key: &FlowKey<A>, flow: &Flow) {
+        let Self(sockets) = self;
+        sockets.note(key, flow);
+    }
+
+    #[inline(always)]
+    fn tell_from_socket(&self, key: &FlowKey<A>, flow: &Flow) {
+        let Self(sockets) = self;
+        if let Some(noted) = sockets.noted::<A>()
+            && noted.key().is_same(key)
+        {
+            noted.rest();
+            noted.tell(flow);
+        }
     }
 
     #[inline(always)]

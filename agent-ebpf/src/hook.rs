@@ -7,4 +7,5 @@ mod process;
 #[cfg(feature = "bench")]
 mod rotate;
 mod tc;
+mod told;
 mod withdrawn;

@@ -17,6 +17,7 @@ mod maps;
 mod packet;
 mod processes;
 mod rejection;
+mod socket_flows;
 mod sockets;
 mod verifier;
 

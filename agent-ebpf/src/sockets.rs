@@ -6,9 +6,10 @@
 use core::ptr;
 
 use agent_common::{
-    flow::FlowKey,
+    flow::{Flow, FlowKey},
     process::Process,
     protocol::{TCP, UDP},
+    socket_flow::SocketFlow,
     table::{Direction, NO_SOCKET},
 };
 use aya_ebpf::{
@@ -18,7 +19,7 @@ use aya_ebpf::{
     },
 };
 
-use crate::{datapath::FamilyMaps, maps::CGROUPS, processes, rejection::is_marked};
+use crate::{datapath::FamilyMaps, maps::CGROUPS, processes, rejection::is_marked, socket_flows};
 
 pub(crate) trait Sockets {
     /// Whether packets in pieces come here. In a cgroup they are whole: cut up after it, put together
@@ -40,6 +41,16 @@ pub(crate) trait Sockets {
     fn is_rejection(&self) -> bool {
         false
     }
+
+    /// What the packet's socket knows of its flow.
+    #[inline(always)]
+    fn noted<A: FamilyMaps>(&self) -> Option<&SocketFlow<A>> {
+        None
+    }
+
+    /// Has it know that.
+    #[inline(always)]
+    fn note<A: FamilyMaps>(&self, _: &FlowKey<A>, _: &Flow) {}
 
     /// Whose the endpoint's own socket is, or null.
     #[inline(always)]
@@ -105,6 +116,18 @@ impl Sockets for Told {
             return NO_SOCKET;
         }
         find(*context, key, direction)
+    }
+
+    #[inline(always)]
+    fn noted<A: FamilyMaps>(&self) -> Option<&SocketFlow<A>> {
+        let Self(context) = self;
+        socket_flows::of_packet(*context)
+    }
+
+    #[inline(always)]
+    fn note<A: FamilyMaps>(&self, key: &FlowKey<A>, flow: &Flow) {
+        let Self(context) = self;
+        socket_flows::note(*context, key, flow);
     }
 
     #[inline(always)]

@@ -30,6 +30,7 @@ pub mod tamper;
 mod task;
 pub mod tc;
 pub mod testbed;
+pub(crate) mod told;
 pub(crate) mod traffic;
 pub(crate) mod withdrawn;
 pub(crate) mod words;

@@ -2,15 +2,20 @@
 
 use agent_common::{
     judge::unreadable,
+    parse::{Family, Headers},
     table::{Direction, Endpoint},
     verdict::Reason,
 };
-use aya_ebpf::{bindings::__sk_buff, macros::cgroup_skb, programs::SkBuffContext};
+use aya_ebpf::{
+    bindings::__sk_buff, helpers::bpf_jiffies64, macros::cgroup_skb, programs::SkBuffContext,
+};
 use network_types::eth::EtherType;
 
 use crate::{
-    datapath::{Maps, indistinct, word},
+    datapath::{FamilyMaps, Maps, indistinct, word},
     family::{Hook, Judges, Outcome, Seen, judges},
+    packet::Buffer,
+    socket_flows,
     sockets::{LOOPBACK, Nowhere, Told},
 };
 
@@ -110,6 +115,14 @@ fn act<H: Judges>(context: *mut __sk_buff) -> i32 {
         word,
         made_here: indistinct(endpoint.has(Endpoint::ONLY_OWN) && ifindex == LOOPBACK),
     };
+    let is_known = match protocol {
+        IPV4 => is_known::<[u8; 4], H>(context, seen),
+        IPV6 => is_known_apart::<[u8; 16], H>(context, seen),
+        _ => false,
+    };
+    if is_known {
+        return PASS;
+    }
     let outcome = match protocol {
         IPV4 => H::v4(context, seen),
         IPV6 => H::v6(context, seen),
@@ -120,4 +133,22 @@ fn act<H: Judges>(context: *mut __sk_buff) -> i32 {
         )),
     };
     if outcome.allows() { PASS } else { DROP }
+}
+
+/// Whether the packet's socket knows its flow, and no more is to be done.
+#[inline(always)]
+fn is_known<A: FamilyMaps + Family, H: Hook>(context: *mut __sk_buff, seen: Seen) -> bool {
+    let Some(noted) = socket_flows::of_packet::<A>(context) else {
+        return false;
+    };
+    let mut headers = Headers::EMPTY;
+    A::plain(&Buffer::new(context), H::OFFSET, &mut headers)
+        // SAFETY: a helper without arguments.
+        && noted.count(&headers, &seen.sight::<H>(context), || unsafe { bpf_jiffies64() })
+}
+
+/// The same, to spare the stack of those that judge.
+#[inline(never)]
+fn is_known_apart<A: FamilyMaps + Family, H: Hook>(context: *mut __sk_buff, seen: Seen) -> bool {
+    is_known::<A, H>(context, seen)
 }

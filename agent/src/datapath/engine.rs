@@ -525,7 +525,8 @@ impl Engine {
     }
 
     fn load_for_cgroup(&self, endpoint: Endpoint) -> Result<Confining, Unreached> {
-        CgroupPrograms::load(&self.folder(), &self.sizes, endpoint)
+        let notes = lock(&self.programs).notes();
+        CgroupPrograms::load(&self.folder(), &self.sizes, endpoint, notes)
             .and_then(|programs| {
                 let attach::Programs {
                     sends,

@@ -55,6 +55,8 @@ pub(crate) const NAMES: &[&str] = &[
     "LOST",
     "CLOCK",
     "PROCESSES",
+    "SOCKET_FLOWS_V4",
+    "SOCKET_FLOWS_V6",
 ];
 
 /// What the compiled policy is written to.

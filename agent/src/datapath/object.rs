@@ -26,7 +26,9 @@ use aya_log::EbpfLogger;
 use rustix::rand::GetRandomFlags;
 use tokio::io::unix::AsyncFd;
 
-use crate::datapath::{attach, maps, process, raw::Raw, syscall, task::Offsets, withdrawn::Search};
+use crate::datapath::{
+    attach, maps, process, raw::Raw, syscall, task::Offsets, told::Telling, withdrawn::Search,
+};
 
 /// The object, built by `cargo xtask build`.
 pub(crate) static BYTES: &[u8] = aya::include_bytes_aligned!(env!("RINGFENCE_BPF_OBJECT"));
@@ -93,6 +95,8 @@ impl Sizes {
 /// The programs for interfaces, loaded.
 pub(crate) struct Programs {
     object: Ebpf,
+    /// What sockets count is told with it; where there is none, flows are not noted in them.
+    telling: Option<Telling>,
 }
 
 /// The programs for one cgroup, loaded.
@@ -117,6 +121,7 @@ impl Programs {
             endpoint: Endpoint::NOBODY,
             frames,
             offsets: Offsets::default(),
+            notes: false,
         };
         let mut object = load_with(folder, sizes, constants, log)?;
         for name in ["from_endpoint", "to_endpoint", "clock"] {
@@ -125,7 +130,23 @@ impl Programs {
                 .load()
                 .with_context(|| format!("the kernel refused program `{name}`"))?;
         }
-        Ok(Self { object })
+        let telling = telling(&mut object, folder)
+            .inspect_err(|error| {
+                let error = format!("{error:#}");
+                tracing::info!(error, "packets in cgroups ask the flow tables each time");
+            })
+            .ok();
+        Ok(Self { object, telling })
+    }
+
+    /// Has the flow tables know what sockets have counted.
+    pub(crate) fn tell(&self) -> io::Result<()> {
+        self.telling.as_ref().map_or(Ok(()), Telling::tell)
+    }
+
+    /// Whether programs for cgroups may note flows in their sockets.
+    pub(crate) const fn notes(&self) -> bool {
+        self.telling.is_some()
     }
 
     /// For interfaces.
@@ -150,20 +171,15 @@ impl Programs {
 
     /// Makes the search for flows that are no longer permitted.
     pub(crate) fn search(&mut self, folder: &Path) -> anyhow::Result<Search> {
-        let btf = Btf::from_sys_fs().context("the kernel has no types of its own (BTF)")?;
-        let v4 = self.iterator("withdrawn_v4", &maps::open(folder, "FLOWS_V4")?, &btf)?;
-        let v6 = self.iterator("withdrawn_v6", &maps::open(folder, "FLOWS_V6")?, &btf)?;
+        let btf = types()?;
+        let mut over = |name, map| {
+            let program = iterator(&mut self.object, name)?;
+            attach_iterator(program, "bpf_map_elem", &maps::open(folder, map)?, &btf)
+        };
+        let v4 = over("withdrawn_v4", "FLOWS_V4")?;
+        let v6 = over("withdrawn_v6", "FLOWS_V6")?;
         let looked_at = self.object.take_map("LOOKED_AT");
         Search::new(v4, v6, looked_at.context("no map `LOOKED_AT`")?)
-    }
-
-    fn iterator(&mut self, name: &str, map: &MapData, btf: &Btf) -> anyhow::Result<OwnedFd> {
-        let program = iterator(&mut self.object, name)?;
-        program
-            .load("bpf_map_elem", btf)
-            .with_context(|| format!("the kernel refused program `{name}`"))?;
-        syscall::link_to_map(program.fd()?.as_fd(), map.fd().as_fd())
-            .with_context(|| format!("the kernel refused to attach `{name}`"))
     }
 
     /// A program by its name, loaded when it is first asked for.
@@ -237,12 +253,18 @@ impl Programs {
 
 impl CgroupPrograms {
     /// Loads copies of the programs that stand for one endpoint.
-    pub(crate) fn load(folder: &Path, sizes: &Sizes, endpoint: Endpoint) -> anyhow::Result<Self> {
+    pub(crate) fn load(
+        folder: &Path,
+        sizes: &Sizes,
+        endpoint: Endpoint,
+        notes: bool,
+    ) -> anyhow::Result<Self> {
         let log = VerifierLogLevel::default();
         let constants = Constants {
             endpoint,
             frames: &Frames::default(),
             offsets: Offsets::default(),
+            notes,
         };
         let mut object = load_with(folder, sizes, constants, log)?;
         for name in ["cgroup_ingress", "cgroup_egress"] {
@@ -293,6 +315,7 @@ impl ProcessPrograms {
             endpoint: Endpoint::NOBODY,
             frames: &Frames::default(),
             offsets,
+            notes: false,
         };
         let mut object = load_with(folder, sizes, constants, VerifierLogLevel::default())?;
         for (name, _) in process::HOOKS {
@@ -336,6 +359,8 @@ struct Constants<'f> {
     endpoint: Endpoint,
     frames: &'f Frames,
     offsets: Offsets,
+    /// Flows are noted in their sockets.
+    notes: bool,
 }
 
 /// `log` is what the verifier tells, should it refuse a program.
@@ -346,6 +371,7 @@ fn load_with(
         endpoint,
         frames,
         offsets,
+        notes,
     }: Constants<'_>,
     log: VerifierLogLevel,
 ) -> anyhow::Result<Ebpf> {
@@ -362,6 +388,7 @@ fn load_with(
     let sockets = sizes.sockets();
     let Frames(frames) = frames;
     let mark = mark().context("failed to draw a number")?;
+    let notes = u32::from(notes);
     let mut loader = EbpfLoader::new();
     loader
         .verifier_log_level(log)
@@ -398,6 +425,7 @@ fn load_with(
         .override_global("FLAGS", &endpoint.flags, true)
         .override_global("FRAMES", frames.as_slice(), true)
         .override_global("MARK", &mark, true)
+        .override_global("NOTES", &notes, true)
         .override_global("PROCESS_AT", &offsets.process, true)
         .override_global("STARTED_AT", &offsets.started, true);
     for name in maps::NAMES {
@@ -455,6 +483,41 @@ fn load_process(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSockAddr(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
+}
+
+/// Makes the programs that tell the flow tables what sockets have counted.
+fn telling(object: &mut Ebpf, folder: &Path) -> anyhow::Result<Telling> {
+    let btf = types()?;
+    let mut over = |name, map| {
+        let program = iterator(object, name)?;
+        attach_iterator(
+            program,
+            "bpf_sk_storage_map",
+            &maps::open(folder, map)?,
+            &btf,
+        )
+    };
+    let v4 = over("told_v4", "SOCKET_FLOWS_V4")?;
+    let v6 = over("told_v6", "SOCKET_FLOWS_V6")?;
+    Ok(Telling([v4, v6]))
+}
+
+fn types() -> anyhow::Result<Btf> {
+    Btf::from_sys_fs().context("the kernel has no types of its own (BTF)")
+}
+
+/// Loads an iterator over maps of a kind, and attaches it to one.
+fn attach_iterator(
+    program: &mut Iter,
+    kind: &str,
+    map: &MapData,
+    btf: &Btf,
+) -> anyhow::Result<OwnedFd> {
+    program
+        .load(kind, btf)
+        .with_context(|| format!("the kernel refused an iterator (`{kind}`)"))?;
+    syscall::link_to_map(program.fd()?.as_fd(), map.fd().as_fd())
+        .with_context(|| format!("the kernel refused to attach an iterator (`{kind}`)"))
 }
 
 fn iterator<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut Iter> {

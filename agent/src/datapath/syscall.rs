@@ -284,6 +284,12 @@ pub(crate) fn iterate(link: BorrowedFd<'_>) -> io::Result<File> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
 }
 
+/// Whether reading an iterator is to go on: after a million elements of which none was written, the kernel
+/// wants to be asked again.
+pub(crate) fn is_to_be_asked_again(error: &io::Error) -> bool {
+    [io::ErrorKind::Interrupted, io::ErrorKind::WouldBlock].contains(&error.kind())
+}
+
 /// Replaces the program behind a link, at once for every packet. Minimum kernel: 5.7.
 pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = LinkUpdateAttr {

@@ -190,7 +190,12 @@ impl Testbed {
 
     /// Loads the programs of an endpoint in a cgroup.
     pub fn place_in_cgroup(&mut self, endpoint: Endpoint) -> anyhow::Result<()> {
-        let programs = CgroupPrograms::load(&self.folder.maps(), &self.sizes, endpoint)?;
+        let programs = CgroupPrograms::load(
+            &self.folder.maps(),
+            &self.sizes,
+            endpoint,
+            self.programs.notes(),
+        )?;
         self.cgroups.insert(endpoint.id, programs);
         Ok(())
     }

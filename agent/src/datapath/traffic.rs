@@ -104,6 +104,10 @@ impl Tables {
     }
 
     pub(crate) fn list(&self) -> anyhow::Result<Listing> {
+        let told = lock(&self.programs).tell();
+        if let Err(error) = told {
+            tracing::warn!(%error, "flows may have counted more than is known");
+        }
         Ok(Listing {
             v4: entries(&self.held, &self.maps.v4),
             v6: entries(&self.held, &self.maps.v6),

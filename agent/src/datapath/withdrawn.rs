@@ -87,8 +87,7 @@ where
         let read = match iterator.read(bytes.get_mut(held..).unwrap_or_default()) {
             Ok(0) => return Ok(()),
             Ok(read) => held + read,
-            // After a million elements of which none was written, the kernel wants to be asked again.
-            Err(error) if is_to_be_asked_again(&error) => continue,
+            Err(error) if syscall::is_to_be_asked_again(&error) => continue,
             Err(error) => return Err(error),
         };
         let whole = read - read % size;
@@ -104,8 +103,4 @@ where
         bytes.copy_within(whole..read, 0);
         held = read - whole;
     }
-}
-
-fn is_to_be_asked_again(error: &io::Error) -> bool {
-    [io::ErrorKind::Interrupted, io::ErrorKind::WouldBlock].contains(&error.kind())
 }

@@ -62,6 +62,7 @@ pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
             endpoint: Endpoint { id: 1, flags },
             frames: &Frames::default(),
             offsets: task::offsets().unwrap_or_default(),
+            notes: true,
         };
         load_with(folder, sizes, constants, VerifierLogLevel::STATS)
     };
@@ -79,9 +80,15 @@ pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
         costs.push(cost(name, || program.load())?);
     }
     let btf = Btf::from_sys_fs().context("the kernel says nothing of its types")?;
-    for name in ["withdrawn_v4", "withdrawn_v6"] {
+    let iterators = [
+        ("withdrawn_v4", "bpf_map_elem"),
+        ("withdrawn_v6", "bpf_map_elem"),
+        ("told_v4", "bpf_sk_storage_map"),
+        ("told_v6", "bpf_sk_storage_map"),
+    ];
+    for (name, kind) in iterators {
         let program = iterator(&mut service, name)?;
-        costs.push(cost(name, || program.load("bpf_map_elem", &btf))?);
+        costs.push(cost(name, || program.load(kind, &btf))?);
     }
     for (name, _) in process::HOOKS {
         let program = notes_process(&mut service, name)?;
