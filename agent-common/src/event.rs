@@ -48,7 +48,7 @@ abi! {
         pub process: Process,
     }
 
-    /// Key of the denials map: denied packets of one kind, their source port folded.
+    /// Key of the denials map, see [`crate::denial`]: denied packets of one kind, their source port folded.
     pub struct DenialKey: 28 {
         pub endpoint: u16,
         /// The responder's port.

@@ -75,7 +75,8 @@ pub trait Datapath<A>: Tables<A> {
     /// As [`Datapath::report`], if it is known whose socket of the endpoint's the packet is of.
     fn report_process(&self, fill: impl FnOnce(&mut Event));
 
-    /// Counts a denied packet with others of its kind; true for the first.
+    /// Counts a denied packet with others of its kind; true for one that is to be told by itself, see
+    /// [`crate::denial`].
     fn deny(&self, kind: &DenialKey, length: u32) -> bool;
 
     fn count(&self, endpoint: Endpoint, reason: Reason, length: u32);

@@ -3,7 +3,7 @@
 //! Two kinds of things live here and nothing else: the *layouts* that cross the boundary
 //! ([`abi`], [`event`], [`flow`], [`process`], [`table`]), and the *pure functions* that both sides must share,
 //! so that one piece of code judges a packet wherever it is judged ([`parse`],
-//! [`connect`], [`fragment`], [`decide`], [`judge`], [`neighbour`], [`refusal`], [`rejection`],
+//! [`connect`], [`fragment`], [`decide`], [`denial`], [`judge`], [`neighbour`], [`refusal`], [`rejection`],
 //! [`share`], [`socket_flow`], [`withdrawn`]).
 //!
 //! `no_std`, no allocation, no panics. Imported by everybody, imports nobody of ours.
@@ -20,6 +20,7 @@ extern crate std;
 pub mod abi;
 pub mod connect;
 pub mod decide;
+pub mod denial;
 mod dhcp;
 pub mod event;
 pub mod flow;

@@ -7,6 +7,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use agent_common::{
     abi::{ABI_VERSION, Abi},
+    denial::Denied,
     event::{DenialKey, Event},
     flow::{FlowKey, FlowState},
     process::Process,
@@ -43,6 +44,7 @@ fn a_layout_changes_only_with_its_listing() {
     describe::<Process>(&mut listing);
     describe::<Event>(&mut listing);
     describe::<DenialKey>(&mut listing);
+    describe::<Denied>(&mut listing);
     describe::<RejectionCounts>(&mut listing);
     listing.push_str("\nReason\n");
     for reason in Reason::ALL {

@@ -2,6 +2,7 @@
 
 use agent_common::{
     decide::{Case, Tables, settle},
+    denial::{self, Denied},
     event::{DenialKey, Event, EventKind, Loss},
     flow::{Flow, FlowKey, FlowState},
     judge::{Datapath, Place},
@@ -11,14 +12,14 @@ use agent_common::{
     shared::Shared,
     socket_flow::SocketFlow,
     table::{
-        Counter, Decision, Direction, Endpoint, NO_TABLE, OwnAddress, PolicyKey, PortKey,
-        SocketKey, Versioned, WORLD, Word,
+        Decision, Direction, Endpoint, NO_TABLE, OwnAddress, PolicyKey, PortKey, SocketKey,
+        Versioned, WORLD, Word,
     },
     verdict::{Reason, Verdict},
 };
 use aya_ebpf::{
     bindings::{
-        BPF_ANY, BPF_EXIST, BPF_NOEXIST, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
+        BPF_EXIST, BPF_NOEXIST, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as TupleV6,
     },
     btf_maps::SkStorage,
@@ -28,8 +29,8 @@ use aya_ebpf::{
 
 use crate::{
     maps::{
-        ADDRESSES, ANSWERS, COUNTERS, DENIALS, EVENTS, FLOWS_V4, FLOWS_V6, FRAGMENTS, HELD,
-        HOSTS_V4, HOSTS_V6, IDENTITIES, IPCACHE_V4, IPCACHE_V6, LOST, POLICY, PORTS, REFUSED,
+        ADDRESSES, ANSWERS, COUNTERS, DENIALS, DENIED_ONCE, EVENTS, FLOWS_V4, FLOWS_V6, FRAGMENTS,
+        HELD, HOSTS_V4, HOSTS_V6, IDENTITIES, IPCACHE_V4, IPCACHE_V6, LOST, POLICY, PORTS, REFUSED,
         SOCKETS, WORDS,
     },
     socket_flows::{SOCKET_FLOWS_V4, SOCKET_FLOWS_V6},
@@ -355,28 +356,20 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
 
     #[inline(always)]
     fn deny(&self, kind: &DenialKey, length: u32) -> bool {
-        if let Some(counter) = DENIALS.get_ptr_mut(kind) {
-            // SAFETY: an integer of the entry, which only such additions change; should the entry
-            // be evicted meanwhile, the count goes to the kind that took its room.
-            let (packets, bytes) = unsafe {
-                (
-                    &*(&raw const (*counter).packets).cast::<Shared<u64>>(),
-                    &*(&raw const (*counter).bytes).cast::<Shared<u64>>(),
-                )
-            };
-            packets.add(1);
-            bytes.add(u64::from(length));
+        if count_denied(kind, length) {
             return false;
         }
-        let counter = Counter {
-            packets: 1,
-            bytes: u64::from(length),
+        let number = denial::number(kind);
+        let Some(once) = DENIED_ONCE.get(denial::place(number)).map(shared) else {
+            return true;
         };
-        // No room even after eviction: report it, more often than needed rather than never.
-        DENIALS
-            .insert(kind, counter, u64::from(BPF_ANY))
-            .unwrap_or(());
-        true
+        if once.get() != number {
+            once.set(number);
+            return true;
+        }
+        // Another processor may have been first. No room even after eviction: it is told by itself.
+        let _made = DENIALS.insert(kind, &NOTHING_DENIED, u64::from(BPF_NOEXIST));
+        !count_denied(kind, length)
     }
 
     #[inline(always)]
@@ -395,6 +388,38 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
     fn opaque(&self, number: u64) -> u64 {
         opaque(number)
     }
+}
+
+/// What an entry is made of: from here, as the stack has no room for it.
+static NOTHING_DENIED: Denied = Denied {
+    packets: 0,
+    bytes: 0,
+    since: 0,
+};
+
+/// Whether packets of this kind are counted; this one is then too.
+#[inline(always)]
+fn count_denied(kind: &DenialKey, length: u32) -> bool {
+    let Some(denied) = DENIALS.get_ptr_mut(kind) else {
+        return false;
+    };
+    // SAFETY: integers of the entry, which stand alone and only such stores and additions change; should the
+    // entry be evicted meanwhile, the count goes to the kind that took its room.
+    let (packets, bytes, since) = unsafe {
+        (
+            &*(&raw const (*denied).packets).cast::<Shared<u64>>(),
+            &*(&raw const (*denied).bytes).cast::<Shared<u64>>(),
+            &*(&raw const (*denied).since).cast::<Shared<u64>>(),
+        )
+    };
+    // Before anything is counted: with another time it is another entry to who sums up.
+    if since.get() == 0 {
+        // SAFETY: a helper without arguments.
+        since.set(unsafe { bpf_ktime_get_boot_ns() });
+    }
+    packets.add(1);
+    bytes.add(u64::from(length));
+    true
 }
 
 /// A function of its own, to spare the stack of those that judge.

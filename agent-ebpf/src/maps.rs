@@ -1,6 +1,7 @@
 //! Every map, by its contract name. Sizes are defaults: the agent sets them when it loads.
 
 use agent_common::{
+    denial::{self, Denied},
     event::{DenialKey, Loss},
     flow::{Flow, FlowKey},
     refusal::{self, Refusal},
@@ -84,7 +85,11 @@ pub(crate) static FRAGMENTS: Array<u64> = Array::with_max_entries(1024, BPF_F_MM
 
 /// Denied packets by kind. The least recently used kind makes room; `COUNTERS` still has it.
 #[map]
-pub(crate) static DENIALS: LruHashMap<DenialKey, Counter> = LruHashMap::with_max_entries(1024, 0);
+pub(crate) static DENIALS: LruHashMap<DenialKey, Denied> = LruHashMap::with_max_entries(1024, 0);
+
+/// Numbers of kinds that were denied once, see `agent_common::denial`.
+#[map]
+pub(crate) static DENIED_ONCE: Array<u64> = Array::with_max_entries(denial::PLACES, BPF_F_MMAPABLE);
 
 /// What was denied a moment ago, of each processor, see `agent_common::refusal`. Each load has its own.
 #[map]

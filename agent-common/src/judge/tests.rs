@@ -406,7 +406,7 @@ fn a_neighbour_message_is_the_endpoints_own_short_and_of_its_link() {
 }
 
 #[test]
-fn denied_packets_of_a_kind_are_one_event() {
+fn denied_packets_of_a_kind_are_one_event_and_one_count_of_the_others() {
     let mut case = Case::new(&[], &[]);
     for port in 1..=5 {
         assert_eq!(case.sends(&out().tcp(port, 443, SYN)), Reason::DefaultDeny);
@@ -418,7 +418,17 @@ fn denied_packets_of_a_kind_are_one_event() {
         .values()
         .map(|count| count.packets)
         .collect();
-    assert_eq!(denials, [5]);
+    assert_eq!(denials, [4]);
+}
+
+#[test]
+fn what_was_denied_once_is_no_more_than_an_event() {
+    let mut case = Case::new(&[], &[]);
+    for port in 1..=5 {
+        assert_eq!(case.sends(&out().tcp(4000, port, SYN)), Reason::DefaultDeny);
+    }
+    assert_eq!(case.kinds(), [EventKind::Deny as u8; 5]);
+    assert!(case.0.denials().is_empty());
 }
 
 #[test]
@@ -438,7 +448,7 @@ fn a_rule_that_denies_is_named_in_the_event_and_in_the_sums() {
         .map(|kind| (kind.rule, kind.reason))
         .collect();
     assert_eq!(kinds, [(4, Reason::DenyRule as u8)]);
-    // Another rule is another kind.
+    // Another rule is another kind, and a first one again.
     case.told(HTTPS, Decision::new(Action::Reject, RuleId(5)));
     let verdict = case.0.frame(
         ENDPOINT,
@@ -447,5 +457,5 @@ fn a_rule_that_denies_is_named_in_the_event_and_in_the_sums() {
         false,
     );
     assert!(verdict.rejects() && !verdict.allows());
-    assert_eq!(case.0.denials().len(), 2);
+    assert_eq!(case.kinds(), [EventKind::Deny as u8]);
 }

@@ -9,6 +9,7 @@ use std::{
 use super::flows::Flows;
 use crate::{
     decide::Tables,
+    denial,
     event::{DenialKey, Event, EventKind},
     flow::{Flow, FlowKey, FlowState},
     fragment,
@@ -48,6 +49,8 @@ pub struct Twin<T> {
     flows_v6: Flows<[u8; 16]>,
     firsts: RefCell<BTreeMap<u32, u64>>,
     denials: RefCell<BTreeMap<DenialKey, Counter>>,
+    /// What was denied once, by its place.
+    denied_once: RefCell<BTreeMap<u32, u64>>,
     counters: RefCell<BTreeMap<(u16, Reason), Counter>>,
     events: RefCell<Vec<Event>>,
 }
@@ -91,6 +94,7 @@ impl<T> Twin<T> {
             flows_v6: Flows::new(flows),
             firsts: RefCell::default(),
             denials: RefCell::default(),
+            denied_once: RefCell::default(),
             counters: RefCell::default(),
             events: RefCell::default(),
         }
@@ -104,6 +108,7 @@ impl<T> Twin<T> {
         self.flows_v6.all()
     }
 
+    /// Denied packets but for those that were told by themselves.
     pub fn denials(&self) -> BTreeMap<DenialKey, Counter> {
         self.denials.borrow().clone()
     }
@@ -262,9 +267,14 @@ impl<A: FamilyFlows, T: Tables<A>> Datapath<A> for Twin<T> {
 
     fn deny(&self, kind: &DenialKey, length: u32) -> bool {
         let mut denials = self.denials.borrow_mut();
-        let is_first = !denials.contains_key(kind);
+        let number = denial::number(kind);
+        let mut once = self.denied_once.borrow_mut();
+        let place = denial::place(number);
+        if !denials.contains_key(kind) && once.insert(place, number) != Some(number) {
+            return true;
+        }
         add(denials.entry(*kind).or_insert(NOTHING), length);
-        is_first
+        false
     }
 
     fn count(&self, endpoint: Endpoint, reason: Reason, length: u32) {

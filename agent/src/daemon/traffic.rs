@@ -102,10 +102,7 @@ impl Traffic {
         let pipeline = Pipeline {
             node: Arc::clone(node),
             started: BootTime::now(),
-            capacity: TrackerCapacity {
-                flows: flows * 2,
-                denials: usize::try_from(config.capacities.denials)?,
-            },
+            capacity: TrackerCapacity { flows: flows * 2 },
             inventory: names,
             sinks,
             ring: Arc::clone(ring),

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, io, net::IpAddr, os::fd::AsFd as _, path::Path}
 
 use agent_common::{
     abi::Abi,
+    denial::Denied,
     event::{DenialKey, Loss},
     flow::{FlowKey, FlowState},
     rejection::{self, RejectionCounts},
@@ -49,6 +50,7 @@ pub(crate) const NAMES: &[&str] = &[
     "FRAGMENTS",
     "HELD",
     "DENIALS",
+    "DENIED_ONCE",
     "COUNTERS",
     "REJECTIONS",
     "EVENTS",
@@ -98,7 +100,7 @@ type FlowsV6 = HashMap<MapData, Raw<FlowKey<[u8; 16]>>, Raw<FlowState>>;
 pub(crate) struct FlowMaps {
     pub(crate) v4: FlowsV4,
     pub(crate) v6: FlowsV6,
-    pub(crate) denials: HashMap<MapData, Raw<DenialKey>, Raw<Counter>>,
+    pub(crate) denials: HashMap<MapData, Raw<DenialKey>, Raw<Denied>>,
     pub(crate) counters: PerCpuArray<MapData, Raw<Counter>>,
     pub(crate) rejections: Array<MapData, Raw<RejectionCounts>>,
     pub(crate) lost: PerCpuArray<MapData, Raw<u64>>,
@@ -244,6 +246,11 @@ pub(crate) fn held(folder: &Path) -> anyhow::Result<Words> {
 /// See [`agent_common::fragment`].
 pub(crate) fn fragments(folder: &Path) -> anyhow::Result<Words> {
     Words::map(&open(folder, "FRAGMENTS")?)
+}
+
+/// See [`agent_common::denial`].
+pub(crate) fn denied_once(folder: &Path) -> anyhow::Result<Words> {
+    Words::map(&open(folder, "DENIED_ONCE")?)
 }
 
 pub(crate) fn events(folder: &Path) -> anyhow::Result<RingBuf<MapData>> {

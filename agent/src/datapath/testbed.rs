@@ -9,6 +9,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use agent_common::{
+    denial::Denied,
     event::{DenialKey, Event, Loss},
     flow::{FlowKey, FlowState},
     table::{Counter, Direction, Endpoint, Word},
@@ -56,6 +57,7 @@ pub struct Testbed {
     flows: FlowMaps,
     held: Held,
     fragments: Words,
+    denied_once: Words,
     events: RingBuf<MapData>,
     /// Made when it is first asked.
     search: Option<Search>,
@@ -133,6 +135,7 @@ impl Testbed {
                 flows: FlowMaps::open(&pins)?,
                 held: Held::open(&pins)?,
                 fragments: maps::fragments(&pins)?,
+                denied_once: maps::denied_once(&pins)?,
                 events: maps::events(&pins)?,
                 search: None,
                 folder: folder.clone(),
@@ -357,6 +360,9 @@ impl Testbed {
         for key in keys {
             self.flows.denials.remove(&key)?;
         }
+        for place in 0..self.denied_once.len() {
+            self.denied_once.store(place, 0);
+        }
         Ok(())
     }
 
@@ -382,13 +388,18 @@ impl Testbed {
             .collect()
     }
 
+    /// Denied packets but for those that were told by themselves.
     pub fn denials(&self) -> anyhow::Result<BTreeMap<DenialKey, Counter>> {
         let entries = self.flows.denials.iter();
         entries
             .map(|entry| {
-                entry
-                    .map(|(Raw(key), Raw(count))| (key, count))
-                    .map_err(Into::into)
+                let (Raw(key), Raw(denied)) = entry?;
+                let Denied {
+                    packets,
+                    bytes,
+                    since: _,
+                } = denied;
+                Ok((key, Counter { packets, bytes }))
             })
             .collect()
     }

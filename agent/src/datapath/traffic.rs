@@ -7,10 +7,10 @@ use std::{
 };
 
 use agent_common::{
+    denial::Denied,
     event::{DenialKey, Event, Loss},
     flow::{FlowKey, FlowState},
     protocol::Address,
-    table::Counter,
 };
 use aya::maps::{HashMap, MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
@@ -78,7 +78,7 @@ pub(crate) struct Tables {
 pub(crate) struct Listing {
     pub(crate) v4: Vec<(FlowKey<[u8; 4]>, FlowState)>,
     pub(crate) v6: Vec<(FlowKey<[u8; 16]>, FlowState)>,
-    pub(crate) denials: Vec<(DenialKey, Counter)>,
+    pub(crate) denials: Vec<(DenialKey, Denied)>,
     /// The kernel's jiffies, read after the flows.
     pub(crate) jiffies: u64,
     /// Jiffies a second.
@@ -116,7 +116,7 @@ impl Tables {
                 .denials
                 .iter()
                 .filter_map(Result::ok)
-                .map(|(Raw(key), Raw(counter))| (key, counter))
+                .map(|(Raw(key), Raw(denied))| (key, denied))
                 .collect(),
             jiffies: lock(&self.programs).jiffies(&self.maps)?,
             hertz: self.hertz,

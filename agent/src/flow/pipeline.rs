@@ -116,10 +116,7 @@ mod tests {
         let pipeline = Pipeline {
             node: "node-1".into(),
             started: BootTime(0),
-            capacity: TrackerCapacity {
-                flows: 8,
-                denials: 8,
-            },
+            capacity: TrackerCapacity { flows: 8 },
             inventory: receiver,
             sinks: Vec::new(),
             ring: Arc::clone(&ring),

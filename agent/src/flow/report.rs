@@ -1,10 +1,11 @@
 //! What the tracker has to say, in numbers only: names are added by [`super::enrich`].
 
 use agent_common::{
+    denial::Denied,
     event::DenialKey,
     flow::{FlowKey, FlowState},
     process::Process,
-    table::{Counter, Direction},
+    table::Direction,
 };
 
 use super::{
@@ -73,7 +74,7 @@ pub(crate) struct SweepInput {
     pub(crate) lost: Lost,
     pub(crate) flows_v4: Vec<(FlowKey<[u8; 4]>, FlowState)>,
     pub(crate) flows_v6: Vec<(FlowKey<[u8; 16]>, FlowState)>,
-    pub(crate) denials: Vec<(DenialKey, Counter)>,
+    pub(crate) denials: Vec<(DenialKey, Denied)>,
 }
 
 /// What the kernel had no room for, since this agent started.

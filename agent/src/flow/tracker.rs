@@ -65,7 +65,6 @@ pub(crate) struct Tracker {
 pub(crate) struct TrackerCapacity {
     /// Of both families together.
     pub(crate) flows: usize,
-    pub(crate) denials: usize,
 }
 
 /// What follows from a sweep. Reused from sweep to sweep, to spare the allocations.
@@ -81,7 +80,7 @@ impl Tracker {
             started,
             capacity: capacity.flows,
             flows: HashMap::new(),
-            denials: Denials::new(capacity.denials),
+            denials: Denials::default(),
             losses: Losses::default(),
             sweeps: 0,
             lost: Lost::default(),
@@ -103,7 +102,6 @@ impl Tracker {
             Some(EventKind::Close) => self.closed(key, event, clock, reports),
             Some(EventKind::Change) => self.changed(&key, event, clock, reports),
             Some(EventKind::Deny) => {
-                self.denials.event(event, &mut self.losses, clock);
                 let mut entry = Entry::of_event(&key, event, clock);
                 let report = entry.report(&key, Kind::Deny, BootTime(event.time), Some(at), None);
                 reports.push(Report::Flow(report));
