@@ -103,6 +103,8 @@ reasons! {
     /// ARP or a neighbour message from an endpoint that speaks for somebody else, or of another link
     /// address than it was sent from.
     SpoofedNeighbour = 28, Deny, "spoofed-neighbour";
+    /// No packet: a process asks for what would take its frames past every hook, and is refused.
+    Bypass = 29, Deny, "bypass";
 }
 
 impl Reason {

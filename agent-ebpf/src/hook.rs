@@ -1,5 +1,6 @@
 //! One file for each kind of hook.
 
+mod bypass;
 mod cgroup;
 mod connect;
 mod host;

@@ -11,6 +11,7 @@ pub(crate) mod grace;
 mod held;
 pub(crate) mod helper;
 pub mod link;
+mod lsm;
 pub(crate) mod maps;
 mod mountinfo;
 mod netlink;
