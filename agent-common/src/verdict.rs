@@ -73,7 +73,7 @@ reasons! {
     AllowedFrame = 11, Allow, "allowed-frame";
     /// An endpoint asks for its configuration, or is told it.
     Dhcp = 12, Allow, "dhcp";
-    /// An answer of our own to a denied packet, on its way to the sender.
+    /// An answer of our own to a denied packet, on its way to the sender; or the agent's question to an idle one.
     Rejection = 13, Allow, "rejection";
 
     /// The endpoint is isolated and no rule permits it.

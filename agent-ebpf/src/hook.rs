@@ -5,6 +5,7 @@ mod cgroup;
 mod connect;
 mod host;
 mod process;
+mod prompt;
 #[cfg(feature = "bench")]
 mod rotate;
 mod tc;

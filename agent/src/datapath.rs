@@ -20,6 +20,7 @@ pub mod object;
 mod pin;
 pub(crate) mod privileges;
 pub(crate) mod process;
+pub(crate) mod prompt;
 pub(crate) mod raw;
 pub(crate) mod seed;
 pub(crate) mod sets;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::str::FromStr;
 
@@ -148,6 +149,25 @@ impl OptionSocket {
     pub fn set_by_32_bits(&self, _: i32, _: i32, _: &[u8]) -> io::Result<()> {
         Err(io::Error::from_raw_os_error(libc::ENOSYS))
     }
+}
+
+/// Segments of a connection that the other end has not acknowledged.
+pub fn unacknowledged(stream: &TcpStream) -> Result<u32> {
+    // SAFETY: zeros are valid.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of_val(&info))?;
+    // SAFETY: as many bytes as are said, of which the kernel writes those that it has.
+    let got = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    answered(got)?;
+    Ok(info.tcpi_unacked)
 }
 
 fn length(value: &[u8]) -> io::Result<libc::socklen_t> {

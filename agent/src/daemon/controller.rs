@@ -143,7 +143,12 @@ impl Controller {
             inputs,
             registry,
             timekeeper,
-            revoker: Revoker::start(engine.search(), engine.helper()),
+            revoker: Revoker::start(
+                engine.search(),
+                engine.prompter(),
+                engine.helper(),
+                Arc::clone(&shared),
+            ),
             engine,
             shared,
             node,

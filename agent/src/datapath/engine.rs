@@ -29,6 +29,7 @@ use crate::datapath::{
     maps::{self, Cgroups, FlowMaps, Interfaces, MapPins, PolicyMaps},
     object::{CgroupPrograms, Frames, Programs, Sizes},
     process::Processes,
+    prompt::Prompter,
     sync::{ApplyError, Sync},
     tamper::{Kind, Tampering},
     withdrawn::Search,
@@ -249,6 +250,11 @@ impl Engine {
     /// Finds flows that are no longer permitted.
     pub(crate) fn search(&self) -> anyhow::Result<Search> {
         lock(&self.programs).search(&self.folder())
+    }
+
+    /// Asks idle ends of connections to speak.
+    pub(crate) fn prompter(&self) -> anyhow::Result<Prompter> {
+        Prompter::new(self.programs())
     }
 
     /// See [`Sync::apply`].

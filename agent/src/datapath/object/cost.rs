@@ -76,6 +76,7 @@ pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
         "from_host",
         "from_host_bare",
         "clock",
+        "prompt",
     ];
     for name in of_interfaces {
         let program = classifier(&mut service, name)?;
