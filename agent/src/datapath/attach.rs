@@ -589,10 +589,11 @@ pub(crate) fn tidy(dir: &BpfDir, keep: &BTreeSet<u32>) -> Result<(), AttachError
     Ok(())
 }
 
-/// Removes a clsact that we made, unless somebody else has come to use it.
+/// Removes a clsact that we made, unless somebody else has come to use it. While something of ours hangs there, it
+/// is remembered as ours.
 fn release_qdisc(dir: &BpfDir, index: u32) -> Result<(), AttachError> {
     let path = dir.links().join(format!("qdisc-{index}"));
-    if !path.is_dir() {
+    if !path.is_dir() || number(dir, index)?.is_some() || outlet::has_filter(dir, index)? {
         return Ok(());
     }
     let gone = matches!(tc::qdisc(index), Ok(Qdisc::None) | Err(_));
