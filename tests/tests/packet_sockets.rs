@@ -328,6 +328,39 @@ fn a_confined_service_cannot_have_its_frames_pass_the_hooks() -> Result<()> {
 }
 
 #[test]
+fn what_refuses_options_is_put_back_and_goes_with_the_agent() -> Result<()> {
+    let mut host = Host::new()?;
+    let links = host.agent.bpffs().join("links");
+    let ask = |host: &Host| {
+        host.group
+            .sets(host.lab.host(), Caller::Of64Bits, &bypass())
+    };
+    let mut pins = std::fs::read_dir(links)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    // A security module's, where there is one, refuses meanwhile.
+    pins.retain(|pin| pin.to_string_lossy().ends_with("-setsockopt"));
+    let [pin] = pins.as_slice() else {
+        anyhow::bail!("one for the service: {pins:?}");
+    };
+    ringfence_lab::kernel::detach_link(pin)?;
+    let is_told = host.agent.status_eventually(SOON, |status| {
+        status["tampered"]["detached"].as_u64() == Some(1)
+    });
+    ensure!(is_told, "{:#}", host.agent.status()?);
+    ensure!(ask(&host)? == PERMISSION);
+    host.agent.kill()?;
+    ensure!(ask(&host)? == PERMISSION, "without an agent");
+    host.agent.start()?;
+    ensure!(ask(&host)? == PERMISSION, "with the next one");
+    host.agent.terminate()?;
+    host.agent.detach()?;
+    let seen = ask(&host)?;
+    ensure!(matches!(seen, Answer::Set(_)), "detached: {seen:?}");
+    Ok(())
+}
+
+#[test]
 fn other_options_of_a_confined_service_are_set_as_ever() -> Result<()> {
     let host = Host::new()?;
     let padded = |text: &str, length| {
