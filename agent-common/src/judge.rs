@@ -286,7 +286,7 @@ fn unusual<A: Family, D: Datapath<A>>(
     }
 }
 
-/// Whether a packet is an answer of our own to a denied one. A function of its own: what it asks of the packet
+/// Whether a packet is an answer of our own to a denied one, or a question of the agent's. A function of its own: what it asks of the packet
 /// the verifier would tell apart in all that follows.
 #[inline(never)]
 fn is_rejection<A: Family, D: Datapath<A>>(
@@ -296,7 +296,8 @@ fn is_rejection<A: Family, D: Datapath<A>>(
     facts: Facts,
 ) -> bool {
     let could = match key.protocol {
-        protocol::TCP => facts.tcp_flags() & tcp::RST != 0,
+        // A bare acknowledgement asks an idle end of a flow to speak (ADR 29).
+        protocol::TCP => facts.tcp_flags() & tcp::RST != 0 || facts.tcp_flags() == tcp::ACK,
         protocol::ICMP | protocol::ICMPV6 => true,
         _ => false,
     };

@@ -73,7 +73,7 @@ reasons! {
     AllowedFrame = 11, Allow, "allowed-frame";
     /// An endpoint asks for its configuration, or is told it.
     Dhcp = 12, Allow, "dhcp";
-    /// An answer of our own to a denied packet, on its way to the sender.
+    /// An answer of our own to a denied packet, on its way to the sender; or the agent's question to an idle one.
     Rejection = 13, Allow, "rejection";
 
     /// The endpoint is isolated and no rule permits it.
@@ -103,6 +103,8 @@ reasons! {
     /// ARP or a neighbour message from an endpoint that speaks for somebody else, or of another link
     /// address than it was sent from.
     SpoofedNeighbour = 28, Deny, "spoofed-neighbour";
+    /// No packet: a process asks for what would take its frames past every hook, and is refused.
+    Bypass = 29, Deny, "bypass";
 }
 
 impl Reason {

@@ -1,9 +1,11 @@
 //! One file for each kind of hook.
 
+mod bypass;
 mod cgroup;
 mod connect;
 mod host;
 mod process;
+mod prompt;
 #[cfg(feature = "bench")]
 mod rotate;
 mod tc;

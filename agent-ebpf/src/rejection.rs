@@ -10,8 +10,8 @@
 //! namespace, and one from a tap device or a wire has none: so no endpoint can send one. Within this
 //! node's namespace a mark can be set, with `CAP_NET_ADMIN` or `CAP_NET_RAW`, and so by a pod on the host's network:
 //! therefore it is a number of 32 bits that each agent draws anew and tells nobody, that is on a packet only
-//! between two hooks of one interface, and by which resets and ICMP errors pass, nothing else. Who may read
-//! it there could also take our programs off.
+//! between two hooks of one interface, and by which resets, ICMP errors and bare acknowledgements pass, nothing
+//! else: none of them begins a connection. Who may read it there could also take our programs off.
 
 use crate::{
     datapath::{indistinct, opaque, owns},
@@ -114,7 +114,7 @@ pub(crate) fn is_marked(context: *mut __sk_buff) -> bool {
 }
 
 #[inline(always)]
-fn mark() -> u32 {
+pub(crate) fn mark() -> u32 {
     // SAFETY: a static of our own; volatile, because the agent changes it before the load.
     unsafe { (&raw const MARK).read_volatile() }
 }

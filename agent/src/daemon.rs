@@ -11,6 +11,7 @@ mod inputs;
 mod inventory;
 mod node;
 mod processes;
+mod prompts;
 mod revoke;
 mod rights;
 mod service;

@@ -1,10 +1,10 @@
 //! A control group of a test's own, and processes that live in it.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::lab::{Lab, Netns};
+use crate::options::{Answer, Caller, SocketOption};
 use crate::probe::{Outcome, Protocol};
 use crate::wait::eventually;
 
@@ -91,6 +92,47 @@ impl Cgroup {
     pub fn sends_frame_past(&self, netns: &Netns, interface: &str, frame: &[u8]) -> Result<()> {
         self.helped(netns, &["frame-past", interface, &hex(frame)])
             .map(drop)
+    }
+
+    /// The same from a socket that is made now; the frame is sent when it is told to.
+    pub fn poises_frame_past(
+        &self,
+        netns: &Netns,
+        interface: &str,
+        frame: &[u8],
+    ) -> Result<Poised> {
+        let mut command = Command::new("sh");
+        command.args(["-c", JOIN]).arg(&self.path).arg(&self.helper);
+        command.args(["frame-past-later", interface, &hex(frame)]);
+        let mut child = netns.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let poised = Poised {
+            process: Confined { child },
+            stdin: stdin.context("the process has no stdin")?,
+        };
+        let mut line = String::new();
+        BufReader::new(stdout.context("the process has no stdout")?)
+            .read_line(&mut line)
+            .context("cannot read from the process")?;
+        ensure!(line.trim() == "ready", "{} has no such socket", self.name);
+        Ok(poised)
+    }
+
+    /// Sets an option of a new socket of a process in this group; what it is then, or the error.
+    pub fn sets(&self, netns: &Netns, caller: Caller, option: &SocketOption) -> Result<Answer> {
+        let SocketOption {
+            kind,
+            level,
+            name,
+            value,
+        } = option;
+        let verb = match caller {
+            Caller::Of64Bits => "option",
+            Caller::Of32Bits => "option-32",
+        };
+        let option = format!("{level}:{name}:{}", hex(value));
+        self.helped(netns, &[verb, &kind.to_string(), &option])?
+            .parse()
     }
 
     /// A group within this one.
@@ -191,6 +233,23 @@ impl Held {
     /// How it ended, if it does so in time.
     pub fn says(&self, patience: Duration) -> Option<String> {
         self.said.recv_timeout(patience).ok()
+    }
+}
+
+/// A process in a group that is about to send a frame.
+#[derive(Debug)]
+pub struct Poised {
+    process: Confined,
+    stdin: ChildStdin,
+}
+
+impl Poised {
+    /// Has it sent, and waits for that.
+    pub fn send(mut self) -> Result<()> {
+        self.stdin.write_all(b"now\n")?;
+        let status = self.process.child.wait()?;
+        ensure!(status.success(), "the process failed: {status}");
+        Ok(())
     }
 }
 

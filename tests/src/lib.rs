@@ -12,6 +12,7 @@
 //! | [`agent`] | the `ringfence` process under test |
 //! | [`announced`] | interfaces as the kernel announces them |
 //! | [`cgroup`] | a control group and processes in it |
+//! | [`options`] | options of sockets, set by processes of either word size |
 //! | [`kernel`] | which BPF objects the kernel holds, and what others do to them |
 //! | [`process`] | what the kernel says of a process |
 //! | [`manifest`] | inventory as YAML |
@@ -33,6 +34,7 @@ pub mod interrupt;
 pub mod kernel;
 pub mod lab;
 pub mod manifest;
+pub mod options;
 pub mod probe;
 pub mod prober;
 pub mod process;

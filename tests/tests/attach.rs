@@ -172,7 +172,7 @@ impl Object {
         Programs {
             sends: fd(sends),
             receives: fd(receives),
-            connects: None,
+            calls: None,
         }
     }
 

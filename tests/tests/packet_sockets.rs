@@ -9,9 +9,10 @@ use ringfence_lab::agent::Agent;
 use ringfence_lab::cgroup::Cgroup;
 use ringfence_lab::lab::{Lab, Netns, Peer};
 use ringfence_lab::manifest;
+use ringfence_lab::options::{Answer, Caller, Kind, OptionSocket, SocketOption};
 use ringfence_lab::probe::{Outcome, Protocol};
 use ringfence_lab::wait::eventually;
-use ringfence_lab::wire::with_checksums;
+use ringfence_lab::wire::{Wire, with_checksums};
 use serde_json::Value;
 
 const PORT: u16 = 8080;
@@ -268,21 +269,204 @@ fn a_raw_socket_of_a_confined_service_is_judged_in_its_group() -> Result<()> {
     Ok(())
 }
 
+/// `PACKET_QDISC_BYPASS`.
+fn bypass() -> SocketOption {
+    option(Kind::Packet, libc::SOL_PACKET, 20, &1_i32.to_ne_bytes())
+}
+
+fn option(kind: Kind, level: i32, name: i32, value: &[u8]) -> SocketOption {
+    SocketOption {
+        kind,
+        level,
+        name,
+        value: value.to_vec(),
+    }
+}
+
+const PERMISSION: Answer = Answer::Refused(libc::EPERM);
+
 #[test]
-fn what_goes_past_every_hook_is_said() -> Result<()> {
+fn a_confined_service_cannot_have_its_frames_pass_the_hooks() -> Result<()> {
     let host = Host::new()?;
+    let netns = host.lab.host();
+    let sets = |option: &SocketOption| host.group.sets(netns, Caller::Of64Bits, option);
+    let seen = sets(&bypass())?;
+    ensure!(seen == PERMISSION, "{seen:?}");
+    // Likewise in a group within it, and whatever the value.
+    let inner = host.group.within("inner")?;
+    let off = option(Kind::Packet, libc::SOL_PACKET, 20, &0_i32.to_ne_bytes());
+    let seen = inner.sets(netns, Caller::Of64Bits, &off)?;
+    ensure!(seen == PERMISSION, "{seen:?}");
+    ensure!(host.dropped("bypass")? == 2, "{:#}", host.of_service()?);
+    // By an XDP socket, where the kernel has them, it may receive.
+    let ring = |name| option(Kind::Xdp, libc::SOL_XDP, name, &64_u32.to_ne_bytes());
+    if OptionSocket::new(Kind::Xdp).is_ok() {
+        let seen = sets(&ring(libc::XDP_TX_RING))?;
+        ensure!(seen == PERMISSION, "{seen:?}");
+        let seen = sets(&ring(libc::XDP_RX_RING))?;
+        ensure!(matches!(seen, Answer::Set(_)), "{seen:?}");
+        ensure!(host.dropped("bypass")? == 3);
+    }
+    // Whoever is in no such group does as before.
     let interface = host.stranger.interface();
-    let past = |netns: &Netns, frame: &[u8]| host.group.sends_frame_past(netns, interface, frame);
-    let service = host.of_service()?;
-    let told = service["unjudged"].to_string();
-    ensure!(told.contains("PACKET_QDISC_BYPASS"), "{service:#}");
-    // Should the kernel come to refuse it, or a hook to see it, what is said is to change.
-    ensure!(host.arrives(&host.stranger, PORT, past)? == BOTH);
+    let by_node = |netns: &Netns, frame: &[u8]| {
+        netns.within(|| {
+            let wire = Wire::open(interface)?;
+            wire.bypass()?;
+            wire.send(frame)
+        })
+    };
+    ensure!(host.arrives(&host.stranger, PORT, by_node)? == BOTH);
+    // Nor is it a matter of the service alone: without it, nothing is refused.
+    host.lab.write(
+        "policies/inventory.yaml",
+        &manifest::interface(&host.friend, "shop", &[("app", "friend")]),
+    )?;
+    let is_free = || sets(&bypass()).is_ok_and(|seen| matches!(seen, Answer::Set(_)));
+    ensure!(eventually(SOON, is_free));
+    Ok(())
+}
+
+#[test]
+fn what_refuses_options_is_put_back_and_goes_with_the_agent() -> Result<()> {
+    let mut host = Host::new()?;
+    let links = host.agent.bpffs().join("links");
+    let ask = |host: &Host| {
+        host.group
+            .sets(host.lab.host(), Caller::Of64Bits, &bypass())
+    };
+    let mut pins = std::fs::read_dir(links)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    // A security module's, where there is one, refuses meanwhile.
+    pins.retain(|pin| pin.to_string_lossy().ends_with("-setsockopt"));
+    let [pin] = pins.as_slice() else {
+        anyhow::bail!("one for the service: {pins:?}");
+    };
+    ringfence_lab::kernel::detach_link(pin)?;
+    let is_told = host.agent.status_eventually(SOON, |status| {
+        status["tampered"]["detached"].as_u64() == Some(1)
+    });
+    ensure!(is_told, "{:#}", host.agent.status()?);
+    ensure!(ask(&host)? == PERMISSION);
+    host.agent.kill()?;
+    ensure!(ask(&host)? == PERMISSION, "without an agent");
+    host.agent.start()?;
+    ensure!(ask(&host)? == PERMISSION, "with the next one");
+    host.agent.terminate()?;
+    host.agent.detach()?;
+    let seen = ask(&host)?;
+    ensure!(matches!(seen, Answer::Set(_)), "detached: {seen:?}");
+    Ok(())
+}
+
+#[test]
+fn other_options_of_a_confined_service_are_set_as_ever() -> Result<()> {
+    let host = Host::new()?;
+    let padded = |text: &str, length| {
+        let mut value = text.as_bytes().to_vec();
+        value.resize(length, 0);
+        value
+    };
+    let no_delay = 1_i32.to_ne_bytes();
+    let version = 1_i32.to_ne_bytes();
+    let options = [
+        option(Kind::Tcp, libc::IPPROTO_TCP, libc::TCP_NODELAY, &no_delay),
+        option(Kind::Tcp, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo"),
+        // Longer than what a program of the kernel's is shown.
+        option(
+            Kind::Tcp,
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            &padded("lo", 4096),
+        ),
+        option(
+            Kind::Tcp,
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            &padded("lo", 20_000),
+        ),
+        option(
+            Kind::Packet,
+            libc::SOL_PACKET,
+            libc::PACKET_VERSION,
+            &version,
+        ),
+        // Nobody's.
+        option(Kind::Tcp, libc::SOL_PACKET, 21, &version),
+    ];
+    for asked in &options {
+        for caller in [Caller::Of64Bits, Caller::Of32Bits] {
+            let by_service = host.group.sets(host.lab.host(), caller, asked)?;
+            let socket = OptionSocket::new(asked.kind)?;
+            let set = match caller {
+                Caller::Of64Bits => socket.set(asked.level, asked.name, &asked.value),
+                Caller::Of32Bits => socket.set_by_32_bits(asked.level, asked.name, &asked.value),
+            };
+            let expected = match set {
+                Ok(()) => Answer::Set(format!("{:02x?}", socket.get(asked.level, asked.name)?)),
+                Err(error) => Answer::Refused(error.raw_os_error().unwrap_or_default()),
+            };
+            ensure!(
+                by_service == expected,
+                "{} {} {} of {} bytes, {caller:?}: {by_service:?}, elsewhere {expected:?}",
+                asked.kind,
+                asked.level,
+                asked.name,
+                asked.value.len(),
+            );
+        }
+    }
+    ensure!(host.dropped("bypass")? == 0);
+    Ok(())
+}
+
+#[test]
+fn what_may_still_go_past_every_hook_is_said() -> Result<()> {
+    let mut host = Host::with(POLICY, |_| String::new())?;
+    let interface = host.stranger.interface().to_owned();
+    let to = host.stranger.v4(PORT);
+    let frame = host.datagram(to, 40_002)?;
+    // Made before the agent came.
+    let netns = host.lab.host();
+    let there = host.group.poises_frame_past(netns, &interface, &frame)?;
+    let bridged = host.group.poises_frame_past(netns, BRIDGE, &frame)?;
+    host.agent.start()?;
+    let told = host.of_service()?["unjudged"].to_string();
+    ensure!(
+        told.contains("before it was refused"),
+        "{:#}",
+        host.of_service()?
+    );
+    // Should a hook come to see it, what is said is to change.
+    let ear = host.stranger.hears_frames("eth0", IPV4)?;
+    there.send()?;
+    ensure!(ear.hears(PATIENCE, |heard| heard == frame)?);
     ensure!(host.dropped("default-deny")? == 0);
     // Past one interface is not past the next.
-    let past = |netns: &Netns, frame: &[u8]| host.group.sends_frame_past(netns, BRIDGE, frame);
-    ensure!(host.arrives(&host.stranger, PORT, past)? == NEITHER);
-    ensure!(host.dropped("default-deny")? == 2);
+    bridged.send()?;
+    ensure!(!ear.hears(PATIENCE, |heard| heard == frame)?);
+    ensure!(host.dropped("default-deny")? == 1);
+    // A cgroup's program is not told of the calls of 32 bits, a security module's is.
+    let seen = host
+        .group
+        .sets(host.lab.host(), Caller::Of32Bits, &bypass())?;
+    let is_said = told.contains("32 bits");
+    let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    let has_ours = modules.trim().split(',').any(|module| module == "bpf");
+    ensure!(
+        has_ours != is_said || told.contains("refused the program"),
+        "{modules}: {told}"
+    );
+    match seen {
+        Answer::Set(_) => ensure!(is_said, "{told}"),
+        Answer::Refused(libc::ENOSYS) => eprintln!("not asked: the kernel has no such calls"),
+        seen @ Answer::Refused(_) => {
+            ensure!(seen == PERMISSION, "{seen:?}");
+            ensure!(!is_said, "{told}");
+            ensure!(host.dropped("bypass")? == 1);
+        }
+    }
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use ringfence_lab::cgroup::Cgroup;
 use ringfence_lab::kernel::detach_link;
 use ringfence_lab::lab::{Lab, Netns, Peer, Wiring};
 use ringfence_lab::manifest;
+use ringfence_lab::options::unacknowledged;
 use ringfence_lab::probe::{Outcome, Protocol};
 use ringfence_lab::scene::{FRIEND_ONLY, OTHER_PORT, PORT, Scene, TO_FRIEND_ONLY};
 use ringfence_lab::wait::eventually;
@@ -461,11 +462,21 @@ fn is_reset(what: &str, stream: &mut TcpStream) -> Result<()> {
     }
 }
 
+/// Whether it could; else it has been told already, as it was asked to speak.
+fn speaks(stream: &mut TcpStream) -> Result<bool> {
+    match stream.write_all(b"x") {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Which end speaks first after the change.
 #[derive(Clone, Copy)]
 enum First {
     Near,
     Far,
+    Neither,
 }
 
 /// Where nobody may enter the namespace to end a socket, packets tell both ends; `reject` or not.
@@ -484,6 +495,12 @@ fn both_ends_are_told(first: First) -> Result<()> {
     for to in scene.server.at(CLOSED) {
         held.push((to, connection(&scene.friend, to, &taken)?));
     }
+    // What acknowledges the last word is a word too.
+    let is_idle = || {
+        let mut ends = held.iter().flat_map(|(_, ends)| ends);
+        ends.all(|end| unacknowledged(end).is_ok_and(|segments| segments == 0))
+    };
+    ensure!(eventually(SOON, is_idle));
     scene.policy(&listened(1))?;
     let denied = eventually(SOON, || {
         scene.friend.tcp(scene.server.v4(CLOSED)) == Outcome::TimedOut
@@ -493,17 +510,29 @@ fn both_ends_are_told(first: First) -> Result<()> {
         // The endpoint is the server's, and the far end the friend's.
         match first {
             First::Near => {
-                server.write_all(b"x")?;
-                is_reset(&format!("the far end at {to}"), friend)?;
-                is_reset(&format!("{to}"), server)?;
+                if speaks(server)? {
+                    is_reset(&format!("the far end at {to}"), friend)?;
+                    is_reset(&format!("{to}"), server)?;
+                }
             }
             First::Far => {
-                friend.write_all(b"x")?;
-                is_reset(&format!("the far end at {to}"), friend)?;
-                server.write_all(b"x")?;
-                is_reset(&format!("{to}"), server)?;
+                if speaks(friend)? {
+                    is_reset(&format!("the far end at {to}"), friend)?;
+                }
+                if speaks(server)? {
+                    is_reset(&format!("{to}"), server)?;
+                }
+            }
+            First::Neither => {
+                is_reset(&format!("the far end at {to}"), friend).with_context(|| agent.log())?;
+                is_reset(&format!("{to}"), server).with_context(|| agent.log())?;
             }
         }
+    }
+    if matches!(first, First::Neither) {
+        let status = agent.status()?;
+        let prompted = status["rejections"]["prompted"].as_u64().unwrap_or(0);
+        ensure!(prompted >= 2, "{}", agent.log());
     }
     Ok(())
 }
@@ -516,4 +545,9 @@ fn both_ends_of_a_cut_connection_hear_of_it_when_the_endpoint_speaks() -> Result
 #[test]
 fn both_ends_of_a_cut_connection_hear_of_it_when_the_peer_speaks() -> Result<()> {
     both_ends_are_told(First::Far)
+}
+
+#[test]
+fn both_ends_of_a_cut_connection_hear_of_it_when_neither_speaks() -> Result<()> {
+    both_ends_are_told(First::Neither)
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use ringfence_lab::agent::Agent;
 use ringfence_lab::cgroup::Cgroup;
-use ringfence_lab::lab::{Lab, Peer};
+use ringfence_lab::lab::{Lab, Netns, Peer};
 use ringfence_lab::manifest;
+use ringfence_lab::options::unacknowledged;
 use ringfence_lab::wait::eventually;
 
 /// The friend's port that is closed, and the one that stays open.
@@ -92,7 +93,7 @@ fn listener(at: &Peer, port: u16) -> Result<TcpListener> {
 }
 
 /// Both ends of a connection from a peer.
-fn connection(from: &Peer, to: SocketAddr, listener: &TcpListener) -> Result<[TcpStream; 2]> {
+fn connection(from: &Netns, to: SocketAddr, listener: &TcpListener) -> Result<[TcpStream; 2]> {
     let near = from.within(|| TcpStream::connect_timeout(&to, ENDED))?;
     let (far, _) = listener.accept()?;
     for stream in [&near, &far] {
@@ -214,6 +215,59 @@ fn both_ends_of_a_pods_connection_hear_of_it_by_interface() -> Result<()> {
 #[test]
 fn both_ends_of_a_pods_connection_hear_of_it_by_namespace() -> Result<()> {
     both_ends_hear_of_it(manifest::netns)
+}
+
+/// A namespace behind the pod's, which is a bridge now, with the pod's addresses.
+fn behind(pod: &Peer, lab: &Lab) -> Result<Netns> {
+    let inner = Netns::create(format!("{}-inner", lab.prefix()))?;
+    let [v4, v6] = pod.addresses();
+    pod.ip(&format!(
+        "address flush dev eth0\nlink add nested type bridge\nlink set eth0 master nested\n\
+         link set nested up\nlink add in type veth peer name eth0 netns {}\n\
+         link set in master nested\nlink set in up\n",
+        inner.name()
+    ))?;
+    inner.ip(&format!(
+        "link set eth0 up\naddress add {v4}/24 dev eth0\naddress add {v6}/64 dev eth0 nodad\n"
+    ))?;
+    Ok(inner)
+}
+
+/// Nobody knows the link address of who has the connection but the bridges on the way.
+#[test]
+fn both_ends_of_an_idle_connection_from_further_behind_hear_of_it() -> Result<()> {
+    let pair = Pair::new(manifest::interface)?;
+    let inner = behind(&pair.pod, &pair.lab)?;
+    let (closed, spared) = (
+        listener(&pair.friend, CLOSED)?,
+        listener(&pair.friend, SPARED)?,
+    );
+    let (mut cut, mut kept) = (vec![], vec![]);
+    for to in pair.friend.at(CLOSED) {
+        cut.push((to, connection(&inner, to, &closed)?));
+    }
+    for to in pair.friend.at(SPARED) {
+        kept.push(connection(&inner, to, &spared)?);
+    }
+    let is_idle = || {
+        let mut ends = cut.iter().flat_map(|(_, ends)| ends);
+        ends.all(|end| unacknowledged(end).is_ok_and(|segments| segments == 0))
+    };
+    ensure!(eventually(ENDED, is_idle));
+    pair.policy(&[SPARED])?;
+    for (to, [near, far]) in &mut cut {
+        for (end, stream) in [("far", far), ("near", near)] {
+            let what = format!("the {end} end of {to}: {}", pair.agent.log());
+            ends_with(ErrorKind::ConnectionReset, &what, stream.read(&mut [0]))?;
+        }
+    }
+    for ends in &mut kept {
+        speaks(ends)?;
+    }
+    let status = pair.agent.status()?;
+    let prompted = status["rejections"]["prompted"].as_u64();
+    ensure!(prompted.is_some_and(|prompted| prompted >= 2), "{status:#}");
+    Ok(())
 }
 
 #[test]

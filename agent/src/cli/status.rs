@@ -123,9 +123,17 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
             writeln!(out, "  {reason}: {packets}")?;
         }
     }
-    let RejectionSums { sent, suppressed } = *rejections;
-    if sent + suppressed > 0 {
-        writeln!(out, "REJECTIONS sent {sent}, suppressed {suppressed}")?;
+    let RejectionSums {
+        sent,
+        suppressed,
+        prompted,
+    } = *rejections;
+    if sent + suppressed + prompted > 0 {
+        write!(out, "REJECTIONS sent {sent}, suppressed {suppressed}")?;
+        if prompted > 0 {
+            write!(out, "; idle ends asked {prompted} times")?;
+        }
+        writeln!(out)?;
     }
     render_privileges(privileges, paint, out)?;
     render_features(features, paint, out)

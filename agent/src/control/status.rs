@@ -140,12 +140,15 @@ pub(crate) enum UnknownState {
     Failed,
 }
 
-/// What senders of denied packets were told by a packet: a TCP reset or an ICMP error.
+/// What senders of denied packets were told by a packet: a TCP reset or an ICMP error; and who was asked to send one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RejectionSums {
     pub(crate) sent: u64,
     /// Not sent, because there were more than may be.
     pub(crate) suppressed: u64,
+    /// How often idle ends of connections that are no longer permitted were asked to speak, so that they are told.
+    #[serde(default)]
+    pub(crate) prompted: u64,
 }
 
 /// An entry of the settings that ranks above all policies.

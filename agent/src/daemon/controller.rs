@@ -143,7 +143,12 @@ impl Controller {
             inputs,
             registry,
             timekeeper,
-            revoker: Revoker::start(engine.search(), engine.helper()),
+            revoker: Revoker::start(
+                engine.search(),
+                engine.prompter(),
+                engine.helper(),
+                Arc::clone(&shared),
+            ),
             engine,
             shared,
             node,
@@ -486,7 +491,7 @@ impl Controller {
                 status.message = self.engine.unseeded(id).map(str::to_owned);
             }
             if status.hook == Some(Hook::Cgroup) {
-                status.unjudged = unjudged(place, &unwatched);
+                status.unjudged = unjudged(place, self.engine.unsecured(id), &unwatched);
             }
             endpoints.insert(id, status);
         }
@@ -747,15 +752,22 @@ fn declared(compiled: &Compiled, endpoints: BTreeMap<u16, SubjectName>) -> BTree
 }
 
 /// Of what processes in a cgroup send, what its hooks do not see, nor anybody else.
-fn unjudged(place: Place<'_>, unwatched: &[String]) -> Vec<String> {
+fn unjudged(place: Place<'_>, unsecured: Option<&str>, unwatched: &[String]) -> Vec<String> {
     match place {
         Place::Node => vec!["frames of packet sockets (these need CAP_NET_RAW)".to_owned()],
         Place::Declared(_) => {
-            let bypass = "frames of packet sockets with PACKET_QDISC_BYPASS, and of XDP sockets (these need \
-                          CAP_NET_RAW): no hook of their interface sees them, and no LSM program refuses them";
+            let earlier = "frames of packet sockets with PACKET_QDISC_BYPASS, and of XDP sockets, where the socket was \
+                           made ready for it before it was refused, or made outside of the cgroup and handed in (these \
+                           need CAP_NET_RAW)";
+            let of_others = unsecured.map(|why| {
+                format!(
+                    "the same of processes of 32 bits, of whose system calls a cgroup's program is not told: {why}"
+                )
+            });
             let unwatched = unwatched.iter();
             let unwatched = unwatched.map(|what| format!("frames of packet sockets {what}"));
-            std::iter::once(bypass.to_owned())
+            std::iter::once(earlier.to_owned())
+                .chain(of_others)
                 .chain(unwatched)
                 .collect()
         }

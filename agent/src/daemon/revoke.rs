@@ -1,7 +1,7 @@
 //! What a change of policy no longer permits: the kernel drops its packets, and here its sockets end.
 //!
 //! On a thread of its own: an endpoint may have a hundred thousand flows, and the next change of policy
-//! must not wait for them.
+//! must not wait for them. An end of a connection that no socket was found for is asked to speak, so that it is told.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,20 +9,29 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
     time::Instant,
 };
 
+use agent_common::protocol::TCP;
 use agent_policy::model::{EndpointSpec, SubjectName};
 use anyhow::Context as _;
 
-use crate::datapath::{
-    cgroup::{CgroupName, Hierarchy},
-    helper::Helper,
-    sockets::{Connected, Owner, Sockets},
-    withdrawn::Search,
+use crate::{
+    daemon::{
+        prompts::{Prompts, Turn},
+        status::Shared,
+    },
+    datapath::{
+        cgroup::{CgroupName, Hierarchy},
+        helper::Helper,
+        link::{self, Link, Stations},
+        prompt::{Prompter, Way},
+        sockets::{Connected, Owner, Sockets},
+        withdrawn::Search,
+    },
 };
 
 /// Asked for one by one, this many sockets take as long as a list of a busy node's.
@@ -63,6 +72,10 @@ struct Work {
     /// Who enters network namespaces for us.
     helper: Option<Arc<Helper>>,
     pending: Arc<Pending>,
+    /// Who asks ends to speak; without one, none is asked.
+    prompter: Option<Prompter>,
+    prompts: Prompts,
+    shared: Arc<Shared>,
 }
 
 /// What came of the sockets of an endpoint.
@@ -72,13 +85,26 @@ struct Tally {
     /// How many the kernel would not end, and why not the first of them.
     refused: usize,
     refusal: Option<io::Error>,
+    /// TCP connections without a socket that was ended.
+    left: Vec<Connected>,
 }
 
 // === impl Revoker ===
 
 impl Revoker {
     /// Without a search, no socket is ever ended.
-    pub(crate) fn start(search: anyhow::Result<Search>, helper: Option<Arc<Helper>>) -> Self {
+    pub(crate) fn start(
+        search: anyhow::Result<Search>,
+        prompter: anyhow::Result<Prompter>,
+        helper: Option<Arc<Helper>>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let prompter = prompter
+            .inspect_err(|error| {
+                let error = format!("{error:#}");
+                tracing::warn!(error, "ends of connections that are idle are not told");
+            })
+            .ok();
         let started = search.and_then(|search| {
             let pending = Arc::<Pending>::default();
             let (bell, rings) = sync_channel(1);
@@ -86,6 +112,9 @@ impl Revoker {
                 search,
                 helper,
                 pending: Arc::clone(&pending),
+                prompter,
+                prompts: Prompts::default(),
+                shared,
             };
             let thread = thread::Builder::new().name("revoker".to_owned());
             Ok(Self {
@@ -174,7 +203,16 @@ impl Change {
 
 impl Work {
     fn run(mut self, rings: &Receiver<()>) {
-        while rings.recv().is_ok() {
+        loop {
+            let rung = match self.prompts.patience(Instant::now()) {
+                Some(patience) => rings.recv_timeout(patience),
+                None => rings.recv().map_err(RecvTimeoutError::from),
+            };
+            match rung {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout) => self.prompt(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
             let Some(change) = self.pending.take() else {
                 continue;
             };
@@ -184,40 +222,122 @@ impl Work {
         }
     }
 
+    /// Asks those ends whose turn it is.
+    fn prompt(&mut self) {
+        let Some(prompter) = &self.prompter else {
+            return;
+        };
+        for turn in self.prompts.turn(Instant::now()) {
+            let Turn {
+                endpoint,
+                end,
+                form,
+                way,
+            } = turn;
+            match prompter.ask(&end, form, &way) {
+                Ok(()) => self.shared.prompted(endpoint),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::debug!(endpoint, ?end, error, "cannot ask an idle end");
+                }
+            }
+        }
+    }
+
+    /// Has ends of an endpoint's connections asked to speak; how many.
+    fn wake(&mut self, endpoint: u16, touched: &Touched, ends: &[Connected]) -> usize {
+        if ends.is_empty() || self.prompter.is_none() {
+            return 0;
+        }
+        let Touched { name, spec, .. } = touched;
+        // Of a cgroup, there is nothing to send by.
+        let Some(link) = link::resolve(spec) else {
+            return 0;
+        };
+        let found = link.and_then(|link| Ok((link, Stations::list()?)));
+        let (link, stations) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(endpoint = %name, %error, "idle ends are not asked");
+                return 0;
+            }
+        };
+        let woken = self.wake_behind(endpoint, &link, &stations, ends);
+        if woken < ends.len() {
+            tracing::warn!(
+                endpoint = %name,
+                connections = ends.len() - woken,
+                "too many are idle, or nobody is known to have their addresses: they are told when they speak"
+            );
+        }
+        woken
+    }
+
+    fn wake_behind(
+        &mut self,
+        endpoint: u16,
+        link: &Link,
+        stations: &Stations,
+        ends: &[Connected],
+    ) -> usize {
+        let now = Instant::now();
+        let mut ways: BTreeMap<IpAddr, Option<Way>> = BTreeMap::new();
+        let mut woken = 0;
+        for end in ends {
+            let (address, _) = end.local;
+            let way = ways
+                .entry(address)
+                .or_insert_with(|| Way::find(link, address, stations));
+            if let Some(way) = way
+                && self.prompts.add(endpoint, *end, way.clone(), now)
+            {
+                woken += 1;
+            }
+        }
+        woken
+    }
+
     fn cut(&mut self, change: &Change) -> anyhow::Result<()> {
         let flags = change.touched.iter();
         let flags = flags.map(|(id, touched)| (*id, touched.flags)).collect();
         let withdrawn = self.search.withdrawn(&flags)?;
         let mut withdrawn: Vec<_> = withdrawn
             .into_iter()
-            .filter_map(|(id, sockets)| Some((change.touched.get(&id)?, sockets)))
+            .filter_map(|(id, sockets)| Some((id, change.touched.get(&id)?, sockets)))
             .collect();
         if withdrawn.is_empty() {
             return Ok(());
         }
         let found = change.since.elapsed();
         // One that has few flows must not wait for one that has many.
-        withdrawn.sort_by_key(|(_, sockets)| sockets.len());
-        let flows: usize = withdrawn.iter().map(|(_, sockets)| sockets.len()).sum();
+        withdrawn.sort_by_key(|(_, _, sockets)| sockets.len());
+        let flows: usize = withdrawn.iter().map(|(_, _, sockets)| sockets.len()).sum();
         let hierarchy = Hierarchy::find().context("cannot find the sockets of cgroups");
-        let mut ended = 0;
-        for (touched, sockets) in withdrawn {
+        let (mut ended, mut asked) = (0, 0);
+        for (id, touched, sockets) in withdrawn {
             let Touched { name, spec, .. } = touched;
             let helper = self.helper.as_deref();
-            match end(spec, sockets, helper, hierarchy.as_ref(), &change.this_node) {
+            let all = of_tcp(&sockets);
+            let left = match end(spec, sockets, helper, hierarchy.as_ref(), &change.this_node) {
                 Ok(tally) => {
                     ended += tally.ended;
                     tally.complain(name);
+                    tally.left
                 }
-                Err(error) => tracing::warn!(
-                    endpoint = %name,
-                    "cannot end connections, which are dropped: {error:#}"
-                ),
-            }
+                Err(error) => {
+                    tracing::warn!(
+                        endpoint = %name,
+                        "cannot end connections, which are dropped: {error:#}"
+                    );
+                    all
+                }
+            };
+            asked += self.wake(id, touched, &left);
         }
         tracing::info!(
             flows,
             sockets = ended,
+            asked,
             found_after = ?found,
             ended_after = ?change.since.elapsed(),
             "connections are no longer permitted"
@@ -251,6 +371,11 @@ fn end(
     )?)
 }
 
+fn of_tcp(sockets: &[Connected]) -> Vec<Connected> {
+    let sockets = sockets.iter().filter(|socket| socket.protocol == TCP);
+    sockets.copied().collect()
+}
+
 /// Of a cgroup's connection within the node, the kernel alone knows whose the other socket is, and
 /// policy may permit that one.
 fn is_told_by_address(socket: &Connected, this_node: &BTreeSet<IpAddr>) -> bool {
@@ -263,25 +388,31 @@ fn is_told_by_address(socket: &Connected, this_node: &BTreeSet<IpAddr>) -> bool 
 impl Tally {
     /// Of all of them: one that the kernel refuses to end keeps none of the others.
     fn of(there: &Sockets, mut sockets: Vec<Connected>, owner: Owner<'_>) -> io::Result<Self> {
+        let mut tally = Self::default();
         if sockets.len() > MANY {
             let listed = there.list()?.into_iter().map(|found| found.ends);
             let listed: BTreeSet<_> = listed.collect();
-            sockets.retain(|socket| listed.contains(socket));
+            let (found, left) = sockets
+                .into_iter()
+                .partition(|socket| listed.contains(socket));
+            sockets = found;
+            tally.left = left;
         }
         // By protocol first: TCP.
         sockets.sort();
-        let mut tally = Self::default();
         for socket in sockets {
             match there.end(socket, owner) {
                 Ok(true) => tally.ended += 1,
-                // Its owner has closed it, or it was never connected.
-                Ok(false) => {}
+                // Its owner has closed it, it was never connected, or it is somewhere else.
+                Ok(false) => tally.left.push(socket),
                 Err(error) => {
+                    tally.left.push(socket);
                     tally.refused += 1;
                     tally.refusal.get_or_insert(error);
                 }
             }
         }
+        tally.left.retain(|socket| socket.protocol == TCP);
         Ok(tally)
     }
 

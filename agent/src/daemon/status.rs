@@ -66,6 +66,8 @@ struct Told {
     sinks: Vec<(String, SinkCounts)>,
     opinions: Arc<OpinionCounts>,
     tampered: BTreeMap<String, u64>,
+    /// Endpoint number → how often idle ends were asked to speak.
+    prompted: BTreeMap<u16, u64>,
     privileges: PrivilegeStatus,
     helper: Option<Arc<Helper>>,
 }
@@ -195,6 +197,11 @@ impl Shared {
         self.lock().enforcement = enforcement;
     }
 
+    /// An idle end of an endpoint's was asked to speak.
+    pub(crate) fn prompted(&self, endpoint: u16) {
+        *self.lock().prompted.entry(endpoint).or_default() += 1;
+    }
+
     /// What questions about the running agent are answered from.
     pub(crate) fn in_force(&self, world: Arc<World>) {
         self.lock().world = world;
@@ -298,9 +305,13 @@ impl StatusSource for Shared {
             let maps = told.maps.as_ref();
             maps.map(|maps| packets(maps, endpoint)).unwrap_or_default()
         };
-        let answered = |endpoint| {
+        let answered = |endpoint: u16| {
             let maps = told.maps.as_ref();
-            maps.map(|maps| answers(maps, endpoint)).unwrap_or_default()
+            let prompted = told.prompted.get(&endpoint).copied().unwrap_or(0);
+            RejectionSums {
+                prompted,
+                ..maps.map(|maps| answers(maps, endpoint)).unwrap_or_default()
+            }
         };
         let mut sums = counted(Endpoint::NOBODY.id);
         let unknown_interfaces = self.unknown.map(|mode| unknown(mode, &told.unknown, &sums));
@@ -314,6 +325,7 @@ impl StatusSource for Shared {
             let answered = answered(*id);
             rejections.sent += answered.sent;
             rejections.suppressed += answered.suppressed;
+            rejections.prompted += answered.prompted;
             shown.push(EndpointStatus {
                 rejections: answered,
                 drops: drops(&packets),
@@ -407,7 +419,11 @@ fn answers(maps: &FlowMaps, endpoint: u16) -> RejectionSums {
         tracing::warn!(endpoint, error, "cannot read how often senders were told");
         [0; 2]
     });
-    RejectionSums { sent, suppressed }
+    RejectionSums {
+        sent,
+        suppressed,
+        prompted: 0,
+    }
 }
 
 fn drops(packets: &BTreeMap<Reason, u64>) -> BTreeMap<String, u64> {

@@ -8,6 +8,7 @@
 //! | `if-<endpoint>-from`, `if-<endpoint>-to` | pinned TCX links |
 //! | `cg-<endpoint>-in`, `cg-<endpoint>-out` | pinned cgroup links |
 //! | `cg-<endpoint>-connect4`, `cg-<endpoint>-connect6` | likewise, of those that refuse connections |
+//! | `cg-<endpoint>-setsockopt`, `cg-<endpoint>-lsm` | likewise, of those that refuse options of sockets |
 //! | `unknown-<interface index>-from`, `unknown-<interface index>-to` | pinned TCX links at an interface of which nobody knows yet whose it is, see `unknown` |
 //! | `tc-<endpoint>-<interface index>` | an empty folder: our filters hang on that interface's clsact. Where another agent has some too, `-<number>` follows. Of endpoint 0, where nobody knows yet whose the interface is |
 //! | `out-<interface index>` | the pinned TCX link at a way out of the node, see `outlet` |
@@ -21,8 +22,9 @@
 use std::{
     collections::BTreeSet,
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
+    sync::Arc,
 };
 
 use serde::Serialize;
@@ -87,10 +89,12 @@ pub struct Attached {
     endpoint: EndpointId,
     target: Target,
     outcome: Held,
-    /// What the endpoint sends, and what it is sent; then what it asks for, of each family.
+    /// What the endpoint sends, and what it is sent; then what it asks for.
     programs: Vec<u32>,
     /// Of these programs, by the names in the folder; filters have none.
     links: Vec<(PathBuf, Link)>,
+    /// Why no security module's program hangs there, of a cgroup that ought to have one.
+    unsecured: Option<Arc<str>>,
 }
 
 /// The programs of an endpoint, loaded.
@@ -100,9 +104,19 @@ pub struct Programs<'a> {
     pub sends: BorrowedFd<'a>,
     /// What it is sent: `to_endpoint` or `cgroup_ingress`.
     pub receives: BorrowedFd<'a>,
-    /// What its sockets ask for, over IPv4 and IPv6: `cgroup_connect4` and `cgroup_connect6`. At an interface
-    /// there are none.
-    pub connects: Option<[BorrowedFd<'a>; 2]>,
+    /// What its sockets ask for. At an interface there are none.
+    pub calls: Option<&'a Calls>,
+}
+
+/// The programs for what sockets of a cgroup ask for, loaded.
+#[derive(Debug)]
+pub struct Calls {
+    /// Over IPv4 and IPv6: `cgroup_connect4` and `cgroup_connect6`.
+    pub connects: [OwnedFd; 2],
+    /// `cgroup_setsockopt`.
+    pub options: OwnedFd,
+    /// `cgroup_lsm_setsockopt`, or why there is none.
+    pub options_of_all: Result<OwnedFd, Arc<str>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -131,12 +145,12 @@ fn failed(doing: &'static str, what: impl Into<String>) -> impl FnOnce(io::Error
 
 impl Programs<'_> {
     fn ids(self) -> Result<Vec<u32>, AttachError> {
-        let id = |program| syscall::object_id(program).map_err(failed("ask for", "a program"));
-        let both = [self.sends, self.receives].into_iter();
-        both.chain(self.connects.into_iter().flatten())
-            .map(id)
-            .collect()
+        [self.sends, self.receives].into_iter().map(id_of).collect()
     }
+}
+
+fn id_of(program: BorrowedFd<'_>) -> Result<u32, AttachError> {
+    syscall::object_id(program).map_err(failed("ask for", "a program"))
 }
 
 impl AttachError {
@@ -195,6 +209,7 @@ pub fn attach_interface(
         outcome,
         programs: ids,
         links,
+        unsecured: None,
     })
 }
 
@@ -339,26 +354,22 @@ pub fn attach_cgroup(
     cgroup: &Cgroup,
     programs: Programs<'_>,
 ) -> Result<Attached, AttachError> {
-    let ids = programs.ids()?;
-    let [incoming, outgoing, connect4, connect6] = cgroup_pins(dir, endpoint);
+    let [
+        incoming,
+        outgoing,
+        connect4,
+        connect6,
+        options,
+        options_of_all,
+    ] = cgroup_pins(dir, endpoint);
     let mut wanted = vec![
         (outgoing, programs.sends, AttachType::CgroupEgress),
         (incoming, programs.receives, AttachType::CgroupIngress),
     ];
-    match programs.connects {
-        Some([v4, v6]) => wanted.extend([
-            (connect4, v4, AttachType::CgroupConnect4),
-            (connect6, v6, AttachType::CgroupConnect6),
-        ]),
-        None => {
-            for pin in [connect4, connect6] {
-                pin::release(&pin).map_err(failed("detach", shown(&pin)))?;
-            }
-        }
-    }
     let mut outcome = Held::TakenOver;
-    let mut links = Vec::new();
-    for (path, program, attach_type) in wanted {
+    let (mut ids, mut links, mut unsecured) = (Vec::new(), Vec::new(), None);
+    let mut hang = |path: PathBuf, program: BorrowedFd<'_>, attach_type| {
+        let id = id_of(program)?;
         let (held, link) = pin::hold(&path, LinkTarget::Cgroup(cgroup.id()), program, || {
             syscall::link_to_cgroup(program, cgroup.as_fd(), attach_type)
         })
@@ -367,7 +378,50 @@ pub fn attach_cgroup(
             format!("{} to {}", name(&path), cgroup.path().display()),
         ))?;
         outcome = outcome.and(held);
+        ids.push(id);
         links.push((path, link));
+        Ok::<_, AttachError>(())
+    };
+    let mut unwanted = Vec::new();
+    let mut of_all = None;
+    match programs.calls {
+        Some(calls) => {
+            let Calls {
+                connects: [v4, v6],
+                options: sets,
+                options_of_all: sets_of_all,
+            } = calls;
+            wanted.extend([
+                (connect4, v4.as_fd(), AttachType::CgroupConnect4),
+                (connect6, v6.as_fd(), AttachType::CgroupConnect6),
+                (options, sets.as_fd(), AttachType::CgroupSetsockopt),
+            ]);
+            of_all = Some((options_of_all, sets_of_all));
+        }
+        None => unwanted.extend([connect4, connect6, options, options_of_all]),
+    }
+    for (path, program, attach_type) in wanted {
+        hang(path, program, attach_type)?;
+    }
+    match of_all {
+        Some((path, Ok(program))) => {
+            // The kernel has the last word on what it lets hang there, and the rest is in force without.
+            if let Err(error) = hang(path, program.as_fd(), AttachType::LsmCgroup) {
+                if error.target_vanished() {
+                    return Err(error);
+                }
+                let why = format!("{:#}", anyhow::Error::from(error));
+                unsecured = Some(Arc::from(why));
+            }
+        }
+        Some((path, Err(why))) => {
+            unwanted.push(path);
+            unsecured = Some(Arc::clone(why));
+        }
+        None => {}
+    }
+    for pin in &unwanted {
+        pin::release(pin).map_err(failed("detach", shown(pin)))?;
     }
     // An endpoint that was an interface before is one no longer.
     for pin in tcx_pins(dir, endpoint) {
@@ -380,6 +434,7 @@ pub fn attach_cgroup(
         outcome,
         programs: ids,
         links,
+        unsecured,
     })
 }
 
@@ -394,6 +449,11 @@ impl Attached {
 
     pub fn outcome(&self) -> Outcome {
         self.outcome
+    }
+
+    /// Why a security module has no part in what the endpoint's sockets are refused.
+    pub(crate) fn unsecured(&self) -> Option<&str> {
+        self.unsecured.as_deref()
     }
 
     pub fn detach(self, dir: &BpfDir) -> Result<(), AttachError> {
@@ -529,10 +589,11 @@ pub(crate) fn tidy(dir: &BpfDir, keep: &BTreeSet<u32>) -> Result<(), AttachError
     Ok(())
 }
 
-/// Removes a clsact that we made, unless somebody else has come to use it.
+/// Removes a clsact that we made, unless somebody else has come to use it. While something of ours hangs there, it
+/// is remembered as ours.
 fn release_qdisc(dir: &BpfDir, index: u32) -> Result<(), AttachError> {
     let path = dir.links().join(format!("qdisc-{index}"));
-    if !path.is_dir() {
+    if !path.is_dir() || number(dir, index)?.is_some() || outlet::has_filter(dir, index)? {
         return Ok(());
     }
     let gone = matches!(tc::qdisc(index), Ok(Qdisc::None) | Err(_));

@@ -15,7 +15,7 @@ use agent_policy::{
 };
 
 use crate::datapath::{
-    attach::{self, Attached, Holder, Target, TcHook},
+    attach::{self, Attached, Calls, Holder, Target, TcHook},
     bpffs::BpfDir,
     cgroup::{Cgroup, CgroupError, CgroupName, Hierarchy},
     engine::{
@@ -29,6 +29,7 @@ use crate::datapath::{
     maps::{self, Cgroups, FlowMaps, Interfaces, MapPins, PolicyMaps},
     object::{CgroupPrograms, Frames, Programs, Sizes},
     process::Processes,
+    prompt::Prompter,
     sync::{ApplyError, Sync},
     tamper::{Kind, Tampering},
     withdrawn::Search,
@@ -109,7 +110,7 @@ pub(crate) enum Reached {
 struct Confining {
     sends: OwnedFd,
     receives: OwnedFd,
-    connects: Option<[OwnedFd; 2]>,
+    calls: Option<Calls>,
 }
 
 /// How an endpoint's programs are found.
@@ -249,6 +250,11 @@ impl Engine {
     /// Finds flows that are no longer permitted.
     pub(crate) fn search(&self) -> anyhow::Result<Search> {
         lock(&self.programs).search(&self.folder())
+    }
+
+    /// Asks idle ends of connections to speak.
+    pub(crate) fn prompter(&self) -> anyhow::Result<Prompter> {
+        Prompter::new(self.programs())
     }
 
     /// See [`Sync::apply`].
@@ -528,19 +534,11 @@ impl Engine {
         let notes = lock(&self.programs).notes();
         CgroupPrograms::load(&self.folder(), &self.sizes, endpoint, notes)
             .and_then(|programs| {
-                let attach::Programs {
-                    sends,
-                    receives,
-                    connects,
-                } = programs.fds()?;
-                let connects = match connects {
-                    Some([v4, v6]) => Some([v4.try_clone_to_owned()?, v6.try_clone_to_owned()?]),
-                    None => None,
-                };
+                let [sends, receives] = programs.fds()?;
                 Ok(Confining {
                     sends: sends.try_clone_to_owned()?,
                     receives: receives.try_clone_to_owned()?,
-                    connects,
+                    calls: programs.calls()?,
                 })
             })
             .map_err(|error| Unreached::failed(&format!("{error:#}")))
@@ -640,6 +638,11 @@ impl Engine {
         &self.processes
     }
 
+    /// Why a security module has no part in what an endpoint's sockets are refused, of one in a cgroup.
+    pub(crate) fn unsecured(&self, endpoint: u16) -> Option<&str> {
+        self.attached.get(&endpoint)?.unsecured()
+    }
+
     /// What others have done since this was asked last.
     pub(crate) fn noticed(&mut self) -> Vec<Tampering> {
         std::mem::take(&mut self.noticed)
@@ -729,12 +732,12 @@ impl Confining {
         let Self {
             sends,
             receives,
-            connects,
+            calls,
         } = self;
         let fds = attach::Programs {
             sends: sends.as_fd(),
             receives: receives.as_fd(),
-            connects: connects.as_ref().map(|[v4, v6]| [v4.as_fd(), v6.as_fd()]),
+            calls: calls.as_ref(),
         };
         attach::attach_cgroup(dir, endpoint, cgroup, fds).map_err(Unreached::of_attach)
     }

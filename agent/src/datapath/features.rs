@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
 use crate::datapath::{
-    attach::TcHook, bpffs, cgroup::Hierarchy, privileges, sockets::Sockets, syscall,
+    attach::TcHook, bpffs, cgroup::Hierarchy, lsm, privileges, sockets::Sockets, syscall,
 };
 
 /// Something of the kernel that the agent uses.
@@ -151,6 +151,12 @@ pub fn features() -> Result<Vec<Feature>, FeatureError> {
             ending(UDP, "ending UDP sockets")?,
             "4.9",
             "else owners of UDP sockets are not told that their peer is no longer permitted",
+        ),
+        optional(
+            "programs as security modules",
+            lsm::require().is_ok(),
+            "6.0",
+            "else processes of 32 bits in a cgroup may send frames past every hook",
         ),
     ])
 }

@@ -23,6 +23,7 @@ use crate::datapath::netlink;
 mod list;
 mod names;
 mod routes;
+mod stations;
 mod watch;
 
 pub use self::watch::{Change, Watch};
@@ -30,6 +31,7 @@ pub(crate) use self::{
     list::Links,
     names::{NamePattern, NamePatternError},
     routes::uplinks,
+    stations::Stations,
 };
 
 /// An interface, as the kernel describes it.

@@ -6,6 +6,7 @@ use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,8 +18,8 @@ use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, MapData, ProgramArray},
     programs::{
-        CgroupSkb, CgroupSockAddr, Iter, Program, ProgramError, SchedClassifier, TestRun as _,
-        TestRunOptions,
+        CgroupSkb, CgroupSockAddr, CgroupSockopt, Iter, LsmCgroup, Program, ProgramError,
+        SchedClassifier, TestRun as _, TestRunOptions,
     },
 };
 
@@ -27,7 +28,13 @@ use rustix::rand::GetRandomFlags;
 use tokio::io::unix::AsyncFd;
 
 use crate::datapath::{
-    attach, maps, process, raw::Raw, syscall, task::Offsets, told::Telling, withdrawn::Search,
+    attach::{self, Calls},
+    lsm, maps, process,
+    raw::Raw,
+    syscall,
+    task::Offsets,
+    told::Telling,
+    withdrawn::Search,
 };
 
 /// The object, built by `cargo xtask build`.
@@ -102,11 +109,18 @@ pub(crate) struct Programs {
 /// The programs for one cgroup, loaded.
 pub(crate) struct CgroupPrograms {
     object: Ebpf,
-    connects: bool,
+    /// Whether sockets are asked what they ask for; and why not by a security module.
+    calls: Option<Result<(), Arc<str>>>,
 }
 
 /// What is asked when a socket asks for a connection, of each family.
 const CONNECTS: [&str; 2] = ["cgroup_connect4", "cgroup_connect6"];
+
+/// What is asked when a socket asks for an option: by the cgroup, and by a security module.
+const OPTIONS: &str = "cgroup_setsockopt";
+const OPTIONS_OF_ALL: &str = "cgroup_lsm_setsockopt";
+/// Where the latter is asked.
+const SET_OPTION: &str = "socket_setsockopt";
 
 /// The programs that note whose sockets are whose, loaded.
 pub(crate) struct ProcessPrograms {
@@ -154,7 +168,7 @@ impl Programs {
         Ok(attach::Programs {
             sends: fd(&self.object, "from_endpoint")?,
             receives: fd(&self.object, "to_endpoint")?,
-            connects: None,
+            calls: None,
         })
     }
 
@@ -273,15 +287,12 @@ impl CgroupPrograms {
                 .with_context(|| format!("the kernel refused program `{name}`"))?;
         }
         // What a node's sockets ask for may be another namespace's affair, which only the packet tells.
-        let connects = !endpoint.has(Endpoint::ONLY_OWN);
-        if connects {
-            for name in CONNECTS {
-                cgroup_sock_addr(&mut object, name)?
-                    .load()
-                    .with_context(|| format!("the kernel refused program `{name}`"))?;
-            }
-        }
-        Ok(Self { object, connects })
+        let calls = if endpoint.has(Endpoint::ONLY_OWN) {
+            None
+        } else {
+            Some(load_calls(&mut object)?)
+        };
+        Ok(Self { object, calls })
     }
 
     /// A program by its name, loaded when it is first asked for.
@@ -293,20 +304,50 @@ impl CgroupPrograms {
         Ok(program)
     }
 
-    /// For the endpoint's cgroup.
-    pub(crate) fn fds(&self) -> anyhow::Result<attach::Programs<'_>> {
-        let connects = if self.connects {
-            let [v4, v6] = CONNECTS;
-            Some([fd(&self.object, v4)?, fd(&self.object, v6)?])
-        } else {
-            None
-        };
-        Ok(attach::Programs {
-            sends: fd(&self.object, "cgroup_egress")?,
-            receives: fd(&self.object, "cgroup_ingress")?,
-            connects,
-        })
+    /// For the endpoint's cgroup: what it sends, and what it is sent.
+    pub(crate) fn fds(&self) -> anyhow::Result<[BorrowedFd<'_>; 2]> {
+        Ok([
+            fd(&self.object, "cgroup_egress")?,
+            fd(&self.object, "cgroup_ingress")?,
+        ])
     }
+
+    /// And what its sockets ask for.
+    pub(crate) fn calls(&self) -> anyhow::Result<Option<Calls>> {
+        let Some(of_all) = &self.calls else {
+            return Ok(None);
+        };
+        let owned = |name| anyhow::Ok(fd(&self.object, name)?.try_clone_to_owned()?);
+        let [v4, v6] = CONNECTS;
+        Ok(Some(Calls {
+            connects: [owned(v4)?, owned(v6)?],
+            options: owned(OPTIONS)?,
+            options_of_all: match of_all {
+                Ok(()) => Ok(owned(OPTIONS_OF_ALL)?),
+                Err(why) => Err(Arc::clone(why)),
+            },
+        }))
+    }
+}
+
+/// Loads what is asked about what sockets ask for; why not for a security module.
+fn load_calls(object: &mut Ebpf) -> anyhow::Result<Result<(), Arc<str>>> {
+    for name in CONNECTS {
+        cgroup_sock_addr(object, name)?
+            .load()
+            .with_context(|| format!("the kernel refused program `{name}`"))?;
+    }
+    let options: &mut CgroupSockopt = program(object, OPTIONS)?.try_into()?;
+    options
+        .load()
+        .with_context(|| format!("the kernel refused program `{OPTIONS}`"))?;
+    let of_all: &mut LsmCgroup = program(object, OPTIONS_OF_ALL)?.try_into()?;
+    Ok(lsm::require().and_then(|()| {
+        let btf = Btf::from_sys_fs().map_err(|error| Arc::from(error.to_string()))?;
+        of_all
+            .load(SET_OPTION, &btf)
+            .map_err(|error| Arc::from(lsm::refused(&error)))
+    }))
 }
 
 impl ProcessPrograms {
@@ -319,7 +360,7 @@ impl ProcessPrograms {
         };
         let mut object = load_with(folder, sizes, constants, VerifierLogLevel::default())?;
         for (name, _) in process::HOOKS {
-            load_process(notes_process(&mut object, name)?)
+            load_process(program(&mut object, name)?)
                 .with_context(|| format!("the kernel refused program `{name}`"))?;
         }
         Ok(Self { object })
@@ -453,6 +494,12 @@ fn classifier<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut Sc
     Ok(program.try_into()?)
 }
 
+fn program<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut Program> {
+    object
+        .program_mut(name)
+        .with_context(|| format!("no program `{name}`"))
+}
+
 fn cgroup_skb<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut CgroupSkb> {
     let program = object
         .program_mut(name)
@@ -468,12 +515,6 @@ fn cgroup_sock_addr<'o>(
         .program_mut(name)
         .with_context(|| format!("no program `{name}`"))?;
     Ok(program.try_into()?)
-}
-
-fn notes_process<'o>(object: &'o mut Ebpf, name: &str) -> anyhow::Result<&'o mut Program> {
-    object
-        .program_mut(name)
-        .with_context(|| format!("no program `{name}`"))
 }
 
 /// Loads one of those that note processes.

@@ -40,6 +40,8 @@ pub(crate) enum AttachType {
     CgroupConnect6 = 11,
     CgroupPostBind4 = 12,
     CgroupPostBind6 = 13,
+    CgroupSetsockopt = 22,
+    LsmCgroup = 43,
     TcxIngress = 46,
     TcxEgress = 47,
 }

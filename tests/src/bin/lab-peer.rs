@@ -7,13 +7,18 @@
 //!
 //! `lab-peer frame INTERFACE BYTES` sends a frame, in hexadecimal digits; `lab-peer frame-past INTERFACE BYTES`
 //! sends it past the interface's queueing discipline, and `lab-peer ping UDP ADDRESS:0` sends an echo request
-//! from a raw socket and prints the outcome.
+//! from a raw socket and prints the outcome. `lab-peer frame-past-later …` makes its socket, says `ready`, and sends when
+//! something is said to it.
+//!
+//! `lab-peer option KIND LEVEL:NAME:BYTES` sets an option of a new socket and prints what it is then, or the number
+//! of the error; `lab-peer option-32 …` does it by a system call of 32 bits.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
+use ringfence_lab::options::OptionSocket;
 use ringfence_lab::probe::{Protocol, connect, echo, probe};
 use ringfence_lab::serve;
 use ringfence_lab::wire::Wire;
@@ -26,8 +31,11 @@ fn main() -> Result<()> {
             "usage: lab-peer probe|connect|hold|connect-handed|send-handed|serve|ping TCP|UDP ADDRESS:PORT|PORT"
         );
     };
-    if verb == "frame" || verb == "frame-past" {
+    if verb.starts_with("frame") {
         return send_frame(verb, protocol, object);
+    }
+    if verb.starts_with("option") {
+        return set_option(verb, protocol, object);
     }
     let protocol = match protocol.as_str() {
         "TCP" => Protocol::Tcp,
@@ -105,13 +113,38 @@ fn main() -> Result<()> {
 }
 
 fn send_frame(verb: &str, interface: &str, digits: &str) -> Result<()> {
-    let bytes = digits.as_bytes().chunks(2);
-    let frame: Result<Vec<u8>> = bytes
-        .map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?))
-        .collect();
+    let frame = bytes(digits)?;
     let wire = Wire::open(interface)?;
-    if verb == "frame-past" {
+    if verb != "frame" {
         wire.bypass()?;
     }
-    wire.send(&frame?)
+    if verb == "frame-past-later" {
+        println!("ready");
+        std::io::stdin().read_line(&mut String::new())?;
+    }
+    wire.send(&frame)
+}
+
+fn set_option(verb: &str, kind: &str, option: &str) -> Result<()> {
+    let mut fields = option.split(':');
+    let mut next = || fields.next().context("an option is LEVEL:NAME:BYTES");
+    let socket = OptionSocket::new(kind.parse()?)?;
+    let (level, name, value) = (next()?.parse()?, next()?.parse()?, bytes(next()?)?);
+    let set = if verb == "option-32" {
+        socket.set_by_32_bits(level, name, &value)
+    } else {
+        socket.set(level, name, &value)
+    };
+    match set {
+        Ok(()) => println!("set to {:02x?}", socket.get(level, name)?),
+        Err(error) => println!("error {}", error.raw_os_error().unwrap_or_default()),
+    }
+    Ok(())
+}
+
+fn bytes(digits: &str) -> Result<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2);
+    pairs
+        .map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?))
+        .collect()
 }

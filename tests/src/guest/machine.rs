@@ -12,9 +12,10 @@ use rustix::system::{RebootCommand, init_module, reboot, sethostname};
 
 /// File systems by place, in this order. Version 2 of cgroups is alone, as on a machine of today. Not at /tmp, which is in
 /// memory as all is: the programs of a checkout below it would be hidden.
-const MOUNTS: [(&str, &str); 7] = [
+const MOUNTS: [(&str, &str); 8] = [
     ("/sys/fs/cgroup", "cgroup2"),
     ("/sys/fs/bpf", "bpf"),
+    ("/sys/kernel/security", "securityfs"),
     ("/sys/kernel/tracing", "tracefs"),
     ("/sys/kernel/debug", "debugfs"),
     ("/dev/pts", "devpts"),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use agent_common::{
-    flow::tcp::{ACK, SYN},
+    flow::tcp::{ACK, FIN, SYN},
     table::{Direction, Endpoint},
     testing::PacketBuilder,
     verdict::Reason,
@@ -47,6 +47,8 @@ struct Bed {
 }
 
 const ID: u16 = 1;
+/// The flag of TCP that nothing here is about.
+const PSH: u8 = 8;
 
 impl Bed {
     fn new(name: &str) -> Result<Self> {
@@ -207,6 +209,17 @@ fn a_revoked_connection_is_told_of_in_both_directions() -> Result<()> {
     let theirs = frame(&PacketBuilder::v4(THEIRS, OURS).tcp(443, 4000, ACK));
     let far = bed.bed.rewritten(Direction::Ingress, &theirs, 0)?;
     ensure!(!far.passes && far.is_sent_back, "{far:?}");
+    // The agent's question to the endpoint passes by the mark; what is more than that does not.
+    let question = bed
+        .bed
+        .rewritten(Direction::Ingress, &theirs, second.mark)?;
+    ensure!(question.passes && question.mark == 0, "{question:?}");
+    ensure!(question.frame == theirs, "{question:?}");
+    for flags in [ACK | PSH, ACK | FIN] {
+        let more = frame(&PacketBuilder::v4(THEIRS, OURS).tcp(443, 4000, flags));
+        let more = bed.bed.rewritten(Direction::Ingress, &more, second.mark)?;
+        ensure!(!more.passes, "{flags}: {more:?}");
+    }
     // What was never permitted is dropped without a word.
     let other = bed.sends(&v4().tcp(4001, 443, SYN))?;
     ensure!(!other.passes && !other.is_sent_back, "{other:?}");

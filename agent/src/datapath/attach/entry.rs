@@ -74,8 +74,8 @@ pub(super) fn tcx_pins(dir: &BpfDir, endpoint: EndpointId) -> [PathBuf; 2] {
     ["from", "to"].map(|side| dir.links().join(format!("if-{endpoint}-{side}")))
 }
 
-pub(super) fn cgroup_pins(dir: &BpfDir, endpoint: EndpointId) -> [PathBuf; 4] {
-    ["in", "out", "connect4", "connect6"]
+pub(super) fn cgroup_pins(dir: &BpfDir, endpoint: EndpointId) -> [PathBuf; 6] {
+    ["in", "out", "connect4", "connect6", "setsockopt", "lsm"]
         .map(|side| dir.links().join(format!("cg-{endpoint}-{side}")))
 }
 

@@ -109,8 +109,8 @@ pub(crate) fn release(dir: &BpfDir, index: u32) -> Result<(), AttachError> {
     if let Some(number) = number_of(dir, index)? {
         tc::remove_filter(index, Side::Egress, number)
             .map_err(failed("remove the filter of", interface(index)))?;
-        release_qdisc(dir, index)?;
         unmark(&mark_of(dir, index, number))?;
+        release_qdisc(dir, index)?;
     }
     Ok(())
 }
@@ -166,6 +166,11 @@ fn index_of(path: &Path) -> Option<u32> {
         ["out", index] | ["out", index, _] => index.parse().ok(),
         _ => None,
     }
+}
+
+/// Whether a filter of the folder's hangs there.
+pub(super) fn has_filter(dir: &BpfDir, index: u32) -> Result<bool, AttachError> {
+    Ok(number_of(dir, index)?.is_some())
 }
 
 /// The number of the folder's filter there.

@@ -51,6 +51,7 @@ pub fn attach(
         outcome,
         programs: ids,
         links,
+        unsecured: None,
     })
 }
 

@@ -5,12 +5,15 @@ use std::{io, path::Path, time::Duration};
 
 use agent_common::table::Endpoint;
 use anyhow::{Context as _, bail};
-use aya::{Btf, VerifierLogLevel, programs::ProgramError};
+use aya::{
+    Btf, VerifierLogLevel,
+    programs::{CgroupSockopt, ProgramError},
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
-    BYTES, CONNECTS, Constants, Frames, Sizes, cgroup_skb, cgroup_sock_addr, classifier, iterator,
-    load_process, load_with, notes_process,
+    BYTES, CONNECTS, Constants, Frames, OPTIONS, Sizes, cgroup_skb, cgroup_sock_addr, classifier,
+    iterator, load_process, load_with, program,
 };
 use crate::datapath::{process, task};
 
@@ -74,6 +77,7 @@ pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
         "from_host",
         "from_host_bare",
         "clock",
+        "prompt",
     ];
     for name in of_interfaces {
         let program = classifier(&mut service, name)?;
@@ -91,7 +95,7 @@ pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
         costs.push(cost(name, || program.load(kind, &btf))?);
     }
     for (name, _) in process::HOOKS {
-        let program = notes_process(&mut service, name)?;
+        let program = program(&mut service, name)?;
         costs.push(cost(name, || load_process(program))?);
     }
     // A node's own copy takes other ways than that of a service.
@@ -108,6 +112,8 @@ pub(crate) fn costs(folder: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Cost>> {
         let program = cgroup_sock_addr(&mut service, name)?;
         costs.push(cost(name, || program.load())?);
     }
+    let options: &mut CgroupSockopt = program(&mut service, OPTIONS)?.try_into()?;
+    costs.push(cost(OPTIONS, || options.load())?);
     Ok(costs)
 }
 
