@@ -12,6 +12,7 @@ mod held;
 pub(crate) mod helper;
 pub mod link;
 pub(crate) mod maps;
+pub(crate) mod memory;
 mod mountinfo;
 mod netlink;
 mod netns;

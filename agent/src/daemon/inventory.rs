@@ -9,7 +9,7 @@ use std::{
 
 use agent_policy::{
     compiled::{Compiled, Rank, RuleOrigin, Subject},
-    model::{Labels, ObjectName, SubjectName, Workload, WorkloadKind, World},
+    model::{ObjectName, SubjectName, Workload, WorkloadKind, World},
 };
 
 use crate::flow::{
@@ -98,7 +98,7 @@ fn of_workload(workload: &Workload) -> WorkloadRef {
             WorkloadKind::Pod => "Pod",
             WorkloadKind::Workload => "Workload",
         }),
-        labels: workload.labels.clone(),
+        labels: Arc::clone(&workload.labels),
     }
 }
 
@@ -110,7 +110,7 @@ fn of_node(world: &World, name: &str) -> WorkloadRef {
         labels: world
             .nodes
             .get(name)
-            .map_or_else(Labels::new, |node| node.labels.clone()),
+            .map_or_else(Arc::default, |node| Arc::new(node.labels.clone())),
     }
 }
 

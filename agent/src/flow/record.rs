@@ -167,8 +167,8 @@ pub(crate) struct WorkloadRef {
     pub(crate) name: String,
     /// `Pod`, `Workload`, `Node`.
     pub(crate) kind: Cow<'static, str>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    pub(crate) labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "is_empty", default)]
+    pub(crate) labels: Arc<BTreeMap<String, String>>,
 }
 
 /// Who made a socket, or bound or connected it since.
@@ -306,6 +306,10 @@ impl Line {
 }
 
 // === impl WorkloadRef ===
+
+fn is_empty(labels: &Arc<BTreeMap<String, String>>) -> bool {
+    labels.is_empty()
+}
 
 impl fmt::Display for WorkloadRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,7 +16,7 @@ fn workload(namespace: &str, name: &str) -> Arc<WorkloadRef> {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         kind: Cow::Borrowed("Workload"),
-        labels: BTreeMap::from([("app".to_owned(), name.to_owned())]),
+        labels: Arc::new(BTreeMap::from([("app".to_owned(), name.to_owned())])),
     })
 }
 
