@@ -14,7 +14,7 @@ use agent_policy::{
 
 use crate::flow::{
     enrich::Inventory,
-    record::{RuleRef, WorkloadRef},
+    record::{Fragment, RuleRef, WorkloadRef},
     views::Views,
 };
 
@@ -44,7 +44,11 @@ pub(crate) fn inventory(
         },
         endpoints: endpoints
             .iter()
-            .filter_map(|(id, name)| Some((*id, of_subject(name)?)))
+            .filter_map(|(id, name)| {
+                let workload = of_subject(name)?;
+                let name = workload.to_string().into();
+                Some((*id, (workload, name)))
+            })
             .collect(),
         rules: compiled
             .rules
@@ -99,6 +103,7 @@ fn of_workload(workload: &Workload) -> WorkloadRef {
             WorkloadKind::Workload => "Workload",
         }),
         labels: Arc::clone(&workload.labels),
+        json: Fragment::default(),
     }
 }
 
@@ -111,6 +116,7 @@ fn of_node(world: &World, name: &str) -> WorkloadRef {
             .nodes
             .get(name)
             .map_or_else(Arc::default, |node| Arc::new(node.labels.clone())),
+        json: Fragment::default(),
     }
 }
 
@@ -141,6 +147,7 @@ fn of_rule(number: u32, origin: &RuleOrigin) -> RuleRef {
         reason: terms.reason.clone(),
         approved_by: terms.approved_by.clone(),
         owner: terms.owner.clone(),
+        json: Fragment::default(),
     }
 }
 
