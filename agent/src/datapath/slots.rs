@@ -7,6 +7,9 @@ use std::{
 
 use agent_policy::compact::compact;
 
+/// Entries of which it pays to look after the room.
+const MANY: usize = 10_000;
+
 /// Slots by the key of the entry that leads to them.
 ///
 /// A freed slot may still be read by a program that found it before its entry was taken out, so it
@@ -64,13 +67,16 @@ impl<K: Ord + Copy> Slots<K> {
         self.freed.extend(self.used.remove(key));
     }
 
-    /// Lets freed slots be taken again; a grace period must have passed since the last release.
-    pub(crate) fn recycle(&mut self) {
+    /// Lets freed slots be taken again; a grace period must have passed since the last release. Whether much memory has
+    /// been freed by the way.
+    pub(crate) fn recycle(&mut self) -> bool {
         self.free.append(&mut self.freed);
-        if self.taken > self.used.len() / 2 {
+        let taken = std::mem::take(&mut self.taken);
+        let is_large = taken > MANY && taken > self.used.len() / 2;
+        if is_large {
             compact(&mut self.used);
         }
-        self.taken = 0;
+        is_large
     }
 }
 
