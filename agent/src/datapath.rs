@@ -13,6 +13,7 @@ pub(crate) mod helper;
 pub mod link;
 mod lsm;
 pub(crate) mod maps;
+pub(crate) mod memory;
 mod mountinfo;
 mod netlink;
 mod netns;

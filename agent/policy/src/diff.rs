@@ -228,7 +228,7 @@ impl Kin {
             Who::Workload { name, .. } => {
                 let known = new.workloads.get(name).or_else(|| old.workloads.get(name));
                 let mut labels = known
-                    .map(|workload| workload.labels.clone())
+                    .map(|workload| (*workload.labels).clone())
                     .unwrap_or_default();
                 labels.retain(|key, _| !OF_REPLICAS.contains(&key.as_str()));
                 Self::Workloads {

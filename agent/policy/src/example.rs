@@ -52,7 +52,7 @@ pub(crate) fn workload(namespace: &str, name: &str, addresses: &[&str]) -> Workl
     Workload {
         name: ObjectName::new(namespace, name),
         kind: WorkloadKind::Pod,
-        labels: [("app".to_owned(), name.to_owned())].into(),
+        labels: Arc::new([("app".to_owned(), name.to_owned())].into()),
         addresses: addresses
             .iter()
             .map(|address| address.parse().unwrap())
@@ -92,7 +92,7 @@ pub(crate) fn world() -> World {
         name: ObjectName::new("shop", "api"),
         subject: is("api"),
         ingress: Some(vec![Rule {
-            peers: Peers::Listed(vec![Peer::Workloads {
+            peers: Peers::listed(vec![Peer::Workloads {
                 namespaces: NamespaceScope::Named("shop".to_owned()),
                 workloads: is("web"),
             }]),

@@ -14,6 +14,7 @@
 )]
 
 pub mod classes;
+pub mod compact;
 pub mod compile;
 pub mod compiled;
 pub mod connection;

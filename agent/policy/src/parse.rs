@@ -106,7 +106,8 @@ pub(crate) type AddressMarks = BTreeMap<IpAddr, Position>;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WorkloadMarks {
-    pub(crate) addresses: AddressMarks,
+    /// As [`AddressMarks`], in the room that a few take.
+    pub(crate) addresses: Box<[(IpAddr, Position)]>,
     pub(crate) endpoint: Option<Position>,
 }
 
@@ -200,14 +201,33 @@ pub fn parse_file(name: Arc<str>, bytes: &[u8]) -> ParsedFile {
 
 fn read_documents(documents: &[yaml::Node], report: &Report) -> Vec<Object> {
     let mut objects = Vec::new();
+    let mut labels = BTreeSet::new();
     // `---` at the start or the end makes a document of nothing.
     for document in documents
         .iter()
         .filter(|document| document.value != Value::Null)
     {
+        let before = objects.len();
         read_object(&Field::root(report, document), None, &mut objects);
+        for object in objects.iter_mut().skip(before) {
+            share_labels(object, &mut labels);
+        }
     }
+    objects.shrink_to_fit();
     objects
+}
+
+/// Workloads of a file that have the same labels share them.
+fn share_labels(object: &mut Object, known: &mut BTreeSet<Arc<Labels>>) {
+    if let Declared::Workload { workload, .. } = &mut object.declared
+        && let Some(workload) = Arc::get_mut(workload)
+    {
+        if let Some(same) = known.get(&workload.labels) {
+            workload.labels = Arc::clone(same);
+        } else {
+            known.insert(Arc::clone(&workload.labels));
+        }
+    }
 }
 
 /// The fields that the parsers know of the objects in a text, by the path of each.

@@ -22,6 +22,7 @@ use agent_common::table::{
 use ipnet::IpNet;
 
 use crate::{
+    compact::compact,
     compile::Delta,
     compiled::{Compiled, PortTable, Socket},
     model::SubjectName,
@@ -543,11 +544,15 @@ fn policy_changes<'k>(
 }
 
 fn settle<K: Ord + Copy>(held: &mut BTreeMap<K, u32>, changes: &BTreeMap<K, Change>) {
+    let before = held.len();
     for (key, change) in changes {
         match change.kind {
             ChangeKind::Add | ChangeKind::Update => held.insert(*key, change.after),
             ChangeKind::Remove => held.remove(key),
         };
+    }
+    if held.len() > before * 2 {
+        compact(held);
     }
 }
 

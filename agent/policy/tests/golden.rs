@@ -62,7 +62,7 @@ fn load_with_failsafe(path: &Path) -> Loaded {
             line: 1,
         },
     };
-    let managers = Peers::Listed(vec![Peer::Block {
+    let managers = Peers::listed(vec![Peer::Block {
         cidr: "192.0.2.0/24".parse().unwrap(),
         except: Vec::new(),
     }]);

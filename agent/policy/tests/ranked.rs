@@ -97,7 +97,7 @@ fn a_cluster_network_policy() {
     };
     assert_eq!(
         egress.peers,
-        Peers::Listed(vec![
+        Peers::listed(vec![
             everybody(),
             Peer::Nodes(Selector::default()),
             block("10.0.0.0/8"),
@@ -115,7 +115,7 @@ fn a_peer_that_is_not_understood_closes_its_rule() {
         (
             "Accept",
             "{new: {}}",
-            (TierAction::Accept, Peers::Listed(Vec::new()), false),
+            (TierAction::Accept, Peers::listed(Vec::new()), false),
         ),
         ("Deny", "{new: {}}", (TierAction::Deny, Peers::Every, true)),
         ("Pass", "{new: {}}", (TierAction::Deny, Peers::Every, true)),
@@ -196,7 +196,7 @@ fn a_policy_of_our_own() {
     let egress = &policy.egress[0];
     assert_eq!(
         egress.peers,
-        Peers::Listed(vec![
+        Peers::listed(vec![
             everybody(),
             Peer::OwnNode,
             Peer::Nodes(Selector::default()),

@@ -1,7 +1,7 @@
 //! `ringfence flows`: records of the running agent, as they were and as they come.
 
 use std::{
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     net::IpAddr,
     path::PathBuf,
 };
@@ -18,6 +18,9 @@ use crate::{
         record::{End, Line, LossRecord, Record, TamperRecord, Tampering, Verdict, WouldBe},
     },
 };
+
+/// Bytes of lines that are written at once.
+const AT_ONCE: usize = 64 * 1024;
 
 #[derive(Debug, Args)]
 pub(crate) struct FlowsArgs {
@@ -55,15 +58,21 @@ pub(crate) fn run(args: FlowsArgs) -> anyhow::Result<Answer> {
         verdict,
         workload,
     };
-    let lines = client::flows(&socket, request)?;
-    let mut out = io::stdout().lock();
+    let mut lines = client::flows(&socket, request)?;
     match output {
         Format::Json => {
-            for line in lines {
+            // Lines that come together are written together: each by itself would wake who reads them.
+            let mut out = BufWriter::with_capacity(AT_ONCE, io::stdout().lock());
+            while let Some(line) = lines.next() {
                 writeln!(out, "{}", line?)?;
+                if lines.is_read() {
+                    out.flush()?;
+                }
             }
+            out.flush()?;
         }
         Format::Human => {
+            let mut out = io::stdout().lock();
             let mut table = FlowTable::new(Paint::of_stdout());
             table.write_header(&mut out)?;
             for line in lines {

@@ -27,10 +27,15 @@ pub(crate) enum ClientError {
 
 /// A connection with its request sent.
 #[derive(Debug)]
-struct Conversation {
+pub(crate) struct Conversation {
     path: PathBuf,
-    lines: io::Lines<BufReader<UnixStream>>,
+    answer: BufReader<UnixStream>,
+    /// Only the first line can be a refusal.
+    is_granted: bool,
 }
+
+/// Of an answer: as much as the agent writes at once.
+const AT_ONCE: usize = 64 * 1024;
 
 /// An agent that has not said how it is by then is not well.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,10 +62,7 @@ fn only_answer<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<
 }
 
 /// The lines of the answer, as they come.
-pub(crate) fn flows(
-    socket: &Path,
-    request: FlowsRequest,
-) -> Result<impl Iterator<Item = Result<String, ClientError>>, ClientError> {
+pub(crate) fn flows(socket: &Path, request: FlowsRequest) -> Result<Conversation, ClientError> {
     Conversation::begin(socket, &Request::Flows(request))
 }
 
@@ -94,10 +96,29 @@ impl Conversation {
         match stream.write_all(&line) {
             Ok(()) => Ok(Self {
                 path,
-                lines: BufReader::new(stream).lines(),
+                answer: BufReader::with_capacity(AT_ONCE, stream),
+                is_granted: false,
             }),
             Err(source) => Err(ClientError::Io { path, source }),
         }
+    }
+}
+
+impl Conversation {
+    /// Whether what the agent has sent so far has been read. Asks nobody: more may be there.
+    pub(crate) fn is_read(&self) -> bool {
+        self.answer.buffer().is_empty()
+    }
+
+    fn line(&mut self) -> io::Result<Option<String>> {
+        let mut line = String::new();
+        if self.answer.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        if line.ends_with('\n') {
+            line.pop();
+        }
+        Ok(Some(line))
     }
 }
 
@@ -105,8 +126,8 @@ impl Iterator for Conversation {
     type Item = Result<String, ClientError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let line = match self.lines.next()? {
-            Ok(line) => line,
+        let line = match self.line() {
+            Ok(line) => line?,
             Err(source) => {
                 return Some(Err(ClientError::Io {
                     path: self.path.clone(),
@@ -114,7 +135,9 @@ impl Iterator for Conversation {
                 }));
             }
         };
-        if let Ok(Refusal { error }) = serde_json::from_str(&line) {
+        if !std::mem::replace(&mut self.is_granted, true)
+            && let Ok(Refusal { error }) = serde_json::from_str(&line)
+        {
             return Some(Err(ClientError::Refused { error }));
         }
         Some(Ok(line))

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::FlowsRequest;
-use crate::flow::record::{End, Line, Record};
+use crate::flow::line::{Flow, Written};
 
 /// `NAMESPACE/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,30 +22,24 @@ pub(crate) struct InvalidWorkloadName {
 
 impl FlowsRequest {
     /// Losses pass every filter: what is missing might have matched. So does what was tampered with.
-    pub(crate) fn wants(&self, line: &Line) -> bool {
+    pub(crate) fn wants(&self, line: &Written) -> bool {
         let Self {
             last: _,
             follow: _,
             verdict,
             workload,
         } = self;
-        match line {
-            Line::Loss(_) | Line::Tampering(_) => true,
-            Line::Flow(record) => {
-                verdict.is_none_or(|verdict| record.verdict == verdict)
-                    && workload.as_ref().is_none_or(|name| name.is_part_of(record))
-            }
-        }
+        line.flow().is_none_or(|flow| {
+            verdict.is_none_or(|verdict| flow.verdict == verdict)
+                && workload.as_ref().is_none_or(|name| name.is_part_of(flow))
+        })
     }
 }
 
 impl WorkloadName {
-    fn is_part_of(&self, record: &Record) -> bool {
-        let is = |end: &End| {
-            let workload = end.workload.as_deref();
-            workload.is_some_and(|it| it.namespace == self.namespace && it.name == self.name)
-        };
-        is(&record.src) || is(&record.dst)
+    fn is_part_of(&self, flow: &Flow) -> bool {
+        let mut ends = flow.ends.iter().flatten();
+        ends.any(|it| it.namespace == self.namespace && it.name == self.name)
     }
 }
 

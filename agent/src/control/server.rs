@@ -19,10 +19,7 @@ use serde::Serialize;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
-    sync::{
-        Semaphore,
-        broadcast::error::{RecvError, TryRecvError},
-    },
+    sync::Semaphore,
 };
 use tracing::debug;
 
@@ -35,7 +32,7 @@ use crate::flow::{
 
 /// Clients at a time; more wait.
 const CLIENTS: usize = 64;
-/// Bytes of lines after which a follower is written to, though there may be more for it.
+/// Bytes of lines after which a client is written to, though there may be more for it.
 const AT_ONCE: usize = 64 * 1024;
 
 /// A client that has not said what it wants by then is sent away.
@@ -219,30 +216,30 @@ impl Handler {
         if let Some(last) = request.last {
             wanted.drain(..wanted.len().saturating_sub(last));
         }
+        // What there is, is written at once: a line by itself costs more to write than to make.
+        let mut text = Vec::new();
         for line in wanted {
-            send(writer, &line).await?;
+            text.extend_from_slice(line.text());
+            if text.len() >= AT_ONCE {
+                writer.write_all(&text).await?;
+                text.clear();
+            }
         }
+        writer.write_all(&text).await?;
         if !request.follow {
             return Ok(());
         }
-        // What has come meanwhile is written at once: a line by itself costs more to write than to make.
         let mut lines = Vec::new();
         loop {
-            match coming.recv().await {
-                Ok(line) => add_wanted(request, &line, &mut lines)?,
-                Err(RecvError::Lagged(count)) => add(&self.lagged(count), &mut lines)?,
-                Err(RecvError::Closed) => return Ok(()),
+            let lost = coming.read(&mut lines).await;
+            text.clear();
+            if lost > 0 {
+                self.lagged(lost).write(&mut text);
             }
-            while lines.len() < AT_ONCE {
-                match coming.try_recv() {
-                    Ok(line) => add_wanted(request, &line, &mut lines)?,
-                    Err(TryRecvError::Lagged(count)) => add(&self.lagged(count), &mut lines)?,
-                    // The next turn finds out which.
-                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-                }
+            for line in lines.drain(..).filter(|line| request.wants(line)) {
+                text.extend_from_slice(line.text());
             }
-            writer.write_all(&lines).await?;
-            lines.clear();
+            writer.write_all(&text).await?;
         }
     }
 
@@ -315,13 +312,6 @@ fn line_of(value: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     add(value, &mut line)?;
     Ok(line)
-}
-
-fn add_wanted(request: &FlowsRequest, line: &Line, lines: &mut Vec<u8>) -> io::Result<()> {
-    if request.wants(line) {
-        add(line, lines)?;
-    }
-    Ok(())
 }
 
 fn add(value: &impl Serialize, lines: &mut Vec<u8>) -> io::Result<()> {

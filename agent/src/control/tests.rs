@@ -18,6 +18,7 @@ use super::{
 };
 use crate::flow::{
     clock::WallTime,
+    line::Written,
     record::{Line, Loss, LossRecord},
     ring::Ring,
 };
@@ -64,7 +65,7 @@ fn bind(path: &Path, ring: &Arc<Ring>) -> Result<Server, BindError> {
     Server::bind(path, "node-1".into(), Arc::clone(ring), Arc::new(Fixed))
 }
 
-fn loss(count: u64) -> Arc<Line> {
+fn loss(count: u64) -> Arc<Written> {
     let (first, last) = (WallTime(0), WallTime(0));
     let loss = Loss {
         stage: "tracker".into(),
@@ -73,7 +74,8 @@ fn loss(count: u64) -> Arc<Line> {
         first,
         last,
     };
-    Arc::new(Line::Loss(LossRecord::new("node-1".into(), None, loss)))
+    let line = Line::Loss(LossRecord::new("node-1".into(), None, loss));
+    Written::new(line, &mut Vec::new())
 }
 
 /// Runs `client` on its own thread against a server on a fresh socket.
@@ -115,7 +117,7 @@ async fn a_client_reads_the_world_that_is_enforced() {
 async fn a_client_reads_the_last_records_and_follows() {
     let ring = Arc::new(Ring::new(2));
     for count in 1..=3 {
-        ring.push(&loss(count));
+        ring.push(&[loss(count)]);
     }
     let writer = Arc::clone(&ring);
     let lines = with_server(ring, move |path| {
@@ -129,7 +131,7 @@ async fn a_client_reads_the_last_records_and_follows() {
             lines.next().unwrap().unwrap(),
             lines.next().unwrap().unwrap(),
         ];
-        writer.push(&loss(4));
+        writer.push(&[loss(4)]);
         read.push(lines.next().unwrap().unwrap());
         read
     })
@@ -151,7 +153,7 @@ async fn a_follower_that_is_too_slow_is_told_how_much_it_missed() {
     let ring = Arc::new(Ring::new(1));
     let writer = Arc::clone(&ring);
     let (received, missed) = with_server(ring, move |path| {
-        writer.push(&loss(0));
+        writer.push(&[loss(0)]);
         let request = FlowsRequest {
             follow: true,
             ..FlowsRequest::default()
@@ -159,7 +161,7 @@ async fn a_follower_that_is_too_slow_is_told_how_much_it_missed() {
         let mut lines = client::flows(&path, request).unwrap();
         lines.next().unwrap().unwrap();
         for _ in 0..LINES {
-            writer.push(&loss(1));
+            writer.push(&[loss(1)]);
         }
         let (mut received, mut missed) = (0, 0);
         while received + missed < LINES {

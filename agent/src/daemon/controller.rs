@@ -37,6 +37,7 @@ use crate::{
         attach::{Target, TcHook},
         engine::{Engine, Place, Reached, Settled, Unreached},
         link::{self, Link},
+        memory,
         tamper::Kind,
     },
     flow::{clock::BootTime, enrich::Inventory},
@@ -57,6 +58,10 @@ const COMPARING: Duration = Duration::from_millis(20);
 /// And what it spends although somebody waits: or who changes something all the time would keep the tables
 /// from being compared.
 const IN_ANY_CASE: Duration = Duration::from_millis(1);
+
+/// What reading and putting into force together took, where it pays to give back what they needed meanwhile: it takes a
+/// tenth of that.
+const LARGE: Duration = Duration::from_millis(100);
 
 /// Before a change that was refused is tried again.
 const RETRY: Duration = Duration::from_secs(30);
@@ -177,6 +182,7 @@ impl Controller {
         // What those were at may be held for nobody now.
         self.shared.holds(&self.engine.hold_unknown());
         self.engine.hasten();
+        memory::give_back();
         self.engine.remove_foreign_maps()
     }
 
@@ -296,10 +302,14 @@ impl Controller {
         mut errors: Vec<String>,
     ) {
         self.refused = None;
+        let begun = Instant::now();
         if let Err(error) = self.enforce(world, this_node) {
             tracing::error!("{error:#}");
             errors.push(format!("{error:#}"));
             self.refused = Some(Instant::now());
+        }
+        if self.reading + begun.elapsed() > LARGE {
+            memory::give_back();
         }
         self.shared.loaded(errors);
     }

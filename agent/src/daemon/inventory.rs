@@ -9,12 +9,12 @@ use std::{
 
 use agent_policy::{
     compiled::{Compiled, Rank, RuleOrigin, Subject},
-    model::{Labels, ObjectName, SubjectName, Workload, WorkloadKind, World},
+    model::{ObjectName, SubjectName, Workload, WorkloadKind, World},
 };
 
 use crate::flow::{
     enrich::Inventory,
-    record::{RuleRef, WorkloadRef},
+    record::{Fragment, RuleRef, WorkloadRef},
     views::Views,
 };
 
@@ -44,7 +44,11 @@ pub(crate) fn inventory(
         },
         endpoints: endpoints
             .iter()
-            .filter_map(|(id, name)| Some((*id, of_subject(name)?)))
+            .filter_map(|(id, name)| {
+                let workload = of_subject(name)?;
+                let name = workload.to_string().into();
+                Some((*id, (workload, name)))
+            })
             .collect(),
         rules: compiled
             .rules
@@ -98,7 +102,8 @@ fn of_workload(workload: &Workload) -> WorkloadRef {
             WorkloadKind::Pod => "Pod",
             WorkloadKind::Workload => "Workload",
         }),
-        labels: workload.labels.clone(),
+        labels: Arc::clone(&workload.labels),
+        json: Fragment::default(),
     }
 }
 
@@ -110,7 +115,8 @@ fn of_node(world: &World, name: &str) -> WorkloadRef {
         labels: world
             .nodes
             .get(name)
-            .map_or_else(Labels::new, |node| node.labels.clone()),
+            .map_or_else(Arc::default, |node| Arc::new(node.labels.clone())),
+        json: Fragment::default(),
     }
 }
 
@@ -141,6 +147,7 @@ fn of_rule(number: u32, origin: &RuleOrigin) -> RuleRef {
         reason: terms.reason.clone(),
         approved_by: terms.approved_by.clone(),
         owner: terms.owner.clone(),
+        json: Fragment::default(),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
     datapath::{
         cgroup::Paths,
         engine::{Engine, lock},
+        memory,
         traffic::{BATCH, Events, Listing, Tables},
     },
     flow::{
@@ -208,6 +209,7 @@ async fn sweep(
 ) {
     let mut ticks = tokio::time::interval(SWEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut flood = Flood::default();
     loop {
         let work = tokio::select! {
             _ = ticks.tick() => Work::List,
@@ -229,6 +231,9 @@ async fn sweep(
             continue;
         };
         shared.count_flows(listing.v4.len(), listing.v6.len(), listing.denials.len());
+        if flood.has_ended(listing.v4.len() + listing.v6.len()) {
+            memory::give_back();
+        }
         let Listing {
             v4,
             v6,
@@ -253,6 +258,38 @@ async fn sweep(
         if input.send(PipelineInput::Sweep(sweep)).await.is_err() {
             return;
         }
+    }
+}
+
+/// Flows in numbers that memory has grown with.
+#[derive(Debug, Default)]
+struct Flood {
+    /// Most that were listed since memory was given back last.
+    most: usize,
+    /// Listings in a row of far fewer.
+    ebb: u8,
+}
+
+impl Flood {
+    /// Below this, what could be given back is not worth it.
+    const SMALL: usize = 50_000;
+
+    /// Until those who remember flows have forgotten them, which they do by two listings.
+    const EBB: u8 = 4;
+
+    /// Whether to give back memory, after a listing of `flows`.
+    fn has_ended(&mut self, flows: usize) -> bool {
+        self.most = self.most.max(flows);
+        if self.most < Self::SMALL || flows > self.most / 4 {
+            self.ebb = 0;
+            return false;
+        }
+        self.ebb += 1;
+        let has_ended = self.ebb >= Self::EBB;
+        if has_ended {
+            *self = Self::default();
+        }
+        has_ended
     }
 }
 
@@ -293,5 +330,27 @@ fn remove(tables: &mut Tables, removal: Removal) {
     match key {
         Key::V4(key) => tables.remove_v4(key, opened, last_seen),
         Key::V6(key) => tables.remove_v6(key, opened, last_seen),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_once_after_each_flood() {
+        let mut flood = Flood::default();
+        let mut has_ended = |listed: &[usize]| -> Vec<bool> {
+            listed.iter().map(|flows| flood.has_ended(*flows)).collect()
+        };
+        assert_eq!(has_ended(&[10, 0, 0, 0, 0]), [false; 5], "none has been");
+        // It ebbs, and comes once more.
+        let listed = [90_000, 20_000, 80_000, 9, 9, 9, 9, 9, 9, 9, 9];
+        let ended: Vec<usize> = (0..)
+            .zip(has_ended(&listed))
+            .filter(|(_, ended)| *ended)
+            .map(|(at, _)| at)
+            .collect();
+        assert_eq!(ended, [6]);
     }
 }

@@ -25,7 +25,7 @@ use crate::datapath::{
     bpffs::BpfDir,
     pin,
     raw::Raw,
-    syscall,
+    syscall::{self, Batch},
     words::{OwnWords, Words},
 };
 
@@ -337,6 +337,46 @@ pub(crate) fn next_key<K: aya::Pod, V>(
 ) -> io::Result<Option<K>> {
     // SAFETY: the library has compared the sizes of keys when it typed the map.
     unsafe { syscall::next_key(map.map().fd().as_fd(), after) }
+}
+
+/// Entries that are asked for at once.
+const BATCH: usize = 4096;
+
+/// All entries, a system call for thousands of them, where a walk takes two for each.
+pub(crate) fn entries<K: Abi, V: Abi>(
+    map: &HashMap<MapData, Raw<K>, Raw<V>>,
+) -> io::Result<Vec<(K, V)>> {
+    let mut all = Vec::new();
+    let mut room = BATCH;
+    let (mut keys, mut values) = (Vec::<Raw<K>>::new(), Vec::<Raw<V>>::new());
+    let mut from = None;
+    loop {
+        keys.reserve(room);
+        values.reserve(room);
+        let spare = (keys.spare_capacity_mut(), values.spare_capacity_mut());
+        // SAFETY: the map is typed, and was asked for these sizes when it was opened.
+        let batch = unsafe { syscall::lookup_batch(map.map().fd().as_fd(), from, spare) };
+        let Batch { entries, next } = match batch {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                // Very many in one bucket.
+                room *= 2;
+                continue;
+            }
+            batch => batch?,
+        };
+        let entries = entries.min(keys.capacity()).min(values.capacity());
+        // SAFETY: the kernel has written so many, and any bytes are a valid `Abi`.
+        unsafe {
+            keys.set_len(entries);
+            values.set_len(entries);
+        }
+        let read = keys.drain(..).zip(values.drain(..));
+        all.extend(read.map(|(Raw(key), Raw(value))| (key, value)));
+        if next.is_none() {
+            return Ok(all);
+        }
+        from = next;
+    }
 }
 
 impl<K: Abi + Ord, V: Abi + PartialEq> Kept<K, V> {

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 use self::restore::Walk;
 use crate::datapath::{
-    grace::GracePeriod, maps::PolicyMaps, raw::Raw, slots::Slots, words::OwnWords,
+    grace::GracePeriod, maps::PolicyMaps, memory, raw::Raw, slots::Slots, words::OwnWords,
 };
 
 mod restore;
@@ -208,8 +208,10 @@ impl Sync {
         if self.unsettled {
             self.grace.wait()?;
             self.unsettled = false;
-            self.identity_slots.recycle();
-            self.policy_slots.recycle();
+            let freed = [self.identity_slots.recycle(), self.policy_slots.recycle()];
+            if freed.contains(&true) {
+                memory::give_back();
+            }
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
+const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
 const ITER_CREATE: libc::c_long = 33;
@@ -78,6 +79,19 @@ struct MapElemAttr {
     zero: u32,
     key: u64,
     value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MapBatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
     flags: u64,
 }
 
@@ -372,6 +386,57 @@ pub(crate) unsafe fn next_key<K: aya::Pod>(
         // SAFETY: the kernel has written it, and any bytes are a valid `Pod`.
         Ok(_) => Ok(Some(unsafe { next.assume_init() })),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the kernel has written of a batch of entries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batch {
+    pub(crate) entries: usize,
+    /// Where the next one begins, unless this is the last.
+    pub(crate) next: Option<u32>,
+}
+
+/// Entries of a hash map from `from` on, or from its beginning, whole buckets at a time. Since 5.6.
+///
+/// # Errors
+///
+/// `ENOSPC` if there is room for less than a bucket.
+///
+/// # Safety
+///
+/// `K` and `V` must have the sizes of the map's keys and values.
+pub(crate) unsafe fn lookup_batch<K: aya::Pod, V: aya::Pod>(
+    map: BorrowedFd<'_>,
+    from: Option<u32>,
+    entries: (&mut [mem::MaybeUninit<K>], &mut [mem::MaybeUninit<V>]),
+) -> io::Result<Batch> {
+    let (keys, values) = entries;
+    let room = keys.len().min(values.len());
+    let mut next = 0_u32;
+    let mut attr = MapBatchAttr {
+        in_batch: from.as_ref().map_or(0, |from| address(from)),
+        out_batch: address(std::ptr::from_mut(&mut next)),
+        keys: address(keys.as_mut_ptr()),
+        values: address(values.as_mut_ptr()),
+        count: u32::try_from(room).map_err(io::Error::other)?,
+        map_fd: number(map),
+        ..MapBatchAttr::default()
+    };
+    // SAFETY: the layout of this command. The kernel writes at most `count` keys and values, for which there is
+    // room by what the caller says of their sizes, and a place of a hash map, which has four bytes.
+    let result = unsafe { bpf(MAP_LOOKUP_BATCH, &mut attr) };
+    let entries = usize::try_from(attr.count).map_err(io::Error::other)?;
+    match result {
+        Ok(_) => Ok(Batch {
+            entries,
+            next: Some(next),
+        }),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Batch {
+            entries,
+            next: None,
+        }),
         Err(error) => Err(error),
     }
 }

@@ -109,15 +109,9 @@ impl Tables {
             tracing::warn!(%error, "flows may have counted more than is known");
         }
         Ok(Listing {
-            v4: entries(&self.held, &self.maps.v4),
-            v6: entries(&self.held, &self.maps.v6),
-            denials: self
-                .maps
-                .denials
-                .iter()
-                .filter_map(Result::ok)
-                .map(|(Raw(key), Raw(denied))| (key, denied))
-                .collect(),
+            v4: flows(&self.held, &self.maps.v4)?,
+            v6: flows(&self.held, &self.maps.v6)?,
+            denials: maps::entries(&self.maps.denials)?,
             jiffies: lock(&self.programs).jiffies(&self.maps)?,
             hertz: self.hertz,
             events_lost: self.since(Loss::Event, self.events_lost_before)?,
@@ -140,22 +134,17 @@ impl Tables {
     }
 }
 
-/// An entry that goes while the table is walked is left out, which a next listing corrects.
-fn entries<A: Address>(
+fn flows<A: Address>(
     held: &Held,
     table: &HashMap<MapData, Raw<FlowKey<A>>, Raw<FlowState>>,
-) -> Vec<(FlowKey<A>, FlowState)>
+) -> io::Result<Vec<(FlowKey<A>, FlowState)>>
 where
     FlowKey<A>: agent_common::abi::Abi,
 {
     let before = held.snapshot::<A>();
-    let entries: Vec<_> = table
-        .iter()
-        .filter_map(Result::ok)
-        .map(|(Raw(key), Raw(state))| (key, state))
-        .collect();
-    held.settle::<A>(&before, entries.iter().map(|(key, _)| key.endpoint));
-    entries
+    let flows = maps::entries(table)?;
+    held.settle::<A>(&before, flows.iter().map(|(key, _)| key.endpoint));
+    Ok(flows)
 }
 
 fn remove<A: Address>(

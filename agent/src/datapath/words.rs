@@ -23,6 +23,7 @@ pub(crate) struct Words {
 #[derive(Debug)]
 pub(crate) struct OwnWords {
     words: Words,
+    /// Up to the last that was ever other than zero: arrays are as long as they may have to be.
     stored: Vec<u64>,
 }
 
@@ -30,7 +31,11 @@ impl OwnWords {
     /// What an earlier agent left is taken for ours.
     pub(crate) fn map(map: &MapData) -> anyhow::Result<Self> {
         let words = Words::map(map)?;
-        let stored = (0..words.len).map(|index| words.load(index)).collect();
+        let used = (0..words.len)
+            .rev()
+            .find(|index| words.load(*index) != 0)
+            .map_or(0, |last| last + 1);
+        let stored = (0..used).map(|index| words.load(index)).collect();
         Ok(Self { words, stored })
     }
 
@@ -41,7 +46,11 @@ impl OwnWords {
     /// See [`Words::store`].
     pub(crate) fn store(&mut self, index: u32, word: u64) {
         self.words.store(index, word);
-        if let Some(stored) = self.stored.get_mut(index as usize) {
+        let at = index as usize;
+        if at >= self.stored.len() && word != 0 {
+            self.stored.resize(at + 1, 0);
+        }
+        if let Some(stored) = self.stored.get_mut(at) {
             *stored = word;
         }
     }
@@ -54,13 +63,14 @@ impl OwnWords {
     ///
     /// A look at memory, without a system call: a million words take a millisecond.
     pub(crate) fn restore(&self) -> u64 {
-        let changed = (0..).zip(&self.stored).filter(|(index, stored)| {
+        let stored = self.stored.iter().copied().chain(std::iter::repeat(0));
+        let changed = (0..self.words.len).zip(stored).filter(|(index, stored)| {
             // Nothing else is read by what the word says.
-            self.words.word(*index).load(Ordering::Relaxed) != **stored
+            self.words.word(*index).load(Ordering::Relaxed) != *stored
         });
         let mut restored = 0;
         for (index, stored) in changed {
-            self.words.store(index, *stored);
+            self.words.store(index, stored);
             restored += 1;
         }
         restored

@@ -68,6 +68,35 @@ impl WallTime {
         Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or_default()
     }
 
+    /// Appends what [`fmt::Display`] shows. Every record has two or three of them, and this takes a tenth of the time.
+    pub(crate) fn put(self, out: &mut Vec<u8>) {
+        let (seconds, nanoseconds) = (
+            self.0.div_euclid(1_000_000_000),
+            self.0.rem_euclid(1_000_000_000),
+        );
+        let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        let (year, month, date) = civil(day);
+        let parts = [
+            (year, 4, b'-'),
+            (month, 2, b'-'),
+            (date, 2, b'T'),
+            (second / 3600, 2, b':'),
+            (second / 60 % 60, 2, b':'),
+            (second % 60, 2, b'.'),
+            (nanoseconds, 9, b'Z'),
+        ];
+        for (number, width, then) in parts {
+            let from = out.len();
+            out.resize(from + width, b'0');
+            let mut rest = number;
+            for digit in out.iter_mut().skip(from).rev() {
+                *digit += u8::try_from(rest % 10).unwrap_or_default();
+                rest /= 10;
+            }
+            out.push(then);
+        }
+    }
+
     /// Hours to milliseconds, for tables that people read.
     pub(crate) fn time_of_day(self) -> String {
         let text = format!("{:.3}", self.timestamp());
@@ -107,6 +136,19 @@ impl<'de> Deserialize<'de> for WallTime {
     }
 }
 
+/// Year, month and day of a number of days since 1970-01-01, by the Gregorian calendar: years begin in March, so that
+/// the leap day is the last, and 400 of them have the same days each time.
+fn civil(day: i64) -> (i64, i64, i64) {
+    let day = day + 719_468;
+    let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let march = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * march + 2) / 5 + 1;
+    let month = if march < 10 { march + 3 } else { march - 9 };
+    (era * 400 + year + i64::from(month <= 2), month, date)
+}
+
 fn nanoseconds(time: Timespec) -> i64 {
     time.tv_sec
         .saturating_mul(1_000_000_000)
@@ -123,6 +165,24 @@ mod tests {
         assert_eq!(time.to_string(), "2023-11-14T22:13:20.000000007Z");
         assert_eq!(time.to_string().parse::<WallTime>().unwrap(), time);
         assert_eq!(time.time_of_day(), "22:13:20.000Z");
+    }
+
+    #[test]
+    fn wall_time_is_appended_as_it_is_shown() {
+        let shown = |time: WallTime| {
+            let mut text = Vec::new();
+            time.put(&mut text);
+            String::from_utf8(text).unwrap()
+        };
+        let day = 86_400_000_000_000;
+        // Every day of four hundred years, each at another time of the day; and both ends of the range.
+        for number in -73_000..73_100 {
+            let time = WallTime(number * (day + 1_234_567_891) % i64::MAX);
+            assert_eq!(shown(time), time.to_string());
+        }
+        for time in [i64::MIN, -1, 0, 951_782_400_000_000_000, i64::MAX].map(WallTime) {
+            assert_eq!(shown(time), time.to_string());
+        }
     }
 
     #[test]

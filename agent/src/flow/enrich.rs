@@ -26,12 +26,21 @@ use super::{
 pub(crate) struct Inventory {
     /// Owners of addresses, for the peer's side.
     pub(crate) by_address: Arc<HashMap<IpAddr, Arc<WorkloadRef>>>,
-    /// By the endpoint's number, for its own side: right also where it owns no address.
-    pub(crate) endpoints: HashMap<u16, Arc<WorkloadRef>>,
+    /// By the endpoint's number, for its own side: right also where it owns no address. With its name.
+    pub(crate) endpoints: HashMap<u16, (Arc<WorkloadRef>, Arc<str>)>,
     /// By the rule's number.
     pub(crate) rules: HashMap<u32, Arc<RuleRef>>,
     /// By the endpoint's number; of those that have any.
     pub(crate) views: HashMap<u16, Views>,
+}
+
+impl Inventory {
+    fn endpoint(&self, id: u16) -> (Option<&Arc<WorkloadRef>>, Option<&Arc<str>>) {
+        self.endpoints
+            .get(&id)
+            .map(|(workload, name)| (workload, name))
+            .unzip()
+    }
 }
 
 /// What the lines of one agent have in common.
@@ -100,7 +109,7 @@ impl Enricher {
         } = *report;
         let protocol = key.protocol();
         let icmp = icmp(protocol, key.responder_port(direction));
-        let workload = inventory.endpoints.get(&key.endpoint());
+        let (workload, name) = inventory.endpoint(key.endpoint());
         let side = |(ip, port): (IpAddr, u16), workload: Option<&Arc<WorkloadRef>>| End {
             ip: Some(ip),
             port: icmp.is_none().then_some(port),
@@ -142,7 +151,7 @@ impl Enricher {
             ifindex: (ifindex != 0).then_some(ifindex),
             // A flow that is judged with every packet is not of one generation.
             generation: (generation != Flow::NEVER).then_some(generation),
-            endpoint: workload.map(|workload| Cow::Owned(workload.to_string())),
+            endpoint: name.cloned(),
             process: self.namer.name(&process, direction),
         }
     }
@@ -193,7 +202,7 @@ impl Enricher {
             table::Direction::Ingress => (responder_port, None),
             table::Direction::Egress => (None, responder_port),
         };
-        let workload = inventory.endpoints.get(&key.endpoint);
+        let (workload, name) = inventory.endpoint(key.endpoint);
         let address = key::address(key.family, key.remote);
         let local = End {
             ip: None,
@@ -233,7 +242,7 @@ impl Enricher {
             would_be: self.would_be(&as_flow(report), inventory),
             ifindex: None,
             generation: None,
-            endpoint: workload.map(|workload| Cow::Owned(workload.to_string())),
+            endpoint: name.cloned(),
             // Of many, perhaps: the first one's has been told.
             process: None,
         }

@@ -186,6 +186,21 @@ impl Fnv {
     }
 }
 
+impl FlowId {
+    /// Appends what [`fmt::Display`] shows.
+    pub(crate) fn put(self, out: &mut Vec<u8>) {
+        let digits = (0..16).rev().map(|digit| (self.0 >> (digit * 4)) & 0xf);
+        out.extend(digits.map(|digit| {
+            let digit = u8::try_from(digit).unwrap_or_default();
+            if digit < 10 {
+                b'0' + digit
+            } else {
+                b'a' + (digit - 10)
+            }
+        }));
+    }
+}
+
 impl fmt::Display for FlowId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -236,5 +251,15 @@ mod tests {
         assert_ne!(id, FlowId::new(&key(1), 6));
         assert_ne!(id, FlowId::new(&key(2), 5));
         assert_eq!(id.to_string().parse::<FlowId>().unwrap(), id);
+        for id in [
+            id,
+            FlowId(0),
+            FlowId(u64::MAX),
+            FlowId(0x0123_4567_89ab_cdef),
+        ] {
+            let mut text = Vec::new();
+            id.put(&mut text);
+            assert_eq!(text, id.to_string().into_bytes());
+        }
     }
 }

@@ -8,8 +8,9 @@ use tokio::sync::{mpsc, watch};
 use super::{
     clock::{BootTime, Clock},
     enrich::{Enricher, Inventory},
+    line::Written,
     process::{CgroupPaths, Namer},
-    record::{Line, Tampering},
+    record::Tampering,
     report::{Removal, Report, SweepInput},
     ring::Ring,
     sink::Sink,
@@ -17,6 +18,12 @@ use super::{
     tracker::{Outcome, Tracker, TrackerCapacity},
     views::{OpinionCounts, PolicySets},
 };
+
+/// Lines that are passed on together: each time, somebody may have to be woken.
+const LINES: usize = 256;
+
+/// Reports of which the room is kept for the next ones.
+const REPORTS: usize = 4096;
 
 /// From the datapath. Its channel is bounded: a pipeline that falls behind leaves events in the
 /// kernel's ring buffer, which counts what it must drop.
@@ -67,6 +74,7 @@ impl Pipeline {
         let mut tracker = Tracker::new(started, capacity);
         let mut enricher = Enricher::new(node, sets, opinions, Namer::new(Clock::read(), cgroups));
         let mut outcome = Outcome::default();
+        let (mut lines, mut scratch) = (Vec::with_capacity(LINES), Vec::new());
         while let Some(input) = input.recv().await {
             let clock = Clock::read();
             match input {
@@ -81,17 +89,24 @@ impl Pipeline {
                 }
             }
             let inventory = Arc::clone(&inventory.borrow());
-            for report in outcome.reports.drain(..) {
-                if matches!(report, Report::Flow(_) | Report::Denials(_)) {
-                    stage.seen(1);
-                    stage.exported(1);
+            let mut reports = outcome.reports.drain(..);
+            while !reports.as_slice().is_empty() {
+                for report in reports.by_ref().take(LINES) {
+                    let line = enricher.line(report, &inventory);
+                    lines.push(Written::new(line, &mut scratch));
                 }
-                let line: Arc<Line> = Arc::new(enricher.line(report, &inventory));
-                ring.push(&line);
+                let records = lines.iter().filter(|line| line.flow().is_some()).count();
+                stage.seen(records as u64);
+                stage.exported(records as u64);
+                ring.push(&lines);
                 for sink in &sinks {
-                    sink.offer(&line);
+                    sink.offer(&lines);
                 }
+                lines.clear();
             }
+            drop(reports);
+            // A sweep may have had something to say of every flow.
+            outcome.reports.shrink_to(REPORTS);
             if !outcome.removals.is_empty() {
                 // Full: the next sweep asks again. Closed: the agent is ending.
                 drop(removals.try_send(std::mem::take(&mut outcome.removals)));
@@ -105,7 +120,7 @@ mod tests {
     use agent_common::{event::EventKind, process::Process, verdict::Reason};
 
     use super::*;
-    use crate::flow::{process::NoPaths, views::NoSets};
+    use crate::flow::{process::NoPaths, record::Line, views::NoSets};
 
     #[tokio::test]
     async fn events_come_out_named_and_in_order() {
@@ -160,7 +175,7 @@ mod tests {
             .follow()
             .0
             .iter()
-            .map(|line| match &**line {
+            .map(|line| match &line.line() {
                 Line::Flow(record) => (record.seq, record.kind.name()),
                 Line::Loss(_) | Line::Tampering(_) => (0, "other"),
             })

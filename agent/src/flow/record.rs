@@ -3,11 +3,14 @@
 //! Every export is an encoding of this one. What is not known stays absent; nothing is made up.
 //! The order of fields is the order in the JSON, and part of the format.
 
+mod text;
+
 use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use agent_common::verdict::Reason;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::text::Fragment;
 use super::{clock::WallTime, key::FlowId, views::View};
 
 /// Raised when a field changes its meaning or goes away; a new field does not raise it.
@@ -73,7 +76,7 @@ pub(crate) struct Record {
     pub(crate) generation: Option<u32>,
     /// `NAMESPACE/NAME` of the endpoint that saw it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(crate) endpoint: Option<Cow<'static, str>>,
+    pub(crate) endpoint: Option<Arc<str>>,
     /// Whose the socket at the endpoint's side is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) process: Option<ProcessRef>,
@@ -167,8 +170,10 @@ pub(crate) struct WorkloadRef {
     pub(crate) name: String,
     /// `Pod`, `Workload`, `Node`.
     pub(crate) kind: Cow<'static, str>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    pub(crate) labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "is_empty", default)]
+    pub(crate) labels: Arc<BTreeMap<String, String>>,
+    #[serde(skip)]
+    pub(crate) json: Fragment,
 }
 
 /// Who made a socket, or bound or connected it since.
@@ -220,6 +225,8 @@ pub(crate) struct RuleRef {
     pub(crate) approved_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) owner: Option<String>,
+    #[serde(skip)]
+    pub(crate) json: Fragment,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -289,6 +296,11 @@ pub(crate) enum Verdict {
 // === impl Line ===
 
 impl Line {
+    /// Appends it as a line of JSON.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        text::line(self, out);
+    }
+
     /// Reads one line of the stream.
     pub(crate) fn parse(text: &str) -> serde_json::Result<Self> {
         #[derive(Deserialize)]
@@ -306,6 +318,10 @@ impl Line {
 }
 
 // === impl WorkloadRef ===
+
+fn is_empty(labels: &Arc<BTreeMap<String, String>>) -> bool {
+    labels.is_empty()
+}
 
 impl fmt::Display for WorkloadRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -465,6 +481,49 @@ mod tests {
         for example in examples {
             let line = Line::parse(&example).unwrap();
             assert_eq!(serde_json::to_string(&line).unwrap(), example);
+        }
+    }
+
+    fn text(line: &Line) -> String {
+        let mut text = Vec::new();
+        line.write(&mut text);
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_written_as_its_fields_say() {
+        for example in examples() {
+            assert_eq!(
+                text(&Line::parse(&example).unwrap()),
+                example.clone() + "\n"
+            );
+            // Without each of the keys that may be absent, and with them in a copy that is changed.
+            let whole: serde_json::Map<_, _> = serde_json::from_str(&example).unwrap();
+            for key in whole.keys() {
+                let mut less = whole.clone();
+                less.remove(key);
+                for part in [
+                    "ip",
+                    "port",
+                    "workload",
+                    "name",
+                    "start_time",
+                    "cgroup",
+                    "via",
+                ] {
+                    for (_, value) in &mut less {
+                        if let Some(object) = value.as_object_mut() {
+                            object.remove(part);
+                        }
+                    }
+                    let Ok(line) = Line::parse(&serde_json::to_string(&less).unwrap()) else {
+                        continue;
+                    };
+                    let expected = serde_json::to_string(&line).unwrap() + "\n";
+                    assert_eq!(text(&line), expected);
+                    assert_eq!(text(&line.clone()), expected, "once more");
+                }
+            }
         }
     }
 

@@ -5,9 +5,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::broadcast;
+use tokio::sync::watch;
 
-use super::record::Line;
+use super::line::Written;
 
 /// How many lines are kept, unless told otherwise.
 pub(crate) const DEFAULT_LINES: usize = 4096;
@@ -15,42 +15,174 @@ pub(crate) const DEFAULT_LINES: usize = 4096;
 /// How far a follower may fall behind before it loses lines; it is told how many.
 const FOLLOWER_LAG: usize = 4096;
 
+/// Lines that a follower takes at once: it has what it took, however far it falls behind.
+const AT_ONCE: usize = 256;
+
 #[derive(Debug)]
 pub(crate) struct Ring {
-    lines: Mutex<VecDeque<Arc<Line>>>,
+    lines: Mutex<Lines>,
     capacity: usize,
-    followers: broadcast::Sender<Arc<Line>>,
+    /// Wakes followers: once for all lines that come together.
+    news: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    /// For those who come, and for followers who are behind.
+    kept: VecDeque<Arc<Written>>,
+    /// How many there have been.
+    count: u64,
+}
+
+/// Reads on from where it is.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    ring: Arc<Ring>,
+    /// How many lines it has read, or lost.
+    read: u64,
+    news: watch::Receiver<()>,
 }
 
 impl Ring {
     pub(crate) fn new(capacity: usize) -> Self {
-        let (followers, _) = broadcast::channel(FOLLOWER_LAG);
         Self {
-            lines: Mutex::new(VecDeque::new()),
+            lines: Mutex::default(),
             capacity,
-            followers,
+            news: watch::Sender::default(),
         }
     }
 
-    pub(crate) fn push(&self, line: &Arc<Line>) {
+    pub(crate) fn push(&self, new: &[Arc<Written>]) {
         let mut lines = self.lock();
-        if lines.len() >= self.capacity {
-            lines.pop_front();
+        for line in new {
+            if lines.kept.len() >= self.capacity.max(FOLLOWER_LAG) {
+                lines.kept.pop_front();
+            }
+            lines.kept.push_back(Arc::clone(line));
+            lines.count += 1;
         }
-        lines.push_back(Arc::clone(line));
-        // Under the lock, so that a new follower neither misses a line nor sees one twice. That
-        // nobody follows is no error.
-        drop(self.followers.send(Arc::clone(line)));
+        drop(lines);
+        self.news.send_replace(());
     }
 
-    /// All lines that are kept, and a receiver of every line after them.
-    pub(crate) fn follow(&self) -> (Vec<Arc<Line>>, broadcast::Receiver<Arc<Line>>) {
+    /// All lines that are kept, and a reader of every line after them.
+    pub(crate) fn follow(self: &Arc<Self>) -> (Vec<Arc<Written>>, Follower) {
         let lines = self.lock();
-        (lines.iter().cloned().collect(), self.followers.subscribe())
+        let beyond = lines.kept.len().saturating_sub(self.capacity);
+        let follower = Follower {
+            ring: Arc::clone(self),
+            read: lines.count,
+            news: self.news.subscribe(),
+        };
+        (lines.kept.iter().skip(beyond).cloned().collect(), follower)
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Line>>> {
+    fn lock(&self) -> MutexGuard<'_, Lines> {
         // A panic elsewhere leaves whole lines behind: the queue is never half changed.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Follower {
+    /// Waits for lines, and adds some of them to `lines`; how many it has lost before these.
+    pub(crate) async fn read(&mut self, lines: &mut Vec<Arc<Written>>) -> u64 {
+        loop {
+            // What comes from here on is news, and what came before is read now.
+            self.news.borrow_and_update();
+            let lost = self.take(lines);
+            // The sender is part of the ring, and cannot be gone.
+            if !lines.is_empty() || lost > 0 || self.news.changed().await.is_err() {
+                return lost;
+            }
+        }
+    }
+
+    fn take(&mut self, lines: &mut Vec<Arc<Written>>) -> u64 {
+        let all = self.ring.lock();
+        let behind = all.count - self.read;
+        let kept = all.kept.len();
+        let known = usize::try_from(behind).unwrap_or(usize::MAX).min(kept);
+        let before = lines.len();
+        lines.extend(all.kept.iter().skip(kept - known).take(AT_ONCE).cloned());
+        let lost = behind - known as u64;
+        self.read += lost + (lines.len() - before) as u64;
+        lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{
+        clock::WallTime,
+        record::{Line, Loss, LossRecord},
+    };
+
+    fn line(number: u64) -> Arc<Written> {
+        let loss = Loss {
+            stage: "sink".into(),
+            reason: "full".into(),
+            count: number,
+            first: WallTime(0),
+            last: WallTime(0),
+        };
+        let line = Line::Loss(LossRecord::new("node-1".into(), None, loss));
+        Written::new(line, &mut Vec::new())
+    }
+
+    fn number(line: &Written) -> u64 {
+        match line.line() {
+            Line::Loss(record) => record.loss.count,
+            Line::Flow(_) | Line::Tampering(_) => 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_follower_reads_each_line_once_and_knows_how_many_it_lost() {
+        let ring = Arc::new(Ring::new(2));
+        let lag = FOLLOWER_LAG as u64;
+        ring.push(&[line(1), line(2), line(3)]);
+        let (kept, mut follower) = ring.follow();
+        assert_eq!(
+            kept.iter().map(|line| number(line)).collect::<Vec<_>>(),
+            [2, 3]
+        );
+
+        ring.push(&[line(4)]);
+        ring.push(&[line(5)]);
+        let mut lines = Vec::new();
+        assert_eq!(follower.read(&mut lines).await, 0);
+        assert_eq!(
+            lines.iter().map(|line| number(line)).collect::<Vec<_>>(),
+            [4, 5]
+        );
+
+        for number in 6..6 + lag + 7 {
+            ring.push(&[line(number)]);
+        }
+        let (mut lost, mut next) = (0, 13);
+        while next < 6 + lag + 7 {
+            lines.clear();
+            lost += follower.read(&mut lines).await;
+            for line in &lines {
+                assert_eq!(number(line), next);
+                next += 1;
+            }
+        }
+        assert_eq!(lost, 7);
+    }
+
+    #[tokio::test]
+    async fn a_follower_is_woken_by_what_comes() {
+        let ring = Arc::new(Ring::new(2));
+        let (_, mut follower) = ring.follow();
+        let reader = tokio::spawn(async move {
+            let mut lines = Vec::new();
+            follower.read(&mut lines).await;
+            lines.len()
+        });
+        tokio::task::yield_now().await;
+        ring.push(&[line(1)]);
+        assert_eq!(reader.await.unwrap(), 1);
     }
 }

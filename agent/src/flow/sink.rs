@@ -5,6 +5,7 @@
 //! stream where writing works again.
 
 mod output;
+mod queue;
 mod writer;
 
 use std::{
@@ -16,11 +17,12 @@ use std::{
     },
 };
 
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::task::JoinHandle;
 
-use self::writer::Writer;
+use self::{queue::Queue, writer::Writer};
 use super::{
-    record::{Kind, Line},
+    line::Written,
+    record::Kind,
     stage::{Stage, StageCounts},
 };
 
@@ -37,7 +39,7 @@ pub(crate) enum Target {
 /// The entrance of a sink.
 #[derive(Debug)]
 pub(crate) struct Sink {
-    queue: mpsc::Sender<Arc<Line>>,
+    queue: Arc<Queue>,
     shared: Arc<Shared>,
 }
 
@@ -64,42 +66,42 @@ impl Sink {
         node: Arc<str>,
         queue: usize,
     ) -> io::Result<(Self, JoinHandle<()>)> {
-        let (sender, receiver) = mpsc::channel(queue.max(4));
+        let queue = Arc::new(Queue::new(queue.max(4)));
         let shared = Arc::new(Shared::default());
         let writer = Writer::open(target, node, Arc::clone(&shared))?;
-        let task = tokio::task::spawn_blocking(move || writer.run(receiver));
-        Ok((
-            Self {
-                queue: sender,
-                shared,
-            },
-            task,
-        ))
+        let lines = Arc::clone(&queue);
+        let task = tokio::task::spawn_blocking(move || writer.run(&lines));
+        Ok((Self { queue, shared }, task))
     }
 
     pub(crate) fn counts(&self) -> SinkCounts {
         SinkCounts(Arc::clone(&self.shared))
     }
 
-    /// Queues a line, or sheds it. Never waits.
-    pub(crate) fn offer(&self, line: &Arc<Line>) {
-        let kind = match &**line {
-            Line::Flow(record) => Some(record.kind),
-            Line::Loss(_) | Line::Tampering(_) => None,
-        };
-        if kind.is_some() {
-            self.shared.stage.seen(1);
-        }
+    /// Queues lines, or sheds them. Never waits.
+    pub(crate) fn offer(&self, lines: &[Arc<Written>]) {
+        let kind = |line: &Written| line.flow().map(|flow| flow.kind);
+        let records = lines.iter().filter(|line| line.flow().is_some()).count();
+        self.shared.stage.seen(records as u64);
         // The last quarter of the queue is kept for what cannot be made up for: the next update
         // of a flow has all that its last one had, but a denial comes once.
-        let reserve = self.queue.max_capacity() / 4;
-        let is_crowded = kind == Some(Kind::Update) && self.queue.capacity() <= reserve;
-        if is_crowded || self.queue.try_send(Arc::clone(line)).is_err() {
-            if let Some(kind) = kind {
-                self.shared.stage.lost(kind);
-            }
-            self.shared.shed.fetch_add(1, Ordering::Relaxed);
-        }
+        let reserve = self.queue.capacity() / 4;
+        self.queue.offer(
+            lines,
+            |line, room| kind(line) == Some(Kind::Update) && room <= reserve,
+            |line| {
+                if let Some(kind) = kind(line) {
+                    self.shared.stage.lost(kind);
+                }
+                self.shared.shed.fetch_add(1, Ordering::Relaxed);
+            },
+        );
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 

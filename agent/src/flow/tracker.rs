@@ -20,13 +20,15 @@ mod losses;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use agent_common::{
     event::{Event, EventKind},
     flow::FlowState,
     verdict::Reason,
 };
+
+use indexmap::IndexMap;
 
 use self::{
     denials::Denials,
@@ -52,7 +54,8 @@ pub(crate) struct Tracker {
     /// When this agent began to read events.
     started: BootTime,
     capacity: usize,
-    flows: HashMap<Key, Entry>,
+    /// One behind the other: a hash table of these has room for two to four times as many as there are.
+    flows: IndexMap<Key, Entry>,
     denials: Denials,
     losses: Losses,
     sweeps: u64,
@@ -79,7 +82,7 @@ impl Tracker {
         Self {
             started,
             capacity: capacity.flows,
-            flows: HashMap::new(),
+            flows: IndexMap::new(),
             denials: Denials::default(),
             losses: Losses::default(),
             sweeps: 0,
@@ -356,6 +359,10 @@ impl Tracker {
             }
             false
         });
+        if self.flows.len() < self.flows.capacity() / 4 {
+            // After a flood. As many as there are may come again without growing.
+            self.flows.shrink_to(self.flows.len() * 2);
+        }
     }
 
     fn remember(&mut self, key: Key, entry: Entry) {

@@ -64,7 +64,7 @@ fn rule(peers: Vec<IpAddr>, ports: Vec<u16>, now: Time) -> impl Strategy<Value =
             cidr: IpNet::from(address),
             except: Vec::new(),
         };
-        Peers::Listed(vec![block])
+        Peers::listed(vec![block])
     });
     let peers = prop_oneof![Just(Peers::Every), narrow.clone(), narrow];
     let protocol = sample::select(vec![Protocol::Tcp, Protocol::Udp]);

@@ -48,14 +48,10 @@ impl Cluster {
         };
         let old = Arc::clone(&world.workloads[&pod(*size, size.pods - 1).name]);
         let mut relabelled = (*old).clone();
-        relabelled
-            .labels
-            .insert("app".to_owned(), "app-9".to_owned());
+        Arc::make_mut(&mut relabelled.labels).insert("app".to_owned(), "app-9".to_owned());
         let ours = Arc::clone(&world.workloads[&pod(*size, 0).name]);
         let mut ours_relabelled = (*ours).clone();
-        ours_relabelled
-            .labels
-            .insert("tier".to_owned(), "other".to_owned());
+        Arc::make_mut(&mut ours_relabelled.labels).insert("tier".to_owned(), "other".to_owned());
         vec![
             case("add a pod elsewhere", ONE_POD, added(&far), gone(&far)),
             case(

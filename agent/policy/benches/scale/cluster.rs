@@ -175,7 +175,7 @@ pub(crate) fn pod(size: Size, number: u32) -> Workload {
     Workload {
         name: ObjectName::new(namespace_name(namespace), name),
         kind: WorkloadKind::Pod,
-        labels,
+        labels: Arc::new(labels),
         addresses: BTreeSet::from([v4.into(), v6.into()]),
         ports: vec![
             port(

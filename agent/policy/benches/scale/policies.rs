@@ -58,11 +58,11 @@ fn network_policy(size: Size, number: u32, blocks: u32, chance: &mut Chance) -> 
         0 => {
             subject = Selector::default();
             ingress = Some(vec![rule(
-                Peers::Listed(vec![own(label("tier", "front"))]),
+                Peers::listed(vec![own(label("tier", "front"))]),
                 Ports::Listed(vec![named("http")]),
             )]);
             egress = Some(vec![rule(
-                Peers::Listed(vec![others(
+                Peers::listed(vec![others(
                     label("kubernetes.io/metadata.name", &namespace_name(BUSY)),
                     label("app", "app-1"),
                 )]),
@@ -75,7 +75,7 @@ fn network_policy(size: Size, number: u32, blocks: u32, chance: &mut Chance) -> 
         1 => {
             ingress = Some(vec![
                 rule(
-                    Peers::Listed(vec![own(label("app", "app-0")), own(label("app", "app-2"))]),
+                    Peers::listed(vec![own(label("app", "app-0")), own(label("app", "app-2"))]),
                     Ports::Listed(vec![port(Protocol::Tcp, 8080, 8081)]),
                 ),
                 rule(Peers::Every, Ports::Listed(vec![named("metrics")])),
@@ -84,7 +84,7 @@ fn network_policy(size: Size, number: u32, blocks: u32, chance: &mut Chance) -> 
         2 => {
             let team = format!("team-{}", number % 40);
             ingress = Some(vec![rule(
-                Peers::Listed(vec![others(label("team", &team), label("tier", "front"))]),
+                Peers::listed(vec![others(label("team", &team), label("tier", "front"))]),
                 Ports::Listed(vec![
                     port(Protocol::Tcp, 8080, 8080),
                     port(Protocol::Tcp, 9090, 9099),
@@ -95,15 +95,15 @@ fn network_policy(size: Size, number: u32, blocks: u32, chance: &mut Chance) -> 
             let listed = (0..blocks).map(|_| chance.block()).collect();
             egress = Some(vec![
                 rule(
-                    Peers::Listed(listed),
+                    Peers::listed(listed),
                     Ports::Listed(vec![port(Protocol::Tcp, 443, 443)]),
                 ),
-                rule(Peers::Listed(vec![own(Selector::default())]), Ports::Every),
+                rule(Peers::listed(vec![own(Selector::default())]), Ports::Every),
             ]);
         }
         _ => {
             egress = Some(vec![rule(
-                Peers::Listed(vec![others(label("env", "prod"), Selector::default())]),
+                Peers::listed(vec![others(label("env", "prod"), Selector::default())]),
                 Ports::Listed(vec![named("http"), port(Protocol::Tcp, 5432, 5432)]),
             )]);
         }
@@ -131,30 +131,30 @@ fn tier_policy(number: u32, blocks: u32, chance: &mut Chance) -> TierPolicy {
         let listed = (0..blocks).map(|_| chance.block()).collect();
         egress.push(tier_rule(
             TierAction::Deny,
-            Peers::Listed(listed),
+            Peers::listed(listed),
             Ports::Every,
         ));
     } else {
         let monitors = others(label("team", "team-7"), Selector::default());
         ingress.push(tier_rule(
             TierAction::Accept,
-            Peers::Listed(vec![monitors]),
+            Peers::listed(vec![monitors]),
             Ports::Listed(vec![named("metrics")]),
         ));
         let team = format!("team-{}", number * 3 % 40);
         ingress.push(tier_rule(
             TierAction::Pass,
-            Peers::Listed(vec![others(label("team", &team), label("tier", "back"))]),
+            Peers::listed(vec![others(label("team", &team), label("tier", "back"))]),
             Ports::Listed(vec![port(Protocol::Tcp, 8000, 8999)]),
         ));
         ingress.push(tier_rule(
             TierAction::Deny,
-            Peers::Listed(vec![others(label("env", "dev"), Selector::default())]),
+            Peers::listed(vec![others(label("env", "dev"), Selector::default())]),
             Ports::Every,
         ));
         egress.push(tier_rule(
             TierAction::Deny,
-            Peers::Listed(vec![Peer::Nodes(label("zone", "zone-1"))]),
+            Peers::listed(vec![Peer::Nodes(label("zone", "zone-1"))]),
             Ports::Listed(vec![port(Protocol::Tcp, 10250, 10250)]),
         ));
     }

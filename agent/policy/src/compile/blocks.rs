@@ -6,21 +6,29 @@ use ipnet::IpNet;
 
 use crate::model::Peer;
 
-/// A list by its number, and a block by its own.
-type Holding = (u32, u32);
-
+/// All borders of blocks. One set for all of them: most prefixes have one block, and there may be a hundred
+/// thousand, so a list of its own for each would take most of the room.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
-    borders: BTreeMap<IpNet, Border>,
+    borders: BTreeSet<Border>,
     next: u32,
 }
 
-/// What changes at a prefix.
-#[derive(Debug, Default)]
+/// Where a block begins to hold, or where it is cut out. Sorts by the prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Border {
-    begins: Vec<Holding>,
-    /// Blocks that the prefix is an exception of.
-    cuts: Vec<Holding>,
+    prefix: IpNet,
+    side: Side,
+    list: u32,
+    /// Of the block.
+    number: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    Begins,
+    /// The prefix is an exception of the block.
+    IsCut,
 }
 
 /// The lists with a block that holds at a prefix. It is led from one prefix to the next, in and out:
@@ -35,7 +43,7 @@ pub(super) struct Held {
 
 impl Blocks {
     pub(super) fn is_border(&self, prefix: &IpNet) -> bool {
-        self.borders.contains_key(prefix)
+        self.at(prefix).next().is_some()
     }
 
     /// Adds the blocks of a list; gives its borders.
@@ -44,14 +52,19 @@ impl Blocks {
         for (cidr, except) in blocks(peers) {
             let number = self.next;
             self.next = self.next.wrapping_add(1);
-            let border = self.borders.entry(*cidr).or_default();
-            border.begins.push((list, number));
-            touched.push(*cidr);
+            let mut add = |prefix, side| {
+                self.borders.insert(Border {
+                    prefix,
+                    side,
+                    list,
+                    number,
+                });
+                touched.push(prefix);
+            };
+            add(*cidr, Side::Begins);
             // An exception outside of its block takes nothing away.
             for cut in except.iter().filter(|cut| cidr.contains(*cut)) {
-                let border = self.borders.entry(*cut).or_default();
-                border.cuts.push((list, number));
-                touched.push(*cut);
+                add(*cut, Side::IsCut);
             }
         }
         touched
@@ -64,53 +77,91 @@ impl Blocks {
             .copied()
             .collect();
         for prefix in &touched {
-            let Some(Border { begins, cuts }) = self.borders.get_mut(prefix) else {
-                continue;
-            };
-            begins.retain(|(of, _)| *of != list);
-            cuts.retain(|(of, _)| *of != list);
-            if begins.is_empty() && cuts.is_empty() {
-                self.borders.remove(prefix);
+            for side in [Side::Begins, Side::IsCut] {
+                let [lowest, highest] = [0, u32::MAX].map(|number| Border {
+                    prefix: *prefix,
+                    side,
+                    list,
+                    number,
+                });
+                let of_list: Vec<Border> = self.borders.range(lowest..=highest).copied().collect();
+                for border in &of_list {
+                    self.borders.remove(border);
+                }
             }
         }
         touched
     }
 
-    pub(super) fn border(&self, prefix: &IpNet) -> Option<&Border> {
-        self.borders.get(prefix)
+    /// What changes at a prefix: blocks that begin, and then those that are cut.
+    pub(super) fn at(&self, prefix: &IpNet) -> impl DoubleEndedIterator<Item = &Border> {
+        let first = Border {
+            prefix: *prefix,
+            side: Side::Begins,
+            list: 0,
+            number: 0,
+        };
+        let last = Border {
+            side: Side::IsCut,
+            list: u32::MAX,
+            number: u32::MAX,
+            ..first
+        };
+        self.borders.range(first..=last)
     }
 
     /// What holds just outside of a prefix.
     pub(super) fn around(&self, prefix: &IpNet) -> Held {
         let mut held = Held::default();
-        for border in outwards(prefix).filter_map(|outer| self.borders.get(&outer)) {
-            held.enter(border);
+        for outer in outwards(prefix) {
+            held.enter(self.at(&outer));
         }
         held
+    }
+
+    /// Gives back the room that is left between borders after many have been added.
+    pub(super) fn compact(&mut self) {
+        self.borders = std::mem::take(&mut self.borders).into_iter().collect();
     }
 }
 
 impl Held {
-    pub(super) fn enter(&mut self, Border { begins, cuts }: &Border) {
-        for (list, _) in begins {
-            add(&mut self.lists, *list);
-        }
-        for (list, number) in cuts {
-            if add(&mut self.cut, *number) == 1 {
-                take(&mut self.lists, *list);
+    /// Takes up what changes at a prefix, in the order of [`Blocks::at`].
+    pub(super) fn enter<'b>(&mut self, borders: impl Iterator<Item = &'b Border>) {
+        for Border {
+            side, list, number, ..
+        } in borders
+        {
+            match side {
+                Side::Begins => {
+                    add(&mut self.lists, *list);
+                }
+                Side::IsCut => {
+                    if add(&mut self.cut, *number) == 1 {
+                        take(&mut self.lists, *list);
+                    }
+                }
             }
         }
     }
 
-    /// Undoes [`Self::enter`].
-    pub(super) fn leave(&mut self, Border { begins, cuts }: &Border) {
-        for (list, number) in cuts {
-            if take(&mut self.cut, *number) == 0 {
-                add(&mut self.lists, *list);
+    /// Undoes [`Self::enter`], from its end: where a block begins and another of its list is cut out, a list must
+    /// not be taken away that is not there yet.
+    pub(super) fn leave<'b>(&mut self, borders: impl DoubleEndedIterator<Item = &'b Border>) {
+        for Border {
+            side, list, number, ..
+        } in borders.rev()
+        {
+            match side {
+                Side::Begins => {
+                    take(&mut self.lists, *list);
+                }
+                Side::IsCut => {
+                    if take(&mut self.cut, *number) == 0 {
+                        add(&mut self.lists, *list);
+                    }
+                }
             }
-        }
-        for (list, _) in begins {
-            take(&mut self.lists, *list);
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) type Group = (String, Arc<Labels>);
 
 #[derive(Debug)]
 pub(super) struct PeerLists {
-    ids: Ids<Arc<Vec<Peer>>>,
+    ids: Ids<Arc<[Peer]>>,
     used: BTreeMap<u32, Used>,
     /// Lists that admit a group, in order.
     groups: BTreeMap<Group, Members>,
@@ -37,7 +37,7 @@ pub(super) struct PeerLists {
 
 #[derive(Debug)]
 struct Used {
-    peers: Arc<Vec<Peer>>,
+    peers: Arc<[Peer]>,
     /// Those of them that labels decide: lists of a hundred thousand blocks are asked often.
     by_labels: Vec<Peer>,
     times: usize,
@@ -72,7 +72,7 @@ impl PeerLists {
     }
 
     /// Uses a list once more. The second value is true if nobody had.
-    pub(super) fn take(&mut self, peers: &Arc<Vec<Peer>>) -> (u32, bool) {
+    pub(super) fn take(&mut self, peers: &Arc<[Peer]>) -> (u32, bool) {
         let number = self.ids.number(peers);
         let used = self.used.entry(number).or_insert_with(|| Used {
             peers: Arc::clone(peers),
@@ -88,7 +88,7 @@ impl PeerLists {
     }
 
     /// Uses a list once less; gives its peers if nobody does any more.
-    pub(super) fn give_back(&mut self, number: u32) -> Option<Arc<Vec<Peer>>> {
+    pub(super) fn give_back(&mut self, number: u32) -> Option<Arc<[Peer]>> {
         let used = self.used.get_mut(&number)?;
         used.times = used.times.saturating_sub(1);
         if used.times > 0 {
@@ -299,7 +299,7 @@ impl PeerLists {
 pub(super) fn group(workload: &Workload) -> Group {
     (
         workload.name.namespace.clone(),
-        Arc::new(workload.labels.clone()),
+        Arc::clone(&workload.labels),
     )
 }
 

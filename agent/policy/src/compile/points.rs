@@ -1,7 +1,7 @@
 //! Where answers may change in the space of addresses, and who is at each of these places.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
@@ -10,8 +10,9 @@ use agent_common::table::{THIS_NODE, WORLD};
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
+    compact::compact,
     compile::{
-        blocks::{Blocks, Border, Held, outwards},
+        blocks::{Blocks, Held, outwards},
         classes::{Base, Class, Classes},
         lists::PeerLists,
         ports::NamedPorts,
@@ -191,6 +192,13 @@ impl Points {
         for root in roots(&moved) {
             self.keep(root, prefixes, &mut changed);
         }
+        if changed.len() > MANY {
+            // All was looked at: this takes no longer.
+            self.blocks.compact();
+            compact(&mut self.hosts);
+            compact(&mut self.places);
+            compact(prefixes);
+        }
         changed
     }
 
@@ -223,19 +231,23 @@ impl Points {
             Root::All => Held::default(),
             Root::Below(root) => self.blocks.around(&root),
         };
-        let mut stack: Vec<(IpNet, &Border)> = Vec::new();
+        let mut stack: Vec<IpNet> = Vec::new();
         let mut fresh = Vec::new();
+        // Most of many places have one of a few bases.
+        let mut known: HashSet<Arc<Base>> = HashSet::new();
         for (place, point) in root.range(&self.places) {
-            while let Some((_, left)) = stack.pop_if(|(outer, _)| !outer.contains(place)) {
-                held.leave(left);
+            while let Some(left) = stack.pop_if(|outer| !outer.contains(place)) {
+                held.leave(self.blocks.at(&left));
             }
-            if let Some(border) = self.blocks.border(place) {
-                held.enter(border);
-                stack.push((*place, border));
+            if self.blocks.is_border(place) {
+                held.enter(self.blocks.at(place));
+                stack.push(*place);
             }
             let base = self.base(facts, place, &held);
             if base != *point.base {
-                fresh.push((*place, Arc::new(base)));
+                let base = known.get(&base).map_or_else(|| Arc::new(base), Arc::clone);
+                known.insert(Arc::clone(&base));
+                fresh.push((*place, base));
             }
         }
         for (place, base) in fresh {
@@ -302,8 +314,14 @@ impl Points {
         if host.is_some_and(|host| host.is_this_node) {
             identity |= THIS_NODE;
         }
+        let base = self.classes.get(identity & !THIS_NODE);
+        let base = base.map(|class| Arc::clone(&class.base));
         if let Some(point) = self.places.get_mut(place) {
             point.identity = identity;
+            // The same, once for the whole class.
+            if let Some(base) = base {
+                point.base = base;
+            }
         }
     }
 

@@ -43,7 +43,7 @@ pub(super) struct LoweredRule {
     pub(super) origin: RuleOrigin,
     pub(super) action: TierAction,
     /// `None`: everybody.
-    pub(super) peers: Option<Arc<Vec<Peer>>>,
+    pub(super) peers: Option<Arc<[Peer]>>,
     pub(super) ports: Ports,
     pub(super) timing: Option<Arc<Timing>>,
 }
@@ -234,7 +234,7 @@ impl Heading<'_> {
             action,
             peers: match peers {
                 Peers::Every => None,
-                Peers::Listed(peers) => Some(Arc::new(peers.clone())),
+                Peers::Listed(peers) => Some(Arc::clone(peers)),
             },
             ports: ports.clone(),
             timing,

@@ -56,7 +56,7 @@ fn the_same_is_no_difference() {
 #[test]
 fn a_changed_port_is_one_row_for_each_sign() {
     let from_web = || {
-        Peers::Listed(vec![Peer::Workloads {
+        Peers::listed(vec![Peer::Workloads {
             namespaces: NamespaceScope::Named("shop".to_owned()),
             workloads: example::is("web"),
         }])
@@ -76,12 +76,12 @@ fn a_changed_port_is_one_row_for_each_sign() {
 #[test]
 fn the_world_outside_is_told_by_its_blocks() {
     let block = |text: &str| {
-        Peers::Listed(vec![Peer::Block {
+        Peers::listed(vec![Peer::Block {
             cidr: text.parse().unwrap(),
             except: vec!["203.0.113.0/24".parse().unwrap()],
         }])
     };
-    let nobody = Peers::Listed(Vec::new());
+    let nobody = Peers::listed(Vec::new());
     let text = text(
         &with_rule(80, nobody),
         &with_rule(80, block("203.0.0.0/16")),
@@ -113,12 +113,12 @@ fn whoever_is_new_reaches_somebody_for_the_first_time() {
 
 #[test]
 fn json_has_all_that_is_shown() {
-    let closed = with_rule(80, Peers::Listed(Vec::new()));
+    let closed = with_rule(80, Peers::listed(Vec::new()));
     let json = serde_json::to_value(Diff::new(
         &closed,
         &with_rule(
             80,
-            Peers::Listed(vec![Peer::Workloads {
+            Peers::listed(vec![Peer::Workloads {
                 namespaces: NamespaceScope::Matching(Selector::default()),
                 workloads: example::is("web"),
             }]),
@@ -206,7 +206,7 @@ impl Mutation {
             } else if gone(place + 9) {
                 let mut workload = workload.as_ref().clone();
                 workload.ready = !workload.ready;
-                workload.labels.insert("app".to_owned(), "a".to_owned());
+                Arc::make_mut(&mut workload.labels).insert("app".to_owned(), "a".to_owned());
                 new.apply(&Step::Workload(name.clone(), Some(workload.into())));
             }
         }

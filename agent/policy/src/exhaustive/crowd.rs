@@ -102,7 +102,7 @@ impl Said {
         let rule = TierRule {
             name: None,
             action: self.action,
-            peers: Peers::Listed(vec![Peer::Local(units(self.peers))]),
+            peers: Peers::listed(vec![Peer::Local(units(self.peers))]),
             ports: if self.tcp_only {
                 Ports::Listed(vec![tcp])
             } else {

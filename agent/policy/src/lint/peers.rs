@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn covers(outer: Vec<Peer>, inner: &Peer) -> bool {
-        let outer = Peers::Listed(outer);
+        let outer = Peers::listed(outer);
         PeerSet::of(&outer).covers(&Item::of(inner), &mut Budget::default())
     }
 
@@ -221,7 +221,7 @@ mod tests {
     fn both_families_are_everybody() {
         let both = vec![block("0.0.0.0/0", &[]), block("::/0", &[])];
         assert!(covers(both.clone(), &Peer::OwnNode));
-        assert!(PeerSet::of(&Peers::Listed(both)).covers(&Item::Every, &mut Budget::default()));
+        assert!(PeerSet::of(&Peers::listed(both)).covers(&Item::Every, &mut Budget::default()));
         assert!(!covers(vec![block("0.0.0.0/0", &[])], &Peer::OwnNode));
     }
 

@@ -94,10 +94,12 @@ impl Edit for Narrower {
         let Some(mut rule) = rules.get(self.0 % rules.len().max(1)).cloned() else {
             return;
         };
-        if let Peers::Listed(peers) = rule.peers()
-            && peers.len() > 1
+        if let Peers::Listed(shared) = rule.peers()
+            && shared.len() > 1
         {
+            let mut peers = shared.to_vec();
             peers.remove(self.0 % peers.len());
+            *shared = peers.into();
         }
         if let Ports::Listed(ports) = rule.ports()
             && ports.len() > 1

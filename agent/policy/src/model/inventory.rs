@@ -1,6 +1,6 @@
 //! Who lives where: workloads, nodes and Services.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,8 @@ use super::{Labels, ObjectName, Source};
 pub struct Workload {
     pub name: ObjectName,
     pub kind: WorkloadKind,
-    pub labels: Labels,
+    /// Shared by those that have the same: replicas, of which there are many.
+    pub labels: Arc<Labels>,
     pub addresses: BTreeSet<IpAddr>,
     pub ports: Vec<NamedPort>,
     /// The node it runs on, where that is known.

@@ -1,6 +1,6 @@
 //! What policies say: `NetworkPolicy`, the policies of tiers, and what they are made of.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -148,8 +148,9 @@ pub enum Denied {
 pub enum Peers {
     /// Missing or empty `from`/`to`.
     Every,
-    /// Any of these; nobody, if there is none.
-    Listed(Vec<Peer>),
+    /// Any of these; nobody, if there is none. Shared by whoever works with the rule: there may be a
+    /// hundred thousand.
+    Listed(Arc<[Peer]>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -311,6 +312,14 @@ impl PolicyKind {
 impl fmt::Display for PolicyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+// === impl Peers ===
+
+impl Peers {
+    pub fn listed(peers: Vec<Peer>) -> Self {
+        Self::Listed(peers.into())
     }
 }
 

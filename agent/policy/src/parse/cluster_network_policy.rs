@@ -167,8 +167,8 @@ fn rule(field: &Field<'_>, direction: Direction, uses: &mut Vec<PortUse>) -> Opt
     } = peers;
     // A peer that is not understood must not open anything, nor leave anything open.
     let (action, peers, ports) = match (understood, action) {
-        (Understood::All, action) => (action, Peers::Listed(listed), ports),
-        (Understood::NotAll, TierAction::Accept) => (action, Peers::Listed(Vec::new()), ports),
+        (Understood::All, action) => (action, Peers::listed(listed), ports),
+        (Understood::NotAll, TierAction::Accept) => (action, Peers::listed(Vec::new()), ports),
         (Understood::NotAll, TierAction::Deny | TierAction::Pass) => {
             (TierAction::Deny, Peers::Every, Ports::Every)
         }

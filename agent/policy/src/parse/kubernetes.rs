@@ -1,6 +1,6 @@
 //! The kinds of core/v1 that tell who lives where: read for facts, tolerant of all else.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     AddressMarks, Declared, Object as Parsed, WorkloadMarks, address,
@@ -52,7 +52,7 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
         }
         spec.tolerate_unknown();
     }
-    let mut marks = WorkloadMarks::default();
+    let mut marks = AddressMarks::new();
     let mut ended = false;
     let mut ready = true;
     if let Some(mut status) = object.get("status").and_then(|field| field.object()) {
@@ -69,7 +69,7 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
         });
         for field in first.into_iter().chain(all) {
             let written = Some(&field).filter(|field| !is_empty(field));
-            address::mark(written, &mut marks.addresses);
+            address::mark(written, &mut marks);
         }
         ready = is_ready(&mut status);
         status.tolerate_unknown();
@@ -79,8 +79,8 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
     let workload = Workload {
         name: metadata.object_name(),
         kind: WorkloadKind::Pod,
-        labels: metadata.labels,
-        addresses: marks.addresses.keys().copied().collect(),
+        labels: Arc::new(metadata.labels),
+        addresses: marks.keys().copied().collect(),
         ports: ports.listed,
         node,
         host_network,
@@ -92,7 +92,10 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
         at: metadata.at,
         declared: Declared::Workload {
             workload: workload.into(),
-            marks,
+            marks: WorkloadMarks {
+                addresses: marks.into_iter().collect(),
+                endpoint: None,
+            },
         },
     })
 }

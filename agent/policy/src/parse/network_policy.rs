@@ -198,12 +198,8 @@ fn read_peers(field: &Field<'_>, side: &str, policy: &Policy<'_>) -> Option<Peer
         warn_empty(field, "peer");
         return Some(Peers::Every);
     }
-    Some(Peers::Listed(
-        items
-            .iter()
-            .filter_map(|item| peer(item, side, policy))
-            .collect(),
-    ))
+    let peers = items.iter().filter_map(|item| peer(item, side, policy));
+    Some(Peers::Listed(peers.collect()))
 }
 
 fn read_ports(field: &Field<'_>, policy: &mut Policy<'_>) -> Option<Ports> {

@@ -1,9 +1,12 @@
 //! `Workload` of `ringfence.io/v1alpha1`: what policies select where there is no Kubernetes.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
 
 use super::{
-    Declared, Object as Parsed, WorkloadMarks, address, endpoint,
+    AddressMarks, Declared, Object as Parsed, WorkloadMarks, address, endpoint,
     metadata::{self, Annotations, Form},
     names, port,
     reader::{Field, Object},
@@ -21,23 +24,29 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     object.deny_unknown();
 
     let mut spec = spec?;
-    let mut marks = WorkloadMarks::default();
-    let addresses = addresses(&mut spec, &mut marks);
+    let marked = addresses(&mut spec);
     let ports = ports(&mut spec);
     let node = spec
         .get("node")
         .and_then(|field| names::SUBDOMAIN.read(&field));
     let place = spec.get("endpoint");
     let endpoint = place.as_ref().and_then(endpoint::read);
-    marks.endpoint = place.as_ref().map(Field::at);
+    let marks = WorkloadMarks {
+        endpoint: place.as_ref().map(Field::at),
+        addresses: marked.into_iter().collect(),
+    };
     spec.deny_unknown();
 
     let metadata = metadata?;
     let workload = Workload {
         name: metadata.object_name(),
         kind: WorkloadKind::Workload,
-        labels: metadata.labels,
-        addresses,
+        labels: Arc::new(metadata.labels),
+        addresses: marks
+            .addresses
+            .iter()
+            .map(|(address, _)| *address)
+            .collect(),
         ports,
         node,
         host_network: false,
@@ -54,20 +63,23 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     })
 }
 
-fn addresses(spec: &mut Object<'_>, marks: &mut WorkloadMarks) -> BTreeSet<std::net::IpAddr> {
-    let mut addresses = BTreeSet::new();
+fn addresses(spec: &mut Object<'_>) -> AddressMarks {
+    let mut marks = AddressMarks::new();
     for item in spec.items("addresses") {
         let Some(address) = address::own_address(&item) else {
             continue;
         };
-        if addresses.insert(address) {
-            marks.addresses.insert(address, item.at());
-        } else {
-            let message = format!("address `{address}` is listed twice");
-            item.error("duplicate-address", message);
+        match marks.entry(address) {
+            Entry::Vacant(entry) => {
+                entry.insert(item.at());
+            }
+            Entry::Occupied(_) => {
+                let message = format!("address `{address}` is listed twice");
+                item.error("duplicate-address", message);
+            }
         }
     }
-    addresses
+    marks
 }
 
 fn ports(spec: &mut Object<'_>) -> Vec<NamedPort> {

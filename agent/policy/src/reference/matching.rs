@@ -131,7 +131,7 @@ pub(crate) fn fit<'w>(
         owner,
         socket,
     };
-    let listed = |peers: &Vec<Peer>| {
+    let listed = |peers: &[Peer]| {
         peers
             .iter()
             .any(|peer| is_peer(world, subject, peer, &other))

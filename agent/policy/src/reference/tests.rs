@@ -94,7 +94,7 @@ fn rule(action: TierAction) -> TierRule {
 
 fn of_peer(action: TierAction, peer: Peer) -> TierRule {
     TierRule {
-        peers: Peers::Listed(vec![peer]),
+        peers: Peers::listed(vec![peer]),
         ..rule(action)
     }
 }

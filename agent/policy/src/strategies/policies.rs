@@ -41,7 +41,7 @@ fn rule(namespace: &'static str) -> impl Strategy<Value = Rule> {
     let peer = prop_oneof![workloads(own), workloads_of_any_namespace(), block()];
     let peers = prop_oneof![
         1 => Just(Peers::Every),
-        5 => vec(peer, 1..=3).prop_map(Peers::Listed),
+        5 => vec(peer, 1..=3).prop_map(Peers::listed),
     ];
     let ports = prop_oneof![
         1 => Just(Ports::Every),

@@ -48,7 +48,7 @@ fn one_peer_per_rule(rules: &mut Vec<Rule>) {
         Peers::Every => vec![rule.clone()],
         Peers::Listed(peers) => {
             let alone = |peer: &Peer| Rule {
-                peers: Peers::Listed(vec![peer.clone()]),
+                peers: Peers::listed(vec![peer.clone()]),
                 ..rule.clone()
             };
             peers.iter().map(alone).collect()
@@ -108,7 +108,7 @@ fn one_peer_per_tier_rule(rules: &mut Vec<TierRule>) {
         Peers::Every => vec![rule.clone()],
         Peers::Listed(peers) => {
             let alone = |peer: &Peer| TierRule {
-                peers: Peers::Listed(vec![peer.clone()]),
+                peers: Peers::listed(vec![peer.clone()]),
                 ..rule.clone()
             };
             peers.iter().map(alone).collect()
@@ -237,7 +237,7 @@ proptest! {
         prop_assert_eq!(&expected, &passes(&rules, &questions), "rules");
         prop_assert_eq!(&expected, &passes(&policies_reversed(&world), &questions), "policies");
         let peers = with_each_rule_list(&world, |rules| for rule in rules {
-            if let Peers::Listed(peers) = &mut rule.peers { peers.reverse() }
+            if let Peers::Listed(peers) = &mut rule.peers { Arc::make_mut(peers).reverse() }
         });
         prop_assert_eq!(&expected, &passes(&peers, &questions), "peers");
     }

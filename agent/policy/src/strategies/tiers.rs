@@ -125,12 +125,12 @@ fn rule(direction: Direction) -> impl Strategy<Value = TierRule> {
     ];
     let peers = prop_oneof![
         2 => Just(Peers::Every),
-        8 => vec(peer(), 1..=3).prop_map(Peers::Listed),
+        8 => vec(peer(), 1..=3).prop_map(Peers::listed),
         // A peer of a kind that nobody knows yet.
-        1 => Just(Peers::Listed(Vec::new())),
+        1 => Just(Peers::listed(Vec::new())),
     ];
     // Names of the DNS are for what goes out and is accepted.
-    let names = option::weighted(0.3, vec(domain(), 1..=2).prop_map(Peers::Listed));
+    let names = option::weighted(0.3, vec(domain(), 1..=2).prop_map(Peers::listed));
     let ports = prop_oneof![
         1 => Just(Ports::Every),
         1 => vec(port_match(), 1..=3).prop_map(Ports::Listed),
@@ -165,7 +165,7 @@ pub(super) fn failsafe() -> impl Strategy<Value = Failsafe> {
     let direction = prop_oneof![Just(Direction::Ingress), Just(Direction::Egress)];
     let peers = prop_oneof![
         1 => Just(Peers::Every),
-        2 => vec(block(), 1..=2).prop_map(Peers::Listed),
+        2 => vec(block(), 1..=2).prop_map(Peers::listed),
     ];
     let ports = prop_oneof![
         1 => Just(Ports::Every),

@@ -211,7 +211,7 @@ fn workload(world: &World, draft: &Draft, slot: u8, namespaces: usize) -> Worklo
             Shape::Cgroup | Shape::Unit => WorkloadKind::Workload,
             Shape::Pod | Shape::HostNetwork => WorkloadKind::Pod,
         },
-        labels: labels.clone(),
+        labels: Arc::new(labels.clone()),
         addresses,
         ports,
         node: node.map(str::to_owned),

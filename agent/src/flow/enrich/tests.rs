@@ -7,7 +7,7 @@ use agent_common::{event::DenialKey, flow::FlowKey};
 use super::*;
 use crate::flow::{
     clock::WallTime,
-    record::{EndReason, Loss},
+    record::{EndReason, Fragment, Loss},
     views::{NoSets, View},
 };
 
@@ -16,7 +16,8 @@ fn workload(namespace: &str, name: &str) -> Arc<WorkloadRef> {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         kind: Cow::Borrowed("Workload"),
-        labels: BTreeMap::from([("app".to_owned(), name.to_owned())]),
+        labels: Arc::new(BTreeMap::from([("app".to_owned(), name.to_owned())])),
+        json: Fragment::default(),
     })
 }
 
@@ -32,13 +33,14 @@ fn inventory() -> Inventory {
         reason: Some("ticket 4711".to_owned()),
         approved_by: None,
         owner: None,
+        json: Fragment::default(),
     };
     Inventory {
         by_address: Arc::new(HashMap::from([(
             "10.0.0.2".parse().unwrap(),
             workload("edge", "gateway"),
         )])),
-        endpoints: HashMap::from([(1, workload("shop", "api"))]),
+        endpoints: HashMap::from([(1, (workload("shop", "api"), "shop/api".into()))]),
         rules: HashMap::from([(7, Arc::new(rule))]),
         views: HashMap::new(),
     }

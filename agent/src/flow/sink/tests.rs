@@ -10,12 +10,12 @@ use crate::flow::{
     enrich::{Enricher, Inventory},
     key::Key,
     process::Namer,
-    record::EndReason,
+    record::{EndReason, Line},
     report::{Count, FlowReport, Report},
     views::NoSets,
 };
 
-fn line(kind: Kind) -> Arc<Line> {
+fn line(kind: Kind) -> Arc<Written> {
     let key = Key::V4(agent_common::flow::FlowKey {
         endpoint: 1,
         protocol: 17,
@@ -48,7 +48,8 @@ fn line(kind: Kind) -> Arc<Line> {
         Arc::default(),
         Namer::without_paths(),
     );
-    Arc::new(enricher.line(Report::Flow(report), &Inventory::default()))
+    let line = enricher.line(Report::Flow(report), &Inventory::default());
+    Written::new(line, &mut Vec::new())
 }
 
 fn lines(path: &std::path::Path) -> Vec<Line> {
@@ -76,7 +77,7 @@ async fn lines_are_whole_and_in_the_file_when_the_sink_ends() {
     let (sink, task) = Sink::start(Target::File(path.clone()), "node-1".into(), 1024).unwrap();
     let counts = sink.counts();
     for _ in 0..1000 {
-        sink.offer(&line(Kind::Start));
+        sink.offer(&[line(Kind::Start)]);
     }
     drop(sink);
     task.await.unwrap();
@@ -89,16 +90,15 @@ async fn lines_are_whole_and_in_the_file_when_the_sink_ends() {
 
 #[test]
 fn a_crowded_queue_sheds_updates_first_and_counts_by_kind() {
-    let (queue, _receiver) = mpsc::channel(8);
     let sink = Sink {
-        queue,
+        queue: Arc::new(Queue::new(8)),
         shared: Arc::default(),
     };
     for _ in 0..10 {
-        sink.offer(&line(Kind::Update));
+        sink.offer(&[line(Kind::Update)]);
     }
     for _ in 0..3 {
-        sink.offer(&line(Kind::Deny));
+        sink.offer(&[line(Kind::Deny)]);
     }
     let counts = sink.counts().get();
     assert_eq!(counts.lost_by_kind.get("update"), Some(&4));
@@ -118,16 +118,16 @@ async fn a_deleted_folder_costs_counted_records_and_a_loss_record_when_it_is_bac
     fs::create_dir(&below).unwrap();
     let (sink, task) = Sink::start(Target::File(path.clone()), "node-1".into(), 1024).unwrap();
     let counts = sink.counts();
-    sink.offer(&line(Kind::Start));
+    sink.offer(&[line(Kind::Start)]);
     eventually("the first line", || lines(&path).len() == 1).await;
 
     fs::remove_dir_all(&below).unwrap();
-    sink.offer(&line(Kind::Update));
+    sink.offer(&[line(Kind::Update)]);
     eventually("the loss", || counts.get().lost == 1).await;
 
     fs::create_dir(&below).unwrap();
     eventually("a line after the loss", || {
-        sink.offer(&line(Kind::End));
+        sink.offer(&[line(Kind::End)]);
         lines(&path).len() > 1
     })
     .await;
@@ -149,7 +149,7 @@ async fn a_full_disk_costs_counted_records_and_not_the_agent() {
     let (sink, task) =
         Sink::start(Target::File("/dev/full".into()), "node-1".into(), 1024).unwrap();
     let counts = sink.counts();
-    sink.offer(&line(Kind::Deny));
+    sink.offer(&[line(Kind::Deny)]);
     drop(sink);
     task.await.unwrap();
     assert_eq!((counts.get().seen, counts.get().lost), (1, 1));

@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::{Shared, Target, output::Output};
+use super::{Shared, Target, output::Output, queue::Queue};
 use crate::flow::{
     clock::WallTime,
+    line::Written,
     record::{Line, Loss, LossRecord},
 };
 
@@ -58,10 +58,14 @@ impl Writer {
         })
     }
 
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Arc<Line>>) {
+    pub(super) fn run(mut self, queue: &Queue) {
         let mut lines = Vec::with_capacity(BATCH);
         let mut batch = Vec::new();
-        while queue.blocking_recv_many(&mut lines, BATCH) > 0 {
+        loop {
+            queue.take(&mut lines, BATCH);
+            if lines.is_empty() {
+                break;
+            }
             self.write(&lines, &mut batch);
             lines.clear();
         }
@@ -70,7 +74,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, lines: &[Arc<Line>], batch: &mut Vec<u8>) {
+    fn write(&mut self, lines: &[Arc<Written>], batch: &mut Vec<u8>) {
         if self
             .failed
             .as_ref()
@@ -83,14 +87,15 @@ impl Writer {
         let shed = self.shared.shed.load(Ordering::Relaxed);
         batch.clear();
         if let Some(Failure { first, count, .. }) = self.failed {
-            encode(&self.loss("write-failed", count, first, now), batch);
+            self.loss("write-failed", count, first, now).write(batch);
         }
         if shed > self.shed_told {
             let count = shed - self.shed_told;
-            encode(&self.loss("queue-full", count, self.shed_since, now), batch);
+            self.loss("queue-full", count, self.shed_since, now)
+                .write(batch);
         }
         for line in lines {
-            encode(line, batch);
+            batch.extend_from_slice(line.text());
         }
         match self.output.write(batch) {
             Ok(()) => {
@@ -98,10 +103,7 @@ impl Writer {
                     info!(output = %self.target, lost = failure.count, "flow records flow again");
                 }
                 (self.shed_told, self.shed_since) = (shed, now);
-                let records = lines
-                    .iter()
-                    .filter(|line| matches!(***line, Line::Flow(_)))
-                    .count();
+                let records = lines.iter().filter(|line| line.flow().is_some()).count();
                 self.shared.stage.exported(records as u64);
             }
             Err(error) => {
@@ -119,13 +121,13 @@ impl Writer {
         }
     }
 
-    fn lose(&mut self, lines: &[Arc<Line>]) {
+    fn lose(&mut self, lines: &[Arc<Written>]) {
         if let Some(failure) = &mut self.failed {
             failure.count += lines.len() as u64;
         }
         for line in lines {
-            if let Line::Flow(record) = &**line {
-                self.shared.stage.lost(record.kind);
+            if let Some(flow) = line.flow() {
+                self.shared.stage.lost(flow.kind);
             }
         }
     }
@@ -140,12 +142,5 @@ impl Writer {
             last,
         };
         Line::Loss(LossRecord::new(Arc::clone(&self.node), None, loss))
-    }
-}
-
-fn encode(line: &Line, batch: &mut Vec<u8>) {
-    // Strings and numbers only, into memory: there is nothing that could fail.
-    if serde_json::to_writer(&mut *batch, line).is_ok() {
-        batch.push(b'\n');
     }
 }

@@ -25,7 +25,7 @@ fn with_service(mut world: World, addresses: &[&str]) -> World {
 }
 
 fn from_web() -> Peers {
-    Peers::Listed(vec![Peer::Workloads {
+    Peers::listed(vec![Peer::Workloads {
         namespaces: NamespaceScope::Named("shop".to_owned()),
         workloads: example::is("web"),
     }])
@@ -39,7 +39,7 @@ fn lines(text: &str, arrow: &str) -> Vec<String> {
 #[test]
 fn what_a_backend_permits_now_is_permitted_through_the_service() {
     let world = |peers| with_service(with_rule(8080, peers), &["10.96.0.1"]);
-    let text = text(&world(Peers::Listed(Vec::new())), &world(from_web()));
+    let text = text(&world(Peers::listed(Vec::new())), &world(from_web()));
     assert_eq!(
         lines(&text, "-> "),
         [

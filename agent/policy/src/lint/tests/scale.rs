@@ -77,10 +77,10 @@ fn inventory() -> World {
         let workload = Workload {
             name: name.clone(),
             kind: WorkloadKind::Pod,
-            labels: Labels::from([
+            labels: Arc::new(Labels::from([
                 ("app".to_owned(), app(number)),
                 ("pod".to_owned(), format!("w{number}")),
-            ]),
+            ])),
             addresses: BTreeSet::new(),
             ports: Vec::new(),
             node: None,
@@ -98,7 +98,7 @@ fn tier_policy(number: usize, subjects: Subjects, rules: usize) -> TierPolicy {
     let rule = |index| TierRule {
         name: None,
         action: TierAction::Accept,
-        peers: Peers::Listed(vec![block(number * rules + index)]),
+        peers: Peers::listed(vec![block(number * rules + index)]),
         ports: tcp(index),
         when: When::default(),
         source: source(),
@@ -123,7 +123,7 @@ fn network_policy(number: usize) -> NetworkPolicy {
         workloads: select("app", app(number)),
     };
     let rule = |index| Rule {
-        peers: Peers::Listed(vec![peer.clone(), block(index)]),
+        peers: Peers::listed(vec![peer.clone(), block(index)]),
         ports: tcp(index),
         source: source(),
     };

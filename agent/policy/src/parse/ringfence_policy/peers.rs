@@ -58,7 +58,7 @@ pub(super) fn read(
     let hint = format!("leave `{side}` out to match every peer");
     let rule = Rule { direction, action };
     let items = form::items_or_hint(field, None, Some(&hint))?;
-    form::each(&items, |item| peer(item, rule)).map(Peers::Listed)
+    form::each(&items, |item| peer(item, rule)).map(Peers::listed)
 }
 
 fn peer(field: &Field<'_>, rule: Rule) -> Option<Peer> {

@@ -115,7 +115,7 @@ fn failsafe_holds_for_those_who_share_their_nodes_addresses() {
     world.failsafe = Arc::new(vec![Failsafe {
         name: "ssh".to_owned(),
         direction: Direction::Ingress,
-        peers: Peers::Listed(vec![block("192.0.2.0/24")]),
+        peers: Peers::listed(vec![block("192.0.2.0/24")]),
         ports: tcp(22),
         source: example::source(1),
     }]);

@@ -17,7 +17,7 @@ fn matches(world: &World, question: &Question) -> bool {
 #[test]
 fn an_empty_list_of_peers_is_nobody() {
     let nobody = TierRule {
-        peers: Peers::Listed(Vec::new()),
+        peers: Peers::listed(Vec::new()),
         ..rule(TierAction::Deny)
     };
     let world = accepting(every_workload(), vec![nobody]);

@@ -108,8 +108,10 @@ fn with_each_peer(world: &World, change: fn(&mut Peer)) -> World {
 
 fn with_each_list_of_peers(world: &World, change: impl Fn(&mut Vec<Peer>)) -> World {
     let listed = |peers: &mut Peers| {
-        if let Peers::Listed(peers) = peers {
-            change(peers);
+        if let Peers::Listed(shared) = peers {
+            let mut peers = shared.to_vec();
+            change(&mut peers);
+            *shared = peers.into();
         }
     };
     let world = with_each_rule_list(world, |rules| {

@@ -1,5 +1,7 @@
 //! Within a host, sockets tell who is there, and loopback is a way of its own.
 
+use std::sync::Arc;
+
 use super::*;
 
 /// What contradicts a claim about `host/cache`, if something does.
@@ -145,7 +147,7 @@ items:
     let mut open = world.clone();
     let b = crate::model::ObjectName::new("shop", "b");
     let mut workload = world.workloads[&b].as_ref().clone();
-    workload.labels.insert("only".to_owned(), String::new());
+    Arc::make_mut(&mut workload.labels).insert("only".to_owned(), String::new());
     open.apply(&crate::model::Change::Workload(b, Some(workload.into())));
     let proof = |world| {
         let claim = assertion(Reach::Never, internet(), workloads("it"), PortSet::every());

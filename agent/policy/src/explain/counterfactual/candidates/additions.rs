@@ -60,7 +60,7 @@ impl Case<'_> {
         Some(Edit::Isolate {
             workload: workload.name.clone(),
             direction: self.question.direction,
-            labels: workload.labels.clone(),
+            labels: (*workload.labels).clone(),
         })
     }
 

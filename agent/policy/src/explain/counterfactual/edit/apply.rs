@@ -57,7 +57,7 @@ impl Edit {
             } => {
                 if let Some(known) = world.workloads.get(workload) {
                     let mut changed = known.as_ref().clone();
-                    changed.labels.insert(key.clone(), value.clone());
+                    Arc::make_mut(&mut changed.labels).insert(key.clone(), value.clone());
                     let change = Change::Workload(workload.clone(), Some(Arc::new(changed)));
                     world.apply(&change);
                 }
@@ -69,7 +69,7 @@ impl Edit {
                 ports,
                 ..
             } => {
-                let peers = Peers::Listed(vec![peer.clone()]);
+                let peers = Peers::listed(vec![peer.clone()]);
                 add_rule(world, rule, *action, peers, ports.clone());
             }
             Self::RemoveRule { rule } => remove_rule(world, rule),
@@ -203,7 +203,7 @@ fn add_policy(
     let id = added_policy();
     let rules = vec![tier_rule(
         TierAction::Deny,
-        Peers::Listed(vec![peer.clone()]),
+        Peers::listed(vec![peer.clone()]),
         Ports::Listed(vec![ports.clone()]),
     )];
     let (ingress, egress) = match direction {

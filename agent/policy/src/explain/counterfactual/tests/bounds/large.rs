@@ -8,7 +8,7 @@ const MANY: usize = 100_000;
 /// From the workloads of the shop that a selector matches, to every port.
 fn from_workloads(workloads: Selector) -> Rule {
     Rule {
-        peers: Peers::Listed(vec![Peer::Workloads {
+        peers: Peers::listed(vec![Peer::Workloads {
             namespaces: NamespaceScope::Named("shop".to_owned()),
             workloads,
         }]),
