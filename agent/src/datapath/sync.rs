@@ -196,7 +196,9 @@ impl Sync {
                     .remove(&own_address(*endpoint, *address)),
             );
         }
-        self.unsettled = true;
+        // Elements of a hash are used again at once. Nodes of a tree are not, as long as anybody may read them, and
+        // slots that only say something else are nobody's but theirs: most changes of a rule wait here alone.
+        self.unsettled |= takes_out(&plan);
     }
 
     /// Makes room where something was taken out, once nobody reads it any more.
@@ -466,4 +468,13 @@ fn ignore_missing<E: std::fmt::Display>(result: Result<(), E>) {
     if let Err(error) = result {
         tracing::debug!(%error, "was already gone");
     }
+}
+
+/// Whether a plan takes elements out of hashes, or slots from those who had them.
+fn takes_out(plan: &Plan) -> bool {
+    let removes = |kind| kind == ChangeKind::Remove;
+    plan.prefixes.values().any(|change| removes(change.kind))
+        || plan.sockets.values().any(|change| removes(change.kind))
+        || plan.policy.values().any(|change| removes(change.kind))
+        || !plan.remove_own.is_empty()
 }
