@@ -37,6 +37,10 @@ pub struct SocketFlow<A> {
     told_bytes: [Shared<u64>; 2],
 }
 
+// Pinned, and so shared by versions of one ABI: any change raises `ABI_VERSION`.
+const _: () =
+    assert!(size_of::<SocketFlow<[u8; 4]>>() == 104 && size_of::<SocketFlow<[u8; 16]>>() == 128);
+
 /// Of so many packets in a direction one is a reason to make a note: what ends sooner is better off without.
 const OFTEN: u64 = 16;
 
@@ -139,6 +143,12 @@ impl<A: Address> SocketFlow<A> {
             && destination_port == to_port
             && source == from
             && destination == to
+    }
+
+    /// Whether the table says the same of it.
+    #[inline(always)]
+    pub fn agrees(&self, flow: &Flow) -> bool {
+        self.generation.get() == flow.generation.get() && !flow.is_closing()
     }
 
     /// Nothing is counted here until the flow is noted anew.

@@ -26,6 +26,12 @@ pub(crate) static SOCKET_FLOWS_V4: SkStorage<SocketFlow<[u8; 4]>> = SkStorage::n
 pub(crate) static SOCKET_FLOWS_V6: SkStorage<SocketFlow<[u8; 16]>> = SkStorage::new();
 
 #[inline(always)]
+fn are_noted() -> bool {
+    // SAFETY: a static of our own; volatile, because the agent changes it before the load.
+    unsafe { (&raw const NOTES).read_volatile() != 0 }
+}
+
+#[inline(always)]
 fn map<A: FamilyMaps>() -> *mut c_void {
     ptr::from_ref(A::socket_flows()).cast_mut().cast()
 }
@@ -34,6 +40,9 @@ fn map<A: FamilyMaps>() -> *mut c_void {
 /// that are not whole yet, or no more.
 #[inline(always)]
 pub(crate) fn of_packet<'p, A: FamilyMaps>(context: *mut __sk_buff) -> Option<&'p SocketFlow<A>> {
+    if !are_noted() {
+        return None;
+    }
     // SAFETY: the kernel passes a valid context to the program, and this is its own socket. The memory is the
     // socket's, which lives while the program runs, and what changes of it stands alone.
     unsafe {
@@ -50,8 +59,7 @@ pub(crate) fn of_packet<'p, A: FamilyMaps>(context: *mut __sk_buff) -> Option<&'
 /// that judge.
 #[inline(never)]
 pub(crate) fn note<A: FamilyMaps>(context: *mut __sk_buff, key: &FlowKey<A>, flow: &Flow) {
-    // SAFETY: a static of our own; volatile, because the agent changes it before the load.
-    if unsafe { (&raw const NOTES).read_volatile() } == 0 {
+    if !are_noted() {
         return;
     }
     let mut first = SocketFlow::new(key, flow);

@@ -204,6 +204,35 @@ fn one_that_rests_counts_nothing() {
 }
 
 #[test]
+fn a_note_agrees_with_the_flow_that_it_is_of_until_that_is_another_or_ends() {
+    let noted = noted();
+    assert!(noted.agrees(&flow(STATE)));
+    let others = [
+        FlowState {
+            generation: Flow::NEVER,
+            ..STATE
+        },
+        FlowState {
+            generation: 8,
+            ..STATE
+        },
+        FlowState {
+            tcp_flags: [ACK | FIN, ACK],
+            ..STATE
+        },
+        FlowState {
+            tcp_flags: [ACK, ACK | RST],
+            ..STATE
+        },
+    ];
+    for other in others {
+        assert!(!noted.agrees(&flow(other)), "{other:?}");
+    }
+    noted.rest();
+    assert!(!noted.agrees(&flow(STATE)));
+}
+
+#[test]
 fn a_flow_is_noted_when_it_has_lasted_and_only_if_it_is_of_tcp() {
     let is_to_be = |key: &FlowKey<[u8; 4]>, direction, packets| {
         let state = FlowState { packets, ..STATE };

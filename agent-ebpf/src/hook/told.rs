@@ -1,5 +1,5 @@
 //! Iterators over what sockets know of their flows: each tells the flow tables what has been counted there
-//! since the last time.
+//! since the last time. A note whose flow has left the table, has ended or was found to be another's rests.
 //!
 //! Linux 5.9, with types of its own (`CONFIG_DEBUG_INFO_BTF`). The agent makes them, and reads them before it
 //! lists the tables; nothing is written to it.
@@ -45,8 +45,16 @@ fn tell<A: FamilyMaps>(stored: *const Stored) -> i32 {
     let noted = unsafe { &*value.cast::<SocketFlow<A>>() };
     let key: FlowKey<A> = *noted.key();
     // SAFETY: as for `Datapath::flow`.
-    if let Some(flow) = unsafe { A::flows().get(key) } {
-        noted.tell(flow);
+    let agrees = match unsafe { A::flows().get(key) } {
+        Some(flow) => {
+            noted.tell(flow);
+            noted.agrees(flow)
+        }
+        None => false,
+    };
+    if !agrees {
+        // The next packet asks the table.
+        noted.rest();
     }
     0
 }

@@ -348,6 +348,7 @@ pub(crate) fn entries<K: Abi, V: Abi>(
 ) -> io::Result<Vec<(K, V)>> {
     let mut all = Vec::new();
     let mut room = BATCH;
+    let mut patience = 1000;
     let (mut keys, mut values) = (Vec::<Raw<K>>::new(), Vec::<Raw<V>>::new());
     let mut from = None;
     loop {
@@ -360,6 +361,11 @@ pub(crate) fn entries<K: Abi, V: Abi>(
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
                 // Very many in one bucket.
                 room *= 2;
+                continue;
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && patience > 0 => {
+                // A packet of this processor's was at the same bucket.
+                patience -= 1;
                 continue;
             }
             batch => batch?,

@@ -103,7 +103,7 @@ impl Sizes {
 pub(crate) struct Programs {
     object: Ebpf,
     /// What sockets count is told with it; where there is none, flows are not noted in them.
-    telling: Option<Telling>,
+    telling: Option<Arc<Telling>>,
 }
 
 /// The programs for one cgroup, loaded.
@@ -149,13 +149,14 @@ impl Programs {
                 let error = format!("{error:#}");
                 tracing::info!(error, "packets in cgroups ask the flow tables each time");
             })
-            .ok();
+            .ok()
+            .map(Arc::new);
         Ok(Self { object, telling })
     }
 
-    /// Has the flow tables know what sockets have counted.
-    pub(crate) fn tell(&self) -> io::Result<()> {
-        self.telling.as_ref().map_or(Ok(()), Telling::tell)
+    /// By which the flow tables come to know what sockets have counted.
+    pub(crate) fn telling(&self) -> Option<Arc<Telling>> {
+        self.telling.clone()
     }
 
     /// Whether programs for cgroups may note flows in their sockets.

@@ -12,6 +12,7 @@ use agent_common::{
     flow::{FlowKey, FlowState},
     protocol::Address,
 };
+use anyhow::Context as _;
 use aya::maps::{HashMap, MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
 
@@ -21,6 +22,7 @@ use crate::datapath::{
     maps::{self, FlowMaps},
     object::Programs,
     raw::{self, Raw},
+    told::Telling,
 };
 
 /// At most this many events at a time, so that one batch stays small.
@@ -66,6 +68,7 @@ impl Events {
 pub(crate) struct Tables {
     maps: FlowMaps,
     programs: Arc<Mutex<Programs>>,
+    telling: Option<Arc<Telling>>,
     held: Held,
     hertz: u64,
     /// What was lost before this agent began to read.
@@ -92,21 +95,26 @@ pub(crate) struct Listing {
 impl Tables {
     pub(crate) fn open(folder: &Path, programs: Arc<Mutex<Programs>>) -> anyhow::Result<Self> {
         let maps = FlowMaps::open(folder)?;
-        let hertz = lock(&programs).hertz(&maps)?;
+        let (hertz, telling) = {
+            let mut programs = lock(&programs);
+            (programs.hertz(&maps)?, programs.telling())
+        };
         Ok(Self {
             events_lost_before: maps.lost(Loss::Event)?,
             flows_lost_before: maps.lost(Loss::Flow)?,
             held: Held::open(folder)?,
             maps,
+            telling,
             programs,
             hertz,
         })
     }
 
     pub(crate) fn list(&self) -> anyhow::Result<Listing> {
-        let told = lock(&self.programs).tell();
-        if let Err(error) = told {
-            tracing::warn!(%error, "flows may have counted more than is known");
+        if let Some(telling) = &self.telling {
+            // Without it, those that their sockets know would be taken for idle.
+            let told = telling.tell();
+            told.context("flows may have counted more than is known")?;
         }
         Ok(Listing {
             v4: flows(&self.held, &self.maps.v4)?,

@@ -156,6 +156,11 @@ impl Engine {
             }
         }
         self.take_up(enforced.iter(), since, Look::Second, &mut counts);
+        let telling = lock(&self.programs).telling();
+        if let Some(Err(error)) = telling.map(|telling| telling.tell()) {
+            // What it would have found the next listing of flows does.
+            tracing::warn!(%error, "sockets may know flows that have just been taken up otherwise");
+        }
         for arrival in enforced {
             let id = arrival.scout.keeper.endpoint.id;
             let flows = counts.get(&id).copied().unwrap_or_default();
