@@ -296,13 +296,23 @@ fn is_rejection<A: Family, D: Datapath<A>>(
     facts: Facts,
 ) -> bool {
     let could = match key.protocol {
-        // A bare acknowledgement asks an idle end of a flow to speak (ADR 29).
-        protocol::TCP => facts.tcp_flags() & tcp::RST != 0 || facts.tcp_flags() == tcp::ACK,
+        protocol::TCP => facts.tcp_flags() & tcp::RST != 0 || is_prompt::<A>(sight, facts),
         protocol::ICMP | protocol::ICMPV6 => true,
         _ => false,
     };
     let is_one = could && sight.length <= rejection::LONGEST && datapath.is_rejection();
     datapath.opaque(u64::from(is_one)) != 0
+}
+
+/// Whether a packet can be one that asks an idle end of a flow to speak: a bare acknowledgement for the
+/// endpoint, with a time stamp or without.
+#[inline(always)]
+fn is_prompt<A: Family>(sight: &Sight, facts: Facts) -> bool {
+    const SEGMENT: u32 = 32;
+    let network = if A::FAMILY == 4 { 20 } else { 40 };
+    matches!(sight.direction, Direction::Ingress)
+        && facts.tcp_flags() == tcp::ACK
+        && sight.length <= network + SEGMENT
 }
 
 /// A packet of a flow that the table has.
@@ -323,7 +333,10 @@ fn continued<A: Family, D: Datapath<A>>(
             // a flow of its own making, and the initiator's packets for the replies to it.
             flow.reason.set(Reason::Revoked as u8);
             flow.generation.set(Flow::NEVER);
-            flow.last_seen.set(datapath.jiffies());
+            if facts.tcp_flags() & tcp::RST == 0 {
+                // Who takes leave, or knows nothing of it, is no reason to keep it longer.
+                flow.last_seen.set(datapath.jiffies());
+            }
             let is_first = flow.closed.get() == 0;
             let parts = is_parting(key, sight, facts, flow, side);
             if parts {

@@ -1,7 +1,7 @@
 //! Which flows of the table policy no longer permits, without waiting for their next packet.
 
 use crate::{
-    flow::{Flow, FlowKey},
+    flow::{Flow, FlowKey, Side, tcp},
     judge::{Datapath, Sight, is_permitted},
     parse::Family,
     protocol,
@@ -41,8 +41,16 @@ pub fn is_withdrawn<A: Family, D: Datapath<A>>(
     !is_permitted(datapath, key, &sight, flow.origin)
 }
 
-/// One that a packet has found revoked since has not: its socket is there still.
+/// One that a packet has found revoked since has not, until the endpoint takes leave of it: its socket is there
+/// still.
 #[inline(always)]
 fn has_ended(flow: &Flow) -> bool {
-    flow.closed.get() != 0 && flow.reason.get() != Reason::Revoked as u8
+    // By name: the kernel's iterators read a flow at fixed places alone.
+    let [initiator, responder] = &flow.tcp_flags;
+    let own = match flow.side(Direction::Egress) {
+        Side::Initiator => initiator,
+        Side::Responder => responder,
+    };
+    let has_left = own.get() & tcp::RST != 0;
+    flow.closed.get() != 0 && (flow.reason.get() != Reason::Revoked as u8 || has_left)
 }

@@ -769,11 +769,7 @@ fn unjudged(place: Place<'_>, unsecured: Option<&str>, unwatched: &[String]) -> 
             let earlier = "frames of packet sockets with PACKET_QDISC_BYPASS, and of XDP sockets, where the socket was \
                            made ready for it before it was refused, or made outside of the cgroup and handed in (these \
                            need CAP_NET_RAW)";
-            let of_others = unsecured.map(|why| {
-                format!(
-                    "the same of processes of 32 bits, of whose system calls a cgroup's program is not told: {why}"
-                )
-            });
+            let of_others = unsecured.map(|where_and_why| format!("the same {where_and_why}"));
             let unwatched = unwatched.iter();
             let unwatched = unwatched.map(|what| format!("frames of packet sockets {what}"));
             std::iter::once(earlier.to_owned())

@@ -55,7 +55,8 @@ impl Prompts {
             return false;
         }
         let waiting = Waiting {
-            due: now,
+            // Not at once: when the agent starts, its programs may not hang there yet.
+            due: now + PAUSE,
             left: TIMES,
             way,
         };

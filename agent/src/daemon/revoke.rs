@@ -314,6 +314,7 @@ impl Work {
         let flows: usize = withdrawn.iter().map(|(_, _, sockets)| sockets.len()).sum();
         let hierarchy = Hierarchy::find().context("cannot find the sockets of cgroups");
         let (mut ended, mut asked) = (0, 0);
+        let mut idle = Vec::new();
         for (id, touched, sockets) in withdrawn {
             let Touched { name, spec, .. } = touched;
             let helper = self.helper.as_deref();
@@ -332,6 +333,10 @@ impl Work {
                     all
                 }
             };
+            idle.push((id, touched, left));
+        }
+        // No socket waits for questions to the ends of others.
+        for (id, touched, left) in idle {
             asked += self.wake(id, touched, &left);
         }
         tracing::info!(

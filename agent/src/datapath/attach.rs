@@ -21,6 +21,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Display,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
@@ -341,6 +342,13 @@ fn put_filters(
     Ok(outcome)
 }
 
+/// Who may set options all the same, where no security module is asked.
+fn by_32_bits(why: impl Display) -> Arc<str> {
+    let by = "where it is made so by a system call of 32 bits, which any process can make, and of which no program of a cgroup \
+              is told";
+    Arc::from(format!("{by}: {why}"))
+}
+
 /// Attaches to both directions of a cgroup, and to what its sockets ask for, for all sockets in it and below; or takes over.
 ///
 /// Minimum kernel: 5.7, for the link.
@@ -383,7 +391,7 @@ pub fn attach_cgroup(
         Ok::<_, AttachError>(())
     };
     let mut unwanted = Vec::new();
-    let mut of_all = None;
+    let (mut of_options, mut of_all) = (None, None);
     match programs.calls {
         Some(calls) => {
             let Calls {
@@ -394,8 +402,8 @@ pub fn attach_cgroup(
             wanted.extend([
                 (connect4, v4.as_fd(), AttachType::CgroupConnect4),
                 (connect6, v6.as_fd(), AttachType::CgroupConnect6),
-                (options, sets.as_fd(), AttachType::CgroupSetsockopt),
             ]);
+            of_options = Some((options, sets));
             of_all = Some((options_of_all, sets_of_all));
         }
         None => unwanted.extend([connect4, connect6, options, options_of_all]),
@@ -403,22 +411,27 @@ pub fn attach_cgroup(
     for (path, program, attach_type) in wanted {
         hang(path, program, attach_type)?;
     }
+    // The kernel, or whose program hangs there, has the last word on these two, and the rest is in force without.
+    let mut hang_if_let = |path, program, attach_type| match hang(path, program, attach_type) {
+        Ok(()) => Ok(None),
+        Err(error) if error.target_vanished() => Err(error),
+        Err(error) => Ok(Some(format!("{:#}", anyhow::Error::from(error)))),
+    };
     match of_all {
         Some((path, Ok(program))) => {
-            // The kernel has the last word on what it lets hang there, and the rest is in force without.
-            if let Err(error) = hang(path, program.as_fd(), AttachType::LsmCgroup) {
-                if error.target_vanished() {
-                    return Err(error);
-                }
-                let why = format!("{:#}", anyhow::Error::from(error));
-                unsecured = Some(Arc::from(why));
-            }
+            unsecured = hang_if_let(path, program.as_fd(), AttachType::LsmCgroup)?.map(by_32_bits);
         }
         Some((path, Err(why))) => {
             unwanted.push(path);
-            unsecured = Some(Arc::clone(why));
+            unsecured = Some(by_32_bits(why));
         }
         None => {}
+    }
+    if let Some((path, program)) = of_options
+        && let Some(why) = hang_if_let(path, program.as_fd(), AttachType::CgroupSetsockopt)?
+        && unsecured.is_some()
+    {
+        unsecured = Some(Arc::from(format!("where anybody makes it so: {why}")));
     }
     for pin in &unwanted {
         pin::release(pin).map_err(failed("detach", shown(pin)))?;

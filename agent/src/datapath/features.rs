@@ -156,7 +156,7 @@ pub fn features() -> Result<Vec<Feature>, FeatureError> {
             "programs as security modules",
             lsm::require().is_ok(),
             "6.0",
-            "else processes of 32 bits in a cgroup may send frames past every hook",
+            "else processes in a cgroup may, by system calls of 32 bits, send frames past every hook",
         ),
     ])
 }

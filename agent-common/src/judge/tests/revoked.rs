@@ -71,6 +71,24 @@ fn a_reset_is_no_way_to_send_data() {
 }
 
 #[test]
+fn a_revoked_connection_that_the_endpoint_has_left_is_not_looked_for_again() {
+    let mut case = Case::new(&[], &[HTTPS]);
+    for port in [4000, 4001] {
+        assert_eq!(case.sends(&out().tcp(port, 443, SYN)), Reason::Rule);
+    }
+    case.withdraws();
+    assert_eq!(case.sends(&out().tcp(4000, 443, RST)), Reason::Rule);
+    assert_eq!(case.gets(&back().tcp(443, 4001, RST)), Reason::Revoked);
+    case.withdraws();
+    assert_eq!(case.withdrawn(), [4001]);
+    // Asked once more, it says that it knows nothing of it: that keeps no entry.
+    let before = case.0.flows_v4();
+    case.0.jiffies += 1000;
+    assert_eq!(case.sends(&out().tcp(4000, 443, RST)), Reason::Revoked);
+    assert_eq!(case.0.flows_v4(), before);
+}
+
+#[test]
 fn what_is_withdrawn_is_found_before_its_next_packet() {
     let dns = (protocol::UDP, 53);
     let mut case = Case::new(&[], &[HTTPS, dns]);
