@@ -112,13 +112,9 @@ impl Conversation {
 
     fn line(&mut self) -> io::Result<Option<String>> {
         let mut line = String::new();
-        if self.answer.read_line(&mut line)? == 0 {
-            return Ok(None);
-        }
-        if line.ends_with('\n') {
-            line.pop();
-        }
-        Ok(Some(line))
+        self.answer.read_line(&mut line)?;
+        // Of an agent that ended while it wrote, a part of a line is no line.
+        Ok(line.pop().filter(|last| *last == '\n').map(|_| line))
     }
 }
 

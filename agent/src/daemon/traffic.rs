@@ -232,7 +232,7 @@ async fn sweep(
         };
         shared.count_flows(listing.v4.len(), listing.v6.len(), listing.denials.len());
         if flood.has_ended(listing.v4.len() + listing.v6.len()) {
-            memory::give_back();
+            tokio::task::spawn_blocking(memory::give_back);
         }
         let Listing {
             v4,

@@ -607,6 +607,7 @@ impl Engine {
         // Now, so that the next plan need not wait.
         let tidied = self.sync.tidy().map_err(anyhow::Error::from);
         restored(tidied, &mut failed);
+        self.sync.give_back();
         let written = [
             ("INTERFACES", interfaces),
             ("LEADS", self.interfaces.restore_leads()),

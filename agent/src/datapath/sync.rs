@@ -34,6 +34,8 @@ pub(crate) struct Sync {
     applied: Option<Arc<Plan>>,
     /// Something was taken out since the last grace period: nothing may be put in before another.
     unsettled: bool,
+    /// Slots have left memory that nobody uses.
+    has_spare: bool,
     /// How far the tables have been compared with what was put there.
     walk: Walk,
 }
@@ -122,6 +124,7 @@ impl Sync {
             grace: GracePeriod::new()?,
             applied: None,
             unsettled: true,
+            has_spare: false,
             walk: Walk::default(),
         })
     }
@@ -201,6 +204,13 @@ impl Sync {
         self.unsettled |= takes_out(&plan);
     }
 
+    /// Gives memory back that slots no longer need. Not within a change, which would wait for it.
+    pub(crate) fn give_back(&mut self) {
+        if std::mem::take(&mut self.has_spare) {
+            memory::give_back();
+        }
+    }
+
     /// Makes room where something was taken out, once nobody reads it any more.
     ///
     /// # Errors
@@ -211,9 +221,7 @@ impl Sync {
             self.grace.wait()?;
             self.unsettled = false;
             let freed = [self.identity_slots.recycle(), self.policy_slots.recycle()];
-            if freed.contains(&true) {
-                memory::give_back();
-            }
+            self.has_spare |= freed.contains(&true);
         }
         Ok(())
     }

@@ -225,7 +225,7 @@ impl Tracker {
         self.missing(now, clock, &mut outcome.reports);
         self.denials.sweep(
             &input.denials,
-            now,
+            [self.started, now],
             clock,
             &mut self.losses,
             &mut outcome.reports,

@@ -20,6 +20,17 @@ struct State {
     is_closed: bool,
 }
 
+/// Closes a queue when it is dropped.
+#[derive(Debug)]
+pub(super) struct Closing<'q>(pub(super) &'q Queue);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        let Self(queue) = self;
+        queue.close();
+    }
+}
+
 impl Queue {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
@@ -40,7 +51,7 @@ impl Queue {
         let mut state = self.lock();
         for line in lines {
             let room = self.capacity.saturating_sub(state.lines.len());
-            if room == 0 || is_crowded_out(line, room) {
+            if state.is_closed || room == 0 || is_crowded_out(line, room) {
                 refused(line);
             } else {
                 state.lines.push_back(Arc::clone(line));

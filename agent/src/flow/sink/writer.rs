@@ -8,7 +8,11 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{Shared, Target, output::Output, queue::Queue};
+use super::{
+    Shared, Target,
+    output::Output,
+    queue::{Closing, Queue},
+};
 use crate::flow::{
     clock::WallTime,
     line::Written,
@@ -59,6 +63,8 @@ impl Writer {
     }
 
     pub(super) fn run(mut self, queue: &Queue) {
+        // However this ends, what comes then is counted as lost.
+        let _closed = Closing(queue);
         let mut lines = Vec::with_capacity(BATCH);
         let mut batch = Vec::new();
         loop {

@@ -32,7 +32,7 @@ impl Denials {
     pub(super) fn sweep(
         &mut self,
         listing: &[(DenialKey, Denied)],
-        now: BootTime,
+        [started, now]: [BootTime; 2],
         clock: Clock,
         losses: &mut Losses,
         reports: &mut Vec<Report>,
@@ -53,16 +53,14 @@ impl Denials {
             } = *denied;
             let count = Count { packets, bytes };
             self.reported.insert(*key, Reported { since, count });
-            // How much an agent before this one has reported is not known.
-            let Some(last) = last else {
+            if last.is_none() && BootTime(since) < started {
+                // How much an agent before this one has reported is not known.
                 losses.add(Cause::Takeover, 1, clock.wall(now), clock.wall(now));
                 continue;
-            };
+            }
             let same = before.get(key).filter(|reported| reported.since == since);
-            let (reported, from) = match same {
-                Some(reported) => (reported.count, last),
-                None => (Count::default(), BootTime(since)),
-            };
+            let reported = same.map_or_else(Count::default, |reported| reported.count);
+            let from = last.unwrap_or(started).max(BootTime(since));
             let delta = count.minus(reported);
             if !delta.is_zero() {
                 reports.push(Report::Denials(DenialReport {

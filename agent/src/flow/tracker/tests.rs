@@ -554,6 +554,13 @@ fn denials_that_were_evicted_are_counted_anew() {
 }
 
 #[test]
+fn denials_since_the_agent_began_count_from_the_first_summary_on() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.sweep_denials(STARTED + 5, STARTED + 1, 7), [7]);
+    assert_eq!(bench.sweep_denials(STARTED + 15, STARTED + 1, 9), [2]);
+}
+
+#[test]
 fn denials_of_before_the_agent_count_from_their_first_listing() {
     let mut bench = Bench::new();
     assert_eq!(bench.sweep_denials(101, 50, 50), [0; 0]);
