@@ -48,7 +48,7 @@ const OFTEN: u64 = 16;
 #[inline(always)]
 pub fn is_to_be_noted<A>(key: &FlowKey<A>, sight: &Sight, flow: &Flow) -> bool {
     let side = flow.side(sight.direction) as usize & 1;
-    key.protocol == protocol::TCP && flow.packets[side].get() % OFTEN == 0
+    key.protocol == protocol::TCP && flow.packets[side].get().is_multiple_of(OFTEN)
 }
 
 impl<A: Address> SocketFlow<A> {

@@ -2,7 +2,7 @@
 //!
 //! Behind the feature `testing`, with std; nothing that ships uses it.
 
-mod flows;
+pub(crate) mod flows;
 pub mod packet;
 mod twin;
 

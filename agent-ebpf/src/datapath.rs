@@ -368,6 +368,10 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
             return true;
         }
         // Another processor may have been first. No room even after eviction: it is told by itself.
+        #[expect(
+            clippy::needless_borrows_for_generic_args,
+            reason = "a value would be on the stack"
+        )]
         let _made = DENIALS.insert(kind, &NOTHING_DENIED, u64::from(BPF_NOEXIST));
         !count_denied(kind, length)
     }

@@ -86,7 +86,7 @@ fn a_long_connection_counts_the_same_in_a_group_and_at_an_interface() -> Result<
         |endpoint, address: &str| anyhow::Ok(seen(&agent.flows(RECORDS)?, endpoint, address));
     // While they live, the table comes to know: all that has been echoed, at both ends.
     let maps = agent.bpffs().join(format!("maps-v{ABI_VERSION}"));
-    let tables: [fn(&Path) -> Result<Vec<u64>>; 2] = [sent::<16>, sent::<40>];
+    let tables: [Sent; 2] = [sent::<16>, sent::<40>];
     let tables = ["FLOWS_V4", "FLOWS_V6"].into_iter().zip(tables);
     for ((name, sent), (_, stream)) in tables.zip(&streams) {
         let talked = eventually(PATIENCE, || stream.progress().echoed > EXCHANGES * 512);
@@ -115,6 +115,8 @@ fn a_long_connection_counts_the_same_in_a_group_and_at_an_interface() -> Result<
     }
     Ok(())
 }
+
+type Sent = fn(&Path) -> Result<Vec<u64>>;
 
 /// Bytes from the initiator of each flow of a table.
 fn sent<const KEY: usize>(table: &Path) -> Result<Vec<u64>> {

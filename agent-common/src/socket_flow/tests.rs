@@ -7,6 +7,7 @@ use crate::{
     parse::Class,
     protocol::{TCP, UDP},
     table::{Endpoint, Word},
+    testing::flows,
 };
 
 const PSH: u8 = 8;
@@ -26,11 +27,6 @@ const STATE: FlowState = FlowState {
     packets: [16, 3],
     bytes: [1600, 300],
 };
-
-fn flow(state: FlowState) -> Flow {
-    // SAFETY: the same bytes, as the contract asserts.
-    unsafe { core::mem::transmute(state) }
-}
 
 fn sight(direction: Direction) -> Sight {
     Sight {
@@ -71,7 +67,7 @@ fn key() -> FlowKey<[u8; 4]> {
 }
 
 fn noted() -> SocketFlow<[u8; 4]> {
-    SocketFlow::new(&key(), &flow(STATE))
+    SocketFlow::new(&key(), &flows::flow(&STATE))
 }
 
 fn counts(noted: &SocketFlow<[u8; 4]>, direction: Direction, tcp_flags: u8) -> bool {
@@ -80,7 +76,7 @@ fn counts(noted: &SocketFlow<[u8; 4]>, direction: Direction, tcp_flags: u8) -> b
 
 #[test]
 fn what_it_counts_the_table_is_told_once() {
-    let (noted, flow) = (noted(), flow(STATE));
+    let (noted, flow) = (noted(), flows::flow(&STATE));
     for _ in 0..10 {
         assert!(counts(&noted, Direction::Egress, ACK));
     }
@@ -102,7 +98,7 @@ fn what_it_counts_the_table_is_told_once() {
 
 #[test]
 fn what_the_table_has_seen_later_stays() {
-    let (noted, flow) = (noted(), flow(STATE));
+    let (noted, flow) = (noted(), flows::flow(&STATE));
     assert!(counts(&noted, Direction::Egress, ACK));
     flow.last_seen.set(300);
     noted.tell(&flow);
@@ -157,7 +153,7 @@ fn a_change_of_policy_sends_the_next_packet_to_the_table() {
     };
     let packet = packet(Direction::Egress, ACK);
     assert!(!noted.count(&packet, &changed, || 200));
-    noted.note(&flow(FlowState {
+    noted.note(&flows::flow(&FlowState {
         generation: 8,
         ..STATE
     }));
@@ -171,7 +167,7 @@ fn what_is_judged_with_every_packet_never_passes_here() {
         generation: Flow::NEVER,
         ..STATE
     };
-    let noted = SocketFlow::new(&key(), &flow(timed));
+    let noted = SocketFlow::new(&key(), &flows::flow(&timed));
     assert!(!counts(&noted, Direction::Egress, ACK));
 }
 
@@ -186,7 +182,7 @@ fn the_table_sees_each_beginning_each_end_and_each_new_flag() {
     // The endpoint has pushed before, its peer has not.
     assert!(counts(&noted, Direction::Egress, ACK | PSH));
     assert!(!counts(&noted, Direction::Ingress, ACK | PSH));
-    noted.note(&flow(FlowState {
+    noted.note(&flows::flow(&FlowState {
         tcp_flags: [SYN | ACK | PSH; 2],
         ..STATE
     }));
@@ -195,7 +191,7 @@ fn the_table_sees_each_beginning_each_end_and_each_new_flag() {
 
 #[test]
 fn one_that_rests_counts_nothing() {
-    let (noted, flow) = (noted(), flow(STATE));
+    let (noted, flow) = (noted(), flows::flow(&STATE));
     assert!(counts(&noted, Direction::Egress, ACK));
     noted.rest();
     assert!(!counts(&noted, Direction::Egress, ACK));
@@ -206,7 +202,7 @@ fn one_that_rests_counts_nothing() {
 #[test]
 fn a_note_agrees_with_the_flow_that_it_is_of_until_that_is_another_or_ends() {
     let noted = noted();
-    assert!(noted.agrees(&flow(STATE)));
+    assert!(noted.agrees(&flows::flow(&STATE)));
     let others = [
         FlowState {
             generation: Flow::NEVER,
@@ -226,17 +222,17 @@ fn a_note_agrees_with_the_flow_that_it_is_of_until_that_is_another_or_ends() {
         },
     ];
     for other in others {
-        assert!(!noted.agrees(&flow(other)), "{other:?}");
+        assert!(!noted.agrees(&flows::flow(&other)), "{other:?}");
     }
     noted.rest();
-    assert!(!noted.agrees(&flow(STATE)));
+    assert!(!noted.agrees(&flows::flow(&STATE)));
 }
 
 #[test]
 fn a_flow_is_noted_when_it_has_lasted_and_only_if_it_is_of_tcp() {
     let is_to_be = |key: &FlowKey<[u8; 4]>, direction, packets| {
         let state = FlowState { packets, ..STATE };
-        is_to_be_noted(key, &sight(direction), &flow(state))
+        is_to_be_noted(key, &sight(direction), &flows::flow(&state))
     };
     let (ingress, egress) = (Direction::Ingress, Direction::Egress);
     assert!(is_to_be(&key(), ingress, [16, 3]));

@@ -77,7 +77,7 @@ impl<A: Copy + Ord> Flows<A> {
     }
 }
 
-fn flow(state: &FlowState) -> Flow {
+pub(crate) fn flow(state: &FlowState) -> Flow {
     let FlowState {
         generation,
         rule,
