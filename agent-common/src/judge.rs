@@ -25,6 +25,9 @@ const RESET_LENGTH: u32 = 120;
 
 /// The state that judging needs, and where it reports.
 pub trait Datapath<A>: Tables<A> {
+    /// Whether packets that ask an idle end to speak come here: on their way to an endpoint.
+    const MAY_BE_PROMPTED: bool = false;
+
     fn flow(&self, key: &FlowKey<A>) -> Option<&Flow>;
 
     /// Remembers a new flow; false if there is no room for it, or its endpoint holds what it may.
@@ -296,7 +299,7 @@ fn is_rejection<A: Family, D: Datapath<A>>(
     facts: Facts,
 ) -> bool {
     let could = match key.protocol {
-        protocol::TCP => facts.tcp_flags() & tcp::RST != 0 || is_prompt::<A>(sight, facts),
+        protocol::TCP => facts.tcp_flags() & tcp::RST != 0 || is_prompt::<A, D>(sight, facts),
         protocol::ICMP | protocol::ICMPV6 => true,
         _ => false,
     };
@@ -307,12 +310,10 @@ fn is_rejection<A: Family, D: Datapath<A>>(
 /// Whether a packet can be one that asks an idle end of a flow to speak: a bare acknowledgement for the
 /// endpoint, with a time stamp or without.
 #[inline(always)]
-fn is_prompt<A: Family>(sight: &Sight, facts: Facts) -> bool {
+fn is_prompt<A: Family, D: Datapath<A>>(sight: &Sight, facts: Facts) -> bool {
     const SEGMENT: u32 = 32;
     let network = if A::FAMILY == 4 { 20 } else { 40 };
-    matches!(sight.direction, Direction::Ingress)
-        && facts.tcp_flags() == tcp::ACK
-        && sight.length <= network + SEGMENT
+    D::MAY_BE_PROMPTED && facts.tcp_flags() == tcp::ACK && sight.length <= network + SEGMENT
 }
 
 /// A packet of a flow that the table has.
@@ -333,10 +334,7 @@ fn continued<A: Family, D: Datapath<A>>(
             // a flow of its own making, and the initiator's packets for the replies to it.
             flow.reason.set(Reason::Revoked as u8);
             flow.generation.set(Flow::NEVER);
-            if facts.tcp_flags() & tcp::RST == 0 {
-                // Who takes leave, or knows nothing of it, is no reason to keep it longer.
-                flow.last_seen.set(datapath.jiffies());
-            }
+            keep::<A, _>(datapath, flow, facts);
             let is_first = flow.closed.get() == 0;
             let parts = is_parting(key, sight, facts, flow, side);
             if parts {
@@ -387,6 +385,15 @@ fn continued<A: Family, D: Datapath<A>>(
         report(datapath, EventKind::Close, key, sight, flow);
     }
     Verdict::by_rule(RuleId(flow.rule.get()))
+}
+
+/// Keeps a revoked flow for longer, unless the packet is of who takes leave, or knows nothing of it. A function of
+/// its own, to spare the stack of those that judge.
+#[inline(never)]
+fn keep<A, D: Datapath<A>>(datapath: &D, flow: &Flow, facts: Facts) {
+    if facts.tcp_flags() & tcp::RST == 0 {
+        flow.last_seen.set(datapath.jiffies());
+    }
 }
 
 /// Whether a packet of a revoked flow is the reset by which the endpoint takes leave: it passes once,

@@ -229,6 +229,8 @@ extern "C" fn settle_case(word: u64, peer: u64, rest: u64) -> u64 {
 }
 
 impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
+    const MAY_BE_PROMPTED: bool = S::MAY_BE_PROMPTED;
+
     #[inline(always)]
     fn flow(&self, key: &FlowKey<A>) -> Option<&Flow> {
         // SAFETY: fields that change stand alone. The agent takes out idle flows only, but the element

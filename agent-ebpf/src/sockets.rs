@@ -29,6 +29,9 @@ pub(crate) trait Sockets {
     /// Whether a verdict follows from a flow alone, and so may be remembered for it.
     const REFUSALS: bool;
 
+    /// See [`agent_common::judge::Datapath`].
+    const MAY_BE_PROMPTED: bool = false;
+
     /// The number of the endpoint at the remote end, asked in the direction of the flow's initiator;
     /// [`NO_SOCKET`] if that can not be told.
     #[inline(always)]
@@ -79,6 +82,7 @@ pub(crate) const DEPTH: i32 = 8;
 const LISTENING: u32 = 10;
 
 impl<const SENT: bool> Sockets for Untold<SENT> {
+    const MAY_BE_PROMPTED: bool = !SENT;
     const PIECES: bool = true;
     const REFUSALS: bool = true;
 
