@@ -289,8 +289,8 @@ fn unusual<A: Family, D: Datapath<A>>(
     }
 }
 
-/// Whether a packet is an answer of our own to a denied one, or a question of the agent's. A function of its own: what it asks of the packet
-/// the verifier would tell apart in all that follows.
+/// Whether a packet is an answer of our own to a denied one, or a question of the agent's. A function of its own:
+/// what it asks of the packet the verifier would tell apart in all that follows.
 #[inline(never)]
 fn is_rejection<A: Family, D: Datapath<A>>(
     datapath: &D,

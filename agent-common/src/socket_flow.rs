@@ -24,10 +24,9 @@ pub struct SocketFlow<A> {
     key: FlowKey<A>,
     /// At which the flow was permitted, and running.
     generation: Shared<u32>,
-    rule: Shared<u32>,
     /// Flags that the table has seen, by direction.
     tcp_flags: [Shared<u8>; 2],
-    zero: [u8; 6],
+    zero: [u8; 2],
     /// Jiffies.
     last_seen: Shared<u64>,
     packets: [Shared<u64>; 2],
@@ -39,7 +38,7 @@ pub struct SocketFlow<A> {
 
 // Pinned, and so shared by versions of one ABI: any change raises `ABI_VERSION`.
 const _: () =
-    assert!(size_of::<SocketFlow<[u8; 4]>>() == 104 && size_of::<SocketFlow<[u8; 16]>>() == 128);
+    assert!(size_of::<SocketFlow<[u8; 4]>>() == 96 && size_of::<SocketFlow<[u8; 16]>>() == 120);
 
 /// Of so many packets in a direction one is a reason to make a note: what ends sooner is better off without.
 const OFTEN: u64 = 16;
@@ -57,9 +56,8 @@ impl<A: Address> SocketFlow<A> {
         let new = Self {
             key: *key,
             generation: Shared::new(Flow::NEVER),
-            rule: Shared::new(0),
             tcp_flags: [Shared::new(0), Shared::new(0)],
-            zero: [0; 6],
+            zero: [0; 2],
             last_seen: Shared::new(0),
             packets: [Shared::new(0), Shared::new(0)],
             bytes: [Shared::new(0), Shared::new(0)],
@@ -78,7 +76,6 @@ impl<A: Address> SocketFlow<A> {
     /// Takes over what the table says.
     #[inline(always)]
     pub fn note(&self, flow: &Flow) {
-        self.rule.set(flow.rule.get());
         for direction in [Direction::Ingress, Direction::Egress] {
             let flags = flow.tcp_flags[flow.side(direction) as usize & 1].get();
             self.tcp_flags[direction as usize & 1].set(flags);
