@@ -21,7 +21,12 @@ mod traffic;
 mod views;
 mod watch;
 
-use std::{fs::File, io::Write as _, sync::Arc, thread};
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write as _},
+    sync::Arc,
+    thread,
+};
 
 use anyhow::Context as _;
 use rustix::{
@@ -171,11 +176,8 @@ impl Prepared {
                 // Nobody waits any more only if the agent is ending anyway.
                 stopped.send(()).unwrap_or(());
             })?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
-            _ = terminate.recv() => tracing::info!("asked to stop by SIGTERM"),
-            _ = interrupt.recv() => tracing::info!("asked to stop by SIGINT"),
+            told = told_to_end() => told?,
             _ = &mut ended => anyhow::bail!("the controller ended by itself"),
         }
         service::stopping();
@@ -214,6 +216,43 @@ fn remove(config: &Config) -> anyhow::Result<()> {
     attach::detach_all(&dir)?;
     dir.remove_all()?;
     tracing::info!(path = %config.bpffs.display(), "detached");
+    Ok(())
+}
+
+/// Removes what an agent remembers, and where it listened, after [`detach`].
+pub(crate) fn purge(config: &Config) -> anyhow::Result<()> {
+    let state = &config.state_dir;
+    if state.exists() {
+        // An agent that is at work, elsewhere in the bpf filesystem, keeps it.
+        drop(lock_state(config)?);
+        fs::remove_dir_all(state).with_context(|| format!("cannot remove {}", state.display()))?;
+    }
+    match fs::remove_file(&config.socket) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            let socket = config.socket.display();
+            return Err(error).with_context(|| format!("cannot remove {socket}"));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    if let Some(folder) = config.socket.parent() {
+        match fs::remove_dir(folder) {
+            // Not ours alone, or not there.
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, folder = %folder.display(), "left where it is"),
+        }
+    }
+    tracing::info!(path = %state.display(), "nothing is remembered");
+    Ok(())
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub(crate) async fn told_to_end() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("asked to stop by SIGTERM"),
+        _ = interrupt.recv() => tracing::info!("asked to stop by SIGINT"),
+    }
     Ok(())
 }
 
