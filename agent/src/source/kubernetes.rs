@@ -3,10 +3,14 @@
 //! Nothing else names `kube`.
 
 mod client;
+mod definitions;
+mod events;
+mod heard;
 mod kept;
 mod kind;
 mod object;
 pub(crate) mod placement;
+mod servers;
 pub(crate) mod store;
 mod trim;
 mod watchers;
@@ -17,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
 pub(crate) use self::client::Access;
 use self::{client::Server, kind::Kind, store::Store};
@@ -104,7 +108,7 @@ async fn connect(source: Source) {
         kept: _,
     } = source;
     let (client, server) = loop {
-        match access.connect().await {
+        match access.connect(&store).await {
             Ok(connected) => break connected,
             Err(error) => {
                 let error = format!("{:#}", anyhow::Error::new(error));
@@ -117,7 +121,11 @@ async fn connect(source: Source) {
         }
     };
     locate(&store, &server).await;
-    let watches = Kind::ALL.map(|kind| watchers::follow(kind, client.clone(), Arc::clone(&store)));
+    let (changed, definitions) = watch::channel(0);
+    let watches = Kind::ALL.map(|kind| {
+        let definitions = definitions.clone();
+        watchers::follow(kind, client.clone(), Arc::clone(&store), definitions)
+    });
     let looks = async {
         loop {
             tokio::time::sleep(RESOLVE).await;
@@ -125,15 +133,16 @@ async fn connect(source: Source) {
         }
     };
     // In one task: they end with it.
-    futures::future::join(futures::future::join_all(watches), looks).await;
+    tokio::join!(
+        futures::future::join_all(watches),
+        looks,
+        definitions::follow(client.clone(), changed),
+        servers::follow(client.clone(), Arc::clone(&store)),
+        events::tell(client.clone(), Arc::clone(&store)),
+    );
 }
 
 /// An address that was good once stays permitted until there is another.
 async fn locate(store: &Store, server: &Server) {
-    let addresses = server.addresses().await;
-    if addresses.is_empty() {
-        store.reached_at(server.url.clone(), store.servers());
-    } else {
-        store.reached_at(server.url.clone(), addresses);
-    }
+    store.reached_at(server.url.clone(), server.addresses().await);
 }

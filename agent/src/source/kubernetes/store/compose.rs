@@ -142,7 +142,7 @@ impl Inner {
 
     /// Of the settings, and that the API's own servers are reached whatever policies say.
     fn failsafe(&self) -> Vec<Failsafe> {
-        let servers = self.servers.iter().map(|server| api_server(*server));
+        let servers = self.servers().into_iter().map(api_server);
         self.files.failsafe.iter().cloned().chain(servers).collect()
     }
 }
