@@ -5,6 +5,7 @@
 mod failsafe;
 mod frames;
 mod interfaces;
+mod kubernetes;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub(crate) use self::{
     failsafe::FailsafeConfig,
     frames::FramesConfig,
     interfaces::WorkloadInterfacesConfig,
+    kubernetes::{KubernetesConfig, RawKubernetes},
     raw::{RawCapacities, RawConfig},
 };
 use crate::{datapath::bpffs::DEFAULT_FOLDER, flow::sink::Target, log::LogFormat};
@@ -52,6 +54,9 @@ pub(crate) struct Config {
     pub(crate) failsafe: FailsafeConfig,
     pub(crate) frames: FramesConfig,
     pub(crate) workload_interfaces: WorkloadInterfacesConfig,
+    /// Objects come from the Kubernetes API as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kubernetes: Option<KubernetesConfig>,
 }
 
 /// Sizes of the kernel's tables. More is refused before the first write.
@@ -93,8 +98,8 @@ pub(crate) enum ConfigError {
     #[error("{0}")]
     Items(Items),
     #[error(
-        "no policy to enforce: name files or folders by -f PATH, or by `policies` in a \
-             settings file"
+        "no policy to enforce: name files or folders by -f PATH or by `policies` in a settings \
+             file, or take them from the Kubernetes API by --kubernetes"
     )]
     NoPolicies,
 }
@@ -135,6 +140,7 @@ impl Config {
             failsafe,
             frames,
             workload_interfaces,
+            kubernetes,
         } = raw;
         let node = node.unwrap_or_else(hostname);
         if node.is_empty() {
@@ -165,12 +171,13 @@ impl Config {
             workload_interfaces: WorkloadInterfacesConfig::check(
                 workload_interfaces.unwrap_or_default(),
             )?,
+            kubernetes: kubernetes.map(KubernetesConfig::check).transpose()?,
         })
     }
 
     /// What only `run` needs.
     pub(crate) fn with_policies(self) -> Result<Self, ConfigError> {
-        if self.policies.is_empty() {
+        if self.policies.is_empty() && self.kubernetes.is_none() {
             Err(ConfigError::NoPolicies)
         } else {
             Ok(self)

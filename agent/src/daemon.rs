@@ -9,6 +9,7 @@ mod endpoints;
 mod file;
 mod inputs;
 mod inventory;
+mod kubernetes;
 mod node;
 mod processes;
 mod prompts;
@@ -34,7 +35,7 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 
@@ -56,6 +57,7 @@ use crate::{
         object::Sizes,
     },
     flow::ring::{DEFAULT_LINES, Ring},
+    source::kubernetes::{Access, Source},
 };
 
 /// An agent before it has threads: what it may do beyond this is settled.
@@ -66,6 +68,7 @@ pub(crate) struct Prepared {
     shared: Arc<Shared>,
     server: Server,
     inputs: inputs::Inputs,
+    kubernetes: Option<Source>,
     dir: BpfDir,
     helper: Option<Arc<Helper>>,
     /// Held as long as the agent runs.
@@ -82,7 +85,15 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
     features::allow_memory();
     let node: Arc<str> = config.node.as_str().into();
     let ring = Arc::new(Ring::new(DEFAULT_LINES));
-    let shared = Arc::new(Shared::new(&config, &features));
+    let kubernetes = match &config.kubernetes {
+        Some(settings) => {
+            let access = Access::find(settings)?;
+            Some(Source::new(access, config.node.clone(), &config.state_dir))
+        }
+        None => None,
+    };
+    let store = kubernetes.as_ref().map(Source::store);
+    let shared = Arc::new(Shared::new(&config, &features, store.clone()));
     let server = Server::bind(
         &config.socket,
         Arc::clone(&node),
@@ -90,10 +101,10 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
         Arc::clone(&shared) as _,
     )?;
     // Read before the kernel is touched: input with errors changes nothing there.
-    let inputs = inputs::Inputs::read(config.policies.clone(), config.failsafe.rules())?;
+    let inputs = inputs::Inputs::read(config.policies.clone(), config.failsafe.rules(), store)?;
     let dir = BpfDir::prepare(&config.bpffs)?;
     let bpffs = lock_bpffs(&dir)?;
-    let (privileges, helper) = rights::give_up(&config, &inputs)?;
+    let (privileges, helper) = rights::give_up(&config, &inputs, kubernetes.as_ref())?;
     shared.show_privileges(privileges, helper.clone());
     Ok(Prepared {
         config,
@@ -102,6 +113,7 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
         shared,
         server,
         inputs,
+        kubernetes,
         dir,
         helper,
         state,
@@ -118,7 +130,8 @@ impl Prepared {
             ring,
             shared,
             server,
-            inputs,
+            mut inputs,
+            kubernetes,
             dir,
             helper,
             state: _state,
@@ -138,6 +151,21 @@ impl Prepared {
         let traffic = Traffic::start(&config, &node, &engine, &ring, &shared)?;
         let (triggers, triggered) = watch::channel();
         let watching = watch::Watching::start(&triggers, pins)?;
+        let serving = tokio::spawn(server.run());
+        let mut signals = Signals::new()?;
+        let following = kubernetes.map(|source| {
+            let woken = triggers.clone();
+            source.store().on_change(move || woken.hint());
+            (source.store(), source.follow())
+        });
+        if let Some((store, _)) = &following {
+            let has_files = fresh && !config.policies.is_empty();
+            tokio::select! {
+                () = kubernetes::known(store, has_files) => {}
+                () = signals.stop() => return Ok(()),
+            }
+            inputs.reload();
+        }
 
         let mut controller = Controller::new(
             inputs,
@@ -156,7 +184,6 @@ impl Prepared {
             },
             triggered.news(),
         );
-        let serving = tokio::spawn(server.run());
         if let Err(error) = controller.start() {
             if fresh {
                 // Nothing was in force, so nothing stays: not even tables of a size that may be wrong.
@@ -177,7 +204,7 @@ impl Prepared {
                 stopped.send(()).unwrap_or(());
             })?;
         tokio::select! {
-            told = told_to_end() => told?,
+            () = signals.stop() => {}
             _ = &mut ended => anyhow::bail!("the controller ended by itself"),
         }
         service::stopping();
@@ -186,6 +213,9 @@ impl Prepared {
             .await?
             .map_err(|_| anyhow::anyhow!("the controller panicked"))?;
         watching.stop();
+        if let Some((_, following)) = following {
+            following.stop().await;
+        }
         traffic.stop().await;
         serving.abort();
         // A folder that is held cannot be unmounted.
@@ -194,6 +224,28 @@ impl Prepared {
             remove(&config)?;
         }
         Ok(())
+    }
+}
+
+/// What asks the agent to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => tracing::info!("asked to stop by SIGTERM"),
+            _ = self.interrupt.recv() => tracing::info!("asked to stop by SIGINT"),
+        }
     }
 }
 
@@ -247,12 +299,7 @@ pub(crate) fn purge(config: &Config) -> anyhow::Result<()> {
 
 /// Waits for SIGTERM or SIGINT.
 pub(crate) async fn told_to_end() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("asked to stop by SIGTERM"),
-        _ = interrupt.recv() => tracing::info!("asked to stop by SIGINT"),
-    }
+    Signals::new()?.stop().await;
     Ok(())
 }
 

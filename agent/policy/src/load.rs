@@ -10,6 +10,10 @@ use std::{
 };
 
 pub use crate::parse::{ParsedFile, parse_file};
+
+mod changes;
+
+pub use self::changes::changes;
 use crate::{
     diagnostic::{Diagnostic, Position, Severity},
     lint,

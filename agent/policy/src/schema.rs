@@ -5,6 +5,7 @@
 //! and bounds come from the parsers' own tables.
 
 mod common;
+mod crd;
 mod name_table;
 mod policy;
 mod policy_test;
@@ -13,6 +14,8 @@ mod workload;
 use std::fmt;
 
 use serde_json::{Map, Value, json};
+
+pub use self::crd::crds;
 
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 const API_VERSION: &str = "ringfence.io/v1alpha1";

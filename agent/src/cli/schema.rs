@@ -16,6 +16,9 @@ use crate::{cli::output, exit::Answer};
 pub(crate) struct SchemaArgs {
     #[arg(value_enum, ignore_case = true, value_name = "KIND")]
     kind: Option<Spelled>,
+    /// Print the kinds as definitions for a Kubernetes API server (`kubectl apply -f -`).
+    #[arg(long, conflicts_with = "kind")]
+    crds: bool,
 }
 
 /// A kind as it is typed; documents spell it so.
@@ -37,8 +40,9 @@ enum Spelled {
 ///
 /// If `out` fails.
 pub(crate) fn run(args: &SchemaArgs, out: &mut impl Write) -> anyhow::Result<Answer> {
-    let SchemaArgs { kind } = args;
+    let SchemaArgs { kind, crds } = args;
     let schema = match kind {
+        None if *crds => schema::crds(),
         None => schema::of_all(),
         Some(name) => schema::of((*name).into()),
     };

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::output::{self, Format};
 use crate::{
-    config::{Config, RawConfig},
+    config::{Config, RawConfig, RawKubernetes},
     daemon,
     exit::Answer,
     log::{self, LogFormat},
@@ -41,6 +41,13 @@ pub(crate) struct RunArgs {
     /// Policy and inventory: a file, a folder, or - for standard input. May be repeated.
     #[arg(short = 'f', long = "file", value_name = "PATH")]
     files: Vec<PathBuf>,
+    /// Take policies, pods and all else from the Kubernetes API, beside files: as a pod is given it, or as
+    /// $KUBECONFIG says.
+    #[arg(long)]
+    kubernetes: bool,
+    /// Reach the Kubernetes API as this file says. Implies --kubernetes.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// Name of this node; its host name by default.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -76,6 +83,8 @@ impl RunArgs {
     pub(crate) fn run(self) -> anyhow::Result<Answer> {
         let Self {
             files,
+            kubernetes,
+            kubeconfig,
             node,
             flows,
             detach_on_exit,
@@ -85,6 +94,8 @@ impl RunArgs {
         } = self;
         let flags = RawConfig {
             policies: (!files.is_empty()).then_some(files),
+            kubernetes: (kubernetes || kubeconfig.is_some())
+                .then_some(RawKubernetes { kubeconfig }),
             node,
             flows,
             detach_on_exit: detach_on_exit.then_some(true),

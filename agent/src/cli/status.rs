@@ -1,5 +1,7 @@
 //! `ringfence status`: how the running agent is.
 
+mod kubernetes;
+
 use std::{
     collections::BTreeMap,
     io::{self, Write},
@@ -64,6 +66,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
         generation,
         enforcing,
         last_load,
+        kubernetes,
         policies,
         next_change,
         failsafe,
@@ -94,6 +97,9 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
     writeln!(out, "process {pid}, up {uptime}")?;
     if let Some(load) = last_load {
         render_load(load, paint, out)?;
+    }
+    if let Some(kubernetes) = kubernetes {
+        kubernetes::render(kubernetes, paint, out)?;
     }
     render_policies(policies, next_change.as_deref(), out)?;
     render_endpoints(endpoints, paint, out)?;

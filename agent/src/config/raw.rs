@@ -10,6 +10,7 @@ use serde_saphyr::UserMessageFormatter;
 
 use super::{
     ConfigError, failsafe::RawFailsafe, frames::RawFrames, interfaces::RawWorkloadInterfaces,
+    kubernetes::RawKubernetes,
 };
 use crate::log::LogFormat;
 
@@ -28,6 +29,7 @@ pub(crate) struct RawConfig {
     pub(crate) failsafe: Option<RawFailsafe>,
     pub(crate) frames: Option<RawFrames>,
     pub(crate) workload_interfaces: Option<RawWorkloadInterfaces>,
+    pub(crate) kubernetes: Option<RawKubernetes>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -100,6 +102,7 @@ impl RawConfig {
             failsafe,
             frames,
             workload_interfaces,
+            kubernetes,
         } = self;
         Self {
             policies: policies.or(below.policies),
@@ -114,6 +117,10 @@ impl RawConfig {
             failsafe: failsafe.or(below.failsafe),
             frames: frames.or(below.frames),
             workload_interfaces: workload_interfaces.or(below.workload_interfaces),
+            kubernetes: match (kubernetes, below.kubernetes) {
+                (Some(over), Some(below)) => Some(over.over(below)),
+                (over, below) => over.or(below),
+            },
         }
     }
 }

@@ -1,10 +1,13 @@
 //! What an agent says of itself.
 
+mod kubernetes;
+
 use std::collections::BTreeMap;
 
 use agent_policy::model::{Failsafe, IcmpVersion, Peer, Peers, PortMatch, PortSpec, Ports};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::kubernetes::{KubernetesStatus, WatchStatus};
 use crate::flow::{clock::WallTime, stage::StageCounts};
 
 /// The daemon provides it, the control socket hands it out, `ringfence status` renders it.
@@ -19,6 +22,9 @@ pub(crate) struct Status {
     pub(crate) enforcing: bool,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) last_load: Option<Load>,
+    /// Absent if the API is not asked.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) kubernetes: Option<KubernetesStatus>,
     /// How many are in force, by kind.
     #[serde(default)]
     pub(crate) policies: BTreeMap<String, usize>,

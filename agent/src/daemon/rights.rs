@@ -21,6 +21,7 @@ use crate::{
         privileges::{self, ForFiles, Kept},
     },
     flow::sink::Target,
+    source::kubernetes::Source,
 };
 
 /// Gives up what nothing needs from here on, having started a helper for what the agent is not to do itself.
@@ -33,6 +34,7 @@ use crate::{
 pub(super) fn give_up(
     config: &Config,
     inputs: &Inputs,
+    kubernetes: Option<&Source>,
 ) -> anyhow::Result<(PrivilegeStatus, Option<Arc<Helper>>)> {
     let held = privileges::held().context("cannot ask for capabilities")?;
     let mut messages = Vec::new();
@@ -40,7 +42,9 @@ pub(super) fn give_up(
     if kept.contains(CapabilitySet::SYS_ADMIN) {
         messages.push("CAP_SYS_ADMIN is kept, as it stands for CAP_BPF or CAP_PERFMON".to_owned());
     }
-    let needed = needed(config, inputs);
+    let mut needed = needed(config, inputs);
+    let of_api = kubernetes.map(Source::files).unwrap_or_default();
+    needed.extend(of_api.into_iter().map(|path| (path, Access::READ_OK)));
     let for_files = privileges::for_files(held, || denied(&needed));
     if let Some(ForFiles { capability, path }) = for_files.context("cannot change capabilities")? {
         kept |= capability;

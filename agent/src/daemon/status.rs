@@ -37,6 +37,7 @@ use crate::{
         maps::{self, FlowMaps},
     },
     flow::{clock::WallTime, sink::SinkCounts, stage::Stage, views::OpinionCounts},
+    source::kubernetes::store::Store,
 };
 
 /// Shared between the controller, the traffic tasks and the control socket.
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     /// What becomes of interfaces of which nobody knows whose they are; `None` if none is taken for a
     /// workload's.
     unknown: Option<UnknownMode>,
+    /// Objects of the Kubernetes API.
+    kubernetes: Option<Arc<Store>>,
     told: Mutex<Told>,
 }
 
@@ -89,7 +92,11 @@ pub(crate) struct Enforcement {
 }
 
 impl Shared {
-    pub(crate) fn new(config: &Config, features: &[features::Feature]) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        features: &[features::Feature],
+        kubernetes: Option<Arc<Store>>,
+    ) -> Self {
         let features = features
             .iter()
             .map(|feature| Feature {
@@ -104,6 +111,7 @@ impl Shared {
             features,
             events_seen: Arc::default(),
             unknown: config.workload_interfaces.mode(),
+            kubernetes,
             told: Mutex::default(),
         }
     }
@@ -351,6 +359,7 @@ impl StatusSource for Shared {
                     .all(|endpoint| endpoint.state != EndpointState::Failed)
                 && all_are_held(&told.unknown),
             last_load: told.load.clone(),
+            kubernetes: self.kubernetes.as_ref().map(|store| store.status()),
             policies: policies
                 .iter()
                 .map(|(kind, count)| (kind.name().to_owned(), *count))

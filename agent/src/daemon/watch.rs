@@ -144,8 +144,8 @@ impl Triggers {
         self.hint();
     }
 
-    /// Has the files looked at alone.
-    fn hint(&self) {
+    /// Has the inputs looked at alone.
+    pub(crate) fn hint(&self) {
         self.waiting.store(true, SeqCst);
         // Full: it will look. Disconnected: a controller that has ended needs no waking.
         self.wake.try_send(()).unwrap_or(());

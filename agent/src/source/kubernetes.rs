@@ -1,0 +1,148 @@
+//! The Kubernetes API: its objects, as the parsers of files read them.
+//!
+//! Nothing else names `kube`.
+
+mod client;
+mod definitions;
+mod events;
+mod heard;
+mod kept;
+mod kind;
+mod object;
+pub(crate) mod placement;
+mod servers;
+pub(crate) mod store;
+mod trim;
+mod watchers;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::watch, task::JoinHandle};
+
+pub(crate) use self::client::Access;
+use self::{client::Server, kind::Kind, store::Store};
+
+/// Between two tries to make a client, and two looks at where the server is.
+const RESOLVE: Duration = Duration::from_secs(30);
+
+/// The source, once it is known how the API is reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    access: Access,
+    store: Arc<Store>,
+    kept: PathBuf,
+}
+
+/// What follows the API.
+#[derive(Debug)]
+pub(crate) struct Following {
+    source: Source,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Source {
+    /// Takes what was kept of an earlier run for the state of the API.
+    pub(crate) fn new(access: Access, node: String, state_dir: &Path) -> Self {
+        let store = Arc::new(Store::new(node));
+        let kept = kept::path(state_dir);
+        match kept::read(&kept) {
+            Ok(Some(kept::Kept { objects, servers })) => {
+                tracing::info!(
+                    objects = objects.len(),
+                    "the state of the Kubernetes API is the one that was kept, until it answers"
+                );
+                store.take_kept(objects, servers);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, path = %kept.display(), "what was kept of the Kubernetes API is of no use");
+            }
+        }
+        Self {
+            access,
+            store,
+            kept,
+        }
+    }
+
+    pub(crate) fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.store)
+    }
+
+    /// The files that are read again and again.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.access.files()
+    }
+
+    /// Follows the API from now on.
+    pub(crate) fn follow(self) -> Following {
+        let tasks = vec![
+            tokio::spawn(connect(self.clone())),
+            tokio::spawn(kept::keep(self.store(), self.kept.clone())),
+        ];
+        Following {
+            source: self,
+            tasks,
+        }
+    }
+}
+
+impl Following {
+    pub(crate) async fn stop(self) {
+        for task in self.tasks {
+            task.abort();
+        }
+        kept::write_now(&self.source.store, &self.source.kept).await;
+    }
+}
+
+/// Makes a client, has every kind watched, and looks now and then where the server is.
+async fn connect(source: Source) {
+    let Source {
+        access,
+        store,
+        kept: _,
+    } = source;
+    let (client, server) = loop {
+        match access.connect(&store).await {
+            Ok(connected) => break connected,
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::error!(error, "the Kubernetes API cannot be reached");
+                for kind in Kind::ALL {
+                    store.failed(kind, error.clone());
+                }
+                tokio::time::sleep(RESOLVE).await;
+            }
+        }
+    };
+    locate(&store, &server).await;
+    let (changed, definitions) = watch::channel(0);
+    let watches = Kind::ALL.map(|kind| {
+        let definitions = definitions.clone();
+        watchers::follow(kind, client.clone(), Arc::clone(&store), definitions)
+    });
+    let looks = async {
+        loop {
+            tokio::time::sleep(RESOLVE).await;
+            locate(&store, &server).await;
+        }
+    };
+    // In one task: they end with it.
+    tokio::join!(
+        futures::future::join_all(watches),
+        looks,
+        definitions::follow(client.clone(), changed),
+        servers::follow(client.clone(), Arc::clone(&store)),
+        events::tell(client.clone(), Arc::clone(&store)),
+    );
+}
+
+/// An address that was good once stays permitted until there is another.
+async fn locate(store: &Store, server: &Server) {
+    store.reached_at(server.url.clone(), server.addresses().await);
+}

@@ -1,0 +1,175 @@
+//! The state of the API on disk, so that a node that has started anew enforces before it reaches the API.
+//!
+//! Lines of JSON: a header, one object a line as it was trimmed, and a last line that says how many there are.
+//! The file is replaced as a whole, and what has no last line is not taken.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, BufRead as _, BufReader, BufWriter},
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{object::Observed, store::Store};
+
+/// Of the format.
+const VERSION: u32 = 1;
+
+/// More is not kept: 200,000 pods.
+const LIMIT: u64 = 128 << 20;
+
+/// From a change until it is kept.
+const DEBOUNCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    servers: BTreeSet<SocketAddr>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Footer {
+    objects: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) objects: Vec<Observed>,
+    pub(super) servers: BTreeSet<SocketAddr>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeptError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("version {seen}, expected {VERSION}")]
+    Version { seen: u32 },
+    #[error("it is not whole")]
+    Torn,
+    #[error("{bytes} bytes, expected at most {LIMIT}")]
+    TooLarge { bytes: u64 },
+    #[error("it is not what was written: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+pub(super) fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join("kubernetes.jsonl")
+}
+
+/// `None` if nothing was kept.
+pub(super) fn read(path: &Path) -> Result<Option<Kept>, KeptError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let bytes = file.metadata()?.len();
+    if bytes > LIMIT {
+        return Err(KeptError::TooLarge { bytes });
+    }
+    let mut lines = BufReader::new(file).lines();
+    let header: Header = serde_json::from_str(&lines.next().ok_or(KeptError::Torn)??)?;
+    if header.version != VERSION {
+        let seen = header.version;
+        return Err(KeptError::Version { seen });
+    }
+    let mut objects = Vec::new();
+    let mut count = 0;
+    let mut footer = None;
+    for line in lines {
+        let line = line?;
+        if footer.is_some() {
+            return Err(KeptError::Torn);
+        }
+        if line.starts_with("{\"objects\":") {
+            footer = Some(serde_json::from_str::<Footer>(&line)?);
+            continue;
+        }
+        count += 1;
+        // A kind that this version does not know is heard of from the API, if at all.
+        objects.extend(Observed::kept(&line));
+    }
+    if footer.is_none_or(|footer| footer.objects != count) {
+        return Err(KeptError::Torn);
+    }
+    Ok(Some(Kept {
+        objects,
+        servers: header.servers,
+    }))
+}
+
+fn write(
+    path: &Path,
+    objects: &[Arc<str>],
+    servers: BTreeSet<SocketAddr>,
+) -> Result<(), KeptError> {
+    let bytes = objects.iter().map(|object| object.len() as u64 + 1).sum();
+    if bytes > LIMIT {
+        return Err(KeptError::TooLarge { bytes });
+    }
+    let new = path.with_extension("new");
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    let mut out = BufWriter::new(file);
+    let header = Header {
+        version: VERSION,
+        servers,
+    };
+    line(&mut out, &serde_json::to_string(&header)?)?;
+    for object in objects {
+        line(&mut out, object)?;
+    }
+    let footer = Footer {
+        objects: objects.len(),
+    };
+    line(&mut out, &serde_json::to_string(&footer)?)?;
+    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn line(out: &mut impl io::Write, text: &str) -> io::Result<()> {
+    out.write_all(text.as_bytes())?;
+    out.write_all(b"\n")
+}
+
+/// Keeps what changes, for ever.
+pub(super) async fn keep(store: Arc<Store>, path: PathBuf) {
+    loop {
+        store.changed().await;
+        tokio::time::sleep(DEBOUNCE).await;
+        write_now(&store, &path).await;
+    }
+}
+
+/// Keeps what there is now.
+pub(super) async fn write_now(store: &Arc<Store>, path: &Path) {
+    let Some((objects, servers)) = store.snapshot() else {
+        return;
+    };
+    let path = path.to_owned();
+    let written = tokio::task::spawn_blocking(move || write(&path, &objects, servers));
+    let trouble = match written.await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(error) = &trouble {
+        tracing::error!(error, "the state of the API cannot be kept");
+    }
+    store.keeping(trouble);
+}

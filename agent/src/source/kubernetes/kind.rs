@@ -1,0 +1,136 @@
+//! The kinds of objects that are watched, and where the API has them.
+
+use std::fmt;
+
+use kube::core::{ApiResource, GroupVersionKind};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    Namespace,
+    Node,
+    Service,
+    NetworkPolicy,
+    ClusterNetworkPolicy,
+    RingfencePolicy,
+    NameTable,
+    Pod,
+    Workload,
+}
+
+/// An object of the API.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) kind: Kind,
+    /// Empty where the kind has none.
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+const OURS: (&str, &str) = ("ringfence.io", "v1alpha1");
+
+impl Kind {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Namespace,
+        Self::Node,
+        Self::Service,
+        Self::NetworkPolicy,
+        Self::ClusterNetworkPolicy,
+        Self::RingfencePolicy,
+        Self::NameTable,
+        Self::Pod,
+        Self::Workload,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::Service => "Service",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::RingfencePolicy => "RingfencePolicy",
+            Self::NameTable => "NameTable",
+            Self::Pod => "Pod",
+            Self::Workload => "Workload",
+        }
+    }
+
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// As the paths of the API have it.
+    pub(crate) fn plural(self) -> &'static str {
+        match self {
+            Self::Namespace => "namespaces",
+            Self::Node => "nodes",
+            Self::Service => "services",
+            Self::NetworkPolicy => "networkpolicies",
+            Self::ClusterNetworkPolicy => "clusternetworkpolicies",
+            Self::RingfencePolicy => "ringfencepolicies",
+            Self::NameTable => "nametables",
+            Self::Pod => "pods",
+            Self::Workload => "workloads",
+        }
+    }
+
+    fn group_and_version(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Namespace | Self::Node | Self::Service | Self::Pod => ("", "v1"),
+            Self::NetworkPolicy => ("networking.k8s.io", "v1"),
+            Self::ClusterNetworkPolicy => ("policy.networking.k8s.io", "v1alpha2"),
+            Self::RingfencePolicy | Self::NameTable | Self::Workload => OURS,
+        }
+    }
+
+    pub(super) fn resource(self) -> ApiResource {
+        let (group, version) = self.group_and_version();
+        let kind = GroupVersionKind::gvk(group, version, self.name());
+        ApiResource::from_gvk_with_plural(&kind, self.plural())
+    }
+
+    /// The kind that a request is about.
+    pub(super) fn of_path(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| {
+            let (group, version) = kind.group_and_version();
+            let all = if group.is_empty() {
+                format!("/api/{version}/{}", kind.plural())
+            } else {
+                format!("/apis/{group}/{version}/{}", kind.plural())
+            };
+            path == all
+        })
+    }
+
+    /// Whether there may be no such kind: it is defined by a CRD.
+    pub(super) fn may_be_absent(self) -> bool {
+        match self {
+            Self::ClusterNetworkPolicy
+            | Self::RingfencePolicy
+            | Self::NameTable
+            | Self::Workload => true,
+            Self::Namespace | Self::Node | Self::Service | Self::NetworkPolicy | Self::Pod => false,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kind,
+            namespace,
+            name,
+        } = self;
+        if namespace.is_empty() {
+            write!(f, "{kind}/{name}")
+        } else {
+            write!(f, "{kind}/{namespace}/{name}")
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Who has an address, a name or a place where more than one object says so.
+
+use std::{cmp::Reverse, collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use agent_policy::model::{Change, EndpointSpec, Workload};
+
+use super::{Entry, Inner};
+use crate::source::kubernetes::kind::{Key, Kind};
+
+/// The greatest has what several claim.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Right<'k> {
+    /// Its sandbox was found on this node: that is no claim, that is so.
+    is_placed: bool,
+    /// Its address comes from the node, where that of a `Workload` is what somebody wrote.
+    is_pod: bool,
+    is_alive: bool,
+    /// Addresses are used again: the last one to have it.
+    created: i64,
+    /// The same whoever is heard of first.
+    key: Reverse<&'k Key>,
+}
+
+impl Inner {
+    /// Takes in what an object claims now.
+    pub(super) fn claim(&mut self, key: &Key) {
+        let Some(entry) = self.objects.get(key) else {
+            return;
+        };
+        let wanted = self.wanted(key, entry);
+        let own = wanted
+            .as_ref()
+            .filter(|workload| workload.owns_its_addresses());
+        let claimed: Box<[IpAddr]> = own
+            .map(|workload| workload.addresses.iter().copied().collect())
+            .unwrap_or_default();
+        let point = wanted
+            .filter(|workload| self.is_here(workload))
+            .and_then(|workload| workload.endpoint.clone());
+        if let Some(entry) = self.objects.remove(key) {
+            self.unclaim(key, &entry);
+            let entry = Entry {
+                claimed,
+                point,
+                ..entry
+            };
+            for address in &entry.claimed {
+                let claims = self.claims.entry(*address).or_default();
+                claims.insert(key.clone());
+                self.dirty.extend(claims.iter().cloned());
+            }
+            if let Some(point) = &entry.point {
+                let claims = self.points.entry(point.clone()).or_default();
+                claims.insert(key.clone());
+                self.dirty.extend(claims.iter().cloned());
+            }
+            self.objects.insert(key.clone(), entry);
+        }
+        self.touch(key);
+    }
+
+    /// Gives up what an object has claimed.
+    pub(super) fn unclaim(&mut self, key: &Key, entry: &Entry) {
+        for address in &entry.claimed {
+            if let Some(claims) = self.claims.get_mut(address) {
+                claims.remove(key);
+                self.dirty.extend(claims.iter().cloned());
+                if claims.is_empty() {
+                    self.claims.remove(address);
+                }
+            }
+        }
+        if let Some(point) = &entry.point
+            && let Some(claims) = self.points.get_mut(point)
+        {
+            claims.remove(key);
+            self.dirty.extend(claims.iter().cloned());
+            if claims.is_empty() {
+                self.points.remove(point);
+            }
+        }
+        self.touch(key);
+    }
+
+    /// Has an object looked at, and who shares its name.
+    fn touch(&mut self, key: &Key) {
+        self.dirty.insert(key.clone());
+        if key.kind == Kind::Pod {
+            self.dirty.insert(Key {
+                kind: Kind::Workload,
+                ..key.clone()
+            });
+        }
+    }
+
+    /// What an object adds to the world, and what of it others are in the way of.
+    pub(super) fn effective(&self, key: &Key) -> (Vec<Change>, Vec<String>) {
+        let mut errors = Vec::new();
+        let Some(entry) = self.objects.get(key) else {
+            return (Vec::new(), errors);
+        };
+        if let Some(taken) = self.taken_by_files(entry) {
+            errors.push(format!(
+                "{taken} is declared by a file, too: that one is in force"
+            ));
+            return (Vec::new(), errors);
+        }
+        let Some(workload) = self.wanted(key, entry) else {
+            return (entry.changes.to_vec(), errors);
+        };
+        let pod = Key {
+            kind: Kind::Pod,
+            ..key.clone()
+        };
+        if key.kind == Kind::Workload && self.objects.contains_key(&pod) {
+            errors.push("a pod has the same name: that one is in force".to_owned());
+            return (Vec::new(), errors);
+        }
+        let workload = self.without_lost(key, workload, &mut errors);
+        let change = Change::Workload(workload.name.clone(), Some(workload));
+        (vec![change], errors)
+    }
+
+    /// Without the addresses and the place that others have.
+    fn without_lost(
+        &self,
+        key: &Key,
+        workload: Arc<Workload>,
+        errors: &mut Vec<String>,
+    ) -> Arc<Workload> {
+        let mut lost = Vec::new();
+        if workload.owns_its_addresses() {
+            for address in &workload.addresses {
+                let owner = match self.files.addresses.get(address) {
+                    Some(owner) => Some(format!("`{owner}` of a file")),
+                    None => self
+                        .winner(self.claims.get(address), key)
+                        .map(|other| format!("`{other}`")),
+                };
+                if let Some(owner) = owner {
+                    errors.push(format!(
+                        "address {address} is that of {owner}, and not its own"
+                    ));
+                    lost.push(*address);
+                }
+            }
+        }
+        let point = workload.endpoint.as_ref();
+        let point = point.filter(|_| self.is_here(&workload)).and_then(|point| {
+            let owner = if self.is_used_by_files(point) {
+                "a workload of a file".to_owned()
+            } else {
+                format!("`{}`", self.winner(self.points.get(point), key)?)
+            };
+            Some(format!("{point} is that of {owner}, and not its own"))
+        });
+        if lost.is_empty() && point.is_none() {
+            return workload;
+        }
+        let mut other = Workload::clone(&workload);
+        other.addresses.retain(|address| !lost.contains(address));
+        if let Some(message) = point {
+            errors.push(message);
+            other.endpoint = None;
+        }
+        Arc::new(other)
+    }
+
+    /// Who has what these claim, if that is not `key`.
+    fn winner<'k>(&self, claims: Option<&'k BTreeSet<Key>>, key: &Key) -> Option<&'k Key> {
+        let right = |key: &'k Key| {
+            let entry = self.objects.get(key)?;
+            Some(Right {
+                is_placed: self.is_placed(key, entry),
+                is_pod: key.kind == Kind::Pod,
+                is_alive: !entry.is_ending && !entry.is_gone,
+                created: entry.created,
+                key: Reverse(key),
+            })
+        };
+        let Reverse(best) = claims?.iter().filter_map(right).max()?.key;
+        (best != key).then_some(best)
+    }
+
+    fn is_placed(&self, key: &Key, entry: &Entry) -> bool {
+        key.kind == Kind::Pod
+            && self.placements.contains_key(&*entry.uid)
+            && self.pods.get(&entry.uid) == Some(key)
+    }
+
+    /// The workload that an object is, with where it was found.
+    fn wanted(&self, key: &Key, entry: &Entry) -> Option<Arc<Workload>> {
+        let Some(Change::Workload(_, Some(workload))) = entry.changes.first() else {
+            return None;
+        };
+        let placement = self.placements.get(&*entry.uid);
+        let Some(placement) = placement.filter(|_| self.is_placed(key, entry)) else {
+            return Some(Arc::clone(workload));
+        };
+        let mut placed = Workload::clone(workload);
+        placed.endpoint = Some(placement.endpoint.clone());
+        if !placed.host_network {
+            placed.addresses.clone_from(&placement.addresses);
+            // Whatever the API calls this node.
+            placed.node = Some(self.node.clone());
+        }
+        Some(Arc::new(placed))
+    }
+
+    fn is_here(&self, workload: &Workload) -> bool {
+        let node = workload.node.as_ref();
+        node.is_none_or(|node| *node == self.node)
+    }
+
+    /// What of an object has its name from a file.
+    fn taken_by_files(&self, entry: &Entry) -> Option<String> {
+        let files = &self.files;
+        let mut changes = entry.changes.iter();
+        changes.find_map(|change| match change {
+            // One that a file only names has no labels but its name.
+            Change::Namespace(name, _) => {
+                let labels = files.namespaces.get(name)?;
+                (labels.len() > 1).then(|| format!("namespace `{name}`"))
+            }
+            Change::Workload(name, _) => {
+                let named = files.workloads.contains_key(name);
+                named.then(|| format!("`{name}`"))
+            }
+            Change::Node(name, _) => {
+                let named = files.nodes.contains_key(name);
+                named.then(|| format!("node `{name}`"))
+            }
+            Change::Service(name, _) => {
+                let named = files.services.contains_key(name);
+                named.then(|| format!("service `{name}`"))
+            }
+            Change::NetworkPolicy(name, _) => {
+                let named = files.network_policies.contains_key(name);
+                named.then(|| format!("policy `{name}`"))
+            }
+            Change::TierPolicy(id, _) => {
+                let named = files.tier_policies.contains_key(id);
+                named.then(|| format!("policy `{id}`"))
+            }
+            Change::Name(..) | Change::Failsafe(_) => None,
+        })
+    }
+
+    fn is_used_by_files(&self, point: &EndpointSpec) -> bool {
+        let mut workloads = self.files.workloads.values();
+        workloads
+            .any(|workload| workload.endpoint.as_ref() == Some(point) && self.is_here(workload))
+    }
+}

@@ -1,0 +1,401 @@
+use std::sync::Arc;
+
+use agent_policy::model::{EndpointSpec, ObjectName, World};
+use kube::core::DynamicObject;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn observed(object: &Value) -> Observed {
+    let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+    let kind = Kind::of_name(&object.types.as_ref().unwrap().kind).unwrap();
+    Observed::read(kind, object).unwrap()
+}
+
+/// As the API has it, created at that second.
+fn pod(name: &str, uid: &str, address: &str, created: u32) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name, "namespace": "shop", "uid": uid, "labels": {"app": name},
+            "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z"),
+            "annotations": {"large": "x".repeat(1 << 20)},
+            "managedFields": [{"manager": "kubelet"}],
+        },
+        "spec": {
+            "nodeName": "n1",
+            "containers": [{"name": "c", "image": "i", "ports": [{"name": "http", "containerPort": 80}]}],
+        },
+        "status": {
+            "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
+            "conditions": [
+                {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                {"type": "Initialized", "status": "True"},
+            ],
+        },
+    })
+}
+
+fn namespace(labels: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": labels}})
+}
+
+fn policy(name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": "shop"}, "spec": spec,
+    })
+}
+
+fn placed(interface: &str, address: &str) -> Option<Placement> {
+    Some(Placement {
+        endpoint: EndpointSpec::Interface(interface.to_owned()),
+        addresses: [address.parse().unwrap()].into(),
+    })
+}
+
+/// A store, and the world that follows it.
+struct Follower {
+    store: Store,
+    files: Arc<World>,
+    world: World,
+}
+
+impl Follower {
+    fn new() -> Self {
+        Self {
+            store: Store::new("n1".to_owned()),
+            files: Arc::default(),
+            world: World::default(),
+        }
+    }
+
+    fn put(&mut self, object: &Value) {
+        self.store.put(observed(object));
+        self.follow();
+    }
+
+    fn follow(&mut self) {
+        if let Some(world) = self.store.compose(&self.world, &self.files) {
+            self.world = world;
+        }
+        assert_eq!(self.store.compose(&self.world, &self.files), None);
+        self.agrees_with_one_from_scratch();
+    }
+
+    /// Following a change at a time leads where everything at once does.
+    fn agrees_with_one_from_scratch(&self) {
+        let again = Store::new("n1".to_owned());
+        let mut inner = self.store.lock();
+        for (uid, placement) in &inner.placements {
+            again.place(uid, Some(placement.clone()));
+        }
+        let mut others = again.lock();
+        for (key, entry) in &inner.objects {
+            let entry = Entry {
+                uid: Arc::clone(&entry.uid),
+                json: Arc::clone(&entry.json),
+                changes: entry.changes.clone(),
+                errors: Vec::new(),
+                excess: None,
+                claimed: Box::default(),
+                point: None,
+                ..*entry
+            };
+            others.pods.insert(Arc::clone(&entry.uid), key.clone());
+            others.objects.insert(key.clone(), entry);
+        }
+        let keys: Vec<Key> = others.objects.keys().cloned().collect();
+        for key in keys {
+            others.claim(&key);
+        }
+        drop(others);
+        let mut world = again
+            .compose(&World::default(), &self.files)
+            .unwrap_or_default();
+        // One that is no longer named may stay until it is deleted.
+        for (name, labels) in &self.world.namespaces {
+            let known = world.namespaces.get(name);
+            if known.is_none() && labels.len() == 1 {
+                world.namespaces.insert(name.clone(), Arc::clone(labels));
+            }
+        }
+        assert_eq!(self.world, world);
+        inner.dirty.clear();
+    }
+
+    fn owner(&self, address: &str) -> Option<String> {
+        let owner = self.world.addresses.get(&address.parse().unwrap());
+        owner.map(ToString::to_string)
+    }
+
+    fn workload(&self, name: &str) -> Option<&Workload> {
+        let name = ObjectName::new("shop".to_owned(), name.to_owned());
+        self.world.workloads.get(&name).map(Arc::as_ref)
+    }
+
+    fn delete(&mut self, kind: Kind, name: &str) {
+        let namespaced = kind != Kind::Namespace;
+        self.store.delete(&Key {
+            kind,
+            namespace: if namespaced { "shop" } else { "" }.to_owned(),
+            name: name.to_owned(),
+        });
+        self.follow();
+    }
+
+    fn errors(&self) -> Vec<String> {
+        self.store.status().errors
+    }
+}
+
+#[test]
+fn what_no_parser_reads_is_not_kept() {
+    let observed = observed(&pod("a", "u1", "10.0.0.1", 1));
+    assert!(observed.json.len() < 500, "{}", observed.json);
+    assert!(observed.errors.is_empty(), "{:?}", observed.errors);
+    let again = Observed::kept(&observed.json).unwrap();
+    assert_eq!(again, observed);
+}
+
+#[test]
+fn more_labels_than_anybody_needs_do_not_count() {
+    let mut many = pod("a", "u1", "10.0.0.1", 1);
+    let labels = (0..100_000).map(|number| (format!("l{number:06}"), json!("v")));
+    many["metadata"]["labels"] = Value::Object(labels.collect());
+    let mut follower = Follower::new();
+    follower.put(&many);
+    assert!(follower.workload("a").unwrap().labels.len() < 10_000);
+    let errors = follower.errors();
+    assert!(
+        errors[0].starts_with("kubernetes:Pod/shop/a: 100000 labels"),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn the_last_good_version_of_an_object_stays() {
+    let mut follower = Follower::new();
+    follower.put(&policy("a", &json!({"podSelector": {}})));
+    follower.put(&policy("b", &json!({"podSelector": {}})));
+    follower.put(&policy("a", &json!({"podSelector": {}, "ingres": []})));
+    follower.put(&policy("c", &json!({"podSelector": {"matchLabels": 1}})));
+    let names: Vec<_> = follower
+        .world
+        .network_policies
+        .keys()
+        .map(|name| name.name.as_str())
+        .collect();
+    assert_eq!(names, ["a", "b"]);
+    let errors = follower.errors();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(
+        errors[0].starts_with("kubernetes:NetworkPolicy/shop/a:1:"),
+        "{errors:?}"
+    );
+
+    follower.put(&policy(
+        "a",
+        &json!({"podSelector": {"matchLabels": {"app": "x"}}}),
+    ));
+    follower.delete(Kind::NetworkPolicy, "c");
+    assert_eq!(follower.errors(), [""; 0]);
+    follower.delete(Kind::NetworkPolicy, "a");
+    assert_eq!(follower.world.network_policies.len(), 1);
+}
+
+#[test]
+fn an_address_is_that_of_the_pod_that_was_created_last() {
+    let mut follower = Follower::new();
+    follower.put(&pod("old", "u1", "10.0.0.1", 1));
+    follower.put(&pod("new", "u2", "10.0.0.1", 2));
+    assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/new");
+    assert_eq!(
+        follower.errors(),
+        ["kubernetes:Pod/shop/old: address 10.0.0.1 is that of `Pod/shop/new`, and not its own"]
+    );
+    // The old one is selected still.
+    assert!(follower.workload("old").unwrap().addresses.is_empty());
+    follower.delete(Kind::Pod, "new");
+    assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/old");
+    assert_eq!(follower.errors(), [""; 0]);
+
+    let mut ending = pod("newer", "u3", "10.0.0.1", 3);
+    ending["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:01:00Z");
+    follower.put(&ending);
+    assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/old");
+}
+
+#[test]
+fn a_pod_has_what_its_sandbox_has() {
+    let mut follower = Follower::new();
+    follower.put(&pod("liar", "u1", "10.0.0.9", 5));
+    follower.store.place("u2", placed("veth2", "10.0.0.9"));
+    follower.put(&pod("honest", "u2", "10.0.0.9", 1));
+    assert_eq!(follower.owner("10.0.0.9").unwrap(), "shop/honest");
+    follower.store.place("u1", placed("veth1", "10.0.0.1"));
+    follower.follow();
+    assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/liar");
+    assert_eq!(follower.errors(), [""; 0]);
+    let endpoint = follower.workload("honest").unwrap().endpoint.clone();
+    assert_eq!(endpoint, Some(EndpointSpec::Interface("veth2".to_owned())));
+    follower.store.place("u2", None);
+    follower.follow();
+    assert_eq!(follower.workload("honest").unwrap().endpoint, None);
+}
+
+#[test]
+fn a_completed_pod_gives_its_address_up() {
+    let mut follower = Follower::new();
+    follower.put(&pod("job", "u1", "10.0.0.1", 9));
+    let mut done = pod("job", "u1", "10.0.0.1", 9);
+    done["status"]["phase"] = json!("Succeeded");
+    follower.put(&pod("next", "u2", "10.0.0.1", 1));
+    assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/job");
+    follower.put(&done);
+    assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/next");
+    assert!(follower.workload("job").is_none());
+}
+
+#[test]
+fn a_pod_that_was_deleted_is_a_subject_until_its_sandbox_is_gone() {
+    let mut follower = Follower::new();
+    follower.put(&pod("db-0", "u1", "10.0.0.1", 1));
+    follower.store.place("u1", placed("veth1", "10.0.0.1"));
+    follower.delete(Kind::Pod, "db-0");
+    assert!(follower.workload("db-0").unwrap().endpoint.is_some());
+    // Its successor on another node has its name.
+    let mut successor = pod("db-0", "u2", "10.0.1.1", 2);
+    successor["spec"]["nodeName"] = json!("n2");
+    follower.put(&successor);
+    assert_eq!(follower.owner("10.0.1.1").unwrap(), "shop/db-0");
+    let left = follower.workload("db-0.u1").unwrap();
+    assert_eq!(left.labels["app"], "db-0");
+    assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/db-0.u1");
+    follower.store.place("u1", None);
+    follower.follow();
+    assert!(follower.workload("db-0.u1").is_none());
+    assert_eq!(follower.store.pod("u1"), None);
+    assert_eq!(follower.store.pod("u2").unwrap().name.name, "db-0");
+}
+
+#[test]
+fn a_mirror_of_a_static_pod_is_known_as_its_node_has_it() {
+    let mut follower = Follower::new();
+    let mut mirror = pod("etcd", "u1", "10.0.0.1", 1);
+    mirror["metadata"]["annotations"] =
+        json!({"kubernetes.io/config.mirror": "h", "kubernetes.io/config.hash": "h"});
+    follower.put(&mirror);
+    follower.store.place("h", placed("veth1", "10.0.0.1"));
+    follower.follow();
+    assert!(follower.workload("etcd").unwrap().endpoint.is_some());
+}
+
+#[test]
+fn a_file_and_the_api_add_up_and_of_one_name_that_of_the_file_stays() {
+    let text = "apiVersion: ringfence.io/v1alpha1\nkind: Workload\nmetadata: {name: w, namespace: \
+        shop}\nspec: {addresses: [10.0.0.1], endpoint: {interface: veth1}}\n---\napiVersion: \
+        networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a, namespace: shop}\nspec: \
+        {podSelector: {matchLabels: {from: file}}}\n";
+    let file = agent_policy::load::parse_file("a.yaml".into(), text.as_bytes());
+    let (world, _) = agent_policy::load::assemble(&[file]);
+    let mut follower = Follower::new();
+    follower.put(&pod("p", "u1", "10.0.0.1", 1));
+    follower.put(&policy("a", &json!({"podSelector": {}})));
+    follower.put(&policy("b", &json!({"podSelector": {}})));
+    follower.files = Arc::new(world);
+    follower.follow();
+    assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/w");
+    assert_eq!(follower.world.network_policies.len(), 2);
+    assert_eq!(follower.errors().len(), 2, "{:?}", follower.errors());
+    follower.put(&namespace(&json!({"team": "a"})));
+    assert_eq!(follower.world.namespaces["shop"]["team"], "a");
+
+    follower.files = Arc::default();
+    follower.follow();
+    assert_eq!(follower.errors(), [""; 0]);
+    assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/p");
+    assert_eq!(follower.world.network_policies.len(), 2);
+}
+
+#[test]
+fn a_namespace_that_is_deleted_keeps_its_name_for_who_is_in_it() {
+    let mut follower = Follower::new();
+    follower.put(&namespace(&json!({"team": "a"})));
+    follower.put(&policy("a", &json!({"podSelector": {}})));
+    follower.delete(Kind::Namespace, "shop");
+    assert_eq!(follower.world.namespaces["shop"].len(), 1);
+    follower.delete(Kind::NetworkPolicy, "a");
+    follower.put(&namespace(&json!({})));
+    follower.delete(Kind::Namespace, "shop");
+    assert!(follower.world.namespaces.is_empty());
+}
+
+#[test]
+fn tables_of_names_add_up() {
+    let table = |name: &str, address: &str| {
+        json!({
+            "apiVersion": "ringfence.io/v1alpha1", "kind": "NameTable",
+            "metadata": {"name": name}, "spec": {"names": {"example.org": [address]}},
+        })
+    };
+    let mut follower = Follower::new();
+    follower.put(&table("a", "192.0.2.1"));
+    follower.put(&table("b", "192.0.2.2"));
+    assert_eq!(follower.world.names["example.org"].len(), 2);
+    follower.store.listed(Kind::NameTable, &BTreeSet::new());
+    follower.follow();
+    assert!(follower.world.names.is_empty());
+}
+
+#[test]
+fn the_world_is_complete_once_every_kind_was_listed() {
+    let store = Store::new("n1".to_owned());
+    for kind in Kind::ALL {
+        assert!(!store.is_ready());
+        if kind.may_be_absent() {
+            store.absent(kind);
+        } else {
+            store.listed(kind, &BTreeSet::new());
+        }
+    }
+    assert!(store.is_ready());
+}
+
+#[test]
+fn what_was_kept_holds_until_a_list_says_otherwise() {
+    let store = Store::new("n1".to_owned());
+    let [kept, gone] = ["kept", "gone"].map(|name| observed(&pod(name, name, "10.0.0.1", 1)));
+    store.take_kept(vec![kept.clone(), gone], BTreeSet::new());
+    assert!(store.is_ready() && store.status().from_kept);
+    store.put(kept.clone());
+    store.listed(Kind::Pod, &BTreeSet::from([kept.key]));
+    assert_eq!(
+        store
+            .status()
+            .watches
+            .iter()
+            .map(|watch| watch.objects)
+            .sum::<usize>(),
+        1
+    );
+}
+
+#[test]
+fn the_servers_of_the_api_are_reached_whatever_policies_say() {
+    let mut follower = Follower::new();
+    let server = "192.0.2.1:6443".parse().unwrap();
+    follower
+        .store
+        .reached_at("https://192.0.2.1:6443".to_owned(), [server].into());
+    let world = follower
+        .store
+        .compose(&follower.world, &follower.files)
+        .unwrap();
+    assert_eq!(world.failsafe[0].name, "api-server 192.0.2.1:6443");
+    follower.world = world;
+    assert_eq!(
+        follower.store.compose(&follower.world, &follower.files),
+        None
+    );
+}

@@ -1,0 +1,167 @@
+//! Of an object, what the parsers read: a pod of 10 KiB has 500 bytes of it.
+
+use std::collections::BTreeMap;
+
+use kube::core::DynamicObject;
+use serde_json::{Map, Value, json};
+
+use super::kind::Kind;
+
+/// What the labels of an object may take, together. More than that is nobody's way to tell pods apart: who may make
+/// pods would fill the memory of every node by it.
+const LABELS: usize = 64 << 10;
+
+/// Of the annotations, those that say how a policy is meant.
+const OURS: &str = "ringfence.io/";
+
+/// A static pod's UID as its node knows it, where the API has another one of its mirror.
+pub(super) const STATIC_UID: &str = "kubernetes.io/config.hash";
+pub(super) const STATIC_MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// The object as it is parsed and kept, and what was wrong with its size.
+pub(super) fn trim(kind: Kind, object: DynamicObject) -> (Value, Option<String>) {
+    let DynamicObject {
+        types: _,
+        metadata,
+        data,
+    } = object;
+    let (labels, excess) = bounded(metadata.labels.unwrap_or_default());
+    let annotations: BTreeMap<String, String> = metadata
+        .annotations
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|(key, _)| match kind {
+            Kind::Pod => key == STATIC_UID || key == STATIC_MIRROR,
+            _ => key.starts_with(OURS),
+        })
+        .collect();
+    let mut kept = Map::new();
+    let mut put = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            kept.insert(key.to_owned(), value);
+        }
+    };
+    put("name", metadata.name.map(Value::String));
+    put("namespace", metadata.namespace.map(Value::String));
+    put("uid", metadata.uid.map(Value::String));
+    put(
+        "creationTimestamp",
+        metadata.creation_timestamp.map(|time| json!(time)),
+    );
+    put(
+        "deletionTimestamp",
+        metadata.deletion_timestamp.map(|time| json!(time)),
+    );
+    put("labels", (!labels.is_empty()).then(|| json!(labels)));
+    put(
+        "annotations",
+        (!annotations.is_empty()).then(|| json!(annotations)),
+    );
+    let resource = kind.resource();
+    let mut whole = Map::new();
+    whole.insert("apiVersion".to_owned(), json!(resource.api_version));
+    whole.insert("kind".to_owned(), json!(resource.kind));
+    whole.insert("metadata".to_owned(), Value::Object(kept));
+    let Value::Object(mut data) = data else {
+        return (Value::Object(whole), excess);
+    };
+    match kind {
+        Kind::Namespace => {}
+        Kind::Node => {
+            only(&mut data, "status", &["addresses"]);
+            data.retain(|key, _| key == "status");
+        }
+        Kind::Service => {
+            let spec = [
+                "type",
+                "selector",
+                "clusterIP",
+                "clusterIPs",
+                "externalIPs",
+                "ports",
+                "publishNotReadyAddresses",
+            ];
+            only(&mut data, "spec", &spec);
+            only(&mut data, "status", &["loadBalancer"]);
+            data.retain(|key, _| key == "spec" || key == "status");
+        }
+        Kind::Pod => {
+            pod(&mut data);
+            data.retain(|key, _| key == "spec" || key == "status");
+        }
+        Kind::NetworkPolicy
+        | Kind::ClusterNetworkPolicy
+        | Kind::RingfencePolicy
+        | Kind::NameTable
+        | Kind::Workload => {
+            // Everything but that counts: what no parser knows is an error.
+            data.remove("status");
+        }
+    }
+    if kind != Kind::Namespace {
+        whole.append(&mut data);
+    }
+    (Value::Object(whole), excess)
+}
+
+fn pod(data: &mut Map<String, Value>) {
+    let spec = ["nodeName", "hostNetwork", "containers", "initContainers"];
+    only(data, "spec", &spec);
+    if let Some(Value::Object(spec)) = data.get_mut("spec") {
+        for list in ["containers", "initContainers"] {
+            let Some(Value::Array(containers)) = spec.get_mut(list) else {
+                continue;
+            };
+            containers.retain_mut(|container| match container {
+                Value::Object(container) => {
+                    container.retain(|key, _| key == "ports" || key == "restartPolicy");
+                    container.contains_key("ports")
+                }
+                // For the parser to refuse.
+                _ => true,
+            });
+        }
+        spec.retain(|_, value| !matches!(value, Value::Array(list) if list.is_empty()));
+    }
+    only(data, "status", &["phase", "podIP", "podIPs", "conditions"]);
+    let Some(Value::Object(status)) = data.get_mut("status") else {
+        return;
+    };
+    if let Some(Value::Array(conditions)) = status.get_mut("conditions") {
+        conditions.retain_mut(|condition| {
+            if let Value::Object(condition) = condition {
+                condition.retain(|key, _| key == "type" || key == "status");
+            }
+            condition.get("type").is_none_or(|kind| kind == "Ready")
+        });
+    }
+}
+
+fn only(data: &mut Map<String, Value>, field: &str, known: &[&str]) {
+    if let Some(Value::Object(object)) = data.get_mut(field) {
+        object.retain(|key, _| known.contains(&key.as_str()));
+    }
+}
+
+/// Labels up to what they may take, in the order of their keys.
+fn bounded(labels: BTreeMap<String, String>) -> (BTreeMap<String, String>, Option<String>) {
+    let size = |(key, value): (&String, &String)| key.len() + value.len();
+    let all: usize = labels.iter().map(size).sum();
+    if all <= LABELS {
+        return (labels, None);
+    }
+    let count = labels.len();
+    let mut taken = 0;
+    let kept: BTreeMap<_, _> = labels
+        .into_iter()
+        .take_while(|(key, value)| {
+            taken += key.len() + value.len();
+            taken <= LABELS
+        })
+        .collect();
+    let message = format!(
+        "{count} labels of {all} bytes, expected at most {LABELS} bytes: only the first {} count",
+        kept.len()
+    );
+    (kept, Some(message))
+}

@@ -1,0 +1,128 @@
+//! One watch for each kind.
+//!
+//! Listing in pages, resuming with bookmarks, listing anew after 410 and backing off with jitter are those of
+//! `kube::runtime::watcher`; what is heard goes to the store.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures::StreamExt as _;
+use kube::{
+    Api, Client,
+    core::DynamicObject,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Config, Event, watcher},
+    },
+};
+use tokio::sync::watch;
+
+use super::{
+    kind::{Key, Kind},
+    object::{self, Observed},
+    store::Store,
+};
+
+/// Objects in a page of a list, which is in memory as the server sends it.
+const PAGE: u32 = 250;
+
+/// Follows a kind for ever. One that is not there is looked for when a definition changes, and now and then.
+pub(super) async fn follow(
+    kind: Kind,
+    client: Client,
+    store: Arc<Store>,
+    mut definitions: watch::Receiver<u64>,
+) {
+    loop {
+        definitions.mark_unchanged();
+        tokio::select! {
+            () = follow_defined(kind, client.clone(), &store) => {}
+            () = defined(kind, &store, &mut definitions) => {}
+        }
+    }
+}
+
+/// Waits until the kind may be there that is not.
+async fn defined(kind: Kind, store: &Store, definitions: &mut watch::Receiver<u64>) {
+    while definitions.changed().await.is_ok() {
+        if store.is_absent(kind) {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn follow_defined(kind: Kind, client: Client, store: &Store) {
+    let api: Api<DynamicObject> = Api::all_with(client, &kind.resource());
+    let config = Config::default().page_size(PAGE);
+    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    let mut seen: BTreeSet<Key> = BTreeSet::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => seen.clear(),
+            Ok(Event::InitApply(object)) => {
+                seen.extend(object::key(kind, &object));
+                put(store, kind, object);
+            }
+            Ok(Event::InitDone) => {
+                store.listed(kind, &seen);
+                seen.clear();
+            }
+            Ok(Event::Apply(object)) => put(store, kind, object),
+            Ok(Event::Delete(object)) => {
+                if let Some(key) = object::key(kind, &object) {
+                    store.delete(&key);
+                }
+            }
+            Err(error) if kind.may_be_absent() && is_not_found(&error) => store.absent(kind),
+            Err(error) => {
+                let error = explained(&error);
+                tracing::warn!(error, "the watch of {} is disturbed", kind.plural());
+                store.failed(kind, error);
+            }
+        }
+    }
+}
+
+fn put(store: &Store, kind: Kind, object: DynamicObject) {
+    if let Some(observed) = Observed::read(kind, object) {
+        for error in &observed.errors {
+            tracing::error!("{error}");
+        }
+        store.put(observed);
+    }
+}
+
+/// The kind, and not one object of it.
+fn is_not_found(error: &watcher::Error) -> bool {
+    use kube::Error::Api;
+    match error {
+        watcher::Error::InitialListFailed(Api(status))
+        | watcher::Error::WatchStartFailed(Api(status)) => status.code == 404,
+        _ => false,
+    }
+}
+
+/// With what has caused it, and without what the library adds.
+fn explained(error: &watcher::Error) -> String {
+    use kube::Error::Api;
+    match error {
+        watcher::Error::InitialListFailed(Api(status))
+        | watcher::Error::WatchStartFailed(Api(status))
+        | watcher::Error::WatchFailed(Api(status))
+        | watcher::Error::WatchError(status) => {
+            format!("{} ({})", status.message, status.code)
+        }
+        error => {
+            let mut told = error.to_string();
+            let mut cause = std::error::Error::source(error);
+            while let Some(inner) = cause {
+                let inner_told = inner.to_string();
+                if !told.contains(&inner_told) {
+                    told = format!("{told}: {inner_told}");
+                }
+                cause = inner.source();
+            }
+            told
+        }
+    }
+}
