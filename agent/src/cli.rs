@@ -10,6 +10,7 @@ pub(crate) mod flows;
 pub(crate) mod helper;
 pub(crate) mod matrix;
 pub(crate) mod output;
+pub(crate) mod pods;
 pub(crate) mod policy;
 pub(crate) mod schema;
 pub(crate) mod settings;
@@ -48,6 +49,7 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     Schema(schema::SchemaArgs),
+    Pods(pods::PodsArgs),
     /// End enforcement: remove every program, link and map.
     Detach(settings::DetachArgs),
     #[command(subcommand, hide = true)]
@@ -63,6 +65,7 @@ pub fn run() -> ExitCode {
         Command::Flows(args) => flows::run(args),
         Command::Policy(command) => command.run(),
         Command::Schema(args) => schema::run(&args, &mut io::stdout().lock()),
+        Command::Pods(args) => pods::run(args),
         Command::Detach(args) => args.run(),
         Command::Helper(command) => command.run(),
     };

@@ -11,6 +11,7 @@ mod inputs;
 mod inventory;
 mod kubernetes;
 mod node;
+pub(crate) mod pods;
 mod processes;
 mod prompts;
 mod revoke;
