@@ -9,7 +9,7 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::output::Format;
 use crate::{
@@ -67,7 +67,8 @@ pub(crate) fn run(args: PodsArgs) -> anyhow::Result<Answer> {
             .build()?;
         // Nobody gives orders; that nobody ever will would end it.
         let (_orders, none) = mpsc::channel(1);
-        runtime.block_on(pods::follow(finder, Box::new(printer), none))?;
+        let (looked, _) = oneshot::channel();
+        runtime.block_on(pods::follow(finder, Box::new(printer), none, looked))?;
         return Ok(Answer::Yes);
     }
     finder.look_once(&mut printer);

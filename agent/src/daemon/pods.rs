@@ -6,9 +6,11 @@
 //! now and then.
 
 mod finder;
+mod gate;
 mod hints;
 mod judge;
 mod layout;
+mod place;
 mod tree;
 
 use std::{
@@ -23,8 +25,12 @@ use tokio::{
     time::sleep,
 };
 
-pub(crate) use self::finder::{Announced, Finder, Found, Placed};
 use self::{finder::Depth, hints::Hints};
+pub(crate) use self::{
+    finder::{Announced, Finder, Found, Placed},
+    gate::Gate,
+    place::Placer,
+};
 use crate::datapath::{
     link::{self, Change},
     netlink::Listening,
@@ -41,13 +47,14 @@ const THOROUGH: Duration = Duration::from_secs(30);
 const REST: Duration = Duration::from_millis(5);
 
 /// A pod that is about to be there, and who waits until it has been placed.
-pub(crate) type Order = (Announced, oneshot::Sender<()>);
+pub(crate) type Order = (Announced, oneshot::Sender<Result<(), String>>);
 
-/// Looks until nobody can give orders any more.
+/// Looks until nobody can give orders any more. Says when it has looked once.
 pub(crate) async fn follow(
     mut finder: Finder,
     mut placed: Box<dyn Placed>,
     mut orders: mpsc::Receiver<Order>,
+    looked_once: oneshot::Sender<()>,
 ) -> anyhow::Result<()> {
     let wake = Arc::new(Notify::new());
     let mut links = link::Watch::new().context("cannot listen for interfaces")?;
@@ -55,18 +62,22 @@ pub(crate) async fn follow(
     let mut thorough = Instant::now();
     let mut depth = Depth::Everything;
     let mut order = None;
+    let mut looked_once = Some(looked_once);
     loop {
         let (looked, news);
         (finder, placed, looked) = tokio::task::spawn_blocking(move || {
             if let Some((announced, waiting)) = order {
-                finder.announce(announced, &mut *placed);
+                let answer = finder.announce(announced, &mut *placed);
                 // Who asked may have gone.
-                oneshot::Sender::send(waiting, ()).unwrap_or(());
+                drop(oneshot::Sender::send(waiting, answer));
             }
             let looked = finder.look(depth, &mut *placed);
             (finder, placed, looked)
         })
         .await?;
+        if let Some(waiting) = looked_once.take() {
+            waiting.send(()).unwrap_or(());
+        }
         if depth == Depth::Everything {
             thorough = Instant::now();
         }

@@ -30,6 +30,9 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// Until the next look, while there is such a process: entering a namespace is announced to nobody.
 const SOON: Duration = Duration::from_millis(20);
 
+/// Of a pod that is announced without an interface.
+const NO_HOST_SIDE: &str = "its interface has no host side: its sockets are judged, at its cgroup";
+
 /// How closely is looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Depth {
@@ -60,8 +63,8 @@ pub(crate) struct Found {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Announced {
     pub(crate) uid: String,
-    /// The host side of its interface.
-    pub(crate) interface: String,
+    /// The host side of its interface; `None` if it has none.
+    pub(crate) interface: Option<String>,
     pub(crate) addresses: BTreeSet<IpAddr>,
 }
 
@@ -79,6 +82,8 @@ struct Known {
     /// The host side that it is placed at, by its number: as long as it is there, so is the sandbox.
     host: Option<u32>,
     found: Option<Found>,
+    /// Somebody has said where it is, and no process of it was there yet.
+    is_announced: bool,
     /// Has no address yet, or no interface.
     waiting: Option<Namespace>,
     /// Why a namespace could not be asked; said once.
@@ -161,28 +166,50 @@ impl Finder {
     }
 
     /// A pod is about to be there.
-    pub(crate) fn announce(&mut self, announced: Announced, placed: &mut dyn Placed) {
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be placed, and why.
+    pub(crate) fn announce(
+        &mut self,
+        announced: Announced,
+        placed: &mut dyn Placed,
+    ) -> Result<(), String> {
         let Announced {
             uid,
             interface,
             addresses,
         } = announced;
-        let links = Links::list().unwrap_or_default();
-        let at = EndpointSpec::Interface(interface);
-        let Some(Ok(link)) = links.resolve(&at) else {
-            return;
-        };
+        let group = self.tree.pods().remove(&uid);
         let known = self.known.entry(uid.clone()).or_default();
-        known.host = Some(link.index);
-        let found = Found {
-            placement: Placement {
+        known.is_announced = true;
+        if let Some(interface) = interface {
+            let at = EndpointSpec::Interface(interface);
+            let links = Links::list().map_err(|error| error.to_string())?;
+            let link = links.resolve(&at).transpose();
+            let link = link.map_err(|error| error.to_string())?;
+            known.host = link.map(|link| link.index);
+            let placement = Placement {
                 endpoint: at,
                 addresses,
-            },
-            notes: Vec::new(),
-        };
-        known.found = Some(found.clone());
-        self.tell(vec![(uid, Some(found))], placed);
+            };
+            known.found = Some(Found {
+                placement,
+                notes: Vec::new(),
+            });
+        } else {
+            known.group = group;
+            let notes = vec![NO_HOST_SIDE.to_owned()];
+            known.at_cgroup(&Judgement::Past { addresses, notes });
+        }
+        let found = known.found.clone();
+        if found.is_none() {
+            return Err(format!(
+                "pod {uid} has neither an interface on the node nor a cgroup"
+            ));
+        }
+        self.tell(vec![(uid, found)], placed);
+        Ok(())
     }
 
     /// What is gone first: an address, or an interface, may be another's by now.
@@ -240,6 +267,7 @@ impl Known {
             None => false,
         };
         let ask = depth == Depth::Everything || !is_settled || leaders != self.leaders;
+        self.is_announced &= leaders.is_empty();
         self.leaders = leaders;
         self.waiting = None;
         if on_node == Some(true) && self.host.is_none() {
@@ -289,6 +317,9 @@ impl Known {
 
     /// Nothing was asked, or nobody could be.
     fn unseen(&mut self) {
+        if self.is_announced && self.group.is_some() {
+            return;
+        }
         self.host = None;
         let is_at_cgroup = self
             .found
