@@ -4,24 +4,27 @@
 
 pub(crate) mod asked;
 pub(crate) mod check;
+pub(crate) mod cni;
 pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod flows;
 pub(crate) mod helper;
 pub(crate) mod matrix;
 pub(crate) mod output;
+pub(crate) mod pods;
 pub(crate) mod policy;
 pub(crate) mod schema;
 pub(crate) mod settings;
 pub(crate) mod status;
 pub(crate) mod test;
 
-use std::{io, process::ExitCode};
+use std::{env, io, process::ExitCode};
 
 use agent_policy::shown::shown;
 use clap::{Parser, Subcommand};
 
 use crate::{
+    cni as plugin,
     control::client::ClientError,
     exit::{self, Answer},
 };
@@ -48,6 +51,8 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     Schema(schema::SchemaArgs),
+    Pods(pods::PodsArgs),
+    Cni(cni::CniArgs),
     /// End enforcement: remove every program, link and map.
     Detach(settings::DetachArgs),
     #[command(subcommand, hide = true)]
@@ -56,6 +61,10 @@ enum Command {
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
+    // A container runtime starts a plugin without arguments.
+    if env::args_os().len() == 1 && env::var_os(plugin::COMMAND).is_some() {
+        return plugin::run();
+    }
     let Cli { command } = Cli::parse();
     let result = match command {
         Command::Run(args) => args.run(),
@@ -63,6 +72,11 @@ pub fn run() -> ExitCode {
         Command::Flows(args) => flows::run(args),
         Command::Policy(command) => command.run(),
         Command::Schema(args) => schema::run(&args, &mut io::stdout().lock()),
+        Command::Pods(args) => pods::run(args),
+        Command::Cni(args) => match args.run() {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Detach(args) => args.run(),
         Command::Helper(command) => command.run(),
     };

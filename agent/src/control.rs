@@ -6,6 +6,7 @@
 //! ```json
 //! {"command":"status"}
 //! {"command":"world"}
+//! {"command":"pod","namespace":"shop","name":"api-0","interface":"veth1a2b3c","addresses":["10.0.0.7"],"waitMs":10000}
 //! {"command":"flows","last":20,"follow":true,"verdict":"deny","workload":"shop/api-0"}
 //! ```
 //!
@@ -16,6 +17,7 @@
 //!
 //! - `status`: one [`status::Status`];
 //! - `world`: one [`ServedWorld`], what the agent enforces and of which node it is;
+//! - `pod`: [`Held`], once the kernel enforces for a pod that is about to start;
 //! - `flows`: records as in the JSON lines export, losses included. A follower that is too slow is
 //!   told by a loss record of stage `client`;
 //! - whatever cannot be answered: `{"error":"…"}`, and nothing after it.
@@ -29,6 +31,8 @@ pub(crate) mod server;
 pub(crate) mod status;
 #[cfg(test)]
 mod tests;
+
+use std::{collections::BTreeSet, net::IpAddr};
 
 use agent_policy::model::Change;
 use serde::{Deserialize, Serialize};
@@ -45,6 +49,33 @@ pub(crate) enum Request {
     Status {},
     World {},
     Flows(FlowsRequest),
+    Pod(PodRequest),
+}
+
+/// A pod whose network has been made, and of which no container runs yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PodRequest {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// As kubelet has it; runtimes before 2022 do not say it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) uid: Option<String>,
+    /// The host side of its interface; absent if it has none, and its cgroup is to be held.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) interface: Option<String>,
+    /// What its sandbox has.
+    pub(crate) addresses: BTreeSet<IpAddr>,
+    /// How long the agent may take.
+    pub(crate) wait_ms: u64,
+}
+
+/// The kernel enforces for the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Held {
+    /// Where, as `status` says it.
+    pub(crate) at: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

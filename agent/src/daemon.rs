@@ -11,6 +11,7 @@ mod inputs;
 mod inventory;
 mod kubernetes;
 mod node;
+pub(crate) mod pods;
 mod processes;
 mod prompts;
 mod revoke;
@@ -36,7 +37,8 @@ use rustix::{
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
 };
 
 use crate::{
@@ -44,6 +46,7 @@ use crate::{
     control::server::Server,
     daemon::{
         controller::{Controller, Kept},
+        pods::{Finder, Gate, Placer},
         service::Heartbeat,
         status::Shared,
         traffic::Traffic,
@@ -57,8 +60,11 @@ use crate::{
         object::Sizes,
     },
     flow::ring::{DEFAULT_LINES, Ring},
-    source::kubernetes::{Access, Source},
+    source::kubernetes::{Access, Source, store::Store},
 };
+
+/// Pods that wait to start; more wait until they are heard.
+const PODS_AT_ONCE: usize = 64;
 
 /// An agent before it has threads: what it may do beyond this is settled.
 pub(crate) struct Prepared {
@@ -69,6 +75,8 @@ pub(crate) struct Prepared {
     server: Server,
     inputs: inputs::Inputs,
     kubernetes: Option<Source>,
+    /// Pods that wait to start.
+    ordered: mpsc::Receiver<pods::Order>,
     dir: BpfDir,
     helper: Option<Arc<Helper>>,
     /// Held as long as the agent runs.
@@ -94,11 +102,21 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
     };
     let store = kubernetes.as_ref().map(Source::store);
     let shared = Arc::new(Shared::new(&config, &features, store.clone()));
+    let (orders, ordered) = mpsc::channel(PODS_AT_ONCE);
+    let gate = store.clone().map(|store| {
+        let shared = Arc::clone(&shared);
+        Arc::new(Gate {
+            store,
+            shared,
+            orders,
+        }) as _
+    });
     let server = Server::bind(
         &config.socket,
         Arc::clone(&node),
         Arc::clone(&ring),
         Arc::clone(&shared) as _,
+        gate,
     )?;
     // Read before the kernel is touched: input with errors changes nothing there.
     let inputs = inputs::Inputs::read(config.policies.clone(), config.failsafe.rules(), store)?;
@@ -114,6 +132,7 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
         server,
         inputs,
         kubernetes,
+        ordered,
         dir,
         helper,
         state,
@@ -132,6 +151,7 @@ impl Prepared {
             server,
             mut inputs,
             kubernetes,
+            ordered,
             dir,
             helper,
             state: _state,
@@ -143,7 +163,7 @@ impl Prepared {
             dhcp_client: config.frames.dhcp_client,
         };
         let interfaces = config.workload_interfaces.settings();
-        let engine = Engine::start(dir, sizes(&config), below, helper, interfaces)?;
+        let engine = Engine::start(dir, sizes(&config), below, helper.clone(), interfaces)?;
         let fresh = engine.is_fresh()?;
         for other in engine.sizes_in_force() {
             tracing::warn!("{other}; `ringfence detach` first to change it");
@@ -164,8 +184,16 @@ impl Prepared {
                 () = kubernetes::known(store, has_files) => {}
                 () = signals.stop() => return Ok(()),
             }
-            inputs.reload();
         }
+        let finding = match &following {
+            Some((store, _)) => {
+                // Before anything is enforced: what an earlier agent has attached for them stays.
+                let finding = find_pods(Arc::clone(store), helper, &shared, ordered).await;
+                inputs.reload();
+                Some(finding)
+            }
+            None => None,
+        };
 
         let mut controller = Controller::new(
             inputs,
@@ -213,6 +241,9 @@ impl Prepared {
             .await?
             .map_err(|_| anyhow::anyhow!("the controller panicked"))?;
         watching.stop();
+        if let Some(finding) = finding {
+            finding.abort();
+        }
         if let Some((_, following)) = following {
             following.stop().await;
         }
@@ -225,6 +256,30 @@ impl Prepared {
         }
         Ok(())
     }
+}
+
+/// Looks for the pods of this node, again and again; returns when it has done so once.
+async fn find_pods(
+    store: Arc<Store>,
+    helper: Option<Arc<Helper>>,
+    shared: &Arc<Shared>,
+    ordered: mpsc::Receiver<pods::Order>,
+) -> JoinHandle<()> {
+    let finder = Finder::new(None, helper);
+    let placer = Placer {
+        store,
+        shared: Arc::clone(shared),
+    };
+    let (looked, looked_once) = oneshot::channel();
+    let finding = tokio::spawn(async move {
+        if let Err(error) = pods::follow(finder, Box::new(placer), ordered, looked).await {
+            tracing::error!("pods are not looked for any more: {error:#}");
+        }
+    });
+    if looked_once.await.is_err() {
+        tracing::error!("pods could not be looked for");
+    }
+    finding
 }
 
 /// What asks the agent to stop.

@@ -3,6 +3,7 @@
 //! A library only so that the end-to-end tests can drive its parts on a real kernel.
 
 mod cli;
+mod cni;
 mod config;
 mod control;
 mod daemon;

@@ -9,7 +9,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use super::{FlowsRequest, Refusal, Request, ServedWorld, status::Status};
+use super::{FlowsRequest, Held, PodRequest, Refusal, Request, ServedWorld, status::Status};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
@@ -40,6 +40,9 @@ const AT_ONCE: usize = 64 * 1024;
 /// An agent that has not said how it is by then is not well.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// For the answer of an agent that was given a time.
+const GRACE: Duration = Duration::from_millis(500);
+
 pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
     only_answer(socket, &Request::Status {})
 }
@@ -47,6 +50,11 @@ pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
 /// What the agent enforces.
 pub(crate) fn world(socket: &Path) -> Result<ServedWorld, ClientError> {
     only_answer(socket, &Request::World {})
+}
+
+/// Has a pod enforced for before it starts.
+pub(crate) fn pod(socket: &Path, request: PodRequest) -> Result<Held, ClientError> {
+    only_answer(socket, &Request::Pod(request))
 }
 
 fn only_answer<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, ClientError> {
@@ -81,10 +89,18 @@ impl Conversation {
                 });
             }
         };
-        if matches!(request, Request::Status {} | Request::World {}) {
+        let patience = match request {
+            Request::Status {} | Request::World {} => Some(PATIENCE),
+            // It answers in time, if it can.
+            Request::Pod(PodRequest { wait_ms, .. }) => {
+                Some(Duration::from_millis(*wait_ms) + GRACE)
+            }
+            Request::Flows(_) => None,
+        };
+        if patience.is_some() {
             // An agent that is stopped or stuck keeps its socket, and would be waited for in vain.
             stream
-                .set_read_timeout(Some(PATIENCE))
+                .set_read_timeout(patience)
                 .map_err(|source| ClientError::Io {
                     path: path.clone(),
                     source,

@@ -14,6 +14,7 @@ use std::{
 };
 
 use agent_policy::model::World;
+use futures::future::BoxFuture;
 use rustix::process::Pid;
 use serde::Serialize;
 use tokio::{
@@ -23,7 +24,9 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{FlowsRequest, REQUEST_LIMIT, Refusal, Request, ServedWorld, status::Status};
+use super::{
+    FlowsRequest, Held, PodRequest, REQUEST_LIMIT, Refusal, Request, ServedWorld, status::Status,
+};
 use crate::flow::{
     clock::WallTime,
     record::{Line, Loss, LossRecord},
@@ -44,6 +47,12 @@ pub(crate) trait StatusSource: Send + Sync + 'static {
 
     /// What is in force.
     fn world(&self) -> Arc<World>;
+}
+
+/// Who has pods enforced for.
+pub(crate) trait Admission: Send + Sync + 'static {
+    /// Answers once it is so, or with why it is not, when the time that the request gives is over at the latest.
+    fn admit(&self, request: PodRequest) -> BoxFuture<'_, Result<Held, String>>;
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +81,8 @@ struct Handler {
     node: Arc<str>,
     ring: Arc<Ring>,
     status: Arc<dyn StatusSource>,
+    /// `None` where pods are not known.
+    admission: Option<Arc<dyn Admission>>,
 }
 
 impl Server {
@@ -81,6 +92,7 @@ impl Server {
         node: Arc<str>,
         ring: Arc<Ring>,
         status: Arc<dyn StatusSource>,
+        admission: Option<Arc<dyn Admission>>,
     ) -> Result<Self, BindError> {
         let fail = |source| BindError::Io {
             path: path.to_owned(),
@@ -102,7 +114,12 @@ impl Server {
             listener,
             path: path.to_owned(),
             identity: (metadata.dev(), metadata.ino()),
-            handler: Handler { node, ring, status },
+            handler: Handler {
+                node,
+                ring,
+                status,
+                admission,
+            },
         })
     }
 
@@ -192,6 +209,20 @@ impl Handler {
                 match line.await {
                     Ok(line) => writer.write_all(&line?).await,
                     Err(error) => refuse(&mut writer, &format!("no world: {error}")).await,
+                }
+            }
+            Ok(Request::Pod(request)) => {
+                let Some(admission) = &self.admission else {
+                    return refuse(
+                        &mut writer,
+                        "this agent has no Kubernetes API to know pods by",
+                    )
+                    .await;
+                };
+                // Whoever asks, and has gone before there is an answer, is not answered.
+                match admission.admit(request).await {
+                    Ok(held) => send(&mut writer, &held).await,
+                    Err(error) => refuse(&mut writer, &error).await,
                 }
             }
             Ok(Request::Flows(request)) => {

@@ -63,7 +63,8 @@ impl StatusSource for Fixed {
 }
 
 fn bind(path: &Path, ring: &Arc<Ring>) -> Result<Server, BindError> {
-    Server::bind(path, "node-1".into(), Arc::clone(ring), Arc::new(Fixed))
+    let status = Arc::new(Fixed);
+    Server::bind(path, "node-1".into(), Arc::clone(ring), status, None)
 }
 
 fn loss(count: u64) -> Arc<Written> {

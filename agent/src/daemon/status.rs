@@ -15,9 +15,7 @@ use agent_common::{
     table::Endpoint,
     verdict::{Action, Reason},
 };
-use agent_policy::model::World;
-
-use agent_policy::model::{Failsafe, PolicyKind, Time};
+use agent_policy::model::{EndpointSpec, Failsafe, ObjectName, PolicyKind, Time, World};
 
 use crate::{
     config::Config,
@@ -73,6 +71,8 @@ struct Told {
     prompted: BTreeMap<u16, u64>,
     privileges: PrivilegeStatus,
     helper: Option<Arc<Helper>>,
+    /// Of pods, by their UIDs: what is not judged at where they are held.
+    pods: BTreeMap<String, Vec<String>>,
 }
 
 /// What the controller has brought about.
@@ -215,6 +215,30 @@ impl Shared {
         self.lock().world = world;
     }
 
+    /// What of a pod is not judged.
+    pub(crate) fn pod_notes(&self, uid: &str, notes: Vec<String>) {
+        let mut told = self.lock();
+        if notes.is_empty() {
+            told.pods.remove(uid);
+        } else {
+            told.pods.insert(uid.to_owned(), notes);
+        }
+    }
+
+    /// Where the kernel enforces for a workload, if it does.
+    pub(crate) fn held_at(&self, name: &ObjectName) -> Option<EndpointSpec> {
+        let told = self.lock();
+        let spec = told.world.workloads.get(name)?.endpoint.clone()?;
+        let (name, at) = (name.to_string(), spec.to_string());
+        let mut endpoints = told.enforcement.endpoints.values();
+        let is_held = endpoints.any(|endpoint| {
+            endpoint.name == name
+                && endpoint.spec == at
+                && endpoint.state == EndpointState::Attached
+        });
+        is_held.then_some(spec)
+    }
+
     /// One line for whoever started the agent.
     pub(crate) fn summary(&self) -> String {
         let told = self.lock();
@@ -321,6 +345,14 @@ impl StatusSource for Shared {
                 ..maps.map(|maps| answers(maps, endpoint)).unwrap_or_default()
             }
         };
+        let of_pods: BTreeMap<String, &Vec<String>> = told
+            .pods
+            .iter()
+            .filter_map(|(uid, notes)| {
+                let pod = self.kubernetes.as_ref()?.pod(uid)?;
+                Some((pod.name.to_string(), notes))
+            })
+            .collect();
         let mut sums = counted(Endpoint::NOBODY.id);
         let unknown_interfaces = self.unknown.map(|mode| unknown(mode, &told.unknown, &sums));
         let mut rejections = RejectionSums::default();
@@ -331,6 +363,7 @@ impl StatusSource for Shared {
                 *sums.entry(*reason).or_default() += count;
             }
             let answered = answered(*id);
+            let notes = of_pods.get(&endpoint.name).map(|notes| notes.as_slice());
             rejections.sent += answered.sent;
             rejections.suppressed += answered.suppressed;
             rejections.prompted += answered.prompted;
@@ -338,6 +371,7 @@ impl StatusSource for Shared {
                 rejections: answered,
                 drops: drops(&packets),
                 unremembered: unremembered(&packets),
+                unjudged: [&endpoint.unjudged[..], notes.unwrap_or_default()].concat(),
                 ..endpoint.clone()
             });
         }

@@ -180,6 +180,15 @@ impl Hierarchy {
     }
 }
 
+/// Where hierarchies of version 1 are mounted, which some have beside that of version 2, or instead of it.
+pub(crate) fn legacy() -> Vec<PathBuf> {
+    let mounts = mountinfo::mounts().unwrap_or_default().into_iter();
+    mounts
+        .filter(|mount| mount.fs_type == "cgroup" && mount.root == Path::new("/"))
+        .map(|mount| mount.point)
+        .collect()
+}
+
 impl Cgroup {
     fn of(path: PathBuf, directory: OwnedFd) -> Result<Self, CgroupError> {
         let id = id(&directory).map_err(unreadable(&path))?;

@@ -71,8 +71,8 @@ pub(crate) struct Seen {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HelperError {
-    #[error("the helper refuses to enter the network namespace behind {link}: {why}")]
-    Refused { link: String, why: String },
+    #[error("the helper does not enter the network namespace {which}: {why}")]
+    Refused { which: String, why: String },
     #[error("{0} leads into no other network namespace")]
     Leafless(String),
     #[error("the helper did not answer in {} s", ANSWER.as_secs())]
@@ -142,19 +142,29 @@ impl Helper {
     pub(crate) fn socket_behind(&self, link: &Link) -> Result<OwnedFd, HelperError> {
         let question = link
             .leads_to_netns
-            .and_then(|number| Question::new(link.index, number))
+            .and_then(|number| Question::behind(link.index, number))
             .ok_or_else(|| HelperError::Leafless(link.name.clone()))?;
+        match self.ask(question)? {
+            Answer::Socket(socket) => Ok(socket),
+            answer => Err(unanswered(format!("behind {}", link.name), answer)),
+        }
+    }
+
+    /// The network namespace that a process is in, and a socket of `rtnetlink` there.
+    pub(crate) fn namespace_of(&self, pid: u32) -> Result<[OwnedFd; 2], HelperError> {
+        let which = || format!("of process {pid}");
+        let question = Question::of(pid).ok_or_else(|| HelperError::Leafless(which()))?;
+        match self.ask(question)? {
+            Answer::Namespace { namespace, socket } => Ok([namespace, socket]),
+            answer => Err(unanswered(which(), answer)),
+        }
+    }
+
+    fn ask(&self, question: Question) -> Result<Answer, HelperError> {
         let mut state = lock(&self.state);
         let answer = state.ask(question);
         *lock(&self.seen) = state.seen();
-        drop(state);
-        match answer? {
-            Answer::Socket(socket) => Ok(socket),
-            Answer::Refused(why) => Err(HelperError::Refused {
-                link: link.name.clone(),
-                why,
-            }),
-        }
+        answer
     }
 
     pub(crate) fn seen(&self) -> Seen {
@@ -348,6 +358,14 @@ impl Worker {
         {
             tracing::warn!(pid = self.pid, %error, "cannot end a helper that is replaced");
         }
+    }
+}
+
+/// To a question about the namespace `which` there was no such answer as was asked for.
+fn unanswered(which: String, answer: Answer) -> HelperError {
+    match answer {
+        Answer::Refused(why) => HelperError::Refused { which, why },
+        Answer::Socket(_) | Answer::Namespace { .. } => HelperError::Talk(TalkError::Garbled),
     }
 }
 

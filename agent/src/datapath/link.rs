@@ -82,7 +82,7 @@ pub enum LinkError {
     },
 }
 
-fn failed(doing: impl Into<String>) -> impl FnOnce(io::Error) -> LinkError {
+pub(super) fn failed(doing: impl Into<String>) -> impl FnOnce(io::Error) -> LinkError {
     let doing = doing.into();
     move |source| LinkError::Io { doing, source }
 }
@@ -264,7 +264,7 @@ fn ethernet(link: Link) -> Result<Link, LinkError> {
     }
 }
 
-fn link(message: &LinkMessage) -> Link {
+pub(super) fn link(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         name: String::new(),
@@ -297,7 +297,7 @@ fn kind(info: &LinkInfo) -> Option<String> {
 }
 
 /// The interface's own end; of a point-to-point address the other attribute is the far one.
-fn address(message: &AddressMessage) -> Option<IpAddr> {
+pub(super) fn address(message: &AddressMessage) -> Option<IpAddr> {
     let attributes = &message.attributes;
     let local = attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),

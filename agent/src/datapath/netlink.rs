@@ -3,15 +3,19 @@
 //! Blocking, and bound to the network namespace of the calling thread: the questions are few and
 //! answered from memory, and a caller that has entered a namespace is sure of the one it asks.
 
-use std::io;
+use std::{
+    io,
+    os::fd::{AsFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd},
+};
 
 use rtnetlink::{
+    MulticastGroup,
     packet_core::{
         DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
         NetlinkMessage, NetlinkPayload,
     },
     packet_route::RouteNetlinkMessage,
-    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
+    sys::{AsyncSocketExt as _, Socket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
 };
 
 /// What a dump found: an object that the library cannot read is somebody's all the same.
@@ -33,10 +37,83 @@ pub(crate) fn get(message: RouteNetlinkMessage) -> io::Result<Vec<Found>> {
 }
 
 fn exchange(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Found>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    // Objects that the filter of a dump does not match would otherwise come too; 4.20 and later.
-    socket.set_netlink_get_strict_chk(true)?;
+    Asking::here()?.exchange(message, flags)
+}
+
+/// A socket to ask by, of the network namespace in which it was made, wherever it is used.
+///
+/// It keeps that namespace alive.
+#[derive(Debug)]
+pub(crate) struct Asking(Socket);
+
+impl Asking {
+    /// Of the calling thread's network namespace.
+    pub(crate) fn here() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        // Objects that the filter of a dump does not match would otherwise come too; 4.20 and later.
+        socket.set_netlink_get_strict_chk(true)?;
+        Ok(Self(socket))
+    }
+
+    /// To be given to somebody else.
+    pub(crate) fn into_descriptor(self) -> io::Result<OwnedFd> {
+        self.0.as_fd().try_clone_to_owned()
+    }
+
+    /// What [`Self::into_descriptor`] made.
+    pub(crate) fn over(descriptor: OwnedFd) -> Self {
+        // SAFETY: it was ours until now, and nobody else has its number.
+        Self(unsafe { Socket::from_raw_fd(descriptor.into_raw_fd()) })
+    }
+
+    /// Every object that matches.
+    pub(crate) fn dump(&self, message: RouteNetlinkMessage) -> io::Result<Vec<Found>> {
+        self.exchange(message, NLM_F_DUMP)
+    }
+
+    /// Has it readable from now on once interfaces or addresses of its namespace have changed.
+    pub(crate) fn listen(&mut self) -> io::Result<()> {
+        for group in [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+        ] {
+            self.0.add_membership(group as u32)?;
+        }
+        Ok(())
+    }
+
+    /// To be called in a tokio runtime.
+    pub(crate) fn into_listening(self) -> io::Result<Listening> {
+        let socket = self.into_descriptor()?.into_raw_fd();
+        // SAFETY: it was ours until now, and nobody else has its number.
+        Ok(Listening(unsafe { TokioSocket::from_raw_fd(socket) }))
+    }
+
+    fn exchange(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Found>> {
+        let Self(socket) = self;
+        exchange_over(socket, message, flags)
+    }
+}
+
+/// Hears of what changes in a namespace, and keeps it alive.
+pub(crate) struct Listening(TokioSocket);
+
+impl Listening {
+    /// Waits for a change. Cancelling loses nothing.
+    pub(crate) async fn changed(&mut self) {
+        let Self(socket) = self;
+        // What it was, and whether it could be heard, shows when it is looked at.
+        drop(socket.recv_from_full().await);
+    }
+}
+
+fn exchange_over(
+    socket: &Socket,
+    message: RouteNetlinkMessage,
+    flags: u16,
+) -> io::Result<Vec<Found>> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
     header.sequence_number = 1;

@@ -78,6 +78,11 @@ pub(crate) fn behind(link: &Link) -> Result<File, NetnsError> {
     Err(NetnsError::Hidden(link.name.clone()))
 }
 
+/// Where the namespace of a process is opened.
+pub(crate) fn of_process(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns/net"))
+}
+
 fn mounted() -> Result<Vec<PathBuf>, NetnsError> {
     let mounts = mountinfo::mounts().map_err(failed("list mounts"))?;
     // Namespaces of other kinds are mounted as well.

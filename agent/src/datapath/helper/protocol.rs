@@ -1,4 +1,4 @@
-//! What agent and helper say to each other: one question, and one answer to it.
+//! What agent and helper say to each other: one question at a time, and one answer to it.
 //!
 //! Over a pair of `SOCK_SEQPACKET` sockets, which keeps the borders of messages and tells each end when
 //! the other has gone. Both ends are of one binary, so there is no version.
@@ -22,21 +22,38 @@ pub(super) const LONGEST: usize = 512;
 /// No message has more descriptors.
 const DESCRIPTORS: usize = 2;
 
-/// For a socket that asks about the sockets of the namespace that an interface of the node leads to.
-///
-/// Neither a path nor a process: which namespace it is, the helper finds out by itself.
+/// No path: which namespace is meant, the helper finds out by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Question {
+pub(super) enum Question {
+    /// For a socket that asks about the sockets of the namespace that an interface of the node leads to.
+    Behind(Behind),
+    /// For the namespace that a process is in, and a socket that asks about interfaces there.
+    Of(Process),
+}
+
+/// The end of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Behind {
     /// Of the interface; the kernel's are positive.
     index: u32,
     /// The node's number for the namespace; the kernel's are not negative.
     number: i32,
 }
 
-/// A socket of `sock_diag`, or why there is none.
+/// A process by its number; the kernel's are positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Process(u32);
+
+/// What was asked for, or why there is none.
 #[derive(Debug)]
 pub(super) enum Answer {
+    /// Of `sock_diag`.
     Socket(OwnedFd),
+    Namespace {
+        namespace: OwnedFd,
+        /// Of `rtnetlink`.
+        socket: OwnedFd,
+    },
     Refused(String),
 }
 
@@ -61,16 +78,54 @@ pub(crate) enum TalkError {
 
 const SOCKET: u8 = 0;
 const REFUSED: u8 = 1;
+const NAMESPACE: u8 = 2;
+
+const BEHIND: u8 = 0;
+const OF: u8 = 1;
 
 impl Question {
-    pub(super) const LENGTH: usize = 8;
+    /// Of every one: its kind, and two numbers, of which that about a process needs one.
+    pub(super) const LENGTH: usize = 9;
 
     /// `None` where the kernel could have no such numbers.
-    pub(super) fn new(index: u32, number: i32) -> Option<Self> {
-        let is_index = index > 0 && i32::try_from(index).is_ok();
-        (is_index && number >= 0).then_some(Self { index, number })
+    pub(super) fn behind(index: u32, number: i32) -> Option<Self> {
+        let is_right = is_positive(index) && number >= 0;
+        is_right.then_some(Self::Behind(Behind { index, number }))
     }
 
+    /// `None` where the kernel could have no such number.
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        is_positive(pid).then_some(Self::Of(Process(pid)))
+    }
+
+    pub(super) fn bytes(self) -> [u8; Self::LENGTH] {
+        let (kind, first, second) = match self {
+            Self::Behind(Behind { index, number }) => (BEHIND, index, number),
+            Self::Of(Process(pid)) => (OF, pid, 0),
+        };
+        let mut bytes = [kind; Self::LENGTH];
+        let (_, numbers) = bytes.split_at_mut(1);
+        let (one, other) = numbers.split_at_mut(4);
+        one.copy_from_slice(&first.to_ne_bytes());
+        other.copy_from_slice(&second.to_ne_bytes());
+        bytes
+    }
+
+    /// `None` of anything that [`Self::bytes`] does not make.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (kind, numbers) = bytes.split_first()?;
+        let (first, second) = numbers.split_first_chunk::<4>()?;
+        let second: [u8; 4] = second.try_into().ok()?;
+        let (first, second) = (u32::from_ne_bytes(*first), i32::from_ne_bytes(second));
+        match (*kind, second) {
+            (BEHIND, number) => Self::behind(first, number),
+            (OF, 0) => Self::of(first),
+            _ => None,
+        }
+    }
+}
+
+impl Behind {
     pub(super) fn index(self) -> u32 {
         self.index
     }
@@ -78,28 +133,25 @@ impl Question {
     pub(super) fn number(self) -> i32 {
         self.number
     }
+}
 
-    pub(super) fn bytes(self) -> [u8; Self::LENGTH] {
-        let Self { index, number } = self;
-        let mut bytes = [0; Self::LENGTH];
-        let (first, second) = bytes.split_at_mut(4);
-        first.copy_from_slice(&index.to_ne_bytes());
-        second.copy_from_slice(&number.to_ne_bytes());
-        bytes
+impl Process {
+    pub(super) fn pid(self) -> u32 {
+        self.0
     }
+}
 
-    /// `None` of anything that [`Self::bytes`] does not make.
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
-        let (index, number) = bytes.split_first_chunk::<4>()?;
-        let number: [u8; 4] = number.try_into().ok()?;
-        Self::new(u32::from_ne_bytes(*index), i32::from_ne_bytes(number))
-    }
+fn is_positive(number: u32) -> bool {
+    number > 0 && i32::try_from(number).is_ok()
 }
 
 impl Answer {
     pub(super) fn send(&self, to: BorrowedFd<'_>) -> Result<(), TalkError> {
         match self {
             Self::Socket(socket) => send(to, &[SOCKET], &[socket.as_fd()]),
+            Self::Namespace { namespace, socket } => {
+                send(to, &[NAMESPACE], &[namespace.as_fd(), socket.as_fd()])
+            }
             Self::Refused(why) => {
                 let mut bytes = vec![REFUSED];
                 bytes.extend(why.as_bytes());
@@ -114,6 +166,9 @@ impl Answer {
         let mut descriptors = descriptors.into_iter();
         match (bytes.split_first(), descriptors.next(), descriptors.next()) {
             (Some((&SOCKET, [])), Some(socket), None) => Ok(Self::Socket(socket)),
+            (Some((&NAMESPACE, [])), Some(namespace), Some(socket)) => {
+                Ok(Self::Namespace { namespace, socket })
+            }
             (Some((&REFUSED, why)), None, None) => {
                 Ok(Self::Refused(String::from_utf8_lossy(why).into_owned()))
             }

@@ -1,15 +1,20 @@
-//! Answers the one question of the agent.
+//! Answers the agent's questions.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::{
+    fs::File,
+    os::fd::{AsFd as _, BorrowedFd},
+};
 
 use rustix::net::RecvFlags;
 
 use super::{
     harden, own_end,
-    protocol::{Answer, Question, TalkError, receive},
+    protocol::{Answer, Behind, Process, Question, TalkError, receive},
 };
 use crate::datapath::{
-    link, netns,
+    link,
+    netlink::Asking,
+    netns,
     privileges::{self, Kept, VISITING},
     sockets::Sockets,
 };
@@ -27,13 +32,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
         permitted: visiting,
         handed_on: rustix::thread::CapabilitySet::empty(),
     })?;
-    serve(agent.as_fd(), open)
+    serve(agent.as_fd(), answer)
 }
 
-/// `open` is asked for what can be understood.
+/// `find` is asked what can be understood.
 pub(super) fn serve(
     agent: BorrowedFd<'_>,
-    open: impl Fn(Question) -> anyhow::Result<OwnedFd>,
+    find: impl Fn(Question) -> anyhow::Result<Answer>,
 ) -> anyhow::Result<()> {
     loop {
         let message = match receive(agent, RecvFlags::empty()) {
@@ -44,9 +49,9 @@ pub(super) fn serve(
         let question = Question::parse(&message.bytes).filter(|_| message.descriptors.is_empty());
         // Whatever else it brought is closed before anything is done.
         drop(message);
-        let answer = match question.map(&open) {
+        let answer = match question.map(&find) {
             None => Answer::Refused("this is no question".to_owned()),
-            Some(Ok(socket)) => Answer::Socket(socket),
+            Some(Ok(answer)) => answer,
             Some(Err(error)) => Answer::Refused(format!("{error:#}")),
         };
         match answer.send(agent) {
@@ -57,14 +62,32 @@ pub(super) fn serve(
     }
 }
 
+fn answer(question: Question) -> anyhow::Result<Answer> {
+    match question {
+        Question::Behind(end) => behind(end),
+        Question::Of(process) => of(process),
+    }
+}
+
 /// A socket in the namespace that an interface leads to, if that is the one that is meant.
-fn open(question: Question) -> anyhow::Result<OwnedFd> {
-    let link = link::by_index(question.index())?;
+fn behind(end: Behind) -> anyhow::Result<Answer> {
+    let link = link::by_index(end.index())?;
     anyhow::ensure!(
-        link.leads_to_netns == Some(question.number()),
+        link.leads_to_netns == Some(end.number()),
         "interface {} leads to another network namespace by now",
         link.name
     );
     let namespace = netns::behind(&link)?;
-    Ok(netns::within(&namespace, Sockets::open)?)
+    Ok(Answer::Socket(netns::within(&namespace, Sockets::open)?))
+}
+
+/// The namespace of a process. Whether that is still the process that was meant, the agent looks after.
+fn of(process: Process) -> anyhow::Result<Answer> {
+    let namespace = File::open(netns::of_process(process.pid()))?;
+    // Whoever opens it has not the right to change anything there, and so nobody has by this socket.
+    let socket = netns::within(&namespace, || Asking::here()?.into_descriptor())?;
+    Ok(Answer::Namespace {
+        namespace: namespace.into(),
+        socket,
+    })
 }

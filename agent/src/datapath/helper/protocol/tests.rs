@@ -10,7 +10,7 @@ fn said_to(bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> (Answer, usize) {
         let looked = std::cell::Cell::new(0);
         serve(worker.as_fd(), |_| {
             looked.set(looked.get() + 1);
-            Ok(File::open("/dev/null")?.into())
+            Ok(Answer::Socket(File::open("/dev/null")?.into()))
         })
         .unwrap();
         looked.get()
@@ -23,8 +23,10 @@ fn said_to(bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> (Answer, usize) {
 
 #[test]
 fn a_question_is_answered_with_one_descriptor() {
-    let question = Question::new(7, 0).unwrap();
-    assert_eq!(Question::parse(&question.bytes()), Some(question));
+    let question = Question::behind(7, 0).unwrap();
+    for question in [question, Question::of(7).unwrap()] {
+        assert_eq!(Question::parse(&question.bytes()), Some(question));
+    }
     let (answer, looked) = said_to(&question.bytes(), &[]);
     assert!(matches!(answer, Answer::Socket(_)), "{answer:?}");
     assert_eq!(looked, 1);
@@ -32,21 +34,26 @@ fn a_question_is_answered_with_one_descriptor() {
 
 #[test]
 fn whatever_is_no_question_is_refused_and_nothing_is_looked_up_for_it() {
-    let question = Question::new(7, 3).unwrap().bytes();
+    let question = Question::behind(7, 3).unwrap().bytes();
     let long = [&question[..], &[0]].concat();
     let longest = vec![1; 1 << 16];
-    let index = |index: u32| [index.to_ne_bytes(), 3_i32.to_ne_bytes()].concat();
-    let number = |number: i32| [7_u32.to_ne_bytes(), number.to_ne_bytes()].concat();
-    let others: [&[u8]; 9] = [
-        &question[..7],
+    let asked = |kind: u8, index: u32, number: i32| {
+        [&[kind][..], &index.to_ne_bytes(), &number.to_ne_bytes()].concat()
+    };
+    let others: [&[u8]; 13] = [
+        &question[..8],
         &[0],
         &long,
         &longest,
         b"/proc/1/ns/net",
-        &index(0),
-        &index(u32::MAX),
-        &index(1 << 31),
-        &number(-1),
+        &asked(0, 0, 3),
+        &asked(0, u32::MAX, 3),
+        &asked(0, 1 << 31, 3),
+        &asked(0, 7, -1),
+        &asked(1, 0, 0),
+        &asked(1, 1 << 31, 0),
+        &asked(1, 7, 1),
+        &asked(2, 7, 0),
     ];
     for bytes in others {
         let (answer, looked) = said_to(bytes, &[]);
@@ -72,13 +79,17 @@ fn an_answer_has_a_descriptor_or_a_reason() {
         })
     };
     assert!(matches!(read(&[SOCKET], 1), Ok(Answer::Socket(_))));
+    let namespace = read(&[NAMESPACE], 2);
+    assert!(matches!(namespace, Ok(Answer::Namespace { .. })));
     assert!(matches!(read(b"\x01no", 0), Ok(Answer::Refused(why)) if why == "no"));
     for (bytes, count) in [
         (&[SOCKET][..], 0),
         (&[SOCKET], 2),
         (&[SOCKET, 0], 1),
         (&[REFUSED], 1),
-        (&[2], 0),
+        (&[NAMESPACE], 0),
+        (&[NAMESPACE], 1),
+        (&[3], 0),
         (&[], 0),
     ] {
         let garbled = matches!(read(bytes, count), Err(TalkError::Garbled));

@@ -1,0 +1,310 @@
+//! Puts the plugin into a node's CNI configuration, and takes it out.
+//!
+//! Runtimes use the first configuration of the folder, by name, and look at it again whenever the folder changes: so a file
+//! is written beside it under a name that they ignore, and takes its place as a whole. What is not understood is
+//! left alone.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use super::{NAME, ordered::Json};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InstallError {
+    #[error("no CNI configuration in {}: the node's network is to be set up first; nothing was changed", .0.display())]
+    Nothing(PathBuf),
+    #[error("{} is not understood, and nothing was changed: {why}", .path.display())]
+    NotUnderstood { path: PathBuf, why: String },
+    #[error("{} is there beside {}, and would be used instead: nothing was changed", .other.display(), .path.display())]
+    Shadowed { path: PathBuf, other: PathBuf },
+    #[error("cannot {doing} {}", .path.display())]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The file that is changed, or has taken the place of another.
+    Changed(PathBuf),
+    /// It was so already.
+    Unchanged(PathBuf),
+}
+
+/// What a plugin is told beside its name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    pub(crate) socket: Option<String>,
+    pub(crate) timeout_seconds: Option<u64>,
+    pub(crate) admit: bool,
+}
+
+/// A list of plugins that a single one has become keeps the name of its file, so that it comes where that came.
+const LIST: &str = "conflist";
+const SINGLE: [&str; 2] = ["conf", "json"];
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstallError {
+    let path = path.to_path_buf();
+    move |source| InstallError::Io {
+        doing,
+        path,
+        source,
+    }
+}
+
+/// Has the node's first configuration end with the plugin.
+///
+/// # Errors
+///
+/// Nothing has changed then.
+pub(crate) fn install(folder: &Path, options: &Options) -> Result<Outcome, InstallError> {
+    let path = first(folder)?;
+    let mut list = read(&path)?;
+    let is_list = path.extension().is_some_and(|kind| kind == LIST);
+    if !is_list {
+        list = as_list(list, &path)?;
+    }
+    let plugins = plugins(&mut list, &path)?;
+    let ours = entry(options);
+    let before = plugins.clone();
+    match plugins.iter_mut().find(|plugin| is_ours(plugin)) {
+        Some(there) => *there = ours,
+        None => plugins.push(ours),
+    }
+    if is_list && *plugins == before {
+        return Ok(Outcome::Unchanged(path));
+    }
+    if is_list {
+        replace(&path, &list)?;
+        return Ok(Outcome::Changed(path));
+    }
+    let made = path.with_extension(LIST);
+    // Both are there for a moment, and either is whole; the longer name comes after the shorter one. Who was
+    // interrupted then goes on here.
+    if !made.exists() {
+        replace(&made, &list)?;
+    } else if read(&made).ok().as_ref() != Some(&list) {
+        return Err(InstallError::Shadowed { path, other: made });
+    }
+    fs::remove_file(&path).map_err(failed("remove", &path))?;
+    sync(folder)?;
+    Ok(Outcome::Changed(made))
+}
+
+/// Takes the plugin out of every configuration of the folder. A list that was a single plugin's stays a list.
+///
+/// # Errors
+///
+/// Those that were changed before stay so.
+pub(crate) fn uninstall(folder: &Path) -> Result<Vec<Outcome>, InstallError> {
+    let mut outcomes = Vec::new();
+    for path in configurations(folder)? {
+        // What is not understood is not ours.
+        let Ok(mut list) = read(&path) else { continue };
+        let Ok(plugins) = plugins(&mut list, &path) else {
+            continue;
+        };
+        let before = plugins.len();
+        plugins.retain(|plugin| !is_ours(plugin));
+        if plugins.len() == before {
+            continue;
+        }
+        if plugins.is_empty() {
+            let why = format!("{NAME} is its only plugin");
+            return Err(InstallError::NotUnderstood { path, why });
+        }
+        replace(&path, &list)?;
+        outcomes.push(Outcome::Changed(path));
+    }
+    Ok(outcomes)
+}
+
+/// Puts this very binary where runtimes look for plugins.
+pub(crate) fn copy_binary(folder: &Path) -> Result<Outcome, InstallError> {
+    let own = Path::new("/proc/self/exe");
+    let path = folder.join(NAME);
+    let new = fs::read(own).map_err(failed("read", own))?;
+    if fs::read(&path).is_ok_and(|old| old == new) {
+        return Ok(Outcome::Unchanged(path));
+    }
+    fs::create_dir_all(folder).map_err(failed("make", folder))?;
+    write_beside(&path, &new, 0o755)?;
+    Ok(Outcome::Changed(path))
+}
+
+/// Takes away what [`copy_binary`] has put there.
+pub(crate) fn remove_binary(folder: &Path) -> Result<Option<PathBuf>, InstallError> {
+    let path = folder.join(NAME);
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(Some(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("remove", &path)(error)),
+    }
+}
+
+/// The configurations of a folder, in the order in which runtimes take them.
+fn configurations(folder: &Path) -> Result<Vec<PathBuf>, InstallError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed("read", folder))?,
+    };
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let kind = path.extension().and_then(|kind| kind.to_str());
+            kind.is_some_and(|kind| kind == LIST || SINGLE.contains(&kind)) && path.is_file()
+        })
+        .collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn first(folder: &Path) -> Result<PathBuf, InstallError> {
+    let mut paths = configurations(folder)?.into_iter();
+    paths
+        .next()
+        .ok_or_else(|| InstallError::Nothing(folder.to_path_buf()))
+}
+
+fn read(path: &Path) -> Result<Json, InstallError> {
+    let text = fs::read(path).map_err(failed("read", path))?;
+    serde_json::from_slice(&text).map_err(|error| InstallError::NotUnderstood {
+        path: path.to_path_buf(),
+        why: error.to_string(),
+    })
+}
+
+/// What a single plugin is as a list of one.
+fn as_list(single: Json, path: &Path) -> Result<Json, InstallError> {
+    let is_list = single.get("plugins").is_some();
+    if is_list {
+        return Ok(single);
+    }
+    let Json::Object(mut plugin) = single else {
+        return Err(not_understood(path, "it is no object"));
+    };
+    let mut list = Vec::new();
+    // Of the list, and no more of the plugin.
+    for name in ["cniVersion", "name", "disableCheck", "disableGC"] {
+        if let Some(at) = plugin.iter().position(|(field, _)| field == name) {
+            list.push(plugin.remove(at));
+        }
+    }
+    list.push(("plugins".to_owned(), Json::List(vec![Json::Object(plugin)])));
+    Ok(Json::Object(list))
+}
+
+/// Those of a list that can be understood.
+fn plugins<'l>(list: &'l mut Json, path: &Path) -> Result<&'l mut Vec<Json>, InstallError> {
+    if list.get("name").and_then(Json::as_text).is_none() {
+        return Err(not_understood(path, "it has no name"));
+    }
+    let version = list.get("cniVersion").and_then(Json::as_text);
+    let known = super::request::VERSIONS;
+    if version.is_none_or(|version| !known.contains(&version)) {
+        let why = format!(
+            "its cniVersion is {}, and the plugin is for {}",
+            version.unwrap_or("absent"),
+            known.join(", ")
+        );
+        return Err(not_understood(path, why));
+    }
+    let Some(Json::List(plugins)) = list.get_mut("plugins") else {
+        return Err(not_understood(path, "it has no list of plugins"));
+    };
+    if plugins.is_empty() {
+        return Err(not_understood(
+            path,
+            "it has no plugin that makes an interface",
+        ));
+    }
+    let is_plugin = |plugin: &Json| plugin.get("type").and_then(Json::as_text).is_some();
+    if !plugins.iter().all(is_plugin) {
+        return Err(not_understood(path, "one of its plugins has no type"));
+    }
+    if plugins.first().is_some_and(is_ours) {
+        return Err(not_understood(
+            path,
+            "ringfence is its first plugin, and makes no interface",
+        ));
+    }
+    Ok(plugins)
+}
+
+fn not_understood(path: &Path, why: impl Into<String>) -> InstallError {
+    InstallError::NotUnderstood {
+        path: path.to_path_buf(),
+        why: why.into(),
+    }
+}
+
+fn is_ours(plugin: &Json) -> bool {
+    plugin.get("type").and_then(Json::as_text) == Some(NAME)
+}
+
+/// Only what differs from what holds anyway.
+fn entry(options: &Options) -> Json {
+    let Options {
+        socket,
+        timeout_seconds,
+        admit,
+    } = options;
+    let socket = socket.as_ref().map(|socket| ("socket", Json::text(socket)));
+    let timeout = timeout_seconds.map(|seconds| ("timeoutSeconds", Json::Unsigned(seconds)));
+    let admit = admit.then(|| ("onUnavailable", Json::text("admit")));
+    let settings: Vec<_> = [socket, timeout, admit]
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    let mut fields = vec![("type".to_owned(), Json::text(NAME))];
+    if !settings.is_empty() {
+        fields.push((NAME.to_owned(), Json::Object(settings)));
+    }
+    Json::Object(fields)
+}
+
+fn replace(path: &Path, list: &Json) -> Result<(), InstallError> {
+    let mut text = serde_json::to_vec_pretty(list)
+        .map_err(|error| failed("write", path)(io::Error::from(error)))?;
+    text.push(b'\n');
+    // Others' are read by whoever they let.
+    let mode = fs::metadata(path).map_or(0o600, |metadata| metadata.mode() & 0o777);
+    write_beside(path, &text, mode)
+}
+
+/// Under a name that no runtime takes for a configuration, or for a plugin; then in its place.
+fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InstallError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let draft = folder.join(format!(".{name}.{}.new", std::process::id()));
+    let written = (|| {
+        let mut file = File::create(&draft)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    })();
+    if let Err(error) = written {
+        // It may not have come into being.
+        drop(fs::remove_file(&draft));
+        return Err(failed("write", path)(error));
+    }
+    sync(folder)
+}
+
+fn sync(folder: &Path) -> Result<(), InstallError> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(failed("write", folder))
+}
+
+#[cfg(test)]
+mod tests;

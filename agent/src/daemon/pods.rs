@@ -1,0 +1,166 @@
+//! The pods of this node: their cgroups, found by the names that kubelet gives them; a process in each; its network
+//! namespace; and which interface of the node leads there.
+//!
+//! Nothing is asked of the CNI or of the container runtime. What changes is announced: cgroups by inotify,
+//! interfaces of the node and of namespaces without an address by netlink. What nobody announces is found by a look
+//! now and then.
+
+mod finder;
+mod gate;
+mod hints;
+mod judge;
+mod layout;
+mod place;
+mod tree;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use futures::future::select_all;
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::sleep,
+};
+
+use self::{finder::Depth, hints::Hints};
+pub(crate) use self::{
+    finder::{Announced, Finder, Found, Placed},
+    gate::Gate,
+    place::Placer,
+};
+use crate::datapath::{
+    link::{self, Change},
+    netlink::Listening,
+    sandbox::Namespace,
+};
+
+/// Between two looks for what has not been announced.
+const BACKSTOP: Duration = Duration::from_secs(2);
+
+/// Between two looks into every namespace.
+const THOROUGH: Duration = Duration::from_secs(30);
+
+/// However much happens, no look begins sooner after the one before.
+const REST: Duration = Duration::from_millis(5);
+
+/// A pod that is about to be there, and who waits until it has been placed.
+pub(crate) type Order = (Announced, oneshot::Sender<Result<(), String>>);
+
+/// Looks until nobody can give orders any more. Says when it has looked once.
+pub(crate) async fn follow(
+    mut finder: Finder,
+    mut placed: Box<dyn Placed>,
+    mut orders: mpsc::Receiver<Order>,
+    looked_once: oneshot::Sender<()>,
+) -> anyhow::Result<()> {
+    let wake = Arc::new(Notify::new());
+    let mut links = link::Watch::new().context("cannot listen for interfaces")?;
+    let mut hints = Hints::new(Arc::clone(&wake));
+    let mut thorough = Instant::now();
+    let mut depth = Depth::Everything;
+    let mut order = None;
+    let mut looked_once = Some(looked_once);
+    loop {
+        let (looked, news);
+        (finder, placed, looked) = tokio::task::spawn_blocking(move || {
+            if let Some((announced, waiting)) = order {
+                let answer = finder.announce(announced, &mut *placed);
+                // Who asked may have gone.
+                drop(oneshot::Sender::send(waiting, answer));
+            }
+            let looked = finder.look(depth, &mut *placed);
+            (finder, placed, looked)
+        })
+        .await?;
+        if let Some(waiting) = looked_once.take() {
+            waiting.send(()).unwrap_or(());
+        }
+        if depth == Depth::Everything {
+            thorough = Instant::now();
+        }
+        let waiting = waiting(finder.take_waiting());
+        // What happened in a folder before it was watched is seen by one look more.
+        let unseen = hints.set(&finder.watched());
+        let again = if unseen { Some(REST) } else { looked.again };
+        news = wait(
+            &wake,
+            &mut links,
+            waiting,
+            again.unwrap_or(BACKSTOP),
+            &mut orders,
+        )
+        .await;
+        order = match news {
+            News::Order(order) => Some(order),
+            News::Look => {
+                // So that what happens at once is one look.
+                sleep(REST).await;
+                None
+            }
+            News::Ended => return Ok(()),
+        };
+        depth = if thorough.elapsed() >= THOROUGH {
+            Depth::Everything
+        } else {
+            Depth::Changes
+        };
+    }
+}
+
+enum News {
+    Look,
+    Order(Order),
+    Ended,
+}
+
+async fn wait(
+    wake: &Notify,
+    links: &mut link::Watch,
+    mut waiting: Vec<Listening>,
+    longest: Duration,
+    orders: &mut mpsc::Receiver<Order>,
+) -> News {
+    let addresses = async {
+        if waiting.is_empty() {
+            return std::future::pending().await;
+        }
+        let changed = waiting
+            .iter_mut()
+            .map(|namespace| Box::pin(namespace.changed()));
+        // Which it is, a look finds out.
+        let ((), _, _) = select_all(changed).await;
+    };
+    let interfaces = async {
+        loop {
+            match links.changed().await {
+                Ok(changes) if changes.iter().all(|change| *change == Change::Filters) => {}
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::error!(%error, "no announcements of interfaces to look for pods by");
+                    return std::future::pending().await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        order = orders.recv() => order.map_or(News::Ended, News::Order),
+        () = wake.notified() => News::Look,
+        () = addresses => News::Look,
+        () = interfaces => News::Look,
+        () = sleep(longest) => News::Look,
+    }
+}
+
+/// Those that the kernel cannot tell of are looked at now and then.
+fn waiting(namespaces: Vec<Namespace>) -> Vec<Listening> {
+    let listening = namespaces.into_iter().filter_map(|namespace| {
+        namespace
+            .into_listening()
+            .inspect_err(|error| tracing::debug!(%error, "a namespace is not listened to"))
+            .ok()
+    });
+    listening.collect()
+}

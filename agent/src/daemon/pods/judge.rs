@@ -1,0 +1,113 @@
+//! Where a pod is, by what its processes' namespaces have.
+
+use std::collections::BTreeSet;
+
+use agent_policy::model::EndpointSpec;
+
+use super::tree::Process;
+use crate::{
+    datapath::sandbox::{Inner, Sandbox, Way},
+    source::kubernetes::placement::Placement,
+};
+
+/// What the namespaces of a pod's oldest processes say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// It has a host side, to which the programs go.
+    Interface { way: Way, notes: Vec<String> },
+    /// It has an own namespace, and no host side: its cgroup is what there is.
+    Past {
+        addresses: BTreeSet<std::net::IpAddr>,
+        notes: Vec<String>,
+    },
+    /// It is in the node's own.
+    Node,
+    /// Its namespace has nothing by which packets come or go.
+    Unconnected,
+}
+
+/// `None` of no process.
+///
+/// Of several namespaces with a host side the one counts whose oldest process is the youngest: that of the sandbox
+/// that was made last. A namespace that a container has made for itself has none.
+pub(super) fn judge(seen: Vec<(Process, Sandbox)>) -> Option<Judgement> {
+    let mut with_ways: Vec<(Process, Vec<Way>, Vec<Inner>)> = Vec::new();
+    let (mut all_past, mut on_node, mut any) = (Vec::new(), false, false);
+    let mut ids = BTreeSet::new();
+    let mut seen = seen;
+    seen.sort_by_key(|(process, _)| *process);
+    for (process, sandbox) in seen {
+        any = true;
+        match sandbox {
+            Sandbox::Node => on_node = true,
+            Sandbox::Other { id, .. } if !ids.insert(id) => {}
+            Sandbox::Other { ways, past, .. } if !ways.is_empty() => {
+                with_ways.push((process, ways, past));
+            }
+            Sandbox::Other { past, .. } => all_past.extend(past),
+        }
+    }
+    if let Some((_, ways, past)) = with_ways.pop() {
+        let mut ways = ways.into_iter();
+        let way = ways.next()?;
+        let others = ways.map(|way| way.inner).chain(past);
+        let notes = others.map(|inner| unjudged(&inner)).collect();
+        return Some(Judgement::Interface { way, notes });
+    }
+    if !all_past.is_empty() {
+        let addresses = all_past
+            .iter()
+            .flat_map(|inner| inner.addresses.clone())
+            .collect();
+        let notes = all_past.iter().map(weaker).collect();
+        return Some(Judgement::Past { addresses, notes });
+    }
+    any.then_some(if on_node {
+        Judgement::Node
+    } else {
+        Judgement::Unconnected
+    })
+}
+
+impl Judgement {
+    pub(super) fn placement(&self, cgroup: Option<&str>) -> Option<Placement> {
+        let at_cgroup = || cgroup.map(|cgroup| EndpointSpec::Cgroup(cgroup.to_owned()));
+        let (endpoint, addresses) = match self {
+            Self::Interface { way, .. } => {
+                let at = EndpointSpec::Interface(way.name.clone());
+                (at, way.inner.addresses.clone())
+            }
+            Self::Past { addresses, .. } => (at_cgroup()?, addresses.clone()),
+            Self::Node => (at_cgroup()?, BTreeSet::new()),
+            Self::Unconnected => return None,
+        };
+        Some(Placement {
+            endpoint,
+            addresses,
+        })
+    }
+}
+
+fn kind(inner: &Inner) -> &str {
+    inner.kind.as_deref().unwrap_or("hardware")
+}
+
+/// Of an interface beside the one that the programs are at.
+fn unjudged(inner: &Inner) -> String {
+    let (name, kind) = (&inner.name, kind(inner));
+    format!(
+        "what passes its interface {name} ({kind}) is not judged: an endpoint has one interface"
+    )
+}
+
+/// Of an interface without a host side.
+fn weaker(inner: &Inner) -> String {
+    let (name, kind) = (&inner.name, kind(inner));
+    format!(
+        "its interface {name} ({kind}) has no host side: its sockets are judged, at its cgroup; raw frames and what it \
+         forwards are not"
+    )
+}
+
+#[cfg(test)]
+mod tests;

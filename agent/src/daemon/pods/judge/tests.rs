@@ -1,0 +1,119 @@
+use std::net::IpAddr;
+
+use super::*;
+use crate::datapath::sandbox::NamespaceId;
+
+fn inner(name: &str, kind: Option<&str>, addresses: &[&str]) -> Inner {
+    Inner {
+        name: name.to_owned(),
+        kind: kind.map(str::to_owned),
+        addresses: addresses
+            .iter()
+            .map(|address| address.parse::<IpAddr>().unwrap())
+            .collect(),
+    }
+}
+
+fn way(name: &str, inner: Inner) -> Way {
+    Way {
+        index: 7,
+        name: name.to_owned(),
+        inner,
+    }
+}
+
+fn other(id: u64, ways: Vec<Way>, past: Vec<Inner>) -> Sandbox {
+    Sandbox::Other {
+        id: NamespaceId::fake(id),
+        ways,
+        past,
+    }
+}
+
+fn process(began: u64) -> Process {
+    Process { began, pid: 1 }
+}
+
+fn at(judgement: &Judgement) -> Option<EndpointSpec> {
+    let placement = judgement.placement(Some("kubepods/poda"));
+    placement.map(|placement| placement.endpoint)
+}
+
+#[test]
+fn the_sandbox_that_was_made_last_counts() {
+    let old = other(
+        1,
+        vec![way("veth-old", inner("eth0", Some("veth"), &["10.0.0.1"]))],
+        vec![],
+    );
+    let new = other(
+        2,
+        vec![way("veth-new", inner("eth0", Some("veth"), &["10.0.0.2"]))],
+        vec![],
+    );
+    let seen = vec![
+        (process(20), new),
+        (process(10), old.clone()),
+        (process(30), old),
+    ];
+    let judged = judge(seen).unwrap();
+    assert_eq!(
+        at(&judged),
+        Some(EndpointSpec::Interface("veth-new".to_owned()))
+    );
+}
+
+#[test]
+fn a_namespace_that_a_container_has_made_for_itself_does_not_count() {
+    let own = other(
+        1,
+        vec![way("veth", inner("eth0", Some("veth"), &["10.0.0.1"]))],
+        vec![],
+    );
+    let made = other(2, vec![], vec![]);
+    let judged = judge(vec![(process(10), own), (process(20), made)]).unwrap();
+    assert_eq!(
+        at(&judged),
+        Some(EndpointSpec::Interface("veth".to_owned()))
+    );
+}
+
+#[test]
+fn what_passes_no_host_side_is_named() {
+    let first = way("veth", inner("eth0", Some("veth"), &["10.0.0.1"]));
+    let second = way("veth1", inner("net1", Some("veth"), &[]));
+    let third = inner("net2", Some("macvlan"), &[]);
+    let sandbox = other(1, vec![first, second], vec![third]);
+    let Some(Judgement::Interface { notes, .. }) = judge(vec![(process(1), sandbox)]) else {
+        panic!("no interface");
+    };
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(notes[1].contains("net2 (macvlan)"), "{notes:?}");
+}
+
+#[test]
+fn without_a_host_side_it_is_the_cgroup() {
+    let sandbox = other(
+        1,
+        vec![],
+        vec![inner("eth0", Some("ipvlan"), &["10.0.0.9"])],
+    );
+    let judged = judge(vec![(process(1), sandbox)]).unwrap();
+    let cgroup = EndpointSpec::Cgroup("kubepods/poda".to_owned());
+    assert_eq!(at(&judged), Some(cgroup.clone()));
+    let Judgement::Past { addresses, notes } = &judged else {
+        panic!("{judged:?}");
+    };
+    assert_eq!((addresses.len(), notes.len()), (1, 1));
+    assert_eq!(
+        at(&judge(vec![(process(1), Sandbox::Node)]).unwrap()),
+        Some(cgroup)
+    );
+}
+
+#[test]
+fn without_an_interface_it_is_nowhere() {
+    let judged = judge(vec![(process(1), other(1, vec![], vec![]))]).unwrap();
+    assert_eq!(at(&judged), None);
+    assert_eq!(judge(Vec::new()), None);
+}
