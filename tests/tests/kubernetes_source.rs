@@ -100,18 +100,8 @@ impl Scene {
         let status = format!(
             r#"{{"status": {{"phase": "Running", "podIP": "{address}", "podIPs": [{{"ip": "{address}"}}]}}}}"#
         );
-        let patch = [
-            "patch",
-            "pod",
-            role,
-            "-n",
-            "shop",
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &status,
-        ];
-        self.api.kubectl(self.host(), &patch, "").map(|_| ())
+        let path = format!("/api/v1/namespaces/shop/pods/{role}/status");
+        self.api.patch(self.host(), &path, &status)
     }
 
     fn reaches(&self, peer: &Peer) -> bool {

@@ -6,6 +6,7 @@
 mod compose;
 mod conflicts;
 mod progress;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ use std::{
 use agent_policy::model::{Change, EndpointSpec, ObjectName, Workload, World};
 use tokio::sync::Notify;
 
-use self::progress::Progress;
+use self::{progress::Progress, shared::Shared};
 use super::{
     kind::{Key, Kind},
     object::Observed,
@@ -51,6 +52,7 @@ struct Inner {
     in_force: BTreeMap<Key, Vec<Change>>,
     /// What is wrong between objects.
     conflicts: BTreeMap<Key, Vec<String>>,
+    shared: Shared,
     /// Objects that may add something else now.
     dirty: BTreeSet<Key>,
     /// The world of files that was looked at last.
@@ -110,6 +112,7 @@ impl Store {
                 points: BTreeMap::new(),
                 in_force: BTreeMap::new(),
                 conflicts: BTreeMap::new(),
+                shared: Shared::default(),
                 dirty: BTreeSet::new(),
                 files: Arc::default(),
                 servers: Default::default(),
@@ -400,10 +403,11 @@ impl Inner {
             is_ending,
             has_ended: _,
             json,
-            changes,
+            mut changes,
             errors,
             excess,
         } = observed;
+        self.shared.share(&mut changes);
         let good = errors.is_empty();
         match self.objects.get_mut(&key) {
             Some(entry) => {
