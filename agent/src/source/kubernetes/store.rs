@@ -408,34 +408,26 @@ impl Inner {
             excess,
         } = observed;
         self.shared.share(&mut changes);
-        let good = errors.is_empty();
-        match self.objects.get_mut(&key) {
-            Some(entry) => {
-                entry.is_ending = is_ending;
-                entry.is_gone = false;
-                entry.errors = errors;
-                entry.excess = excess;
-                if good {
-                    entry.json = json;
-                    entry.changes = changes;
-                }
-            }
-            None => {
-                let entry = Entry {
-                    uid: Arc::clone(&uid),
-                    created,
-                    is_ending,
-                    is_gone: false,
-                    json,
-                    changes: if good { changes } else { Box::default() },
-                    errors,
-                    excess,
-                    claimed: Box::default(),
-                    point: None,
-                };
-                self.objects.insert(key.clone(), entry);
-            }
+        let entry = self.objects.entry(key.clone()).or_insert_with(|| Entry {
+            uid: Arc::clone(&uid),
+            created,
+            is_ending,
+            is_gone: false,
+            json: Arc::from(""),
+            changes: Box::default(),
+            errors: Vec::new(),
+            excess: None,
+            claimed: Box::default(),
+            point: None,
+        });
+        entry.is_ending = is_ending;
+        entry.is_gone = false;
+        entry.excess = excess;
+        if errors.is_empty() {
+            entry.json = json;
+            entry.changes = changes;
         }
+        entry.errors = errors;
         if key.kind == Kind::Pod {
             self.pods.entry(uid).or_insert_with(|| key.clone());
         }

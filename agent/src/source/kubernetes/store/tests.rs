@@ -47,11 +47,11 @@ fn policy(name: &str, spec: &Value) -> Value {
     })
 }
 
-fn placed(interface: &str, address: &str) -> Option<Placement> {
-    Some(Placement {
+fn placed(interface: &str, address: &str) -> Placement {
+    Placement {
         endpoint: EndpointSpec::Interface(interface.to_owned()),
         addresses: [address.parse().unwrap()].into(),
-    })
+    }
 }
 
 /// A store, and the world that follows it.
@@ -230,10 +230,14 @@ fn an_address_is_that_of_the_pod_that_was_created_last() {
 fn a_pod_has_what_its_sandbox_has() {
     let mut follower = Follower::new();
     follower.put(&pod("liar", "u1", "10.0.0.9", 5));
-    follower.store.place("u2", placed("veth2", "10.0.0.9"));
+    follower
+        .store
+        .place("u2", Some(placed("veth2", "10.0.0.9")));
     follower.put(&pod("honest", "u2", "10.0.0.9", 1));
     assert_eq!(follower.owner("10.0.0.9").unwrap(), "shop/honest");
-    follower.store.place("u1", placed("veth1", "10.0.0.1"));
+    follower
+        .store
+        .place("u1", Some(placed("veth1", "10.0.0.1")));
     follower.follow();
     assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/liar");
     assert_eq!(follower.errors(), [""; 0]);
@@ -261,7 +265,9 @@ fn a_completed_pod_gives_its_address_up() {
 fn a_pod_that_was_deleted_is_a_subject_until_its_sandbox_is_gone() {
     let mut follower = Follower::new();
     follower.put(&pod("db-0", "u1", "10.0.0.1", 1));
-    follower.store.place("u1", placed("veth1", "10.0.0.1"));
+    follower
+        .store
+        .place("u1", Some(placed("veth1", "10.0.0.1")));
     follower.delete(Kind::Pod, "db-0");
     assert!(follower.workload("db-0").unwrap().endpoint.is_some());
     // Its successor on another node has its name.
@@ -286,7 +292,7 @@ fn a_mirror_of_a_static_pod_is_known_as_its_node_has_it() {
     mirror["metadata"]["annotations"] =
         json!({"kubernetes.io/config.mirror": "h", "kubernetes.io/config.hash": "h"});
     follower.put(&mirror);
-    follower.store.place("h", placed("veth1", "10.0.0.1"));
+    follower.store.place("h", Some(placed("veth1", "10.0.0.1")));
     follower.follow();
     assert!(follower.workload("etcd").unwrap().endpoint.is_some());
 }
