@@ -405,3 +405,60 @@ fn the_servers_of_the_api_are_reached_whatever_policies_say() {
         None
     );
 }
+
+/// Resident, in KiB.
+fn memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.unwrap().split_whitespace().nth(1);
+    number.unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_change_costs_what_it_changes() {
+    const PODS: u32 = 10_000;
+    let store = Store::new("n1".to_owned());
+    let files = Arc::<World>::default();
+    let before = memory();
+    for number in 0..PODS {
+        let [high, low] = [number / 250, number % 250];
+        let mut pod = pod(
+            &format!("web-{number}"),
+            &format!("0a0b0c0d-0000-0000-0000-{number:012}"),
+            &format!("10.0.{high}.{low}"),
+            1,
+        );
+        pod["metadata"]["labels"] = json!({"app": format!("web-{}", number / 10), "tier": "front"});
+        pod["metadata"]["annotations"] = json!({});
+        store.put(observed(&pod));
+    }
+    let world = store.compose(&World::default(), &files).unwrap();
+    assert_eq!(world.addresses.len(), usize::try_from(PODS).unwrap());
+    println!("{} KiB for {PODS} pods", memory().saturating_sub(before));
+    let distinct: BTreeSet<_> = world
+        .workloads
+        .values()
+        .map(|pod| Arc::as_ptr(&pod.labels))
+        .collect();
+    assert_eq!(distinct.len(), 1000);
+
+    let begun = Instant::now();
+    store.put(observed(&policy("a", &json!({"podSelector": {}}))));
+    let with_policy = store.compose(&world, &files).unwrap();
+    println!("a policy: {:?}", begun.elapsed());
+    assert!(with_policy.workloads.is_same(&world.workloads));
+    assert!(with_policy.addresses.is_same(&world.addresses));
+
+    let begun = Instant::now();
+    store.put(observed(&pod(
+        "web-7",
+        "0a0b0c0d-0000-0000-0000-000000000007",
+        "10.0.0.7",
+        1,
+    )));
+    assert_eq!(store.lock().dirty.len(), 2);
+    let with_pod = store.compose(&with_policy, &files).unwrap();
+    println!("a pod: {:?}", begun.elapsed());
+    let changes = with_pod.changes_from(&with_policy);
+    assert_eq!(changes.len(), 1, "{changes:?}");
+}
