@@ -31,6 +31,7 @@ pub mod cgroup;
 pub mod flood;
 pub mod guest;
 pub mod interrupt;
+pub mod kept;
 pub mod kernel;
 pub mod lab;
 pub mod manifest;
