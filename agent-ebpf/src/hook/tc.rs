@@ -17,7 +17,7 @@ use aya_ebpf::{
 use network_types::eth::EthHdr;
 
 use crate::{
-    datapath::{Maps, indistinct, word},
+    datapath::{Maps, by_now, indistinct, word},
     family::{Hook, Judges, Outcome, Seen, judges},
     maps::{CLOCK, INTERFACES, LEADS},
     packet::Buffer,
@@ -162,7 +162,8 @@ fn endpoint(ifindex: u32) -> Endpoint {
     }
     // SAFETY: entries are only read; one that is being replaced leads to the same endpoint.
     match unsafe { INTERFACES.get(ifindex) } {
-        Some(endpoint) => *endpoint,
+        // One that is observed is nowhere else.
+        Some(endpoint) => by_now(*endpoint),
         // The agent registers an interface before it attaches: this one was taken from us.
         None => Endpoint::NOBODY,
     }
