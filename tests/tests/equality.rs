@@ -322,9 +322,10 @@ impl<'b> Node<'b> {
             endpoint
         };
         let (endpoint, seen) = if self.judged.is_multiple_of(OBSERVED) {
-            let until = match self.judged.is_multiple_of(OBSERVED * OVERDUE) {
-                true => boot_nanos(),
-                false => u64::MAX,
+            let until = if self.judged.is_multiple_of(OBSERVED * OVERDUE) {
+                boot_nanos()
+            } else {
+                u64::MAX
             };
             self.bed.observe(*id, until);
             let endpoint = endpoint.observed();

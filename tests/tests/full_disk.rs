@@ -16,7 +16,7 @@ use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
 /// For what was refused to be tried again by itself.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_mins(1);
 /// Connections of one turn: their records are more than a page, so that one is taken in part.
 const CONNECTIONS: usize = 20;
 

@@ -25,9 +25,6 @@ const COMES: Duration = Duration::from_secs(30);
 const ENDS: Duration = Duration::from_secs(30);
 /// Attempts of a prober in well more than a second.
 const WHILE: u64 = 150;
-/// Cgroups whose programs take so long to load that others can be seen waiting for them.
-const SLOW: usize = 2;
-
 /// The tables of an agent, as anybody with the right to can open them.
 struct Tables(PathBuf);
 
@@ -58,19 +55,12 @@ impl Tables {
     }
 }
 
-/// Workloads that are reached after all others.
-fn slow(lab: &Lab) -> Result<(Vec<Cgroup>, String)> {
-    let helper = env!("CARGO_BIN_EXE_lab-peer");
-    let names = (0..SLOW).map(|number| format!("slow-{number}"));
-    let groups: Vec<_> = names
-        .map(|name| Cgroup::create(lab, &name, helper))
-        .collect::<Result<_>>()?;
-    let inventory: Vec<_> = groups
-        .iter()
-        .zip(0..)
-        .map(|(group, number)| manifest::cgroup(group.name(), "slow", &format!("w{number}"), &[]))
-        .collect();
-    Ok((groups, inventory.concat()))
+/// A workload that is reached after all others: the programs of a cgroup take so long to load that those can
+/// be seen waiting for it.
+fn slow(lab: &Lab) -> Result<(Cgroup, String)> {
+    let group = Cgroup::create(lab, "slow", env!("CARGO_BIN_EXE_lab-peer"))?;
+    let inventory = manifest::cgroup(group.name(), "slow", "slow", &[]);
+    Ok((group, inventory))
 }
 
 /// Starts an agent and does something to it when its programs hang at `endpoint`, while `is_observed` says so.
@@ -98,14 +88,14 @@ struct Stage {
     scene: Scene,
     server: u32,
     agent: Agent,
-    _slow: Vec<Cgroup>,
+    _slow: Cgroup,
 }
 
 impl Stage {
     /// The server has a connection, so that it is observed, for as long as others are being reached.
     fn set() -> Result<Self> {
         let scene = Scene::with(FRIEND_ONLY)?;
-        let (groups, inventory) = slow(&scene.lab)?;
+        let (group, inventory) = slow(&scene.lab)?;
         scene.lab.write("policies/slow.yaml", &inventory)?;
         let links = scene.lab.host().within(link::links)?;
         let server = links
@@ -117,7 +107,7 @@ impl Stage {
             agent: scene.agent()?,
             scene,
             server,
-            _slow: groups,
+            _slow: group,
         })
     }
 }
