@@ -319,7 +319,8 @@ impl Endpoint {
     pub const ONLY_OWN: u16 = 4;
     /// The agent is still finding out which flows there are: what is denied passes, counted as such,
     /// and what is in the middle is not taken up. Of a cgroup's programs it is a constant; the flag in
-    /// the map tells the next agent that this one came no further.
+    /// the map tells the next agent that this one came no further. It holds until the moment in
+    /// `OBSERVED_UNTIL`, which the agent puts off while it lives.
     pub const OBSERVED: u16 = 8;
     /// It gets its addresses by DHCP, whatever policy says.
     pub const DHCP_CLIENT: u16 = 16;
@@ -330,6 +331,21 @@ impl Endpoint {
     #[inline(always)]
     pub const fn observed(self) -> Self {
         self.with(Self::OBSERVED)
+    }
+
+    /// The same at this moment, where what is observed is so `until` another. What is nobody's is observed for as
+    /// long as it is: nobody finds out anything about it meanwhile.
+    #[must_use]
+    #[inline(always)]
+    pub const fn by(self, now: u64, until: u64) -> Self {
+        if self.id != Self::NOBODY.id && now >= until {
+            Self {
+                id: self.id,
+                flags: self.flags & !Self::OBSERVED,
+            }
+        } else {
+            self
+        }
     }
 
     #[must_use]
@@ -358,6 +374,21 @@ mod tests {
         assert_eq!(answer.at(Word::new(1, 7)), 0x11_2233);
         assert_eq!(Versioned::settled(5).at(Word::new(1, 0)), 5);
         assert_eq!(Versioned::settled(5).at(Word::new(1, 9)), 5);
+    }
+
+    #[test]
+    fn an_observation_ends_by_itself_but_for_what_is_nobodys() {
+        let endpoint = Endpoint {
+            id: 7,
+            flags: Endpoint::CHECK_SOURCE,
+        };
+        let observed = endpoint.observed();
+        assert_eq!(observed.by(4, 5), observed);
+        assert_eq!(observed.by(5, 5), endpoint);
+        assert_eq!(observed.by(5, 0), endpoint);
+        assert_eq!(endpoint.by(4, 5), endpoint);
+        let nobody = Endpoint::NOBODY.observed();
+        assert_eq!(nobody.by(5, 0), nobody);
     }
 
     #[test]

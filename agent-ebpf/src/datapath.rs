@@ -30,8 +30,8 @@ use aya_ebpf::{
 use crate::{
     maps::{
         ADDRESSES, ANSWERS, COUNTERS, DENIALS, DENIED_ONCE, EVENTS, FLOWS_V4, FLOWS_V6, FRAGMENTS,
-        HELD, HOSTS_V4, HOSTS_V6, IDENTITIES, IPCACHE_V4, IPCACHE_V6, LOST, POLICY, PORTS, REFUSED,
-        SOCKETS, WORDS,
+        HELD, HOSTS_V4, HOSTS_V6, IDENTITIES, IPCACHE_V4, IPCACHE_V6, LOST, OBSERVED_UNTIL, POLICY,
+        PORTS, REFUSED, SOCKETS, WORDS,
     },
     socket_flows::{SOCKET_FLOWS_V4, SOCKET_FLOWS_V6},
     sockets::{Nowhere, Sockets},
@@ -165,6 +165,18 @@ fn words(address: [u8; 16]) -> [u32; 4] {
 #[inline(always)]
 pub(crate) fn word(endpoint: Endpoint) -> Option<Word> {
     WORDS.get(u32::from(endpoint.id)).map(|word| Word(*word))
+}
+
+/// An endpoint as it is now: one that was to be observed until a moment that has come is not any more.
+#[inline(always)]
+pub(crate) fn by_now(endpoint: Endpoint) -> Endpoint {
+    if !endpoint.has(Endpoint::OBSERVED) {
+        return endpoint;
+    }
+    let until = OBSERVED_UNTIL.get(u32::from(endpoint.id));
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    endpoint.by(now, until.map_or(0, |until| *until))
 }
 
 impl<A: FamilyMaps, S: Sockets> Tables<A> for Maps<S> {

@@ -22,6 +22,10 @@ pub(crate) static INTERFACES: HashMap<u32, Endpoint> = HashMap::with_max_entries
 #[map]
 pub(crate) static LEADS: Array<u64> = Array::with_max_entries(Lead::SLOTS, BPF_F_MMAPABLE);
 
+/// Endpoint → until when it is observed, in nanoseconds of the boot clock. Stored by the agent likewise.
+#[map]
+pub(crate) static OBSERVED_UNTIL: Array<u64> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
+
 /// Endpoint → its word. Stored by the agent through a memory map, at once.
 #[map]
 pub(crate) static WORDS: Array<u64> = Array::with_max_entries(1024, BPF_F_MMAPABLE);

@@ -18,6 +18,7 @@ mod mountinfo;
 pub(crate) mod netlink;
 mod netns;
 pub mod object;
+mod observation;
 mod pin;
 pub(crate) mod privileges;
 pub(crate) mod process;

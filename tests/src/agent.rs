@@ -194,6 +194,12 @@ impl Agent {
 
     /// Starts it and waits until it says that it enforces.
     pub fn start(&mut self) -> Result<()> {
+        self.launch()?;
+        self.comes_to_enforce()
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn launch(&mut self) -> Result<()> {
         ensure!(self.running.is_none(), "the agent runs already");
         let mut command = self.start_command()?;
         command
@@ -205,7 +211,13 @@ impl Agent {
         let log = Arc::new(Mutex::new(Log::default()));
         follow(child.stdout.take(), &log, |log| &mut log.stdout);
         follow(child.stderr.take(), &log, |log| &mut log.stderr);
-        let running = self.running.insert(Running { child, log });
+        self.running = Some(Running { child, log });
+        Ok(())
+    }
+
+    /// Waits until it says that it enforces.
+    pub fn comes_to_enforce(&mut self) -> Result<()> {
+        let running = self.running.as_mut().context("no agent to wait for")?;
         let mut ended = None;
         let settled = eventually(START_DEADLINE, || {
             ended = running.child.try_wait().ok().flatten();

@@ -349,3 +349,104 @@ fn a_setting_that_nobody_knows_is_named_with_its_place() -> Result<()> {
     refused(&scene, &agent, &["ringfence.yaml:1:", "prefices"])?;
     nothing_is_enforced(&scene)
 }
+
+/// Lines of a policy, and bytes that the agent may take for it, an unoptimised build included.
+const LINES: usize = 100_000;
+const MEMORY: u64 = 512 << 20;
+/// Of one file as many problems are told, and how many more there are.
+const TOLD_OF_A_FILE: usize = 10_000;
+
+/// The most memory that a process has had so far, in bytes.
+fn peak(process: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let mut lines = status.lines();
+    let line = lines.find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kilobytes: u64 = kilobytes.context("no VmHWM")?.trim().parse()?;
+    Ok(kilobytes << 10)
+}
+
+/// `policy check` of a file, with no more memory than [`MEMORY`].
+fn checks(agent: &Agent, file: &Path) -> Result<Output> {
+    let mut command = std::process::Command::new("sh");
+    let limited = format!(
+        "ulimit -v {} && exec \"$0\" policy check -f \"$1\"",
+        MEMORY >> 10
+    );
+    command.args(["-c", &limited]).arg(agent.binary()).arg(file);
+    Ok(command.output()?)
+}
+
+#[test]
+fn a_policy_of_a_hundred_thousand_lines_is_taken() -> Result<()> {
+    let scene = Scene::with(FRIEND_ONLY)?;
+    let agent = scene.enforced()?;
+    // Ten lines each. The last one lets the stranger in.
+    let policy = |number: usize, of: &str, from: &str| {
+        format!(
+            "---\n\
+             apiVersion: networking.k8s.io/v1\n\
+             kind: NetworkPolicy\n\
+             metadata: {{namespace: shop, name: p{number}}}\n\
+             spec:\n  \
+               podSelector: {{matchLabels: {{app: {of}}}}}\n  \
+               ingress:\n    \
+                 - from:\n        \
+                     - podSelector: {{matchLabels: {{app: {from}}}}}\n      \
+                   ports: [{{port: 8080}}]\n"
+        )
+    };
+    let last = LINES / 10 - 1;
+    let others = (0..last).map(|number| {
+        let of = ["server", "nobody"][usize::from(number % 100 != 0)];
+        policy(number, of, &format!("client-{number}"))
+    });
+    let text: String = others.chain([policy(last, "server", "stranger")]).collect();
+    ensure!(text.lines().count() == LINES);
+    let file = scene.lab.write("policies/many.yaml", &text)?;
+    let to = scene.server.v4(PORT);
+    let is_open = || scene.stranger.reaches(Protocol::Tcp, to).is_ok();
+    ensure!(
+        ringfence_lab::wait::eventually(TOLD, is_open),
+        "{}",
+        agent.log()
+    );
+    mended(&agent)?;
+    scene.friend.reaches(Protocol::Tcp, to)?;
+    let used = peak(agent.process().context("no agent")?)?;
+    ensure!(used < MEMORY, "the agent took {used} bytes");
+    let output = checks(&agent, &file)?;
+    ensure!(output.status.success(), "{output:?}");
+    Ok(())
+}
+
+#[test]
+fn of_a_hundred_thousand_errors_the_number_is_told() -> Result<()> {
+    let scene = Scene::with(FRIEND_ONLY)?;
+    let agent = scene.enforced()?;
+    let blocks = (0..LINES).map(|number| format!("        - ipBlock: {{cidr: none-{number}}}\n"));
+    let blocks: String = blocks.collect();
+    let text = FRIEND_ONLY.replace("name: server}", "name: wrong}");
+    let (head, _) = text.split_once("    - from:").context("a rule")?;
+    let text = format!("{head}    - from:\n{blocks}");
+    let file = scene.policies().join("wrong.yaml");
+    let more = format!("{} more problems are not shown", LINES - TOLD_OF_A_FILE);
+    let expected = ["wrong.yaml", "none-0", "none-9999", &more];
+    changes_nothing(&scene, &agent, &expected, || {
+        fs::write(&file, &text).context("cannot write a policy")
+    })?;
+    let used = peak(agent.process().context("no agent")?)?;
+    ensure!(used < MEMORY, "the agent took {used} bytes");
+
+    let output = checks(&agent, &file)?;
+    ensure!(output.status.code() == Some(ERROR), "{}", output.status);
+    let said = String::from_utf8_lossy(&output.stdout);
+    for words in expected {
+        ensure!(said.contains(words), "{words:?} is not in the output");
+    }
+    // Nor does the agent start with it, and it says why.
+    drop(agent);
+    let agent = scene.agent()?;
+    refused(&scene, &agent, &expected)?;
+    nothing_is_enforced(&scene)
+}

@@ -201,6 +201,8 @@ type Sockets = BTreeMap<u16, BTreeSet<Connected>>;
 
 /// Of so many packets one comes while its endpoint is only observed.
 const OBSERVED: usize = 8;
+/// And of so many of these one when that has lasted too long.
+const OVERDUE: usize = 4;
 
 /// Compiled tables of its own.
 struct Held(Compiled);
@@ -319,14 +321,21 @@ impl<'b> Node<'b> {
         } else {
             endpoint
         };
-        let endpoint = if self.judged.is_multiple_of(OBSERVED) {
-            endpoint.observed()
+        let (endpoint, seen) = if self.judged.is_multiple_of(OBSERVED) {
+            let until = if self.judged.is_multiple_of(OBSERVED * OVERDUE) {
+                boot_nanos()
+            } else {
+                u64::MAX
+            };
+            self.bed.observe(*id, until);
+            let endpoint = endpoint.observed();
+            (endpoint, endpoint.by(boot_nanos(), until))
         } else {
-            endpoint
+            (endpoint, endpoint)
         };
         let frame = packet.frame();
         self.twin.now = boot_nanos();
-        let verdict = self.twin.frame(endpoint, *direction, &frame, made_here);
+        let verdict = self.twin.frame(seen, *direction, &frame, made_here);
         self.bed.place(endpoint).unwrap();
         let ran = self
             .bed

@@ -462,11 +462,11 @@ fn is_reset(what: &str, stream: &mut TcpStream) -> Result<()> {
     }
 }
 
-/// Whether it could; else it has been told already, as it was asked to speak.
-fn speaks(stream: &mut TcpStream) -> Result<bool> {
+/// Whether its owner hears of a reset by that: it has come before, as the end was asked to speak.
+fn hears_by_speaking(stream: &mut TcpStream) -> Result<bool> {
     match stream.write_all(b"x") {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(false),
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(true),
         Err(error) => Err(error.into()),
     }
 }
@@ -508,24 +508,19 @@ fn both_ends_are_told(first: First) -> Result<()> {
     ensure!(denied, "{}", agent.log());
     for (to, [friend, server]) in &mut held {
         // The endpoint is the server's, and the far end the friend's.
-        match first {
-            First::Near => {
-                if speaks(server)? {
-                    is_reset(&format!("the far end at {to}"), friend)?;
-                    is_reset(&format!("{to}"), server)?;
-                }
-            }
-            First::Far => {
-                if speaks(friend)? {
-                    is_reset(&format!("the far end at {to}"), friend)?;
-                }
-                if speaks(server)? {
-                    is_reset(&format!("{to}"), server)?;
-                }
-            }
-            First::Neither => {
-                is_reset(&format!("the far end at {to}"), friend).with_context(|| agent.log())?;
-                is_reset(&format!("{to}"), server).with_context(|| agent.log())?;
+        let (has_heard, speaker) = match first {
+            First::Near => ([false, hears_by_speaking(server)?], "the endpoint's end"),
+            First::Far => ([hears_by_speaking(friend)?, false], "the far end"),
+            First::Neither => ([false; 2], "neither end"),
+        };
+        let ends = [("the far end", friend), ("the endpoint's end", server)];
+        for ((end, stream), has_heard) in ends.into_iter().zip(has_heard) {
+            if !has_heard {
+                is_reset(
+                    &format!("{end} at {to}, where {speaker} has spoken"),
+                    stream,
+                )
+                .with_context(|| agent.log())?;
             }
         }
     }

@@ -232,6 +232,27 @@ fn in_compatible_mode_traffic_flows_and_is_judged_when_it_is_known() -> Result<(
     Ok(())
 }
 
+/// For longer than an endpoint is observed by itself.
+#[test]
+fn in_compatible_mode_it_stays_open_without_an_agent() -> Result<()> {
+    const ATTEMPTS: u64 = 1200;
+    let ground = Ground::new()?;
+    let lab = &ground.lab;
+    let mut agent = ground.agent(COMPATIBLE)?;
+    let (server, stranger) = (lab.peer("server", 2)?, lab.peer("stranger", 3)?);
+    let _service = server.serve_tcp(PORT)?;
+    for peer in [&server, &stranger] {
+        is_shown(&agent, peer, "observed")?;
+    }
+    agent.kill()?;
+    let prober = stranger.prober(Protocol::Tcp, server.v6(PORT));
+    prober.makes(ATTEMPTS)?;
+    stranger.reaches(Protocol::Tcp, server.v4(PORT))?;
+    let (attempts, successes) = prober.finish();
+    ensure!(successes > 0, "0 of {attempts}");
+    Ok(())
+}
+
 /// A connection of before the agent: closed meanwhile, and goes on where policy permits it.
 #[test]
 fn what_was_closed_is_judged_without_being_opened_first() -> Result<()> {

@@ -12,7 +12,7 @@ use aya_ebpf::{
 use network_types::eth::EtherType;
 
 use crate::{
-    datapath::{FamilyMaps, Maps, indistinct, word},
+    datapath::{FamilyMaps, Maps, by_now, indistinct, word},
     family::{Hook, Judges, Outcome, Seen, judges},
     packet::Buffer,
     socket_flows,
@@ -62,7 +62,7 @@ pub(super) fn endpoint() -> Endpoint {
             (&raw const FLAGS).read_volatile(),
         )
     };
-    Endpoint { id, flags }
+    by_now(Endpoint { id, flags })
 }
 
 /// Of what arrives at the cgroup's sockets.

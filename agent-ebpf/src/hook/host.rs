@@ -19,7 +19,7 @@ use network_types::eth::EthHdr;
 
 use super::tc::{is_named, unjudged};
 use crate::{
-    datapath::{Maps, word},
+    datapath::{Maps, by_now, word},
     family::{Hook, Judges, Outcome, Seen, judges},
     maps::CGROUPS,
     packet::Buffer,
@@ -79,7 +79,7 @@ fn act<const HAS_LINK: bool>(context: *mut __sk_buff) -> i32 {
             id: half(around),
             flags: half(around >> 16),
         };
-        judge::<HAS_LINK>(context, seen(endpoint))
+        judge::<HAS_LINK>(context, seen(by_now(endpoint)))
     };
     // Unspecified: programs behind this one still run.
     if outcome.allows() {

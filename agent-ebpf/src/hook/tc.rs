@@ -17,7 +17,7 @@ use aya_ebpf::{
 use network_types::eth::EthHdr;
 
 use crate::{
-    datapath::{Maps, indistinct, word},
+    datapath::{Maps, by_now, indistinct, word},
     family::{Hook, Judges, Outcome, Seen, judges},
     maps::{CLOCK, INTERFACES, LEADS},
     packet::Buffer,
@@ -108,6 +108,7 @@ fn act<H: Judges>(context: *mut __sk_buff) -> i32 {
         _ if endpoint.id == Endpoint::NOBODY.id => {
             beside::<H>(context, seen, Reason::NotProgrammed)
         }
+        _ if is_of_vlan(context) => beside::<H>(context, seen, Reason::NotIp),
         Network::V4 => H::v4(context, seen),
         Network::V6 => H::v6(context, seen),
         Network::Arp => arp::<H>(context, seen),
@@ -152,6 +153,16 @@ fn beside<H: Hook>(context: *mut __sk_buff, seen: Seen, reason: Reason) -> Outco
     Outcome::of(unjudged(&seen.sight::<H>(context), reason))
 }
 
+/// Whether the kernel has taken a VLAN's tag off the frame, as it does before any hook sees it: what the frame
+/// carries is for another network than policy is about. Of VLAN 0 is what has a priority and no network.
+#[inline(always)]
+fn is_of_vlan(context: *mut __sk_buff) -> bool {
+    const VLAN: u32 = 0xfff;
+    // SAFETY: the kernel passes a valid context to the program. Older kernels leave the tag of before where
+    // there is none any more.
+    unsafe { (*context).vlan_present != 0 && (*context).vlan_tci & VLAN != 0 }
+}
+
 /// Whom an interface leads to.
 #[inline(always)]
 fn endpoint(ifindex: u32) -> Endpoint {
@@ -162,7 +173,8 @@ fn endpoint(ifindex: u32) -> Endpoint {
     }
     // SAFETY: entries are only read; one that is being replaced leads to the same endpoint.
     match unsafe { INTERFACES.get(ifindex) } {
-        Some(endpoint) => *endpoint,
+        // One that is observed is nowhere else.
+        Some(endpoint) => by_now(*endpoint),
         // The agent registers an interface before it attaches: this one was taken from us.
         None => Endpoint::NOBODY,
     }

@@ -22,6 +22,7 @@ use crate::datapath::{
     link::{Link, LinkError, Links},
     maps::{self, Cgroups, FlowMaps, Interfaces, MapPins, PolicyMaps},
     object::{Frames, Programs, Sizes},
+    observation::Observation,
     process::Processes,
     prompt::Prompter,
     sync::{ApplyError, Sync},
@@ -62,6 +63,7 @@ pub(crate) struct Engine {
     confining: BTreeMap<u16, Confining>,
     /// Endpoints that have been attached for the first time, until [`Engine::settle`].
     arrivals: BTreeMap<u16, Arrival>,
+    observation: Observation,
     /// Why live flows were not taken up, of endpoints that are attached.
     unseeded: BTreeMap<u16, String>,
     pins: MapPins,
@@ -154,6 +156,7 @@ impl Engine {
             attached: BTreeMap::new(),
             confining: BTreeMap::new(),
             arrivals: BTreeMap::new(),
+            observation: Observation::open(&folder)?,
             unseeded: BTreeMap::new(),
             pins: MapPins::open(&folder)?,
             processes: Processes::default(),

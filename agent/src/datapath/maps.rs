@@ -33,6 +33,7 @@ use crate::datapath::{
 pub(crate) const NAMES: &[&str] = &[
     "INTERFACES",
     "LEADS",
+    "OBSERVED_UNTIL",
     "WORDS",
     "HOSTS_V4",
     "HOSTS_V6",
@@ -236,6 +237,11 @@ pub(crate) fn interfaces(folder: &Path) -> anyhow::Result<Interfaces> {
 
 pub(crate) fn cgroups(folder: &Path) -> anyhow::Result<Cgroups> {
     Kept::adopt(typed!(folder, "CGROUPS", HashMap))
+}
+
+/// By endpoint, see [`crate::datapath::observation`].
+pub(crate) fn observed_until(folder: &Path) -> anyhow::Result<Words> {
+    Words::map(&open(folder, "OBSERVED_UNTIL")?)
 }
 
 /// See [`agent_common::share::slot_of`].
@@ -489,7 +495,9 @@ impl Interfaces {
 
     fn lead(&mut self, interface: u32, endpoint: Endpoint) {
         let slot = Lead::slot(interface);
-        if Lead(self.leads.load(slot)) == Lead::NONE {
+        // Whether one that is observed still is, programs ask where they find it in the map.
+        let is_settled = !endpoint.has(Endpoint::OBSERVED) || endpoint.id == Endpoint::NOBODY.id;
+        if is_settled && Lead(self.leads.load(slot)) == Lead::NONE {
             self.leads.store(slot, Lead::new(interface, endpoint).0);
         }
     }

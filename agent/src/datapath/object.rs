@@ -437,6 +437,7 @@ fn load_with(
         // As many again may be of nobody.
         .map_max_entries("INTERFACES", endpoints.saturating_mul(2))
         .map_max_entries("WORDS", endpoints)
+        .map_max_entries("OBSERVED_UNTIL", endpoints)
         .map_max_entries("HOSTS_V4", prefixes)
         .map_max_entries("HOSTS_V6", prefixes)
         .map_max_entries("IPCACHE_V4", prefixes)

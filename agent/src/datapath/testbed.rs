@@ -52,6 +52,7 @@ pub struct Testbed {
     programs: Programs,
     cgroups: BTreeMap<u16, CgroupPrograms>,
     interfaces: Interfaces,
+    observed_until: Words,
     attached: Vec<Attached>,
     sync: Sync,
     flows: FlowMaps,
@@ -130,6 +131,7 @@ impl Testbed {
                 programs,
                 cgroups: BTreeMap::new(),
                 interfaces: maps::interfaces(&pins)?,
+                observed_until: maps::observed_until(&pins)?,
                 attached: Vec::new(),
                 sync: Sync::adopt(PolicyMaps::open(&pins)?, capacity)?,
                 flows: FlowMaps::open(&pins)?,
@@ -174,6 +176,11 @@ impl Testbed {
     /// Puts an endpoint behind the interface.
     pub fn place(&mut self, endpoint: Endpoint) -> anyhow::Result<()> {
         Ok(self.interfaces.insert(LOOPBACK, endpoint)?)
+    }
+
+    /// An endpoint whose flags say that it is observed is so until this moment of the boot clock.
+    pub fn observe(&self, endpoint: u16, until: u64) {
+        self.observed_until.store(u32::from(endpoint), until);
     }
 
     /// Puts an endpoint behind an interface of the calling thread's namespace, and the programs onto it.

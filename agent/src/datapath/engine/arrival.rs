@@ -20,9 +20,13 @@ use crate::datapath::{
     held::Held,
     helper::Helper,
     maps::FlowMaps,
+    observation::Observation,
     seed::{self, Keeper, Look, Season, Sown},
     sockets::{Connected, Found, Sockets, State},
 };
+
+/// So many flows are taken up between two signs of life.
+const AT_ONCE: usize = 4096;
 
 /// An endpoint that had no programs before, and has them now.
 pub(super) struct Arrival {
@@ -86,6 +90,23 @@ impl Engine {
         }
     }
 
+    /// An endpoint is shown as observed from here on, by whom the target was `known` to be.
+    ///
+    /// Where an agent has died observing, and the time that it had is over, the programs enforce: what is closed
+    /// stays so until its flows are taken up.
+    pub(super) fn begin_observation(&self, endpoint: Endpoint, known: Option<Endpoint>) {
+        let is_over = known.is_some_and(|known| {
+            known.id != Endpoint::NOBODY.id
+                && known.has(Endpoint::OBSERVED)
+                && self.observation.is_over(known.id)
+        });
+        if is_over {
+            self.observation.end(endpoint.id);
+        } else {
+            self.observation.begin(endpoint.id);
+        }
+    }
+
     /// What is to be learnt before an endpoint is attached; `None` if it was attached already, which is
     /// when its flows are known, or if nothing can be learnt.
     pub(super) fn scout(
@@ -143,7 +164,8 @@ impl Engine {
         let arrivals = std::mem::take(&mut self.arrivals);
         let mut counts = BTreeMap::new();
         let observed = arrivals.values().filter(|arrival| arrival.is_observed());
-        self.take_up(observed, since, Look::First, &mut counts);
+        let observed: Vec<_> = observed.collect();
+        self.take_up(&observed, since, Look::First, &mut counts);
         let mut enforced = Vec::new();
         let mut settled = BTreeMap::new();
         for (id, arrival) in arrivals {
@@ -155,7 +177,8 @@ impl Engine {
                 }
             }
         }
-        self.take_up(enforced.iter(), since, Look::Second, &mut counts);
+        let again: Vec<_> = enforced.iter().collect();
+        self.take_up(&again, since, Look::Second, &mut counts);
         let telling = lock(&self.programs).telling();
         if let Some(Err(error)) = telling.map(|telling| telling.tell()) {
             // What it would have found the next listing of flows does.
@@ -174,21 +197,23 @@ impl Engine {
         self.unseeded.get(&endpoint).map(String::as_str)
     }
 
-    fn take_up<'a>(
+    fn take_up(
         &mut self,
-        arrivals: impl Iterator<Item = &'a Arrival>,
+        arrivals: &[&Arrival],
         since: u64,
         look: Look,
         counts: &mut BTreeMap<u16, usize>,
     ) {
-        let mut arrivals = arrivals.peekable();
-        if arrivals.peek().is_none() {
+        if arrivals.is_empty() {
             return;
         }
         let common = lock(&self.programs)
             .jiffies(&self.flows)
             .and_then(|jiffies| Ok((jiffies, Ours::list()?)));
         for Arrival { scout, .. } in arrivals {
+            // The others wait for it.
+            let goes_on = || renew(&self.observation, arrivals.iter().copied());
+            goes_on();
             let id = scout.keeper.endpoint.id;
             let sown = match &common {
                 Ok((jiffies, ours)) => {
@@ -197,7 +222,7 @@ impl Engine {
                         jiffies: *jiffies,
                         look,
                     };
-                    scout.sow(&mut self.flows, &self.held, ours, season)
+                    scout.sow(&mut self.flows, &self.held, ours, season, goes_on)
                 }
                 Err(error) => Err(anyhow::anyhow!("{error:#}")),
             };
@@ -215,6 +240,8 @@ impl Engine {
 
     fn enforce(&mut self, arrival: &Arrival) -> Result<(), Unreached> {
         let endpoint = arrival.scout.keeper.endpoint;
+        // Before the rest: it holds whether or not that can be done.
+        self.observation.end(endpoint.id);
         match &arrival.hold {
             Hold::Enforced => Ok(()),
             Hold::Interface { index } => self
@@ -276,13 +303,28 @@ impl Scout {
         held: &Held,
         ours: &Ours,
         season: Season,
+        goes_on: impl Fn(),
     ) -> anyhow::Result<Sown> {
         let seeds = match &self.home {
             Home::Ours => self.keeper.seeds(&ours.found, &BTreeSet::new()),
             Home::Of(..) => self.keeper.seeds(&self.home.list()?, &ours.connected),
         };
         let id = self.keeper.endpoint.id;
-        Ok(seed::sow(flows, held, id, &seeds, season)?)
+        let mut all = Sown::default();
+        for seeds in seeds.chunks(AT_ONCE) {
+            goes_on();
+            let Sown { new, lost } = seed::sow(flows, held, id, seeds, season)?;
+            all.new += new;
+            all.lost += lost;
+        }
+        Ok(all)
+    }
+}
+
+/// Puts off the end of what is still observed: this agent lives.
+pub(super) fn renew<'a>(observation: &Observation, arrivals: impl Iterator<Item = &'a Arrival>) {
+    for arrival in arrivals.filter(|arrival| arrival.is_observed()) {
+        observation.renew(arrival.scout.keeper.endpoint.id);
     }
 }
 

@@ -7,7 +7,7 @@ use agent_policy::model::EndpointSpec;
 
 use super::{
     Engine, Place, Reached, Unreached,
-    arrival::{Arrival, Hold, Scout},
+    arrival::{Arrival, Hold, Scout, renew},
     lock,
 };
 use crate::datapath::{
@@ -41,6 +41,8 @@ impl Engine {
         endpoint: Endpoint,
         place: Place<'_>,
     ) -> Result<Reached, Unreached> {
+        // Those that were reached before this one wait for it.
+        renew(&self.observation, self.arrivals.values());
         let spec = match place {
             Place::Declared(spec) => spec,
             Place::Node => return self.reach_node(endpoint),
@@ -133,6 +135,9 @@ impl Engine {
         // Before the programs, which drop what comes from an interface that they do not know; and
         // before an earlier interface is forgotten, which may be this one.
         if !stays_closed {
+            if is_observed {
+                self.begin_observation(endpoint, holder);
+            }
             self.interfaces
                 .insert(link.index, shown)
                 .map_err(|error| Unreached::failed(&error))?;
@@ -224,11 +229,13 @@ impl Engine {
             engine.scout_here(endpoint, &cgroup)
         });
         let observing = if scout.as_ref().is_some_and(Scout::has_flows) {
+            renew(&self.observation, self.arrivals.values());
             Some(self.load_for_cgroup(endpoint.observed())?)
         } else {
             None
         };
         let shown = if observing.is_some() {
+            self.begin_observation(endpoint, holder);
             endpoint.observed()
         } else {
             endpoint
