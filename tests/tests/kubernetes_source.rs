@@ -27,6 +27,40 @@ const NAMESPACE: &str = r#"
 {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {"kubernetes.io/metadata.name": "shop"}}}
 "#;
 
+/// As much as it takes of the definition; the project's own is not at hand.
+const CLUSTER_NETWORK_POLICY: &str = r#"{
+    "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+    "metadata": {
+        "name": "clusternetworkpolicies.policy.networking.k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "unapproved, as much as a test needs"}
+    },
+    "spec": {
+        "group": "policy.networking.k8s.io", "scope": "Cluster",
+        "names": {"kind": "ClusterNetworkPolicy", "plural": "clusternetworkpolicies"},
+        "versions": [{
+            "name": "v1alpha2", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}
+        }]
+    }
+}"#;
+
+/// Pods of that role do not reach the server.
+fn cluster_policy(name: &str, priority: i32, role: &str) -> String {
+    format!(
+        r#"{{
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {{"name": "{name}"}},
+            "spec": {{
+                "tier": "Admin", "priority": {priority},
+                "subject": {{"pods": {{"namespaceSelector": {{}}, "podSelector": {{"matchLabels": {{"app": "server"}}}}}}}},
+                "ingress": [{{"action": "Deny", "from": [{{"pods": {{
+                    "namespaceSelector": {{}}, "podSelector": {{"matchLabels": {{"app": "{role}"}}}}
+                }}}}]}}]
+            }}
+        }}"#
+    )
+}
+
 /// Only pods of that role reach the server.
 fn policy(name: &str, role: &str) -> String {
     format!(
@@ -100,18 +134,8 @@ impl Scene {
         let status = format!(
             r#"{{"status": {{"phase": "Running", "podIP": "{address}", "podIPs": [{{"ip": "{address}"}}]}}}}"#
         );
-        let patch = [
-            "patch",
-            "pod",
-            role,
-            "-n",
-            "shop",
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &status,
-        ];
-        self.api.kubectl(self.host(), &patch, "").map(|_| ())
+        let path = format!("/api/v1/namespaces/shop/pods/{role}/status");
+        Server::patch(self.host(), &path, &status)
     }
 
     fn reaches(&self, peer: &Peer) -> bool {
@@ -155,6 +179,11 @@ fn watch<'s>(kubernetes: &'s Value, kind: &str) -> &'s Value {
         .unwrap_or(&Value::Null)
 }
 
+fn has_error(kubernetes: &Value, object: &str) -> bool {
+    let mut errors = kubernetes["errors"].as_array().into_iter().flatten();
+    errors.any(|error| error.as_str().is_some_and(|error| error.contains(object)))
+}
+
 #[test]
 fn policies_of_the_api_are_in_force_and_survive_its_server() -> Result<()> {
     if !is_there() {
@@ -192,7 +221,7 @@ fn policies_of_the_api_are_in_force_and_survive_its_server() -> Result<()> {
             .api
             .apply(host, &policy(&format!("c{number}"), "nobody"))?;
     }
-    scene.api.compact(host)?;
+    Server::compact(host)?;
     scene.api.kill()?;
     scene.api.resume(host, 6443)?;
     scene.settles(true, false)?;
@@ -240,12 +269,7 @@ fn kinds_that_are_defined_later_are_followed_and_what_is_wrong_takes_down_nothin
         .apply(host, &ranked("bad", "2", "stranger", r#", "port": 1"#))?;
     scene.settles(false, true)?;
     scene.shows("the error", |kubernetes| {
-        let mut errors = kubernetes["errors"].as_array().into_iter().flatten();
-        errors.any(|error| {
-            error
-                .as_str()
-                .is_some_and(|error| error.contains("RingfencePolicy/bad"))
-        })
+        has_error(kubernetes, "RingfencePolicy/bad")
     })?;
     // What the schema refuses does not get that far.
     let refused = scene
@@ -254,6 +278,28 @@ fn kinds_that_are_defined_later_are_followed_and_what_is_wrong_takes_down_nothin
     ensure!(refused.is_err(), "a negative priority was accepted");
     let table = scene.api.kubectl(host, &["get", "rfp"], "")?;
     ensure!(table.contains("TIER") && table.contains("Admin"), "{table}");
+    // A kind of others', with an object that is wrong beside a good one.
+    scene.api.apply(host, CLUSTER_NETWORK_POLICY)?;
+    let served = eventually(PATIENCE, || {
+        let wrong = cluster_policy("wrong", -7, "friend");
+        scene.api.apply(host, &wrong).is_ok()
+    });
+    ensure!(served, "the definition is never served");
+    scene
+        .api
+        .apply(host, &cluster_policy("right", 5, "stranger"))?;
+    scene.settles(false, false)?;
+    scene.shows("the error of the other", |kubernetes| {
+        has_error(kubernetes, "ClusterNetworkPolicy/wrong")
+    })?;
+    let events = eventually(PATIENCE, || {
+        let events = scene.api.kubectl(host, &["get", "events", "-A"], "");
+        events.is_ok_and(|events| events.contains("clusternetworkpolicy/wrong"))
+    });
+    ensure!(events, "no Event tells of it");
+    let named = "clusternetworkpolicies.policy.networking.k8s.io";
+    scene.api.kubectl(host, &["delete", "crd", named], "")?;
+    scene.settles(false, true)?;
     // The kind is no more, and so are its policies.
     scene.api.kubectl(
         host,

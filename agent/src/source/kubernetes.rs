@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use kube::Client;
 use tokio::{sync::watch, task::JoinHandle};
 
 pub(crate) use self::client::Access;
@@ -100,16 +101,24 @@ impl Following {
     }
 }
 
-/// Makes a client, has every kind watched, and looks now and then where the server is.
+/// Follows the API for ever, by a new client whenever the kubeconfig is another.
 async fn connect(source: Source) {
     let Source {
         access,
         store,
         kept: _,
     } = source;
-    let (client, server) = loop {
+    loop {
+        let description = access.description();
         match access.connect(&store).await {
-            Ok(connected) => break connected,
+            Ok((client, server)) => {
+                tokio::select! {
+                    () = follow(client, &server, &store) => {}
+                    () = described_anew(&access, description) => {
+                        tracing::info!("the kubeconfig has changed");
+                    }
+                }
+            }
             Err(error) => {
                 let error = format!("{:#}", anyhow::Error::new(error));
                 tracing::error!(error, "the Kubernetes API cannot be reached");
@@ -119,17 +128,32 @@ async fn connect(source: Source) {
                 tokio::time::sleep(RESOLVE).await;
             }
         }
-    };
-    locate(&store, &server).await;
+    }
+}
+
+/// Waits until the API is to be reached in another way. One that leads nowhere is not taken.
+async fn described_anew(access: &Access, description: Option<Vec<u8>>) {
+    loop {
+        tokio::time::sleep(RESOLVE).await;
+        let now = access.description();
+        if now.is_some() && now != description {
+            return;
+        }
+    }
+}
+
+/// Has every kind watched, and looks now and then where the server is.
+async fn follow(client: Client, server: &Server, store: &Arc<Store>) {
+    locate(store, server).await;
     let (changed, definitions) = watch::channel(0);
     let watches = Kind::ALL.map(|kind| {
         let definitions = definitions.clone();
-        watchers::follow(kind, client.clone(), Arc::clone(&store), definitions)
+        watchers::follow(kind, client.clone(), Arc::clone(store), definitions)
     });
     let looks = async {
         loop {
             tokio::time::sleep(RESOLVE).await;
-            locate(&store, &server).await;
+            locate(store, server).await;
         }
     };
     // In one task: they end with it.
@@ -137,8 +161,8 @@ async fn connect(source: Source) {
         futures::future::join_all(watches),
         looks,
         definitions::follow(client.clone(), changed),
-        servers::follow(client.clone(), Arc::clone(&store)),
-        events::tell(client.clone(), Arc::clone(&store)),
+        servers::follow(client.clone(), Arc::clone(store)),
+        events::tell(client.clone(), Arc::clone(store)),
     );
 }
 

@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,15 +23,17 @@ const PATIENCE: Duration = Duration::from_mins(3);
 /// Who may do everything, and who may do what a test lets it.
 const TOKENS: &str = "admin-token,admin,1,\"system:masters\"\nagent-token,agent,2\n";
 
-pub struct Server {
+pub(crate) struct Server {
     binaries: PathBuf,
     folder: PathBuf,
+    /// Of the host, in the lab.
+    address: IpAddr,
     etcd: Child,
-    server: Option<Child>,
+    running: Option<Child>,
 }
 
 /// Whether there is an API server to test with; says so if there is none.
-pub fn is_there() -> bool {
+pub(crate) fn is_there() -> bool {
     let there = env::var_os(BINARIES).is_some();
     if !there {
         println!(
@@ -42,9 +45,10 @@ pub fn is_there() -> bool {
 
 impl Server {
     /// One that answers.
-    pub fn start(lab: &Lab) -> Result<Self> {
+    pub(crate) fn start(lab: &Lab) -> Result<Self> {
         let binaries = env::var_os(BINARIES).context(BINARIES)?;
         let binaries = PathBuf::from(binaries);
+        let [address, _] = lab.host_addresses();
         let folder = lab.folder().join("kubernetes");
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("tokens.csv"), TOKENS)?;
@@ -67,19 +71,21 @@ impl Server {
         let mut server = Self {
             binaries,
             folder,
+            address,
             etcd,
-            server: None,
+            running: None,
         };
         server.resume(lab.host(), 6443)?;
         Ok(server)
     }
 
     /// Starts the server itself, and waits until it is ready.
-    pub fn resume(&mut self, host: &Netns, port: u16) -> Result<()> {
+    pub(crate) fn resume(&mut self, host: &Netns, port: u16) -> Result<()> {
         let folder = &self.folder;
         let mut command = Command::new(self.binaries.join("kube-apiserver"));
         command.args(["--etcd-servers=http://127.0.0.1:2379", "--allow-privileged"]);
         command.arg(format!("--secure-port={port}"));
+        command.arg(format!("--advertise-address={}", self.address));
         command.arg(option("--cert-dir=", &folder.join("certificates")));
         command.arg(option("--token-auth-file=", &folder.join("tokens.csv")));
         command.arg(option(
@@ -93,10 +99,11 @@ impl Server {
         command.args([
             "--service-account-issuer=https://kubernetes.default.svc",
             "--service-cluster-ip-range=10.96.0.0/16",
+            "--bind-address=0.0.0.0",
             "--authorization-mode=RBAC",
             "--disable-admission-plugins=ServiceAccount",
         ]);
-        self.server = Some(spawn(host, &mut command, &folder.join("server.log"))?);
+        self.running = Some(spawn(host, &mut command, &folder.join("server.log"))?);
         let admin = self.kubeconfig("admin");
         if port != 6443 {
             fs::write(&admin, kubeconfig("admin", port))?;
@@ -110,8 +117,8 @@ impl Server {
     }
 
     /// kill -9: it says good-bye to nobody.
-    pub fn kill(&mut self) -> Result<()> {
-        let mut server = self.server.take().context("no server to kill")?;
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        let mut server = self.running.take().context("no server to kill")?;
         server.kill()?;
         server.wait()?;
         fs::write(self.kubeconfig("admin"), kubeconfig("admin", 6443))?;
@@ -119,7 +126,7 @@ impl Server {
     }
 
     /// Forgets all versions of objects but the last.
-    pub fn compact(&self, host: &Netns) -> Result<()> {
+    pub(crate) fn compact(host: &Netns) -> Result<()> {
         let post = |path: &str, body: &str| {
             let url = format!("http://127.0.0.1:2379{path}");
             host.ask("curl", &["-sSf", "-d", body, &url])
@@ -134,12 +141,12 @@ impl Server {
         Ok(())
     }
 
-    pub fn kubeconfig(&self, user: &str) -> PathBuf {
+    pub(crate) fn kubeconfig(&self, user: &str) -> PathBuf {
         self.folder.join(user)
     }
 
     /// What `kubectl` prints.
-    pub fn kubectl(&self, host: &Netns, arguments: &[&str], input: &str) -> Result<String> {
+    pub(crate) fn kubectl(&self, host: &Netns, arguments: &[&str], input: &str) -> Result<String> {
         let own = self.binaries.join("kubectl");
         let program = if own.exists() { own } else { "kubectl".into() };
         let mut command = Command::new(program);
@@ -160,7 +167,28 @@ impl Server {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    pub fn apply(&self, host: &Netns, objects: &str) -> Result<()> {
+    /// What `kubectl` of 1.20 has no word for: the status of an object.
+    pub(crate) fn patch(host: &Netns, path: &str, status: &str) -> Result<()> {
+        let url = format!("https://127.0.0.1:6443{path}");
+        let patched = host.ask(
+            "curl",
+            &[
+                "-sSfk",
+                "-X",
+                "PATCH",
+                "-H",
+                "Authorization: Bearer admin-token",
+                "-H",
+                "Content-Type: application/merge-patch+json",
+                "-d",
+                status,
+                &url,
+            ],
+        );
+        patched.map(|_| ())
+    }
+
+    pub(crate) fn apply(&self, host: &Netns, objects: &str) -> Result<()> {
         // Without asking the server for its schemas, which takes longer than anything else.
         let applied = self.kubectl(host, &["apply", "--validate=false", "-f", "-"], objects);
         applied.map(|_| ())
@@ -169,7 +197,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        for child in [Some(&mut self.etcd), self.server.as_mut()] {
+        for child in [Some(&mut self.etcd), self.running.as_mut()] {
             let Some(child) = child else { continue };
             let _killed = child.kill().is_ok();
             let _ended = child.wait().is_ok();

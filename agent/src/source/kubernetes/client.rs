@@ -73,6 +73,17 @@ impl Access {
         }
     }
 
+    /// What describes the access, if it can be used; a pod's own never changes.
+    pub(super) fn description(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Kubeconfig(path) => {
+                check(path).ok()?;
+                std::fs::read(path).ok()
+            }
+            Self::InCluster => None,
+        }
+    }
+
     pub(super) async fn connect(
         &self,
         store: &Arc<Store>,

@@ -6,6 +6,7 @@
 mod compose;
 mod conflicts;
 mod progress;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -20,13 +21,16 @@ use std::{
 use agent_policy::model::{Change, EndpointSpec, ObjectName, Workload, World};
 use tokio::sync::Notify;
 
-use self::progress::Progress;
+use self::{progress::Progress, shared::Shared};
 use super::{
     kind::{Key, Kind},
     object::Observed,
     placement::Placement,
 };
 use crate::control::status::KubernetesStatus;
+
+/// Of errors, as many are shown.
+const ERRORS: usize = 500;
 
 /// Shared by the watchers, who fill it, by who finds pods, and by the controller, who is woken.
 pub(crate) struct Store {
@@ -51,6 +55,7 @@ struct Inner {
     in_force: BTreeMap<Key, Vec<Change>>,
     /// What is wrong between objects.
     conflicts: BTreeMap<Key, Vec<String>>,
+    shared: Shared,
     /// Objects that may add something else now.
     dirty: BTreeSet<Key>,
     /// The world of files that was looked at last.
@@ -110,6 +115,7 @@ impl Store {
                 points: BTreeMap::new(),
                 in_force: BTreeMap::new(),
                 conflicts: BTreeMap::new(),
+                shared: Shared::default(),
                 dirty: BTreeSet::new(),
                 files: Arc::default(),
                 servers: Default::default(),
@@ -211,22 +217,19 @@ impl Store {
 
     /// The server says that there is no such kind. What was there of it stays for a while: a server that has just
     /// started may not know its kinds yet.
-    pub(crate) fn absent(&self, kind: Kind) {
+    ///
+    /// Whether it is taken for absent now.
+    pub(crate) fn absent(&self, kind: Kind) -> bool {
         let mut inner = self.lock();
         let has_objects = inner.objects.keys().any(|key| key.kind == kind);
         if has_objects && !inner.progress(kind).is_gone_for_long() {
-            return;
+            return false;
         }
         inner.retain(kind, |_| false);
         inner.progress(kind).absent();
         drop(inner);
         self.tell();
-    }
-
-    pub(super) fn is_absent(&self, kind: Kind) -> bool {
-        let inner = self.lock();
-        let progress = inner.progress.get(&kind);
-        progress.is_some_and(Progress::is_absent)
+        true
     }
 
     /// The watch of a kind is disturbed.
@@ -400,38 +403,31 @@ impl Inner {
             is_ending,
             has_ended: _,
             json,
-            changes,
+            mut changes,
             errors,
             excess,
         } = observed;
-        let good = errors.is_empty();
-        match self.objects.get_mut(&key) {
-            Some(entry) => {
-                entry.is_ending = is_ending;
-                entry.is_gone = false;
-                entry.errors = errors;
-                entry.excess = excess;
-                if good {
-                    entry.json = json;
-                    entry.changes = changes;
-                }
-            }
-            None => {
-                let entry = Entry {
-                    uid: Arc::clone(&uid),
-                    created,
-                    is_ending,
-                    is_gone: false,
-                    json,
-                    changes: if good { changes } else { Box::default() },
-                    errors,
-                    excess,
-                    claimed: Box::default(),
-                    point: None,
-                };
-                self.objects.insert(key.clone(), entry);
-            }
+        self.shared.share(&mut changes);
+        let entry = self.objects.entry(key.clone()).or_insert_with(|| Entry {
+            uid: Arc::clone(&uid),
+            created,
+            is_ending,
+            is_gone: false,
+            json: Arc::from(""),
+            changes: Box::default(),
+            errors: Vec::new(),
+            excess: None,
+            claimed: Box::default(),
+            point: None,
+        });
+        entry.is_ending = is_ending;
+        entry.is_gone = false;
+        entry.excess = excess;
+        if errors.is_empty() {
+            entry.json = json;
+            entry.changes = changes;
         }
+        entry.errors = errors;
         if key.kind == Kind::Pod {
             self.pods.entry(uid).or_insert_with(|| key.clone());
         }
@@ -500,7 +496,7 @@ impl Inner {
         self.servers.iter().flatten().copied().collect()
     }
 
-    /// What is wrong, object by object.
+    /// What is wrong, object by object, as far as anybody reads it.
     fn errors(&self) -> Vec<String> {
         let objects = self.objects.iter();
         let own = objects.flat_map(|(key, entry)| {
@@ -512,7 +508,13 @@ impl Inner {
             let of = move |message| format!("kubernetes:{key}: {message}");
             messages.iter().map(of)
         });
-        own.chain(between).collect()
+        let mut all = own.chain(between);
+        let mut errors: Vec<String> = all.by_ref().take(ERRORS).collect();
+        let more = all.count();
+        if more > 0 {
+            errors.push(format!("and {more} more"));
+        }
+        errors
     }
 }
 
