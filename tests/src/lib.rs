@@ -33,6 +33,7 @@ pub mod cluster;
 pub mod flood;
 pub mod guest;
 pub mod interrupt;
+pub mod kept;
 pub mod kernel;
 pub mod lab;
 pub mod manifest;

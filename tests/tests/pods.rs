@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use ringfence_lab::agent;
 use ringfence_lab::cgroup::{Cgroup, Confined};
+use ringfence_lab::kept;
 use ringfence_lab::lab::{Lab, Netns};
-use ringfence_lab::probe::Protocol;
+use ringfence_lab::probe::{Outcome, Protocol};
 use ringfence_lab::wait::patient;
 use serde_json::Value;
 
@@ -293,5 +294,57 @@ fn without_a_host_side_the_cgroup_is_held_and_that_is_said() -> Result<()> {
             .is_some_and(|note| note.contains("eth0 (veth)")),
         "{line}"
     );
+    Ok(())
+}
+
+#[test]
+fn an_agent_holds_pods_that_it_finds_and_may_enter_no_namespace_itself() -> Result<()> {
+    let mut node = Node::new()?;
+    let (client, peer) = (node.lab.peer("client", 2)?, node.lab.peer("pod", 3)?);
+    let _service = peer.serve(Protocol::Tcp, 8080)?;
+    let objects = [
+        kept::pod("shop", "server", UID, "server"),
+        kept::unreachable("shop", "server"),
+    ];
+    let mut agent = kept::agent(&node.lab, &objects)?;
+    agent.start()?;
+    ensure!(
+        client.probe(Protocol::Tcp, peer.v4(8080)) == Outcome::Allowed,
+        "{}",
+        agent.log()
+    );
+    let group = node.pod("burstable", UID)?;
+    let process = runs(&group, &peer)?;
+    let is_held = |status: &Value| {
+        let endpoints = status["endpoints"].as_array();
+        endpoints.is_some_and(|endpoints| {
+            endpoints.iter().any(|endpoint| {
+                endpoint["name"] == "shop/server"
+                    && endpoint["spec"] == "interface veth-pod"
+                    && endpoint["state"] == "attached"
+            })
+        })
+    };
+    ensure!(agent.status_eventually(FOUND, is_held), "{}", agent.log());
+    for at in peer.at(8080) {
+        ensure!(
+            client.probe(Protocol::Tcp, at) == Outcome::TimedOut,
+            "{at} is reached"
+        );
+    }
+    // Another agent finds it before it enforces, and so takes nothing off.
+    agent.kill()?;
+    agent.start()?;
+    ensure!(is_held(&agent.status()?), "{}", agent.log());
+    // What is left of the pod is its sandbox.
+    drop(process);
+    drop(group);
+    ensure!(
+        client.probe(Protocol::Tcp, peer.v4(8080)) == Outcome::TimedOut,
+        "it is reached"
+    );
+    drop(peer);
+    let is_gone = |status: &Value| status["endpoints"].as_array().is_some_and(Vec::is_empty);
+    ensure!(agent.status_eventually(FOUND, is_gone), "{}", agent.log());
     Ok(())
 }
