@@ -24,7 +24,7 @@ const RECIPES: &str = include_str!("../../agent/policy/tests/conformance/recipes
 const SUITE: &str = include_str!("../../agent/policy/tests/conformance/cnp-conformance.json");
 const CYCLONUS: &str = include_str!("../../agent/policy/tests/conformance/netpol-cyclonus.json");
 
-/// How many of cyclonus' cases are played: a minute for ten of them. `RINGFENCE_CYCLONUS=all` plays all.
+/// How many of cyclonus' cases are played: they take two minutes. `RINGFENCE_CYCLONUS=all` plays all that the API knows.
 const SAMPLE: usize = 60;
 const SEED: u64 = 5;
 
@@ -49,8 +49,8 @@ fn the_suite_of_cluster_network_policy_holds_between_pods() -> Result<()> {
         tally,
         Tally {
             cases: 24,
-            checks: 202,
-            left_out: 99,
+            checks: 204,
+            left_out: 97,
         },
     )
 }
@@ -58,7 +58,14 @@ fn the_suite_of_cluster_network_policy_holds_between_pods() -> Result<()> {
 #[test]
 fn a_sample_of_cyclonus_holds_between_pods() -> Result<()> {
     let file = File::read(CYCLONUS);
-    let mut ids: Vec<_> = file.cases().map(|case| case.id().to_owned()).collect();
+    let file = file.cases().filter(|case| {
+        // An API server of before 1.22 drops it, and would have the policy say something else.
+        let documents = case.states().flat_map(|state| state.documents());
+        !documents
+            .into_iter()
+            .any(|document| document.to_string().contains("endPort"))
+    });
+    let mut ids: Vec<_> = file.map(|case| case.id().to_owned()).collect();
     ids.sort_by_key(|id| {
         let mut hasher = DefaultHasher::new();
         (SEED, id).hash(&mut hasher);

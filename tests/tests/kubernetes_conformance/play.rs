@@ -19,8 +19,8 @@ use crate::vectors::{Case, State};
 
 /// How long a state may take to be in force on a machine that does other things.
 const SETTLED: Duration = Duration::from_secs(20);
-/// What stands for every address outside of the cluster.
-const OUTSIDE: &str = "203.0.113.1";
+/// What stands for every address outside of the cluster: the one that its neighbour answers from.
+const OUTSIDE: &str = "172.20.0.1";
 /// What is asked of the outside, by any vector.
 const OUTSIDE_PORTS: [(Protocol, u16); 3] = [
     (Protocol::Tcp, 80),
