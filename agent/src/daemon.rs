@@ -23,7 +23,12 @@ mod traffic;
 mod views;
 mod watch;
 
-use std::{fs::File, io::Write as _, sync::Arc, thread};
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write as _},
+    sync::Arc,
+    thread,
+};
 
 use anyhow::Context as _;
 use rustix::{
@@ -153,12 +158,14 @@ impl Prepared {
             bpffs: held,
         } = self;
         let pins = bpffs::Watch::new(&dir);
-        let below = BelowIp {
-            frames: config.frames.frames,
-            dhcp_client: config.frames.dhcp_client,
-        };
         let interfaces = config.workload_interfaces.settings();
-        let engine = Engine::start(dir, sizes(&config), below, helper.clone(), interfaces)?;
+        let engine = Engine::start(
+            dir,
+            sizes(&config),
+            below_ip(&config),
+            helper.clone(),
+            interfaces,
+        )?;
         let fresh = engine.is_fresh()?;
         for other in engine.sizes_in_force() {
             tracing::warn!("{other}; `ringfence detach` first to change it");
@@ -168,27 +175,17 @@ impl Prepared {
         let watching = watch::Watching::start(&triggers, pins)?;
         let serving = tokio::spawn(server.run());
         let mut signals = Signals::new()?;
-        let following = kubernetes.map(|source| {
-            let woken = triggers.clone();
-            source.store().on_change(move || woken.hint());
-            (source.store(), source.follow())
-        });
-        if let Some((store, _)) = &following {
-            let has_files = fresh && !config.policies.is_empty();
-            tokio::select! {
-                () = kubernetes::known(store, has_files) => {}
-                () = signals.stop() => return Ok(()),
-            }
-        }
-        let finding = match &following {
-            Some((store, _)) => {
-                // Before anything is enforced: what an earlier agent has attached for them stays.
-                let finding = find_pods(Arc::clone(store), helper, &shared, ordered).await;
-                inputs.reload();
-                Some(finding)
-            }
-            None => None,
+        let files_alone = fresh && !config.policies.is_empty();
+        let following = tokio::select! {
+            following = kubernetes::follow(kubernetes, &triggers, files_alone) => following,
+            () = signals.stop() => return Ok(()),
         };
+        let mut finding = None;
+        if let Some((store, _)) = &following {
+            // Before anything is enforced: what an earlier agent has attached for them stays.
+            finding = Some(find_pods(Arc::clone(store), helper, &shared, ordered).await);
+            inputs.reload();
+        }
 
         let mut controller = Controller::new(
             inputs,
@@ -321,6 +318,38 @@ fn remove(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Removes what an agent remembers, and where it listened, after [`detach`].
+pub(crate) fn purge(config: &Config) -> anyhow::Result<()> {
+    let state = &config.state_dir;
+    if state.exists() {
+        // An agent that is at work, elsewhere in the bpf filesystem, keeps it.
+        drop(lock_state(config)?);
+        fs::remove_dir_all(state).with_context(|| format!("cannot remove {}", state.display()))?;
+    }
+    match fs::remove_file(&config.socket) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            let socket = config.socket.display();
+            return Err(error).with_context(|| format!("cannot remove {socket}"));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    if let Some(folder) = config.socket.parent() {
+        match fs::remove_dir(folder) {
+            // Not ours alone, or not there.
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, folder = %folder.display(), "left where it is"),
+        }
+    }
+    tracing::info!(path = %state.display(), "nothing is remembered");
+    Ok(())
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub(crate) async fn told_to_end() -> anyhow::Result<()> {
+    Signals::new()?.stop().await;
+    Ok(())
+}
+
 /// Each endpoint's links are held, and its programs where it is a cgroup: the limit that is usual
 /// would do for a few hundred.
 #[expect(
@@ -361,6 +390,13 @@ fn lock_state(config: &Config) -> anyhow::Result<File> {
         )
     })?;
     Ok(file)
+}
+
+fn below_ip(config: &Config) -> BelowIp {
+    BelowIp {
+        frames: config.frames.frames,
+        dhcp_client: config.frames.dhcp_client,
+    }
 }
 
 fn sizes(config: &Config) -> Sizes {

@@ -12,6 +12,7 @@
 //! | [`agent`] | the `ringfence` process under test |
 //! | [`announced`] | interfaces as the kernel announces them |
 //! | [`cgroup`] | a control group and processes in it |
+//! | [`cluster`] | a node of Kubernetes, and its pods as namespaces |
 //! | [`options`] | options of sockets, set by processes of either word size |
 //! | [`kernel`] | which BPF objects the kernel holds, and what others do to them |
 //! | [`process`] | what the kernel says of a process |
@@ -29,6 +30,7 @@
 pub mod agent;
 pub mod announced;
 pub mod cgroup;
+pub mod cluster;
 pub mod flood;
 pub mod guest;
 pub mod interrupt;

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, getpeername, socket_with};
 
 use crate::lab::Netns;
-use crate::probe::{Protocol, any_port};
+use crate::probe::{PATIENCE, Protocol, any_port};
 use crate::wait::eventually;
 
 /// 100 attempts a second: a gap of 10 ms is hit.
@@ -79,6 +79,40 @@ impl Netns {
             thread: Some(thread),
         }
     }
+}
+
+/// Attempts of one round that are under way at the same time.
+const AT_ONCE: usize = 512;
+
+impl Netns {
+    /// Tries all of these at the same time, once, and says which succeeded. It waits for those of which `hopes` says so
+    /// for the full time of an attempt, and for the others half a second at least.
+    pub fn round(&self, tries: &[(Protocol, SocketAddr)], hopes: &[bool]) -> Vec<bool> {
+        self.within(|| {
+            let rounds = tries.chunks(AT_ONCE).zip(hopes.chunks(AT_ONCE));
+            rounds
+                .flat_map(|(tries, hopes)| round(tries, hopes))
+                .collect()
+        })
+    }
+}
+
+fn round(tries: &[(Protocol, SocketAddr)], hopes: &[bool]) -> Vec<bool> {
+    let begun = Instant::now();
+    let attempts: Vec<_> = tries
+        .iter()
+        .map(|(protocol, to)| Attempt::begin(*protocol, *to))
+        .collect();
+    let mut seen = vec![false; attempts.len()];
+    eventually(PATIENCE, || {
+        for (attempt, seen) in attempts.iter().zip(&mut seen) {
+            // Told once: a datagram is received once.
+            *seen = *seen || attempt.as_ref().is_some_and(Attempt::succeeded);
+        }
+        let fulfilled = seen.iter().zip(hopes).all(|(seen, hoped)| seen >= hoped);
+        fulfilled && begun.elapsed() >= WATCHED
+    });
+    seen
 }
 
 impl Prober {

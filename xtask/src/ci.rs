@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::{demo, fuzz, lint, setup, test, vm_test};
 
 /// Set up, lint, fuzz for a few minutes, run a part of the tests on the oldest kernel and the newest in virtual
-/// machines, then both commands of the README: `cargo xtask demo` and `cargo xtask test`.
+/// machines, then the commands of the README: `cargo xtask demo` and `cargo xtask test`, and this with `--kubernetes`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
@@ -15,5 +15,6 @@ pub(crate) fn run(_: &Args) -> Result<()> {
     fuzz::run(&fuzz::Args::default())?;
     vm_test::check()?;
     demo::run(&demo::Args::default())?;
-    test::run(&test::Args::default())
+    test::run(&test::Args::default())?;
+    test::check_in_a_cluster()
 }

@@ -9,6 +9,8 @@ mod build;
 mod ci;
 mod demo;
 mod fuzz;
+mod image;
+mod kubernetes;
 mod lint;
 mod setup;
 mod shell;
@@ -35,6 +37,8 @@ enum Task {
     Bench(bench::Args),
     Fuzz(fuzz::Args),
     Soak(soak::Args),
+    Image(image::Args),
+    Kubernetes(kubernetes::Args),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +53,8 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Soak(args) => soak::run(&args),
+        Task::Image(args) => image::run(&args),
+        Task::Kubernetes(args) => kubernetes::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

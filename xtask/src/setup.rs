@@ -51,6 +51,11 @@ pub(crate) fn ensure_virtual_machines() -> Result<()> {
     tools(&debian::VIRTUAL_MACHINES, Mode::Install)
 }
 
+/// What a cluster is built and run with; only the commands that bring one up ask for it.
+pub(crate) fn ensure_cluster() -> Result<()> {
+    tools(&debian::CLUSTER, Mode::Install)
+}
+
 /// What ringfence is measured against; only the benchmark that does so asks for it.
 pub(crate) fn ensure_yardsticks() -> Result<()> {
     tools(&debian::YARDSTICKS, Mode::Install)

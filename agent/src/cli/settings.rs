@@ -69,6 +69,12 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DetachArgs {
+    /// Remove the folder of what the agent remembers, too.
+    #[arg(long)]
+    purge: bool,
+    /// Stay afterwards until told to end, so that a pod can show that its node is done.
+    #[arg(long)]
+    stay: bool,
     #[command(flatten)]
     agent: AgentArgs,
 }
@@ -119,10 +125,20 @@ impl RunArgs {
 
 impl DetachArgs {
     pub(crate) fn run(self) -> anyhow::Result<Answer> {
-        let Self { agent } = self;
+        let Self { purge, stay, agent } = self;
         let config = agent.load(RawConfig::default())?;
         log::start(config.log_format)?;
         daemon::detach(&config)?;
+        if purge {
+            daemon::purge(&config)?;
+        }
+        if stay {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("cannot start the runtime")?;
+            runtime.block_on(daemon::told_to_end())?;
+        }
         Ok(Answer::Yes)
     }
 }

@@ -30,6 +30,9 @@ use crate::{
 pub(crate) struct StatusArgs {
     #[arg(short, long, value_name = "FORMAT", default_value_t, value_enum)]
     output: Format,
+    /// Say only whether policy is in force; exits with 1 if not.
+    #[arg(long, conflicts_with = "output")]
+    enforcing: bool,
     /// Control socket of the agent.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
@@ -38,6 +41,15 @@ pub(crate) struct StatusArgs {
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<Answer> {
     let status = client::status(&args.socket)?;
     let mut out = io::stdout().lock();
+    if args.enforcing {
+        let (word, answer) = if status.enforcing {
+            ("enforcing", Answer::Yes)
+        } else {
+            ("not enforcing", Answer::No)
+        };
+        writeln!(out, "{word}, generation {}", status.generation)?;
+        return Ok(answer);
+    }
     match args.output {
         Format::Json => output::json(&status, &mut out)?,
         Format::Human => render(&status, Paint::of_stdout(), &mut out)?,

@@ -231,9 +231,6 @@ impl Controller {
 
     fn reload(&mut self, reload: Reload) {
         let Reload { world, errors } = reload;
-        for error in &errors {
-            tracing::error!("{error}");
-        }
         self.put_into_force(world, self.desired.this_node.clone(), errors);
         self.watch_files();
     }

@@ -276,6 +276,20 @@ impl Shared {
 }
 
 impl Told {
+    /// All tables, of which the controller knows nothing of those of flows.
+    fn with_flows(&self, tables: &[TableFill]) -> Vec<TableFill> {
+        let mut tables = tables.to_vec();
+        let names = ["flows_v4", "flows_v6", "denials"];
+        for ((name, used), capacity) in names.iter().zip(self.flows).zip(self.flow_capacities) {
+            tables.push(TableFill {
+                name: (*name).to_owned(),
+                used,
+                capacity,
+            });
+        }
+        tables
+    }
+
     fn records(&self) -> RecordCounts {
         let counted = |stage: &Arc<Stage>| stage.counts();
         let sinks = self.sinks.iter();
@@ -324,15 +338,7 @@ impl StatusSource for Shared {
             unconfined,
             processes,
         } = &told.enforcement;
-        let mut tables = tables.clone();
-        let names = ["flows_v4", "flows_v6", "denials"];
-        for ((name, used), capacity) in names.iter().zip(told.flows).zip(told.flow_capacities) {
-            tables.push(TableFill {
-                name: (*name).to_owned(),
-                used,
-                capacity,
-            });
-        }
+        let tables = told.with_flows(tables);
         let counted = |endpoint| {
             let maps = told.maps.as_ref();
             maps.map(|maps| packets(maps, endpoint)).unwrap_or_default()

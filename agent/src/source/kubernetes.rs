@@ -3,10 +3,14 @@
 //! Nothing else names `kube`.
 
 mod client;
+mod definitions;
+mod events;
+mod heard;
 mod kept;
 mod kind;
 mod object;
 pub(crate) mod placement;
+mod servers;
 pub(crate) mod store;
 mod trim;
 mod watchers;
@@ -17,7 +21,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::JoinHandle;
+use kube::Client;
+use tokio::{sync::watch, task::JoinHandle};
 
 pub(crate) use self::client::Access;
 use self::{client::Server, kind::Kind, store::Store};
@@ -96,16 +101,24 @@ impl Following {
     }
 }
 
-/// Makes a client, has every kind watched, and looks now and then where the server is.
+/// Follows the API for ever, by a new client whenever the kubeconfig is another.
 async fn connect(source: Source) {
     let Source {
         access,
         store,
         kept: _,
     } = source;
-    let (client, server) = loop {
-        match access.connect().await {
-            Ok(connected) => break connected,
+    loop {
+        let description = access.description();
+        match access.connect(&store).await {
+            Ok((client, server)) => {
+                tokio::select! {
+                    () = follow(client, &server, &store) => {}
+                    () = described_anew(&access, description) => {
+                        tracing::info!("the kubeconfig has changed");
+                    }
+                }
+            }
             Err(error) => {
                 let error = format!("{:#}", anyhow::Error::new(error));
                 tracing::error!(error, "the Kubernetes API cannot be reached");
@@ -115,25 +128,45 @@ async fn connect(source: Source) {
                 tokio::time::sleep(RESOLVE).await;
             }
         }
-    };
-    locate(&store, &server).await;
-    let watches = Kind::ALL.map(|kind| watchers::follow(kind, client.clone(), Arc::clone(&store)));
+    }
+}
+
+/// Waits until the API is to be reached in another way. One that leads nowhere is not taken.
+async fn described_anew(access: &Access, description: Option<Vec<u8>>) {
+    loop {
+        tokio::time::sleep(RESOLVE).await;
+        let now = access.description();
+        if now.is_some() && now != description {
+            return;
+        }
+    }
+}
+
+/// Has every kind watched, and looks now and then where the server is.
+async fn follow(client: Client, server: &Server, store: &Arc<Store>) {
+    locate(store, server).await;
+    let (changed, definitions) = watch::channel(0);
+    let watches = Kind::ALL.map(|kind| {
+        let definitions = definitions.clone();
+        watchers::follow(kind, client.clone(), Arc::clone(store), definitions)
+    });
     let looks = async {
         loop {
             tokio::time::sleep(RESOLVE).await;
-            locate(&store, &server).await;
+            locate(store, server).await;
         }
     };
     // In one task: they end with it.
-    futures::future::join(futures::future::join_all(watches), looks).await;
+    tokio::join!(
+        futures::future::join_all(watches),
+        looks,
+        definitions::follow(client.clone(), changed),
+        servers::follow(client.clone(), Arc::clone(store)),
+        events::tell(client.clone(), Arc::clone(store)),
+    );
 }
 
 /// An address that was good once stays permitted until there is another.
 async fn locate(store: &Store, server: &Server) {
-    let addresses = server.addresses().await;
-    if addresses.is_empty() {
-        store.reached_at(server.url.clone(), store.servers());
-    } else {
-        store.reached_at(server.url.clone(), addresses);
-    }
+    store.reached_at(server.url.clone(), server.addresses().await);
 }

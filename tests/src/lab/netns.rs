@@ -18,10 +18,11 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// Where iproute2 keeps named namespaces.
 pub const FOLDER: &str = "/run/netns";
 
-/// A namespace that is deleted when this is dropped.
+/// A namespace; one that was made here is deleted when this is dropped.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
+    path: PathBuf,
     file: Arc<File>,
 }
 
@@ -40,6 +41,7 @@ impl Netns {
         let file = file.inspect_err(|_| delete(&name))?;
         let netns = Self {
             name,
+            path,
             file: Arc::new(file),
         };
         for (key, value) in [
@@ -55,13 +57,24 @@ impl Netns {
         Ok(netns)
     }
 
+    /// The namespace that a process lives in, such as that of a pod.
+    pub fn of_process(name: String, process: u32) -> Result<Self> {
+        let path = PathBuf::from(format!("/proc/{process}/ns/net"));
+        let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Self {
+            name,
+            path,
+            file: Arc::new(file),
+        })
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The file to give to `nsenter --net=` or to `endpoint.netns`.
     pub fn path(&self) -> PathBuf {
-        Path::new(FOLDER).join(&self.name)
+        self.path.clone()
     }
 
     /// Runs `work` on a thread that lives in this namespace and waits for it.
@@ -136,7 +149,9 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        delete(&self.name);
+        if self.path.starts_with(FOLDER) {
+            delete(&self.name);
+        }
     }
 }
 

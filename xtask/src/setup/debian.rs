@@ -71,6 +71,35 @@ pub(super) const VIRTUAL_MACHINES: [Tool; 5] = [
     },
 ];
 
+/// What `cargo xtask kubernetes` calls beside them. All else of a cluster is unpacked into a cache of its own.
+pub(super) const CLUSTER: [Tool; 5] = [
+    Tool {
+        program: "dpkg-source",
+        package: "dpkg-dev",
+        why: "Kubernetes comes as Debian's source package",
+    },
+    Tool {
+        program: "make",
+        package: "make",
+        why: "the source of Kubernetes is built with it",
+    },
+    Tool {
+        program: "rsync",
+        package: "rsync",
+        why: "the build of Kubernetes copies its generated files with it",
+    },
+    Tool {
+        program: "openssl",
+        package: "openssl",
+        why: "makes the certificates of a cluster",
+    },
+    Tool {
+        program: "nsenter",
+        package: "util-linux",
+        why: "enters the namespaces of a cluster's node",
+    },
+];
+
 /// What `cargo xtask bench wire` calls beside them.
 pub(super) const YARDSTICKS: [Tool; 1] = [Tool {
     program: "nft",
@@ -166,7 +195,11 @@ mod tests {
             program,
             package,
             why,
-        } in TOOLS.iter().chain(&VIRTUAL_MACHINES).chain(&YARDSTICKS)
+        } in TOOLS
+            .iter()
+            .chain(&VIRTUAL_MACHINES)
+            .chain(&CLUSTER)
+            .chain(&YARDSTICKS)
         {
             assert!(
                 !program.is_empty() && !package.is_empty() && why.len() > 20,

@@ -50,7 +50,9 @@ pub(super) fn render(
         }
     }
     for error in errors.iter().take(ERRORS) {
-        writeln!(out, "  {}", shown(error))?;
+        for line in error.lines() {
+            writeln!(out, "  {}", shown(line))?;
+        }
     }
     if errors.len() > ERRORS {
         writeln!(out, "  and {} more", errors.len() - ERRORS)?;

@@ -147,6 +147,9 @@ impl Files {
             self.world = Arc::new(world);
         }
         errors.extend(conflicts);
+        for error in &errors {
+            tracing::error!("{error}");
+        }
         self.errors.clone_from(&errors);
         Some(Reload {
             world: self.world(),

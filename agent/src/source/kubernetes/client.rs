@@ -4,13 +4,16 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
+use super::{heard::Listening, store::Store};
 use crate::config::KubernetesConfig;
 
 /// Where the access to the API is described.
@@ -70,7 +73,21 @@ impl Access {
         }
     }
 
-    pub(crate) async fn connect(&self) -> Result<(Client, Server), AccessError> {
+    /// What describes the access, if it can be used; a pod's own never changes.
+    pub(super) fn description(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Kubeconfig(path) => {
+                check(path).ok()?;
+                std::fs::read(path).ok()
+            }
+            Self::InCluster => None,
+        }
+    }
+
+    pub(super) async fn connect(
+        &self,
+        store: &Arc<Store>,
+    ) -> Result<(Client, Server), AccessError> {
         let config = match self {
             Self::InCluster => {
                 Config::incluster().map_err(|error| AccessError::NoPod(error.to_string()))?
@@ -86,7 +103,9 @@ impl Access {
             }
         };
         let server = Server::of(&config);
-        let client = Client::try_from(config).map_err(|error| AccessError::Client(error.into()))?;
+        let builder = ClientBuilder::try_from(config);
+        let builder = builder.map_err(|error| AccessError::Client(error.into()))?;
+        let client = builder.with_layer(&Listening(Arc::clone(store))).build();
         Ok((client, server))
     }
 }

@@ -30,8 +30,6 @@ const DEBOUNCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     version: u32,
-    /// Whose names and addresses these are.
-    server: Option<String>,
     servers: BTreeSet<SocketAddr>,
 }
 
@@ -125,7 +123,6 @@ fn write(
     let mut out = BufWriter::new(file);
     let header = Header {
         version: VERSION,
-        server: None,
         servers,
     };
     line(&mut out, &serde_json::to_string(&header)?)?;

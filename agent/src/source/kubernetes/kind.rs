@@ -89,6 +89,19 @@ impl Kind {
         ApiResource::from_gvk_with_plural(&kind, self.plural())
     }
 
+    /// The kind that a request is about.
+    pub(super) fn of_path(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| {
+            let (group, version) = kind.group_and_version();
+            let all = if group.is_empty() {
+                format!("/api/{version}/{}", kind.plural())
+            } else {
+                format!("/apis/{group}/{version}/{}", kind.plural())
+            };
+            path == all
+        })
+    }
+
     /// Whether there may be no such kind: it is defined by a CRD.
     pub(super) fn may_be_absent(self) -> bool {
         match self {

@@ -6,6 +6,7 @@
 mod compose;
 mod conflicts;
 mod progress;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ use std::{
 use agent_policy::model::{Change, EndpointSpec, ObjectName, Workload, World};
 use tokio::sync::Notify;
 
-use self::progress::Progress;
+use self::{progress::Progress, shared::Shared};
 use super::{
     kind::{Key, Kind},
     object::Observed,
@@ -51,12 +52,13 @@ struct Inner {
     in_force: BTreeMap<Key, Vec<Change>>,
     /// What is wrong between objects.
     conflicts: BTreeMap<Key, Vec<String>>,
+    shared: Shared,
     /// Objects that may add something else now.
     dirty: BTreeSet<Key>,
     /// The world of files that was looked at last.
     files: Arc<World>,
-    /// Where the API is reached.
-    servers: BTreeSet<SocketAddr>,
+    /// Where the API is: as its clients reach it, where its servers are, and where it was in an earlier run.
+    servers: [BTreeSet<SocketAddr>; 3],
     progress: BTreeMap<Kind, Progress>,
     /// What was kept of an earlier run is there.
     was_kept: bool,
@@ -78,6 +80,14 @@ struct Entry {
     excess: Option<String>,
     claimed: Box<[IpAddr]>,
     point: Option<EndpointSpec>,
+}
+
+/// What is wrong with an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) key: Key,
+    pub(super) uid: Arc<str>,
+    pub(super) message: String,
 }
 
 /// A pod as the API knows it.
@@ -102,9 +112,10 @@ impl Store {
                 points: BTreeMap::new(),
                 in_force: BTreeMap::new(),
                 conflicts: BTreeMap::new(),
+                shared: Shared::default(),
                 dirty: BTreeSet::new(),
                 files: Arc::default(),
-                servers: BTreeSet::new(),
+                servers: Default::default(),
                 progress,
                 was_kept: false,
                 keeping: None,
@@ -201,13 +212,24 @@ impl Store {
         self.tell();
     }
 
-    /// There is no such kind.
+    /// The server says that there is no such kind. What was there of it stays for a while: a server that has just
+    /// started may not know its kinds yet.
     pub(crate) fn absent(&self, kind: Kind) {
         let mut inner = self.lock();
+        let has_objects = inner.objects.keys().any(|key| key.kind == kind);
+        if has_objects && !inner.progress(kind).is_gone_for_long() {
+            return;
+        }
         inner.retain(kind, |_| false);
         inner.progress(kind).absent();
         drop(inner);
         self.tell();
+    }
+
+    pub(super) fn is_absent(&self, kind: Kind) -> bool {
+        let inner = self.lock();
+        let progress = inner.progress.get(&kind);
+        progress.is_some_and(Progress::is_absent)
     }
 
     /// The watch of a kind is disturbed.
@@ -220,20 +242,32 @@ impl Store {
         self.lock().heard(kind);
     }
 
-    /// Where the API is, as its clients reach it and as its nodes do.
-    pub(crate) fn reached_at(&self, name: String, servers: BTreeSet<SocketAddr>) {
+    /// Where its clients reach the API; not known (none) is what it was before.
+    pub(crate) fn reached_at(&self, name: String, addresses: BTreeSet<SocketAddr>) {
         let mut inner = self.lock();
         inner.reached = Some(name);
-        let is_other = inner.servers != servers;
-        inner.servers = servers;
+        let [reached, ..] = &mut inner.servers;
+        let is_other = !addresses.is_empty() && *reached != addresses;
+        if is_other {
+            *reached = addresses;
+        }
         drop(inner);
         if is_other {
             self.tell();
         }
     }
 
-    pub(crate) fn servers(&self) -> BTreeSet<SocketAddr> {
-        self.lock().servers.clone()
+    /// Where the servers of the API are, behind all addresses that clients use.
+    pub(crate) fn served_at(&self, addresses: BTreeSet<SocketAddr>) {
+        let mut inner = self.lock();
+        let [_, served, kept] = &mut inner.servers;
+        let is_other = *served != addresses;
+        *served = addresses;
+        kept.clear();
+        drop(inner);
+        if is_other {
+            self.tell();
+        }
     }
 
     /// Takes what was kept of an earlier run for the state of the API, until that is heard.
@@ -242,7 +276,8 @@ impl Store {
         for object in objects {
             inner.put(object);
         }
-        inner.servers = servers;
+        let [.., kept] = &mut inner.servers;
+        *kept = servers;
         inner.was_kept = true;
     }
 
@@ -258,7 +293,7 @@ impl Store {
             let objects = inner.objects.values().filter(|entry| !entry.is_gone);
             let objects = objects.filter(|entry| !entry.changes.is_empty());
             let objects = objects.map(|entry| Arc::clone(&entry.json)).collect();
-            (objects, inner.servers.clone())
+            (objects, inner.servers())
         })
     }
 
@@ -301,6 +336,22 @@ impl Store {
         }
     }
 
+    /// What is wrong, object by object.
+    pub(super) fn troubles(&self) -> Vec<Trouble> {
+        let inner = self.lock();
+        let of = |(key, entry): (&Key, &Entry)| {
+            let between = inner.conflicts.get(key).into_iter().flatten();
+            let messages = entry.errors.iter().chain(&entry.excess).chain(between);
+            let messages = messages.map(|message| Trouble {
+                key: key.clone(),
+                uid: Arc::clone(&entry.uid),
+                message: message.clone(),
+            });
+            messages.collect::<Vec<_>>()
+        };
+        inner.objects.iter().flat_map(of).collect()
+    }
+
     /// The world of files with all that the API adds; `None` if it is the one of before.
     pub(crate) fn compose(&self, before: &World, files: &Arc<World>) -> Option<World> {
         self.lock().compose(before, files)
@@ -338,7 +389,7 @@ impl Inner {
         if old.is_some_and(|old| old.uid != observed.uid) {
             // Another one of that name: the one before is gone.
             self.leave(&key);
-        } else if old.is_some_and(|old| old.json == observed.json) {
+        } else if old.is_some_and(|old| old.is_as(&observed)) {
             return false;
         }
         if observed.has_ended {
@@ -352,38 +403,31 @@ impl Inner {
             is_ending,
             has_ended: _,
             json,
-            changes,
+            mut changes,
             errors,
             excess,
         } = observed;
-        let good = errors.is_empty();
-        match self.objects.get_mut(&key) {
-            Some(entry) => {
-                entry.is_ending = is_ending;
-                entry.is_gone = false;
-                entry.errors = errors;
-                entry.excess = excess;
-                if good {
-                    entry.json = json;
-                    entry.changes = changes;
-                }
-            }
-            None => {
-                let entry = Entry {
-                    uid: Arc::clone(&uid),
-                    created,
-                    is_ending,
-                    is_gone: false,
-                    json,
-                    changes: if good { changes } else { Box::default() },
-                    errors,
-                    excess,
-                    claimed: Box::default(),
-                    point: None,
-                };
-                self.objects.insert(key.clone(), entry);
-            }
+        self.shared.share(&mut changes);
+        let entry = self.objects.entry(key.clone()).or_insert_with(|| Entry {
+            uid: Arc::clone(&uid),
+            created,
+            is_ending,
+            is_gone: false,
+            json: Arc::from(""),
+            changes: Box::default(),
+            errors: Vec::new(),
+            excess: None,
+            claimed: Box::default(),
+            point: None,
+        });
+        entry.is_ending = is_ending;
+        entry.is_gone = false;
+        entry.excess = excess;
+        if errors.is_empty() {
+            entry.json = json;
+            entry.changes = changes;
         }
+        entry.errors = errors;
         if key.kind == Kind::Pod {
             self.pods.entry(uid).or_insert_with(|| key.clone());
         }
@@ -448,6 +492,10 @@ impl Inner {
         }
     }
 
+    fn servers(&self) -> BTreeSet<SocketAddr> {
+        self.servers.iter().flatten().copied().collect()
+    }
+
     /// What is wrong, object by object.
     fn errors(&self) -> Vec<String> {
         let objects = self.objects.iter();
@@ -461,6 +509,13 @@ impl Inner {
             messages.iter().map(of)
         });
         own.chain(between).collect()
+    }
+}
+
+impl Entry {
+    /// Whether nothing that counts has changed: most of what the API tells of is none of it.
+    fn is_as(&self, observed: &Observed) -> bool {
+        self.json == observed.json && self.errors == observed.errors && !self.is_gone
     }
 }
 

@@ -45,10 +45,6 @@ pub(super) fn trim(kind: Kind, object: DynamicObject) -> (Value, Option<String>)
     put("namespace", metadata.namespace.map(Value::String));
     put("uid", metadata.uid.map(Value::String));
     put(
-        "resourceVersion",
-        metadata.resource_version.map(Value::String),
-    );
-    put(
         "creationTimestamp",
         metadata.creation_timestamp.map(|time| json!(time)),
     );

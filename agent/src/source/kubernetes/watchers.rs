@@ -14,6 +14,7 @@ use kube::{
         watcher::{self, Config, Event, watcher},
     },
 };
+use tokio::sync::watch;
 
 use super::{
     kind::{Key, Kind},
@@ -24,25 +25,49 @@ use super::{
 /// Objects in a page of a list, which is in memory as the server sends it.
 const PAGE: u32 = 250;
 
-/// Follows a kind for ever.
-pub(super) async fn follow(kind: Kind, client: Client, store: Arc<Store>) {
+/// Follows a kind for ever. One that is not there is looked for when a definition changes, and now and then.
+pub(super) async fn follow(
+    kind: Kind,
+    client: Client,
+    store: Arc<Store>,
+    mut definitions: watch::Receiver<u64>,
+) {
+    loop {
+        definitions.mark_unchanged();
+        tokio::select! {
+            () = follow_defined(kind, client.clone(), &store) => {}
+            () = defined(kind, &store, &mut definitions) => {}
+        }
+    }
+}
+
+/// Waits until the kind may be there that is not.
+async fn defined(kind: Kind, store: &Store, definitions: &mut watch::Receiver<u64>) {
+    while definitions.changed().await.is_ok() {
+        if store.is_absent(kind) {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn follow_defined(kind: Kind, client: Client, store: &Store) {
     let api: Api<DynamicObject> = Api::all_with(client, &kind.resource());
     let config = Config::default().page_size(PAGE);
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     let mut seen: BTreeSet<Key> = BTreeSet::new();
-    // The library ends it never.
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => seen.clear(),
             Ok(Event::InitApply(object)) => {
                 seen.extend(object::key(kind, &object));
-                put(&store, kind, object);
+                put(store, kind, object);
             }
             Ok(Event::InitDone) => {
                 store.listed(kind, &seen);
                 seen.clear();
             }
-            Ok(Event::Apply(object)) => put(&store, kind, object),
+            Ok(Event::Apply(object)) => put(store, kind, object),
             Ok(Event::Delete(object)) => {
                 if let Some(key) = object::key(kind, &object) {
                     store.delete(&key);

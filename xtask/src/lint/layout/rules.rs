@@ -5,9 +5,10 @@ use crate::lint::code::{Kind, Token, tokens};
 
 type Rule = fn(&[File]) -> Vec<Finding>;
 
-pub(super) const ALL: [Rule; 6] = [
+pub(super) const ALL: [Rule; 7] = [
     reference_shares_nothing,
     only_the_datapath_names_the_kernel,
+    only_its_source_names_kubernetes,
     the_core_depends_on_no_io,
     the_core_does_no_io,
     unsafe_stays_in_its_places,
@@ -99,6 +100,24 @@ pub(super) fn only_the_datapath_names_the_kernel(files: &[File]) -> Vec<Finding>
             };
             if let Some(name) = named {
                 let what = format!("`{name}` is named outside agent/src/datapath");
+                found.push(file.at(token.line, what));
+            }
+        }
+    })
+}
+
+/// What the Kubernetes API is to the library is the source's; the rest sees its objects.
+pub(super) fn only_its_source_names_kubernetes(files: &[File]) -> Vec<Finding> {
+    each(files, &["agent/"], |file, found| {
+        if file.is_below(&["agent/src/source/kubernetes"]) {
+            return;
+        }
+        for token in words(&tokens(&file.text)) {
+            if ["kube", "k8s_openapi"].contains(&token.text) {
+                let what = format!(
+                    "`{}` is named outside agent/src/source/kubernetes",
+                    token.text
+                );
                 found.push(file.at(token.line, what));
             }
         }

@@ -3,8 +3,9 @@
 use super::{
     File, Finding,
     rules::{
-        no_machine_is_named, only_the_datapath_names_the_kernel, reference_shares_nothing,
-        the_core_depends_on_no_io, the_core_does_no_io, unsafe_stays_in_its_places,
+        no_machine_is_named, only_its_source_names_kubernetes, only_the_datapath_names_the_kernel,
+        reference_shares_nothing, the_core_depends_on_no_io, the_core_does_no_io,
+        unsafe_stays_in_its_places,
     },
 };
 
@@ -44,6 +45,18 @@ fn only_the_datapath_may_name_the_kernel() {
     assert_eq!(lines(rule, "agent/src/datapath/attach.rs", text), [0; 0]);
     assert_eq!(lines(rule, "agent/src/datapath.rs", text), [0; 0]);
     assert_eq!(lines(rule, "agent-ebpf/src/main.rs", text), [0; 0]);
+}
+
+#[test]
+fn only_its_source_may_name_the_library_of_kubernetes() {
+    let rule = only_its_source_names_kubernetes;
+    let text = "// kube does it\nuse kube::Client;\nuse k8s_openapi::api;\nlet path = \"kube\";\n";
+    assert_eq!(lines(rule, "agent/src/daemon.rs", text), [2, 3]);
+    assert_eq!(
+        lines(rule, "agent/src/source/kubernetes/client.rs", text),
+        [0; 0]
+    );
+    assert_eq!(lines(rule, "agent/src/source/kubernetes.rs", text), [0; 0]);
 }
 
 #[test]

@@ -142,7 +142,7 @@ impl Inner {
 
     /// Of the settings, and that the API's own servers are reached whatever policies say.
     fn failsafe(&self) -> Vec<Failsafe> {
-        let servers = self.servers.iter().map(|server| api_server(*server));
+        let servers = self.servers().into_iter().map(api_server);
         self.files.failsafe.iter().cloned().chain(servers).collect()
     }
 }
@@ -157,10 +157,14 @@ impl Touched {
                 self.names.insert(name.clone());
             }
             Change::Failsafe(_) => {}
-            Change::Workload(name, new) => self.in_namespace(&name.namespace, new, world, change),
-            Change::Service(name, new) => self.in_namespace(&name.namespace, new, world, change),
+            Change::Workload(name, new) => {
+                self.in_namespace(&name.namespace, new.as_ref(), world, change);
+            }
+            Change::Service(name, new) => {
+                self.in_namespace(&name.namespace, new.as_ref(), world, change);
+            }
             Change::NetworkPolicy(name, new) => {
-                self.in_namespace(&name.namespace, new, world, change);
+                self.in_namespace(&name.namespace, new.as_ref(), world, change);
             }
             Change::Node(..) | Change::TierPolicy(..) => world.apply(change),
         }
@@ -169,7 +173,7 @@ impl Touched {
     fn in_namespace<T>(
         &mut self,
         namespace: &str,
-        new: &Option<T>,
+        new: Option<&T>,
         world: &mut World,
         change: &Change,
     ) {

@@ -1,8 +1,11 @@
 //! How far the watch of a kind is.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{control::status::WatchStatus, source::kubernetes::kind::Kind};
+
+/// How long a server has to say that a kind is no more.
+const GONE: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum WatchState {
@@ -21,6 +24,8 @@ pub(crate) struct Progress {
     heard: Option<Instant>,
     /// Since something was heard last.
     error: Option<String>,
+    /// Since when the server says that there is no such kind.
+    gone: Option<Instant>,
 }
 
 impl Progress {
@@ -29,13 +34,24 @@ impl Progress {
         self.error = None;
     }
 
+    /// Asked each time that the server says so.
+    pub(super) fn is_gone_for_long(&mut self) -> bool {
+        self.error = Some("the server has no such kind (404)".to_owned());
+        self.gone.get_or_insert_with(Instant::now).elapsed() >= GONE
+    }
+
     pub(super) fn listed(&mut self) {
+        self.gone = None;
         self.state = WatchState::Listed;
     }
 
     pub(super) fn absent(&mut self) {
         self.heard();
         self.state = WatchState::Absent;
+    }
+
+    pub(super) fn is_absent(&self) -> bool {
+        self.state == WatchState::Absent
     }
 
     pub(super) fn failed(&mut self, error: String) {
@@ -56,6 +72,7 @@ impl Progress {
             state,
             heard,
             error,
+            gone: _,
         } = self;
         WatchStatus {
             kind: kind.name().to_owned(),

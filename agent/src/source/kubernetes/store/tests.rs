@@ -47,11 +47,11 @@ fn policy(name: &str, spec: &Value) -> Value {
     })
 }
 
-fn placed(interface: &str, address: &str) -> Option<Placement> {
-    Some(Placement {
+fn placed(interface: &str, address: &str) -> Placement {
+    Placement {
         endpoint: EndpointSpec::Interface(interface.to_owned()),
         addresses: [address.parse().unwrap()].into(),
-    })
+    }
 }
 
 /// A store, and the world that follows it.
@@ -230,10 +230,14 @@ fn an_address_is_that_of_the_pod_that_was_created_last() {
 fn a_pod_has_what_its_sandbox_has() {
     let mut follower = Follower::new();
     follower.put(&pod("liar", "u1", "10.0.0.9", 5));
-    follower.store.place("u2", placed("veth2", "10.0.0.9"));
+    follower
+        .store
+        .place("u2", Some(placed("veth2", "10.0.0.9")));
     follower.put(&pod("honest", "u2", "10.0.0.9", 1));
     assert_eq!(follower.owner("10.0.0.9").unwrap(), "shop/honest");
-    follower.store.place("u1", placed("veth1", "10.0.0.1"));
+    follower
+        .store
+        .place("u1", Some(placed("veth1", "10.0.0.1")));
     follower.follow();
     assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/liar");
     assert_eq!(follower.errors(), [""; 0]);
@@ -261,7 +265,9 @@ fn a_completed_pod_gives_its_address_up() {
 fn a_pod_that_was_deleted_is_a_subject_until_its_sandbox_is_gone() {
     let mut follower = Follower::new();
     follower.put(&pod("db-0", "u1", "10.0.0.1", 1));
-    follower.store.place("u1", placed("veth1", "10.0.0.1"));
+    follower
+        .store
+        .place("u1", Some(placed("veth1", "10.0.0.1")));
     follower.delete(Kind::Pod, "db-0");
     assert!(follower.workload("db-0").unwrap().endpoint.is_some());
     // Its successor on another node has its name.
@@ -286,7 +292,7 @@ fn a_mirror_of_a_static_pod_is_known_as_its_node_has_it() {
     mirror["metadata"]["annotations"] =
         json!({"kubernetes.io/config.mirror": "h", "kubernetes.io/config.hash": "h"});
     follower.put(&mirror);
-    follower.store.place("h", placed("veth1", "10.0.0.1"));
+    follower.store.place("h", Some(placed("veth1", "10.0.0.1")));
     follower.follow();
     assert!(follower.workload("etcd").unwrap().endpoint.is_some());
 }
@@ -398,4 +404,61 @@ fn the_servers_of_the_api_are_reached_whatever_policies_say() {
         follower.store.compose(&follower.world, &follower.files),
         None
     );
+}
+
+/// Resident, in KiB.
+fn memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.unwrap().split_whitespace().nth(1);
+    number.unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_change_costs_what_it_changes() {
+    const PODS: u32 = 10_000;
+    let store = Store::new("n1".to_owned());
+    let files = Arc::<World>::default();
+    let before = memory();
+    for number in 0..PODS {
+        let [high, low] = [number / 250, number % 250];
+        let mut pod = pod(
+            &format!("web-{number}"),
+            &format!("0a0b0c0d-0000-0000-0000-{number:012}"),
+            &format!("10.0.{high}.{low}"),
+            1,
+        );
+        pod["metadata"]["labels"] = json!({"app": format!("web-{}", number / 10), "tier": "front"});
+        pod["metadata"]["annotations"] = json!({});
+        store.put(observed(&pod));
+    }
+    let world = store.compose(&World::default(), &files).unwrap();
+    assert_eq!(world.addresses.len(), usize::try_from(PODS).unwrap());
+    println!("{} KiB for {PODS} pods", memory().saturating_sub(before));
+    let distinct: BTreeSet<_> = world
+        .workloads
+        .values()
+        .map(|pod| Arc::as_ptr(&pod.labels))
+        .collect();
+    assert_eq!(distinct.len(), 1000);
+
+    let begun = Instant::now();
+    store.put(observed(&policy("a", &json!({"podSelector": {}}))));
+    let with_policy = store.compose(&world, &files).unwrap();
+    println!("a policy: {:?}", begun.elapsed());
+    assert!(with_policy.workloads.is_same(&world.workloads));
+    assert!(with_policy.addresses.is_same(&world.addresses));
+
+    let begun = Instant::now();
+    store.put(observed(&pod(
+        "web-7",
+        "0a0b0c0d-0000-0000-0000-000000000007",
+        "10.0.0.7",
+        1,
+    )));
+    assert_eq!(store.lock().dirty.len(), 2);
+    let with_pod = store.compose(&with_policy, &files).unwrap();
+    println!("a pod: {:?}", begun.elapsed());
+    let changes = with_pod.changes_from(&with_policy);
+    assert_eq!(changes.len(), 1, "{changes:?}");
 }

@@ -1,0 +1,29 @@
+//! Kinds that are defined while the agent runs.
+
+use futures::StreamExt as _;
+use kube::{
+    Api, Client,
+    core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{Config, watcher},
+    },
+};
+use tokio::sync::watch;
+
+/// Counts up whenever a definition has come, changed or gone.
+///
+/// Who may not watch definitions tries now and then all the same.
+pub(super) async fn follow(client: Client, changed: watch::Sender<u64>) {
+    let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let resource = ApiResource::from_gvk_with_plural(&kind, "customresourcedefinitions");
+    // Their names: a schema can have hundreds of kilobytes.
+    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &resource);
+    let mut events = std::pin::pin!(watcher(api, Config::default()).default_backoff());
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(_) => changed.send_modify(|count| *count = count.wrapping_add(1)),
+            Err(error) => tracing::debug!(%error, "kinds that are defined later are found slowly"),
+        }
+    }
+}

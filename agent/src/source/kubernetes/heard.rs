@@ -1,0 +1,97 @@
+//! When something was heard of each kind: an event, or a bookmark, which the library keeps to itself.
+//!
+//! A layer of the client, that sees the bodies of answers as they arrive.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use kube::client::Body;
+use tower::{Layer, Service};
+
+use super::{kind::Kind, store::Store};
+
+/// The layer.
+#[derive(Clone, Debug)]
+pub(super) struct Listening(pub(super) Arc<Store>);
+
+#[derive(Clone, Debug)]
+pub(super) struct Listener<S> {
+    inner: S,
+    store: Arc<Store>,
+}
+
+/// The body of an answer about a kind.
+pub(super) struct Heard<B> {
+    inner: B,
+    /// `None` if it says nothing of one.
+    of: Option<(Kind, Arc<Store>)>,
+}
+
+impl<S> Layer<S> for Listening {
+    type Service = Listener<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let Self(store) = self;
+        Listener {
+            inner,
+            store: Arc::clone(store),
+        }
+    }
+}
+
+impl<S, B> Service<Request<Body>> for Listener<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Heard<B>>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let kind = Kind::of_path(request.uri().path());
+        let of = kind.map(|kind| (kind, Arc::clone(&self.store)));
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            let of = of.filter(|_| answer.status().is_success());
+            if let Some((kind, store)) = &of {
+                store.heard(*kind);
+            }
+            Ok(answer.map(|inner| Heard { inner, of }))
+        })
+    }
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Heard<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        if let (Poll::Ready(Some(Ok(_))), Some((kind, store))) = (&frame, &self.of) {
+            store.heard(*kind);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
