@@ -240,11 +240,11 @@ impl Finder {
         }
         changed.sort_by_key(|(_, found)| found.is_some());
         for (uid, found) in changed {
-            match &found {
-                Some(Found { placement, .. }) => {
-                    tracing::info!(pod = uid, at = %placement.endpoint, addresses = ?placement.addresses, "pod found");
-                }
-                None => tracing::info!(pod = uid, "pod gone"),
+            if let Some(Found { placement, .. }) = &found {
+                let (at, addresses) = (&placement.endpoint, &placement.addresses);
+                tracing::info!(pod = uid, %at, ?addresses, "pod found");
+            } else {
+                tracing::info!(pod = uid, "pod gone");
             }
             placed.place(&uid, found.as_ref());
         }
