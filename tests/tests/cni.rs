@@ -135,7 +135,7 @@ fn a_pod_is_enforced_for_when_its_network_is_ready_and_the_result_is_handed_on()
         "after"
     );
     drop(pod);
-    let is_gone = |status: &Value| status["endpoints"].as_array().is_some_and(Vec::is_empty);
+    let is_gone = |status: &Value| status["endpoints"][0]["state"] == "waiting";
     let gone = node
         .agent
         .status_eventually(Duration::from_secs(20), is_gone);
@@ -250,7 +250,7 @@ fn it_is_chained_behind_the_plugins_of_a_distribution() -> Result<()> {
     call(&mut plugin, "DEL", "server", &netns.path());
     let down = run(node.lab.host(), &mut plugin, &network)?;
     ensure!(down.status.success(), "{down:?}");
-    let is_gone = |status: &Value| status["endpoints"].as_array().is_some_and(Vec::is_empty);
+    let is_gone = |status: &Value| status["endpoints"][0]["state"] == "waiting";
     let gone = node
         .agent
         .status_eventually(Duration::from_secs(20), is_gone);

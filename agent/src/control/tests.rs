@@ -40,7 +40,6 @@ impl StatusSource for Fixed {
             node: "node-1".to_owned(),
             generation: 3,
             enforcing: true,
-            kubernetes: None,
             last_load: None,
             policies: BTreeMap::new(),
             next_change: None,
