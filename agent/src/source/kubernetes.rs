@@ -2,6 +2,7 @@
 //!
 //! Nothing else names `kube`.
 
+mod arrived;
 mod client;
 mod definitions;
 mod events;

@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use kube::{
@@ -15,6 +16,12 @@ use kube::{
 
 use super::{heard::Listening, store::Store};
 use crate::config::KubernetesConfig;
+
+/// A pod's own certificate of the API server's authority.
+const AUTHORITY: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+
+/// After so long without a byte a connection is dead. The server ends a watch before, and says something once a minute.
+const SILENCE: Duration = Duration::from_mins(5);
 
 /// Where the access to the API is described.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,14 +80,26 @@ impl Access {
         }
     }
 
-    /// What describes the access, if it can be used; a pod's own never changes.
+    /// What describes the access, if it can be used: with the certificates and keys that it names, which are
+    /// renewed in their place. Tokens are read anew by the library.
     pub(super) fn description(&self) -> Option<Vec<u8>> {
         match self {
             Self::Kubeconfig(path) => {
-                check(path).ok()?;
-                std::fs::read(path).ok()
+                let file = check(path).ok()?;
+                let authorities = file.clusters.iter();
+                let authorities = authorities
+                    .filter_map(|named| named.cluster.as_ref()?.certificate_authority.as_ref());
+                let users = file.auth_infos.iter();
+                let users = users.filter_map(|named| named.auth_info.as_ref());
+                let own = users.flat_map(|user| [&user.client_certificate, &user.client_key]);
+                let folder = path.parent().unwrap_or(Path::new("."));
+                let mut all = std::fs::read(path).ok()?;
+                for named in authorities.chain(own.flatten()) {
+                    all.extend(std::fs::read(folder.join(named)).unwrap_or_default());
+                }
+                Some(all)
             }
-            Self::InCluster => None,
+            Self::InCluster => std::fs::read(AUTHORITY).ok(),
         }
     }
 
@@ -88,7 +107,7 @@ impl Access {
         &self,
         store: &Arc<Store>,
     ) -> Result<(Client, Server), AccessError> {
-        let config = match self {
+        let mut config = match self {
             Self::InCluster => {
                 Config::incluster().map_err(|error| AccessError::NoPod(error.to_string()))?
             }
@@ -102,6 +121,7 @@ impl Access {
                 })?
             }
         };
+        config.read_timeout = Some(SILENCE);
         let server = Server::of(&config);
         let builder = ClientBuilder::try_from(config);
         let builder = builder.map_err(|error| AccessError::Client(error.into()))?;

@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -61,6 +61,8 @@ pub(super) enum KeptError {
     Json(#[from] serde_json::Error),
 }
 
+static WRITING: Mutex<()> = Mutex::new(());
+
 pub(super) fn path(state_dir: &Path) -> PathBuf {
     state_dir.join("kubernetes.jsonl")
 }
@@ -96,7 +98,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Kept>, KeptError> {
         }
         count += 1;
         // A kind that this version does not know is heard of from the API, if at all.
-        objects.extend(Observed::kept(&line));
+        objects.extend(Observed::kept(&line)?);
     }
     if footer.is_none_or(|footer| footer.objects != count) {
         return Err(KeptError::Torn);
@@ -112,8 +114,12 @@ fn write(
     objects: &[Arc<str>],
     servers: BTreeSet<SocketAddr>,
 ) -> Result<(), KeptError> {
+    // The last one, when the agent ends, may come while one before is under way.
+    let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let bytes = size(objects);
     if bytes > LIMIT {
+        // What is there is older, and has what is deleted by now.
+        let _removed = fs::remove_file(path).is_ok();
         return Err(KeptError::TooLarge { bytes });
     }
     let new = path.with_extension("new");

@@ -6,10 +6,10 @@ use agent_policy::{
     load::{changes, parse_file},
     model::Change,
 };
-use kube::core::DynamicObject;
 use serde_json::Value;
 
 use super::{
+    arrived::Arrived,
     kind::{Key, Kind},
     trim::{STATIC_MIRROR, STATIC_UID, trim},
 };
@@ -30,20 +30,22 @@ pub(crate) struct Observed {
     /// What it says of the world; not to be used if there are errors.
     pub(crate) changes: Box<[Change]>,
     pub(crate) errors: Vec<String>,
-    /// It is in force, but not all of it.
-    pub(crate) excess: Option<String>,
 }
 
 impl Observed {
     /// `None` of what has no name.
-    pub(crate) fn read(kind: Kind, object: DynamicObject) -> Option<Self> {
-        let key = key(kind, &object)?;
+    pub(crate) fn read(kind: Kind, arrived: Arrived) -> Option<Self> {
+        let key = key(kind, &arrived)?;
+        let Arrived { object, problem } = arrived;
         let (json, excess) = trim(kind, object);
         let metadata = json.get("metadata");
         let text = |field: &str| Some(metadata?.get(field)?.as_str()?.to_owned());
         let annotation = |name: &str| metadata?.get("annotations")?.get(name)?.as_str();
+        let is_placed = json.pointer("/spec/nodeName").is_some();
         let uid = match (annotation(STATIC_MIRROR), annotation(STATIC_UID)) {
-            (Some(_), Some(uid)) if kind == Kind::Pod => Arc::from(uid),
+            (Some(_), Some(hash)) if kind == Kind::Pod && is_placed && is_hash(hash) => {
+                Arc::from(hash)
+            }
             _ => text("uid").unwrap_or_default().into(),
         };
         let created = text("creationTimestamp")
@@ -56,7 +58,9 @@ impl Observed {
         let json: Arc<str> = json.to_string().into();
         let file = parse_file(format!("kubernetes:{key}").into(), json.as_bytes());
         let errors = file.diagnostics.iter().filter(|found| found.is_error());
-        let errors: Vec<String> = errors.map(ToString::to_string).collect();
+        let excess = problem.into_iter().chain(excess);
+        let excess = excess.map(|excess| format!("kubernetes:{key}: {excess}"));
+        let errors: Vec<String> = errors.map(ToString::to_string).chain(excess).collect();
         Some(Self {
             changes: changes(&file).into(),
             key,
@@ -66,23 +70,29 @@ impl Observed {
             has_ended,
             json,
             errors,
-            excess,
         })
     }
 
-    /// What was kept as JSON.
-    pub(crate) fn kept(json: &str) -> Option<Self> {
-        let object: DynamicObject = serde_json::from_str(json).ok()?;
-        let kind = Kind::of_name(&object.types.as_ref()?.kind)?;
-        Self::read(kind, object)
+    /// What was kept as JSON; `None` of a kind that this version does not know.
+    pub(crate) fn kept(json: &str) -> Result<Option<Self>, serde_json::Error> {
+        let object: Arrived = serde_json::from_str(json)?;
+        let kind = object.types().and_then(|kind| Kind::of_name(kind));
+        Ok(kind.and_then(|kind| Self::read(kind, object)))
     }
 }
 
+/// Whether a static pod can have it for its UID. Whoever may make pods may write what he likes there: the UIDs that
+/// the API server gives are no such, so nobody takes the place of another pod by it.
+fn is_hash(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// `None` of what has no name.
-pub(crate) fn key(kind: Kind, object: &DynamicObject) -> Option<Key> {
+pub(crate) fn key(kind: Kind, arrived: &Arrived) -> Option<Key> {
+    let metadata = &arrived.object.metadata;
     Some(Key {
         kind,
-        namespace: object.metadata.namespace.clone().unwrap_or_default(),
-        name: object.metadata.name.clone()?,
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone()?,
     })
 }

@@ -8,6 +8,8 @@ use agent_policy::model::EndpointSpec;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Placement {
     pub(crate) endpoint: EndpointSpec,
-    /// What its sandbox has, whatever the API or the pod claims.
+    /// What its sandbox has now. A pod may add to that what it likes.
     pub(crate) addresses: BTreeSet<IpAddr>,
+    /// What whoever made its interface has said that it has; empty where nobody said so.
+    pub(crate) assured: BTreeSet<IpAddr>,
 }

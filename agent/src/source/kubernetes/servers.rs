@@ -38,7 +38,8 @@ async fn follow_version(version: &str, client: Client, store: &Store) {
     let kind = GroupVersionKind::gvk("discovery.k8s.io", version, "EndpointSlice");
     let resource = ApiResource::from_gvk_with_plural(&kind, "endpointslices");
     let api: Api<DynamicObject> = Api::namespaced_with(client, "default", &resource);
-    let config = Config::default().labels("kubernetes.io/service-name=kubernetes");
+    // By its name: who may make slices there could have others lead anywhere.
+    let config = Config::default().fields("metadata.name=kubernetes");
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     let mut slices: Vec<(String, BTreeSet<SocketAddr>)> = Vec::new();
     let mut is_listing = false;

@@ -46,6 +46,8 @@ struct Inner {
     objects: BTreeMap<Key, Entry>,
     /// By the UID of the pod.
     placements: BTreeMap<String, Placement>,
+    /// The addresses that each had when it was first seen where it is.
+    first_seen: BTreeMap<String, BTreeSet<IpAddr>>,
     pods: BTreeMap<Arc<str>, Key>,
     /// Who says that an address is its own.
     claims: BTreeMap<IpAddr, BTreeSet<Key>>,
@@ -80,7 +82,6 @@ struct Entry {
     json: Arc<str>,
     changes: Box<[Change]>,
     errors: Vec<String>,
-    excess: Option<String>,
     claimed: Box<[IpAddr]>,
     point: Option<EndpointSpec>,
 }
@@ -110,6 +111,7 @@ impl Store {
                 node,
                 objects: BTreeMap::new(),
                 placements: BTreeMap::new(),
+                first_seen: BTreeMap::new(),
                 pods: BTreeMap::new(),
                 claims: BTreeMap::new(),
                 points: BTreeMap::new(),
@@ -147,13 +149,17 @@ impl Store {
         let mut inner = self.lock();
         let old = match placement {
             Some(placement) => {
+                inner.see(uid, &placement);
                 let old = inner.placements.insert(uid.to_owned(), placement);
                 if old.as_ref() == inner.placements.get(uid) {
                     return;
                 }
                 old
             }
-            None => inner.placements.remove(uid),
+            None => {
+                inner.first_seen.remove(uid);
+                inner.placements.remove(uid)
+            }
         };
         let Some(key) = inner.pods.get(uid).cloned() else {
             return;
@@ -341,7 +347,7 @@ impl Store {
         let inner = self.lock();
         let of = |(key, entry): (&Key, &Entry)| {
             let between = inner.conflicts.get(key).into_iter().flatten();
-            let messages = entry.errors.iter().chain(&entry.excess).chain(between);
+            let messages = entry.errors.iter().chain(between);
             let messages = messages.map(|message| Trouble {
                 key: key.clone(),
                 uid: Arc::clone(&entry.uid),
@@ -371,6 +377,17 @@ impl Store {
 }
 
 impl Inner {
+    /// Remembers what a sandbox has at first.
+    fn see(&mut self, uid: &str, placement: &Placement) {
+        let before = self.placements.get(uid);
+        let is_same = before.is_some_and(|before| before.endpoint == placement.endpoint);
+        let known = self.first_seen.get(uid);
+        if !is_same || known.is_none_or(BTreeSet::is_empty) {
+            self.first_seen
+                .insert(uid.to_owned(), placement.addresses.clone());
+        }
+    }
+
     fn progress(&mut self, kind: Kind) -> &mut Progress {
         self.progress.entry(kind).or_default()
     }
@@ -405,7 +422,6 @@ impl Inner {
             json,
             mut changes,
             errors,
-            excess,
         } = observed;
         self.shared.share(&mut changes);
         let entry = self.objects.entry(key.clone()).or_insert_with(|| Entry {
@@ -416,13 +432,11 @@ impl Inner {
             json: Arc::from(""),
             changes: Box::default(),
             errors: Vec::new(),
-            excess: None,
             claimed: Box::default(),
             point: None,
         });
         entry.is_ending = is_ending;
         entry.is_gone = false;
-        entry.excess = excess;
         if errors.is_empty() {
             entry.json = json;
             entry.changes = changes;
@@ -514,11 +528,7 @@ impl Inner {
     /// What is wrong, object by object, as far as anybody reads it.
     fn errors(&self) -> Vec<String> {
         let objects = self.objects.iter();
-        let own = objects.flat_map(|(key, entry)| {
-            let excess = entry.excess.iter();
-            let excess = excess.map(move |excess| format!("kubernetes:{key}: {excess}"));
-            entry.errors.iter().cloned().chain(excess)
-        });
+        let own = objects.flat_map(|(_, entry)| entry.errors.iter().cloned());
         let between = self.conflicts.iter().flat_map(|(key, messages)| {
             let of = move |message| format!("kubernetes:{key}: {message}");
             messages.iter().map(of)

@@ -32,7 +32,13 @@ pub(super) fn trim(kind: Kind, object: DynamicObject) -> (Value, Option<String>)
         .into_iter()
         .filter(|(key, _)| match kind {
             Kind::Pod => key == STATIC_UID || key == STATIC_MIRROR,
-            _ => key.starts_with(OURS),
+            // No parser reads any.
+            Kind::Namespace | Kind::Node | Kind::Service => false,
+            Kind::NetworkPolicy
+            | Kind::ClusterNetworkPolicy
+            | Kind::RingfencePolicy
+            | Kind::NameTable
+            | Kind::Workload => key.starts_with(OURS),
         })
         .collect();
     let mut kept = Map::new();
@@ -143,7 +149,7 @@ fn only(data: &mut Map<String, Value>, field: &str, known: &[&str]) {
     }
 }
 
-/// Labels up to what they may take, in the order of their keys.
+/// All labels, or none and what is wrong: with some of them the object would be another one to policies.
 fn bounded(labels: BTreeMap<String, String>) -> (BTreeMap<String, String>, Option<String>) {
     let size = |(key, value): (&String, &String)| key.len() + value.len();
     let all: usize = labels.iter().map(size).sum();
@@ -151,17 +157,6 @@ fn bounded(labels: BTreeMap<String, String>) -> (BTreeMap<String, String>, Optio
         return (labels, None);
     }
     let count = labels.len();
-    let mut taken = 0;
-    let kept: BTreeMap<_, _> = labels
-        .into_iter()
-        .take_while(|(key, value)| {
-            taken += key.len() + value.len();
-            taken <= LABELS
-        })
-        .collect();
-    let message = format!(
-        "{count} labels of {all} bytes, expected at most {LABELS} bytes: only the first {} count",
-        kept.len()
-    );
-    (kept, Some(message))
+    let message = format!("{count} labels of {all} bytes, expected at most {LABELS} bytes");
+    (BTreeMap::new(), Some(message))
 }

@@ -1,7 +1,7 @@
 //! One watch for each kind.
 //!
-//! Listing in pages, resuming with bookmarks, listing anew after 410 and backing off with jitter are those of
-//! `kube::runtime::watcher`; what is heard goes to the store.
+//! Listing in pages, resuming with bookmarks and listing anew after 410 are those of `kube::runtime::watcher`; what is
+//! heard goes to the store.
 
 use std::{
     collections::BTreeSet,
@@ -13,22 +13,23 @@ use std::{
 use futures::StreamExt as _;
 use kube::{
     Api, Client,
-    core::DynamicObject,
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, Config, Event, watcher},
-    },
+    runtime::watcher::{self, Config, Event, watcher},
 };
 use tokio::sync::watch;
 
 use super::{
+    arrived::Arrived,
     kind::{Key, Kind},
     object::{self, Observed},
     store::Store,
 };
 
 /// Objects in a page of a list, which is in memory as the server sends it.
-const PAGE: u32 = 250;
+const PAGE: u32 = 50;
+
+/// After a failure; up to twice that, and each time twice as long, up to half a minute and its double.
+const PAUSE: Duration = Duration::from_millis(500);
+const DOUBLINGS: u32 = 6;
 
 /// Between two looks for a kind that there is not, where no definition tells of it; up to twice that.
 const ABSENT: Duration = Duration::from_mins(2);
@@ -64,11 +65,19 @@ fn jittered(least: Duration) -> Duration {
 /// Ends if there is no such kind, after so long.
 async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Duration) {
     let begun = Instant::now();
-    let api: Api<DynamicObject> = Api::all_with(client, &kind.resource());
+    let api: Api<Arrived> = Api::all_with(client.clone(), &kind.resource());
     let config = Config::default().page_size(PAGE);
-    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    let mut events = std::pin::pin!(watcher(api.clone(), config));
+    let mut failures = 0;
     let mut seen: BTreeSet<Key> = BTreeSet::new();
     while let Some(event) = events.next().await {
+        match &event {
+            // Each new try begins so, and says nothing yet.
+            Ok(Event::Init | Event::InitApply(_)) => {}
+            Ok(_) => failures = 0,
+            Err(_) => failures += 1,
+        }
+        let has_failed = event.is_err();
         match event {
             Ok(Event::Init) => seen.clear(),
             Ok(Event::InitApply(object)) => {
@@ -85,10 +94,21 @@ async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Dur
                     store.delete(&key);
                 }
             }
-            Err(error) if kind.may_be_absent() && is_not_found(&error) => {
+            Err(error)
+                if kind.may_be_absent()
+                    && is_not_found(&error)
+                    && is_undefined(&client, kind).await =>
+            {
                 if store.absent(kind) && begun.elapsed() >= patience {
                     return;
                 }
+            }
+            Err(watcher::Error::WatchFailed(kube::Error::SerdeError(error))) => {
+                // What has happened is lost, unless everything is listed anew.
+                tracing::warn!(%error, "the watch of {} is begun anew", kind.plural());
+                store.failed(kind, error.to_string());
+                let config = Config::default().page_size(PAGE);
+                events.set(watcher(api.clone(), config));
             }
             Err(error) => {
                 let error = explained(&error);
@@ -96,10 +116,15 @@ async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Dur
                 store.failed(kind, error);
             }
         }
+        if has_failed {
+            // The library's own pauses end with each new try, and so would never grow.
+            let doublings = failures.min(DOUBLINGS);
+            tokio::time::sleep(jittered(PAUSE * 2_u32.pow(doublings))).await;
+        }
     }
 }
 
-fn put(store: &Store, kind: Kind, object: DynamicObject) {
+fn put(store: &Store, kind: Kind, object: Arrived) {
     if let Some(observed) = Observed::read(kind, object) {
         for error in &observed.errors {
             tracing::error!("{error}");
@@ -116,6 +141,25 @@ fn is_not_found(error: &watcher::Error) -> bool {
         | watcher::Error::WatchStartFailed(Api(status)) => status.code == 404,
         _ => false,
     }
+}
+
+/// Whether the server says, where it tells of all kinds, that there is no such. What answers 404 may be something that
+/// stands in front of a server that is away.
+async fn is_undefined(client: &Client, kind: Kind) -> bool {
+    let resource = kind.resource();
+    let Ok(groups) = client.list_api_groups().await else {
+        return false;
+    };
+    let mut versions = groups.groups.iter().flat_map(|group| &group.versions);
+    if !versions.any(|version| version.group_version == resource.api_version) {
+        return true;
+    }
+    let listed = client.list_api_group_resources(&resource.api_version).await;
+    listed.is_ok_and(|list| {
+        list.resources
+            .iter()
+            .all(|other| other.name != resource.plural)
+    })
 }
 
 /// With what has caused it, and without what the library adds.

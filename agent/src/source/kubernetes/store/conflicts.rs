@@ -5,12 +5,20 @@ use std::{cmp::Reverse, collections::BTreeSet, net::IpAddr, sync::Arc};
 use agent_policy::model::{Change, EndpointSpec, Workload};
 
 use super::{Entry, Inner};
-use crate::source::kubernetes::kind::{Key, Kind};
+use crate::source::kubernetes::{
+    kind::{Key, Kind},
+    placement::Placement,
+};
+
+/// So many addresses a pod has at most that nobody has vouched for: each takes room in the kernel's tables.
+const UNVOUCHED: usize = 16;
 
 /// The greatest has what several claim.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Right<'k> {
-    /// Its sandbox was found on this node: that is no claim, that is so.
+    /// The API says so, or who made the sandbox does: not the sandbox alone, in which a pod may add what it likes.
+    is_vouched_for: bool,
+    /// Its sandbox was found on this node, and has it.
     is_placed: bool,
     /// Its address comes from the node, where that of a `Workload` is what somebody wrote.
     is_pod: bool,
@@ -171,6 +179,7 @@ impl Inner {
         let right = |key: &'k Key| {
             let entry = self.objects.get(key)?;
             Some(Right {
+                is_vouched_for: self.is_vouched_for(key, entry),
                 is_placed: self.is_placed(key, entry),
                 is_pod: key.kind == Kind::Pod,
                 is_alive: !entry.is_ending && !entry.is_gone,
@@ -200,11 +209,50 @@ impl Inner {
         let mut placed = Workload::clone(workload);
         placed.endpoint = Some(placement.endpoint.clone());
         if !placed.host_network {
-            placed.addresses.clone_from(&placement.addresses);
+            placed.addresses = self.own_addresses(entry, workload, placement);
             // Whatever the API calls this node.
             placed.node = Some(self.node.clone());
         }
         Some(Arc::new(placed))
+    }
+
+    /// Of the addresses that a sandbox has, those that the API has given the pod, or whoever made its interface.
+    ///
+    /// As long as neither has said anything, those that it had when it was first seen: none that is added from
+    /// inside.
+    fn own_addresses(
+        &self,
+        entry: &Entry,
+        workload: &Workload,
+        placement: &Placement,
+    ) -> BTreeSet<IpAddr> {
+        let Placement {
+            endpoint: _,
+            addresses,
+            assured,
+        } = placement;
+        let given =
+            |address: &&IpAddr| workload.addresses.contains(*address) || assured.contains(*address);
+        if workload.addresses.is_empty() && assured.is_empty() {
+            let first = self.first_seen.get(&*entry.uid);
+            let first = first.into_iter().flatten();
+            let still = first.filter(|address| addresses.contains(*address));
+            return still.take(UNVOUCHED).copied().collect();
+        }
+        addresses.iter().filter(given).copied().collect()
+    }
+
+    fn is_vouched_for(&self, key: &Key, entry: &Entry) -> bool {
+        if !self.is_placed(key, entry) {
+            return true;
+        }
+        let placement = self.placements.get(&*entry.uid);
+        let is_assured = placement.is_some_and(|placement| !placement.assured.is_empty());
+        let has_addresses = matches!(
+            entry.changes.first(),
+            Some(Change::Workload(_, Some(workload))) if !workload.addresses.is_empty()
+        );
+        is_assured || has_addresses
     }
 
     fn is_here(&self, workload: &Workload) -> bool {

@@ -32,6 +32,7 @@ impl Progress {
     pub(super) fn heard(&mut self) {
         self.heard = Some(Instant::now());
         self.error = None;
+        self.gone = None;
     }
 
     /// Asked each time that the server says so.

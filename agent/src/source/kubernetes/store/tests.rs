@@ -1,14 +1,14 @@
-use std::sync::Arc;
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use agent_policy::model::{EndpointSpec, ObjectName, World};
-use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::source::kubernetes::arrived::Arrived;
 
 fn observed(object: &Value) -> Observed {
-    let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
-    let kind = Kind::of_name(&object.types.as_ref().unwrap().kind).unwrap();
+    let object: Arrived = serde_json::from_value(object.clone()).unwrap();
+    let kind = Kind::of_name(object.types().unwrap()).unwrap();
     Observed::read(kind, object).unwrap()
 }
 
@@ -51,6 +51,7 @@ fn placed(interface: &str, address: &str) -> Placement {
     Placement {
         endpoint: EndpointSpec::Interface(interface.to_owned()),
         addresses: [address.parse().unwrap()].into(),
+        assured: BTreeSet::new(),
     }
 }
 
@@ -97,7 +98,6 @@ impl Follower {
                 json: Arc::clone(&entry.json),
                 changes: entry.changes.clone(),
                 errors: Vec::new(),
-                excess: None,
                 claimed: Box::default(),
                 point: None,
                 ..*entry
@@ -290,12 +290,97 @@ fn a_mirror_of_a_static_pod_is_known_as_its_node_has_it() {
     let mut follower = Follower::new();
     let mut mirror = pod("etcd", "u1", "10.0.0.1", 1);
     mirror["metadata"]["annotations"] =
-        json!({"kubernetes.io/config.mirror": "h", "kubernetes.io/config.hash": "h"});
+        json!({"kubernetes.io/config.mirror": HASH, "kubernetes.io/config.hash": HASH});
+    mirror["spec"]["nodeName"] = json!("node1");
     follower.put(&mirror);
-    follower.store.place("h", Some(placed("veth1", "10.0.0.1")));
+    follower
+        .store
+        .place(HASH, Some(placed("veth1", "10.0.0.1")));
     follower.follow();
     assert!(follower.workload("etcd").unwrap().endpoint.is_some());
 }
+
+#[test]
+fn nobody_takes_the_place_of_another_pod_by_an_annotation() {
+    let uid = "2b6c2b04-65a2-4b1f-8f5c-0f5f0c0b8f0e";
+    let mut follower = Follower::new();
+    let mut mirror = pod("a", "u1", "10.0.0.9", 1);
+    mirror["metadata"]["annotations"] =
+        json!({"kubernetes.io/config.mirror": "x", "kubernetes.io/config.hash": uid});
+    mirror["spec"]["nodeName"] = json!("node1");
+    follower.put(&mirror);
+    follower.put(&pod("db", uid, "10.0.0.1", 2));
+    follower.store.place(uid, Some(placed("veth1", "10.0.0.1")));
+    follower.follow();
+    assert!(follower.workload("a").unwrap().endpoint.is_none());
+    assert!(follower.workload("db").unwrap().endpoint.is_some());
+}
+
+#[test]
+fn a_pod_has_no_address_by_putting_it_on_its_interface() {
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    let mut follower = Follower::new();
+    follower.put(&pod("thief", "u1", "10.0.0.1", 9));
+    follower.put(&pod("victim", "u2", "10.0.0.2", 1));
+    let taken = Placement {
+        addresses: [address("10.0.0.1"), address("10.0.0.2")].into(),
+        ..placed("veth1", "10.0.0.1")
+    };
+    follower.store.place("u1", Some(taken.clone()));
+    follower.follow();
+    let of = |follower: &Follower, name| follower.workload(name).unwrap().addresses.clone();
+    assert_eq!(of(&follower, "thief"), [address("10.0.0.1")].into());
+    assert_eq!(of(&follower, "victim"), [address("10.0.0.2")].into());
+
+    // Before the API has given it one, it has what it had at first, unless another has that.
+    let mut follower = Follower::new();
+    let mut young = pod("thief", "u1", "10.0.0.1", 9);
+    young["status"] = json!({});
+    follower.put(&young);
+    follower.put(&pod("victim", "u2", "10.0.0.2", 1));
+    follower
+        .store
+        .place("u1", Some(placed("veth1", "10.0.0.1")));
+    follower.store.place("u1", Some(taken.clone()));
+    follower.follow();
+    assert_eq!(of(&follower, "thief"), [address("10.0.0.1")].into());
+    follower.store.place("u1", None);
+    follower.store.place("u1", Some(taken));
+    follower.follow();
+    assert_eq!(of(&follower, "victim"), [address("10.0.0.2")].into());
+}
+
+#[test]
+fn what_the_maker_of_an_interface_has_said_counts_before_the_api() {
+    let address: IpAddr = "10.0.0.7".parse().unwrap();
+    let mut follower = Follower::new();
+    // Still that of the sandbox before.
+    follower.put(&pod("a", "u1", "10.0.0.1", 1));
+    let assured = Placement {
+        assured: [address].into(),
+        ..placed("veth1", "10.0.0.7")
+    };
+    follower.store.place("u1", Some(assured));
+    follower.follow();
+    assert_eq!(follower.workload("a").unwrap().addresses, [address].into());
+}
+
+#[test]
+fn more_labels_than_there_is_room_for_are_an_error_and_not_fewer_labels() {
+    let mut follower = Follower::new();
+    let mut many = pod("a", "u1", "10.0.0.1", 1);
+    for number in 0..2000 {
+        many["metadata"]["labels"][format!("a-{number}")] = json!("x".repeat(60));
+    }
+    follower.put(&many);
+    follower.follow();
+    assert!(follower.workload("a").is_none());
+    let errors = follower.store.status().errors;
+    assert!(errors[0].contains("at most 65536 bytes"), "{errors:?}");
+}
+
+/// As a kubelet names static pods.
+const HASH: &str = "6ad7e1c4fd5e4bd4bd1b6c2a1c8b7f00";
 
 #[test]
 fn a_file_and_the_api_add_up_and_of_one_name_that_of_the_file_stays() {
