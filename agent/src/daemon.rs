@@ -226,6 +226,10 @@ impl Prepared {
         tokio::select! {
             () = signals.stop() => {}
             _ = &mut ended => anyhow::bail!("the controller ended by itself"),
+            // Pods that come would be confined by nobody. What hangs in the kernel stays, and the next agent finds them.
+            () = ended_by_itself(finding.as_mut()) => {
+                anyhow::bail!("pods are not looked for any more")
+            }
         }
         service::stopping();
         triggers.stop();
@@ -247,6 +251,15 @@ impl Prepared {
             remove(&config)?;
         }
         Ok(())
+    }
+}
+
+/// Waits for ever where there is no such task.
+async fn ended_by_itself(task: Option<&mut JoinHandle<()>>) {
+    match task {
+        // It has said why, or panicked.
+        Some(task) => drop(task.await),
+        None => std::future::pending().await,
     }
 }
 

@@ -103,13 +103,19 @@ pub(crate) fn install(folder: &Path, options: &Options) -> Result<Outcome, Insta
 ///
 /// # Errors
 ///
-/// Those that were changed before stay so.
+/// Those that were changed before stay so. One that names the plugin still, and is not understood, is an error: without
+/// the binary no pod would start.
 pub(crate) fn uninstall(folder: &Path) -> Result<Vec<Outcome>, InstallError> {
     let mut outcomes = Vec::new();
+    let mut left = None;
     for path in configurations(folder)? {
-        // What is not understood is not ours.
-        let Ok(mut list) = read(&path) else { continue };
-        let Ok(plugins) = plugins(&mut list, &path) else {
+        let mut list = read(&path).ok();
+        let plugins = list.as_mut().and_then(|list| plugins(list, &path).ok());
+        let Some(plugins) = plugins else {
+            // What is not understood is not ours, unless it says so.
+            if names_us(&path) {
+                left = Some(path);
+            }
             continue;
         };
         let before = plugins.len();
@@ -121,10 +127,24 @@ pub(crate) fn uninstall(folder: &Path) -> Result<Vec<Outcome>, InstallError> {
             let why = format!("{NAME} is its only plugin");
             return Err(InstallError::NotUnderstood { path, why });
         }
-        replace(&path, &list)?;
+        if let Some(list) = &list {
+            replace(&path, list)?;
+        }
         outcomes.push(Outcome::Changed(path));
     }
-    Ok(outcomes)
+    match left {
+        Some(path) => {
+            let why = format!("it names {NAME}: take that out by hand first");
+            Err(InstallError::NotUnderstood { path, why })
+        }
+        None => Ok(outcomes),
+    }
+}
+
+/// Also of one that cannot be read: it may.
+fn names_us(path: &Path) -> bool {
+    let text = fs::read_to_string(path);
+    text.map_or(true, |text| text.contains(&format!("\"{NAME}\"")))
 }
 
 /// Puts this very binary where runtimes look for plugins.

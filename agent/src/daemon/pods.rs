@@ -47,7 +47,7 @@ const THOROUGH: Duration = Duration::from_secs(30);
 const REST: Duration = Duration::from_millis(5);
 
 /// A pod that is about to be there, and who waits until it has been placed.
-pub(crate) type Order = (Announced, oneshot::Sender<Result<(), String>>);
+pub(crate) type Order = (Announced, oneshot::Sender<Result<Option<u32>, String>>);
 
 /// Looks until nobody can give orders any more. Says when it has looked once.
 pub(crate) async fn follow(
@@ -75,7 +75,10 @@ pub(crate) async fn follow(
             (finder, placed, looked)
         })
         .await?;
-        if let Some(waiting) = looked_once.take() {
+        // Programs of pods that are not found would be taken off.
+        if looked.is_whole
+            && let Some(waiting) = looked_once.take()
+        {
             waiting.send(()).unwrap_or(());
         }
         if depth == Depth::Everything {

@@ -1,7 +1,8 @@
 //! What `ringfence status` shows, gathered from everybody.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -255,15 +256,26 @@ impl Shared {
         }
     }
 
-    /// Where the kernel enforces for a workload, if it does.
-    pub(crate) fn held_at(&self, name: &ObjectName) -> Option<EndpointSpec> {
+    /// Where the kernel enforces for a workload with these addresses, if it does; at an interface, the one of this
+    /// number: another one of its name may have been there before.
+    pub(crate) fn held_at(
+        &self,
+        name: &ObjectName,
+        index: Option<u32>,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Option<EndpointSpec> {
         let told = self.lock();
-        let spec = told.world.workloads.get(name)?.endpoint.clone()?;
+        let workload = told.world.workloads.get(name)?;
+        if !addresses.is_subset(&workload.addresses) {
+            return None;
+        }
+        let spec = workload.endpoint.clone()?;
         let (name, at) = (name.to_string(), spec.to_string());
         let mut endpoints = told.enforcement.endpoints.values();
         let is_held = endpoints.any(|endpoint| {
             endpoint.name == name
                 && endpoint.spec == at
+                && index.is_none_or(|index| endpoint.ifindex == Some(index))
                 && endpoint.state == EndpointState::Attached
         });
         is_held.then_some(spec)

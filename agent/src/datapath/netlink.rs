@@ -37,8 +37,12 @@ pub(crate) fn get(message: RouteNetlinkMessage) -> io::Result<Vec<Found>> {
 }
 
 fn exchange(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Found>> {
-    Asking::here()?.exchange(message, flags)
+    let Asking(socket) = Asking::here()?;
+    exchange_over(&socket, message, flags, usize::MAX)
 }
+
+/// No pod has so many interfaces, or addresses, but one that means to fill our memory.
+const MOST: usize = 1024;
 
 /// A socket to ask by, of the network namespace in which it was made, wherever it is used.
 ///
@@ -67,9 +71,14 @@ impl Asking {
         Self(unsafe { Socket::from_raw_fd(descriptor.into_raw_fd()) })
     }
 
-    /// Every object that matches.
+    /// Every object that matches, of a namespace whose owner may have filled it.
+    ///
+    /// # Errors
+    ///
+    /// If there are more than [`MOST`], too.
     pub(crate) fn dump(&self, message: RouteNetlinkMessage) -> io::Result<Vec<Found>> {
-        self.exchange(message, NLM_F_DUMP)
+        let Self(socket) = self;
+        exchange_over(socket, message, NLM_F_DUMP, MOST)
     }
 
     /// Has it readable from now on once interfaces or addresses of its namespace have changed.
@@ -90,11 +99,6 @@ impl Asking {
         // SAFETY: it was ours until now, and nobody else has its number.
         Ok(Listening(unsafe { TokioSocket::from_raw_fd(socket) }))
     }
-
-    fn exchange(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Found>> {
-        let Self(socket) = self;
-        exchange_over(socket, message, flags)
-    }
 }
 
 /// Hears of what changes in a namespace, and keeps it alive.
@@ -113,6 +117,7 @@ fn exchange_over(
     socket: &Socket,
     message: RouteNetlinkMessage,
     flags: u16,
+    most: usize,
 ) -> io::Result<Vec<Found>> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
@@ -128,6 +133,10 @@ fn exchange_over(
         let (datagram, _) = socket.recv_from_full()?;
         if collect(&datagram, &mut found)? {
             return Ok(found);
+        }
+        if found.len() > most {
+            let message = format!("more than {most} objects of a kind are there");
+            return Err(io::Error::other(message));
         }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) enum Sandbox {
     Node,
     Other {
         id: NamespaceId,
-        /// Interfaces that have a host side, the main one first.
+        /// Interfaces that have a host side, the one that was made first at the front.
         ways: Vec<Way>,
         /// Interfaces by which packets come and go that pass no host side.
         past: Vec<Inner>,
@@ -71,9 +71,6 @@ pub(crate) struct Inner {
     /// Those that have a meaning beyond the link.
     pub(crate) addresses: BTreeSet<IpAddr>,
 }
-
-/// What runtimes call the interface of the cluster's network.
-const MAIN: &str = "eth0";
 
 /// `ARPHRD_LOOPBACK`.
 const LOOPBACK: u16 = 772;
@@ -113,41 +110,42 @@ impl Namespace {
             return Ok(Sandbox::Node);
         }
         let mut addresses = self.addresses()?;
-        let inner = self.links()?;
+        let mut inner = self.links()?;
         let number = link::number_of(&self.file, &self.path)?;
-        let sides: BTreeMap<u32, &Link> = links
+        let sides = links
             .iter()
             .filter(|link| number.is_some() && link.leads_to_netns == number)
             .filter(|link| link.kind.as_deref() == Some("veth"))
-            .filter_map(|link| Some((link.leads_to?, link)))
+            .filter_map(|link| Some((link.leads_to?, link)));
+        let mut ways: Vec<Way> = sides
+            .map(|(index, side)| Way {
+                index: side.index,
+                name: side.name.clone(),
+                inner: Inner {
+                    addresses: addresses.remove(&index).unwrap_or_default(),
+                    // One that cannot be read is there all the same.
+                    name: inner
+                        .remove(&index)
+                        .map_or_else(|| format!("number {index}"), |link| link.name),
+                    kind: Some("veth".to_owned()),
+                },
+            })
             .collect();
-        let (mut ways, mut past) = (Vec::new(), Vec::new());
-        for link in inner {
-            let inner = Inner {
+        // Hardware, or made from an interface of another namespace. What is made from one of this namespace sends
+        // by that.
+        let past = inner.into_values().filter(|link| {
+            link.hardware != LOOPBACK && (link.kind.is_none() || link.leads_to_netns.is_some())
+        });
+        let past = past
+            .map(|link| Inner {
                 addresses: addresses.remove(&link.index).unwrap_or_default(),
                 name: link.name,
                 kind: link.kind,
-            };
-            if let Some(side) = sides.get(&link.index) {
-                ways.push(Way {
-                    index: side.index,
-                    name: side.name.clone(),
-                    inner,
-                });
-            } else if link.hardware != LOOPBACK
-                && (inner.kind.is_none() || link.leads_to_netns.is_some())
-            {
-                // Hardware, or made from an interface of another namespace. What is made from one of this
-                // namespace sends by that.
-                past.push(inner);
-            }
-        }
-        ways.sort_by_key(|way| {
-            let Inner {
-                name, addresses, ..
-            } = &way.inner;
-            (name != MAIN, addresses.is_empty(), way.index)
-        });
+            })
+            .collect();
+        // Who owns the namespace names what is in there as he likes, and makes more. The host side of the cluster's
+        // network was there before.
+        ways.sort_by_key(|way| way.index);
         Ok(Sandbox::Other { id, ways, past })
     }
 
@@ -161,15 +159,18 @@ impl Namespace {
         self.asking.into_listening()
     }
 
-    fn links(&self) -> Result<Vec<Link>, LinkError> {
+    /// By their numbers.
+    fn links(&self) -> Result<BTreeMap<u32, Link>, LinkError> {
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let found = self.asking.dump(request).map_err(self.failed())?;
         Ok(found
             .into_iter()
             .filter_map(|object| match object {
                 Ok(RouteNetlinkMessage::NewLink(message)) => Some(link::link(&message)),
+                // Its host side shows that there is one.
                 Ok(_) | Err(_) => None,
             })
+            .map(|link| (link.index, link))
             .collect())
     }
 

@@ -30,6 +30,10 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// Until the next look, while there is such a process: entering a namespace is announced to nobody.
 const SOON: Duration = Duration::from_millis(20);
 
+/// Of a pod whose processes are in a namespace that leads nowhere.
+const UNCONNECTED: &str = "its network namespace has no interface that leads anywhere: its sockets are judged, at its \
+                           cgroup; raw frames and what it forwards are not";
+
 /// Of a pod that is announced without an interface.
 const NO_HOST_SIDE: &str = "its interface has no host side: its sockets are judged, at its cgroup";
 
@@ -89,6 +93,8 @@ struct Known {
     found: Option<Found>,
     /// Somebody has said where it is, and no process of it was there yet.
     is_announced: bool,
+    /// What whoever made the host side has said that it has.
+    assured: BTreeSet<IpAddr>,
     /// Has no address yet, or no interface.
     waiting: Option<Namespace>,
     /// Why a namespace could not be asked; said once.
@@ -98,6 +104,8 @@ struct Known {
 /// How a look ended.
 #[derive(Debug, Default)]
 pub(crate) struct Looked {
+    /// The interfaces of the node could be listed, without which nobody is found.
+    pub(crate) is_whole: bool,
     /// When the next one is due in any case.
     pub(crate) again: Option<Duration>,
 }
@@ -148,7 +156,10 @@ impl Finder {
         for uid in groups.keys() {
             self.known.entry(uid.clone()).or_default();
         }
-        let mut looked = Looked::default();
+        let mut looked = Looked {
+            is_whole: true,
+            again: None,
+        };
         let mut changed = Vec::new();
         for (uid, known) in &mut self.known {
             known.group = groups.remove(uid);
@@ -173,7 +184,7 @@ impl Finder {
         self.look(Depth::Everything, placed);
     }
 
-    /// A pod is about to be there.
+    /// A pod is about to be there. Gives the number of its interface on the node, if it has one.
     ///
     /// # Errors
     ///
@@ -182,7 +193,7 @@ impl Finder {
         &mut self,
         announced: Announced,
         placed: &mut dyn Placed,
-    ) -> Result<(), String> {
+    ) -> Result<Option<u32>, String> {
         let Announced {
             uid,
             interface,
@@ -197,8 +208,10 @@ impl Finder {
             let link = links.resolve(&at).transpose();
             let link = link.map_err(|error| error.to_string())?;
             known.host = link.map(|link| link.index);
+            known.assured.clone_from(&addresses);
             let placement = Placement {
                 endpoint: at,
+                assured: addresses.clone(),
                 addresses,
             };
             known.found = Some(Found {
@@ -210,14 +223,14 @@ impl Finder {
             let notes = vec![NO_HOST_SIDE.to_owned()];
             known.at_cgroup(&Judgement::Past { addresses, notes });
         }
-        let found = known.found.clone();
+        let (found, host) = (known.found.clone(), known.host);
         if found.is_none() {
             return Err(format!(
                 "pod {uid} has neither an interface on the node nor a cgroup"
             ));
         }
         self.tell(vec![(uid, found)], placed);
-        Ok(())
+        Ok(host)
     }
 
     /// What is gone first: an address, or an interface, may be another's by now.
@@ -287,18 +300,25 @@ impl Known {
         if ask && !self.leaders.is_empty() {
             let (seen, has_gone) = self.ask(links, helper);
             again |= has_gone;
-            judgement = judge(seen);
+            judgement = judge(seen, self.host);
         }
         let is_young = is_young(&self.leaders);
         match judgement {
             Some(Judgement::Interface { way, notes }) => {
+                if self.host != Some(way.index) {
+                    // Those were of another sandbox.
+                    self.assured.clear();
+                }
                 self.host = Some(way.index);
                 let judged = Judgement::Interface {
                     way,
                     notes: notes.clone(),
                 };
                 let placement = judged.placement(None);
-                self.found = placement.map(|placement| Found { placement, notes });
+                self.found = placement.map(|mut placement| {
+                    placement.assured.clone_from(&self.assured);
+                    Found { placement, notes }
+                });
             }
             // As long as its host side is there, so is the sandbox, whatever its processes have gone on to.
             _ if host.is_some() => {
@@ -313,11 +333,16 @@ impl Known {
                 self.at_cgroup(&judged);
                 again |= is_young && on_node.is_none();
             }
-            Some(Judgement::Unconnected) => {
+            Some(Judgement::Unconnected) if is_young => {
                 self.host = None;
                 self.found = None;
-                again |= is_young;
+                again = true;
             }
+            // It may have hidden what it has.
+            Some(Judgement::Unconnected) => self.at_cgroup(&Judgement::Past {
+                addresses: BTreeSet::new(),
+                notes: vec![UNCONNECTED.to_owned()],
+            }),
             None => self.unseen(),
         }
         again
@@ -325,10 +350,11 @@ impl Known {
 
     /// Nothing was asked, or nobody could be.
     fn unseen(&mut self) {
-        if self.is_announced && self.group.is_some() {
+        if self.is_announced && self.group.is_some() && self.host.is_none() {
             return;
         }
         self.host = None;
+        self.assured.clear();
         let is_at_cgroup = self
             .found
             .as_ref()

@@ -1,6 +1,6 @@
 //! Pods that wait to start until the kernel enforces for them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use agent_policy::model::{EndpointSpec, ObjectName};
 use futures::future::BoxFuture;
@@ -50,14 +50,16 @@ impl Gate {
             let announced = Announced {
                 uid: pod.uid,
                 interface: request.interface.clone(),
-                addresses: request.addresses,
+                addresses: request.addresses.clone(),
             };
             let ended = || "the agent is ending".to_owned();
             let sent = self.orders.send((announced, placed)).await;
             sent.map_err(|_| ended())?;
-            is_placed.await.map_err(|_| ended())??;
+            let index = is_placed.await.map_err(|_| ended())??;
+            // One at a cgroup has the addresses of its node.
+            let addresses = index.map_or_else(BTreeSet::new, |_| request.addresses.clone());
             loop {
-                if let Some(at) = self.shared.held_at(&pod.name)
+                if let Some(at) = self.shared.held_at(&pod.name, index, &addresses)
                     && is_at(&at, request.interface.as_deref())
                 {
                     return Ok(Held { at: at.to_string() });

@@ -28,9 +28,10 @@ pub(super) enum Judgement {
 
 /// `None` of no process.
 ///
-/// Of several namespaces with a host side the one counts whose oldest process is the youngest: that of the sandbox
-/// that was made last. A namespace that a container has made for itself has none.
-pub(super) fn judge(seen: Vec<(Process, Sandbox)>) -> Option<Judgement> {
+/// The host side where it is `held` stays the one, as long as it leads there: what a pod's processes make of their
+/// namespaces does not move it. Otherwise, of several namespaces with a host side the one counts whose oldest process
+/// is the youngest: that of the sandbox that was made last. A namespace that a container has made for itself has none.
+pub(super) fn judge(seen: Vec<(Process, Sandbox)>, held: Option<u32>) -> Option<Judgement> {
     let mut with_ways: Vec<(Process, Vec<Way>, Vec<Inner>)> = Vec::new();
     let (mut all_past, mut on_node, mut any) = (Vec::new(), false, false);
     let mut ids = BTreeSet::new();
@@ -47,10 +48,18 @@ pub(super) fn judge(seen: Vec<(Process, Sandbox)>) -> Option<Judgement> {
             Sandbox::Other { past, .. } => all_past.extend(past),
         }
     }
-    if let Some((_, ways, past)) = with_ways.pop() {
-        let mut ways = ways.into_iter();
-        let way = ways.next()?;
-        let others = ways.map(|way| way.inner).chain(past);
+    let is_held = |way: &Way| Some(way.index) == held;
+    let is_there = |(_, ways, _): &(_, Vec<Way>, _)| ways.iter().any(is_held);
+    let stays = with_ways.iter().position(is_there);
+    let chosen = match stays {
+        Some(at) => Some(with_ways.swap_remove(at)),
+        None => with_ways.pop(),
+    };
+    if let Some((_, mut ways, past)) = chosen {
+        let at = ways.iter().position(is_held).unwrap_or_default();
+        // There is one: it was looked for above.
+        let way = ways.drain(at..=at).next()?;
+        let others = ways.into_iter().map(|way| way.inner).chain(past);
         let notes = others.map(|inner| unjudged(&inner)).collect();
         return Some(Judgement::Interface { way, notes });
     }
@@ -84,6 +93,7 @@ impl Judgement {
         Some(Placement {
             endpoint,
             addresses,
+            assured: BTreeSet::new(),
         })
     }
 }

@@ -56,11 +56,34 @@ fn the_sandbox_that_was_made_last_counts() {
         (process(10), old.clone()),
         (process(30), old),
     ];
-    let judged = judge(seen).unwrap();
+    let judged = judge(seen, None).unwrap();
     assert_eq!(
         at(&judged),
         Some(EndpointSpec::Interface("veth-new".to_owned()))
     );
+}
+
+#[test]
+fn what_is_held_stays_while_it_leads_there() {
+    let side = |index, name: &str, address| Way {
+        index,
+        ..way(name, inner("eth0", Some("veth"), &[address]))
+    };
+    let held = other(
+        1,
+        vec![
+            side(9, "veth-net1", "10.1.0.1"),
+            side(7, "veth", "10.0.0.1"),
+        ],
+        vec![],
+    );
+    let younger = other(2, vec![side(8, "veth-made", "10.0.0.2")], vec![]);
+    let seen = vec![(process(10), held), (process(20), younger)];
+    let at = |held| at(&judge(seen.clone(), held).unwrap());
+    let interface = |name: &str| Some(EndpointSpec::Interface(name.to_owned()));
+    assert_eq!(at(Some(7)), interface("veth"));
+    // Gone: the one that was made last.
+    assert_eq!(at(Some(6)), interface("veth-made"));
 }
 
 #[test]
@@ -71,7 +94,7 @@ fn a_namespace_that_a_container_has_made_for_itself_does_not_count() {
         vec![],
     );
     let made = other(2, vec![], vec![]);
-    let judged = judge(vec![(process(10), own), (process(20), made)]).unwrap();
+    let judged = judge(vec![(process(10), own), (process(20), made)], None).unwrap();
     assert_eq!(
         at(&judged),
         Some(EndpointSpec::Interface("veth".to_owned()))
@@ -84,7 +107,7 @@ fn what_passes_no_host_side_is_named() {
     let second = way("veth1", inner("net1", Some("veth"), &[]));
     let third = inner("net2", Some("macvlan"), &[]);
     let sandbox = other(1, vec![first, second], vec![third]);
-    let Some(Judgement::Interface { notes, .. }) = judge(vec![(process(1), sandbox)]) else {
+    let Some(Judgement::Interface { notes, .. }) = judge(vec![(process(1), sandbox)], None) else {
         panic!("no interface");
     };
     assert_eq!(notes.len(), 2, "{notes:?}");
@@ -98,7 +121,7 @@ fn without_a_host_side_it_is_the_cgroup() {
         vec![],
         vec![inner("eth0", Some("ipvlan"), &["10.0.0.9"])],
     );
-    let judged = judge(vec![(process(1), sandbox)]).unwrap();
+    let judged = judge(vec![(process(1), sandbox)], None).unwrap();
     let cgroup = EndpointSpec::Cgroup("kubepods/poda".to_owned());
     assert_eq!(at(&judged), Some(cgroup.clone()));
     let Judgement::Past { addresses, notes } = &judged else {
@@ -106,14 +129,14 @@ fn without_a_host_side_it_is_the_cgroup() {
     };
     assert_eq!((addresses.len(), notes.len()), (1, 1));
     assert_eq!(
-        at(&judge(vec![(process(1), Sandbox::Node)]).unwrap()),
+        at(&judge(vec![(process(1), Sandbox::Node)], None).unwrap()),
         Some(cgroup)
     );
 }
 
 #[test]
 fn without_an_interface_it_is_nowhere() {
-    let judged = judge(vec![(process(1), other(1, vec![], vec![]))]).unwrap();
+    let judged = judge(vec![(process(1), other(1, vec![], vec![]))], None).unwrap();
     assert_eq!(at(&judged), None);
-    assert_eq!(judge(Vec::new()), None);
+    assert_eq!(judge(Vec::new(), None), None);
 }
