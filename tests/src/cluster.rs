@@ -30,6 +30,10 @@ const IMAGE: &str = "RINGFENCE_IMAGE";
 const NAMESPACE: &str = "ringfence-system";
 const AGENT: &str = "app.kubernetes.io/name=ringfence";
 
+/// Where most runtimes look for CNI plugins, and where Debian's does.
+const PLUGINS: &str = "path: /opt/cni/bin";
+pub const PLUGINS_HERE: &str = "/usr/lib/cni";
+
 /// How long pods may take to be there.
 const READY: Duration = Duration::from_secs(90);
 
@@ -164,7 +168,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The DaemonSet of `agent/deploy/base`, with the image under test, ready.
+    /// The DaemonSet of `agent/deploy/with-cni`, with the image under test, ready.
     pub fn install_agent(&self) -> Result<()> {
         self.install_agent_of("one")
     }
@@ -172,7 +176,7 @@ impl Cluster {
     /// The same, by another name of the image.
     pub fn install_agent_of(&self, tag: &str) -> Result<()> {
         self.import_image()?;
-        self.apply_text(&self.of_image("agent/deploy/base", tag)?)?;
+        self.apply_text(&self.of_image("agent/deploy/with-cni", tag)?)?;
         self.agent_is_ready()
     }
 
@@ -238,7 +242,8 @@ impl Cluster {
         let text = self.kustomized(folder)?;
         let release = format!("localhost/ringfence:{}", env!("CARGO_PKG_VERSION"));
         ensure!(text.contains(&release), "{folder} has no image {release}");
-        Ok(text.replace(&release, &format!("localhost/ringfence:{tag}")))
+        let text = text.replace(&release, &format!("localhost/ringfence:{tag}"));
+        Ok(text.replace(PLUGINS, &format!("path: {PLUGINS_HERE}")))
     }
 
     /// The pod, once it is ready and its namespace is found.

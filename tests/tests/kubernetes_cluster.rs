@@ -8,7 +8,7 @@ mod scene;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ringfence_lab::cluster::Cluster;
+use ringfence_lab::cluster::{Cluster, PLUGINS_HERE};
 use ringfence_lab::kernel::Objects;
 use ringfence_lab::probe::Protocol;
 use ringfence_lab::wait::eventually;
@@ -126,11 +126,19 @@ fn an_uninstalled_agent_leaves_nothing() -> Result<()> {
         left.is_empty()
     });
     ensure!(freed, "the kernel still holds {left:?}");
-    for folder in ["/sys/fs/bpf", "/var/lib", "/run"] {
+    for folder in ["/sys/fs/bpf", "/var/lib", "/run", PLUGINS_HERE] {
         let there = cluster.on_node("ls").arg(folder).output()?;
         let there = String::from_utf8_lossy(&there.stdout).into_owned();
         ensure!(!there.contains("ringfence"), "left in {folder}: {there}");
     }
+    let conf = cluster
+        .on_node("cat")
+        .arg("/etc/cni/net.d/10-pods.conflist")
+        .output()?;
+    ensure!(
+        !String::from_utf8_lossy(&conf.stdout).contains("ringfence"),
+        "{conf:?}"
+    );
     let kinds = cluster.kubectl(&[
         "get",
         "crd,clusterrole,clusterrolebinding,namespace",

@@ -135,7 +135,7 @@ impl Scene {
             r#"{{"status": {{"phase": "Running", "podIP": "{address}", "podIPs": [{{"ip": "{address}"}}]}}}}"#
         );
         let path = format!("/api/v1/namespaces/shop/pods/{role}/status");
-        self.api.patch(self.host(), &path, &status)
+        Server::patch(self.host(), &path, &status)
     }
 
     fn reaches(&self, peer: &Peer) -> bool {
@@ -221,7 +221,7 @@ fn policies_of_the_api_are_in_force_and_survive_its_server() -> Result<()> {
             .api
             .apply(host, &policy(&format!("c{number}"), "nobody"))?;
     }
-    scene.api.compact(host)?;
+    Server::compact(host)?;
     scene.api.kill()?;
     scene.api.resume(host, 6443)?;
     scene.settles(true, false)?;

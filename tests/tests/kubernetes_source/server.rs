@@ -29,7 +29,7 @@ pub(crate) struct Server {
     /// Of the host, in the lab.
     address: IpAddr,
     etcd: Child,
-    server: Option<Child>,
+    running: Option<Child>,
 }
 
 /// Whether there is an API server to test with; says so if there is none.
@@ -73,7 +73,7 @@ impl Server {
             folder,
             address,
             etcd,
-            server: None,
+            running: None,
         };
         server.resume(lab.host(), 6443)?;
         Ok(server)
@@ -103,7 +103,7 @@ impl Server {
             "--authorization-mode=RBAC",
             "--disable-admission-plugins=ServiceAccount",
         ]);
-        self.server = Some(spawn(host, &mut command, &folder.join("server.log"))?);
+        self.running = Some(spawn(host, &mut command, &folder.join("server.log"))?);
         let admin = self.kubeconfig("admin");
         if port != 6443 {
             fs::write(&admin, kubeconfig("admin", port))?;
@@ -118,7 +118,7 @@ impl Server {
 
     /// kill -9: it says good-bye to nobody.
     pub(crate) fn kill(&mut self) -> Result<()> {
-        let mut server = self.server.take().context("no server to kill")?;
+        let mut server = self.running.take().context("no server to kill")?;
         server.kill()?;
         server.wait()?;
         fs::write(self.kubeconfig("admin"), kubeconfig("admin", 6443))?;
@@ -126,7 +126,7 @@ impl Server {
     }
 
     /// Forgets all versions of objects but the last.
-    pub(crate) fn compact(&self, host: &Netns) -> Result<()> {
+    pub(crate) fn compact(host: &Netns) -> Result<()> {
         let post = |path: &str, body: &str| {
             let url = format!("http://127.0.0.1:2379{path}");
             host.ask("curl", &["-sSf", "-d", body, &url])
@@ -168,7 +168,7 @@ impl Server {
     }
 
     /// What `kubectl` of 1.20 has no word for: the status of an object.
-    pub(crate) fn patch(&self, host: &Netns, path: &str, patch: &str) -> Result<()> {
+    pub(crate) fn patch(host: &Netns, path: &str, status: &str) -> Result<()> {
         let url = format!("https://127.0.0.1:6443{path}");
         let patched = host.ask(
             "curl",
@@ -181,7 +181,7 @@ impl Server {
                 "-H",
                 "Content-Type: application/merge-patch+json",
                 "-d",
-                patch,
+                status,
                 &url,
             ],
         );
@@ -197,7 +197,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        for child in [Some(&mut self.etcd), self.server.as_mut()] {
+        for child in [Some(&mut self.etcd), self.running.as_mut()] {
             let Some(child) = child else { continue };
             let _killed = child.kill().is_ok();
             let _ended = child.wait().is_ok();

@@ -29,6 +29,9 @@ use super::{
 };
 use crate::control::status::KubernetesStatus;
 
+/// Of errors, as many are shown.
+const ERRORS: usize = 500;
+
 /// Shared by the watchers, who fill it, by who finds pods, and by the controller, who is woken.
 pub(crate) struct Store {
     inner: Mutex<Inner>,
@@ -214,22 +217,19 @@ impl Store {
 
     /// The server says that there is no such kind. What was there of it stays for a while: a server that has just
     /// started may not know its kinds yet.
-    pub(crate) fn absent(&self, kind: Kind) {
+    ///
+    /// Whether it is taken for absent now.
+    pub(crate) fn absent(&self, kind: Kind) -> bool {
         let mut inner = self.lock();
         let has_objects = inner.objects.keys().any(|key| key.kind == kind);
         if has_objects && !inner.progress(kind).is_gone_for_long() {
-            return;
+            return false;
         }
         inner.retain(kind, |_| false);
         inner.progress(kind).absent();
         drop(inner);
         self.tell();
-    }
-
-    pub(super) fn is_absent(&self, kind: Kind) -> bool {
-        let inner = self.lock();
-        let progress = inner.progress.get(&kind);
-        progress.is_some_and(Progress::is_absent)
+        true
     }
 
     /// The watch of a kind is disturbed.
@@ -496,7 +496,22 @@ impl Inner {
         self.servers.iter().flatten().copied().collect()
     }
 
-    /// What is wrong, object by object.
+    /// Said where the API has nodes, and none of this name: pods are held all the same, where they are found.
+    fn other_name(&self) -> Option<String> {
+        let of = |name: &str| Key {
+            kind: Kind::Node,
+            namespace: String::new(),
+            name: name.to_owned(),
+        };
+        let node = &self.node;
+        let mut nodes = self.objects.range(of("")..);
+        let has_nodes = nodes.next().is_some_and(|(key, _)| key.kind == Kind::Node);
+        let is_known = self.objects.contains_key(&of(node));
+        (has_nodes && !is_known)
+            .then(|| format!("the API has no node `{node}`: say by --node what it calls this one"))
+    }
+
+    /// What is wrong, object by object, as far as anybody reads it.
     fn errors(&self) -> Vec<String> {
         let objects = self.objects.iter();
         let own = objects.flat_map(|(key, entry)| {
@@ -508,7 +523,13 @@ impl Inner {
             let of = move |message| format!("kubernetes:{key}: {message}");
             messages.iter().map(of)
         });
-        own.chain(between).collect()
+        let mut all = self.other_name().into_iter().chain(own).chain(between);
+        let mut errors: Vec<String> = all.by_ref().take(ERRORS).collect();
+        let more = all.count();
+        if more > 0 {
+            errors.push(format!("and {more} more"));
+        }
+        errors
     }
 }
 

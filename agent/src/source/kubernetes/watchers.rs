@@ -3,7 +3,12 @@
 //! Listing in pages, resuming with bookmarks, listing anew after 410 and backing off with jitter are those of
 //! `kube::runtime::watcher`; what is heard goes to the store.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt as _;
 use kube::{
@@ -25,33 +30,40 @@ use super::{
 /// Objects in a page of a list, which is in memory as the server sends it.
 const PAGE: u32 = 250;
 
-/// Follows a kind for ever. One that is not there is looked for when a definition changes, and now and then.
+/// Between two looks for a kind that there is not, where no definition tells of it; up to twice that.
+const ABSENT: Duration = Duration::from_mins(2);
+
+/// From a definition until the server knows its kind.
+const DEFINED: Duration = Duration::from_secs(20);
+
+/// Follows a kind for ever. One that there is not is looked for when a definition changes, and now and then.
 pub(super) async fn follow(
     kind: Kind,
     client: Client,
     store: Arc<Store>,
     mut definitions: watch::Receiver<u64>,
 ) {
+    let mut patience = Duration::ZERO;
     loop {
         definitions.mark_unchanged();
-        tokio::select! {
-            () = follow_defined(kind, client.clone(), &store) => {}
-            () = defined(kind, &store, &mut definitions) => {}
-        }
+        follow_defined(kind, client.clone(), &store, patience).await;
+        patience = tokio::select! {
+            Ok(()) = definitions.changed() => DEFINED,
+            () = tokio::time::sleep(jittered(ABSENT)) => Duration::ZERO,
+        };
     }
 }
 
-/// Waits until the kind may be there that is not.
-async fn defined(kind: Kind, store: &Store, definitions: &mut watch::Receiver<u64>) {
-    while definitions.changed().await.is_ok() {
-        if store.is_absent(kind) {
-            return;
-        }
-    }
-    std::future::pending::<()>().await;
+/// Not all agents at once.
+fn jittered(least: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish();
+    let part = f64::from(u16::try_from(random % 1000).unwrap_or(0)) / 1000.0;
+    least.mul_f64(1.0 + part)
 }
 
-async fn follow_defined(kind: Kind, client: Client, store: &Store) {
+/// Ends if there is no such kind, after so long.
+async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Duration) {
+    let begun = Instant::now();
     let api: Api<DynamicObject> = Api::all_with(client, &kind.resource());
     let config = Config::default().page_size(PAGE);
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
@@ -73,7 +85,11 @@ async fn follow_defined(kind: Kind, client: Client, store: &Store) {
                     store.delete(&key);
                 }
             }
-            Err(error) if kind.may_be_absent() && is_not_found(&error) => store.absent(kind),
+            Err(error) if kind.may_be_absent() && is_not_found(&error) => {
+                if store.absent(kind) && begun.elapsed() >= patience {
+                    return;
+                }
+            }
             Err(error) => {
                 let error = explained(&error);
                 tracing::warn!(error, "the watch of {} is disturbed", kind.plural());

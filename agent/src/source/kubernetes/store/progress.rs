@@ -50,10 +50,6 @@ impl Progress {
         self.state = WatchState::Absent;
     }
 
-    pub(super) fn is_absent(&self) -> bool {
-        self.state == WatchState::Absent
-    }
-
     pub(super) fn failed(&mut self, error: String) {
         self.error = Some(error);
     }
