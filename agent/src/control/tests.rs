@@ -41,6 +41,7 @@ impl StatusSource for Fixed {
             generation: 3,
             enforcing: true,
             last_load: None,
+            kubernetes: None,
             policies: BTreeMap::new(),
             next_change: None,
             failsafe: Vec::new(),

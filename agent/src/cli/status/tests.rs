@@ -73,6 +73,7 @@ fn status() -> Status {
         node: "node-1".to_owned(),
         generation: 3,
         enforcing: true,
+        kubernetes: None,
         last_load: Some(Load {
             at: WallTime(1_700_000_000_000_000_000),
             ok: false,
