@@ -19,7 +19,8 @@ pub fn agent(lab: &Lab, objects: &[Value]) -> Result<Agent> {
     let header = json!({"version": 1, "server": null, "servers": []});
     let footer = json!({"objects": objects.len()});
     let lines = [&header].into_iter().chain(objects).chain([&footer]);
-    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    let lines: Vec<_> = lines.map(Value::to_string).collect();
+    let text = lines.join("\n") + "\n";
     write(&state.join("kubernetes.jsonl"), &text)?;
     let kubeconfig = lab.write("kubeconfig", &nowhere().to_string())?;
     let kubeconfig = kubeconfig.to_str().context("a path that is no text")?;

@@ -42,7 +42,6 @@ impl StatusSource for Fixed {
             enforcing: true,
             kubernetes: None,
             last_load: None,
-            kubernetes: None,
             policies: BTreeMap::new(),
             next_change: None,
             failsafe: Vec::new(),

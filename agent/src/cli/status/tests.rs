@@ -79,7 +79,6 @@ fn status() -> Status {
             ok: false,
             errors: vec!["api.yaml:3:5: unknown field `prots`\nhint: `ports`".to_owned()],
         }),
-        kubernetes: None,
         policies: BTreeMap::from([
             ("NetworkPolicy".to_owned(), 2),
             ("RingfencePolicy".to_owned(), 1),
