@@ -72,3 +72,44 @@ fn row(watch: &WatchStatus) -> ([String; 4], Option<&str>) {
     let cells = [kind.clone(), state.clone(), objects.to_string(), heard];
     (cells, error.as_deref())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_stands_below_its_kind() {
+        let watch = |kind: &str, state: &str, objects, heard_s| WatchStatus {
+            kind: kind.to_owned(),
+            state: state.to_owned(),
+            objects,
+            heard_s,
+            error: None,
+        };
+        let status = KubernetesStatus {
+            server: Some("https://10.96.0.1/".to_owned()),
+            complete: false,
+            from_kept: true,
+            not_kept: None,
+            watches: vec![
+                watch("Pod", "listed", 12, Some(3)),
+                WatchStatus {
+                    error: Some("cannot list resource \"networkpolicies\" (403)".to_owned()),
+                    ..watch("NetworkPolicy", "starting", 2, None)
+                },
+            ],
+            errors: (0..22).map(|number| format!("error {number}")).collect(),
+        };
+        let mut out = Vec::new();
+        render(&status, Paint::Plain, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let expected = "Kubernetes API https://10.96.0.1/: as it was kept, until all is known\n\
+                        WATCH          STATE     OBJECTS  HEARD\n\
+                        Pod            listed    12       3 s ago\n\
+                        NetworkPolicy  starting  2        never\n\
+                        \u{20} cannot list resource \"networkpolicies\" (403)\n\
+                        \u{20} error 0\n";
+        assert!(text.starts_with(expected), "{text}");
+        assert!(text.ends_with("  error 19\n  and 2 more\n"), "{text}");
+    }
+}

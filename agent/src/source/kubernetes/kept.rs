@@ -27,6 +27,9 @@ const LIMIT: u64 = 128 << 20;
 /// From a change until it is kept.
 const DEBOUNCE: Duration = Duration::from_secs(5);
 
+/// Bytes a second, in the long run: a disk that is written to for ever wears out.
+const RATE: u64 = 100 << 10;
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     version: u32,
@@ -109,7 +112,7 @@ fn write(
     objects: &[Arc<str>],
     servers: BTreeSet<SocketAddr>,
 ) -> Result<(), KeptError> {
-    let bytes = objects.iter().map(|object| object.len() as u64 + 1).sum();
+    let bytes = size(objects);
     if bytes > LIMIT {
         return Err(KeptError::TooLarge { bytes });
     }
@@ -142,6 +145,11 @@ fn write(
     Ok(())
 }
 
+fn size(objects: &[Arc<str>]) -> u64 {
+    let lines = objects.iter().map(|object| object.len() + 1);
+    u64::try_from(lines.sum::<usize>()).unwrap_or(u64::MAX)
+}
+
 fn line(out: &mut impl io::Write, text: &str) -> io::Result<()> {
     out.write_all(text.as_bytes())?;
     out.write_all(b"\n")
@@ -152,15 +160,17 @@ pub(super) async fn keep(store: Arc<Store>, path: PathBuf) {
     loop {
         store.changed().await;
         tokio::time::sleep(DEBOUNCE).await;
-        write_now(&store, &path).await;
+        let bytes = write_now(&store, &path).await;
+        tokio::time::sleep(Duration::from_secs(bytes / RATE)).await;
     }
 }
 
-/// Keeps what there is now.
-pub(super) async fn write_now(store: &Arc<Store>, path: &Path) {
+/// Keeps what there is now. Gives what that took.
+pub(super) async fn write_now(store: &Arc<Store>, path: &Path) -> u64 {
     let Some((objects, servers)) = store.snapshot() else {
-        return;
+        return 0;
     };
+    let bytes = size(&objects);
     let path = path.to_owned();
     let written = tokio::task::spawn_blocking(move || write(&path, &objects, servers));
     let trouble = match written.await {
@@ -172,4 +182,51 @@ pub(super) async fn write_now(store: &Arc<Store>, path: &Path) {
         tracing::error!(error, "the state of the API cannot be kept");
     }
     store.keeping(trouble);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMESPACE: &str = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}}"#;
+
+    fn written(folder: &Path) -> PathBuf {
+        let path = path(folder);
+        let objects = [NAMESPACE.into(), NAMESPACE.replace("\"a\"", "\"b\"").into()];
+        write(&path, &objects, ["192.0.2.1:6443".parse().unwrap()].into()).unwrap();
+        path
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read(&path(folder.path())).unwrap().is_none());
+        let kept = read(&written(folder.path())).unwrap().unwrap();
+        let names: Vec<_> = kept
+            .objects
+            .iter()
+            .map(|object| object.key.name.as_str())
+            .collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(kept.servers, ["192.0.2.1:6443".parse().unwrap()].into());
+    }
+
+    #[test]
+    fn half_of_it_or_another_version_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path());
+        let whole = fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = whole.lines().collect();
+        for count in 0..lines.len() {
+            fs::write(&path, lines[..count].join("\n")).unwrap();
+            let error = read(&path).unwrap_err();
+            assert!(matches!(error, KeptError::Torn), "{count}: {error}");
+        }
+        fs::write(&path, whole.replace("\"version\":1", "\"version\":2")).unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert_eq!(error, "version 2, expected 1");
+        fs::write(&path, "\0").unwrap();
+        assert!(matches!(read(&path), Err(KeptError::Json(_))));
+    }
 }

@@ -496,6 +496,21 @@ impl Inner {
         self.servers.iter().flatten().copied().collect()
     }
 
+    /// Said where the API has nodes, and none of this name: pods are held all the same, where they are found.
+    fn other_name(&self) -> Option<String> {
+        let of = |name: &str| Key {
+            kind: Kind::Node,
+            namespace: String::new(),
+            name: name.to_owned(),
+        };
+        let node = &self.node;
+        let mut nodes = self.objects.range(of("")..);
+        let has_nodes = nodes.next().is_some_and(|(key, _)| key.kind == Kind::Node);
+        let is_known = self.objects.contains_key(&of(node));
+        (has_nodes && !is_known)
+            .then(|| format!("the API has no node `{node}`: say by --node what it calls this one"))
+    }
+
     /// What is wrong, object by object, as far as anybody reads it.
     fn errors(&self) -> Vec<String> {
         let objects = self.objects.iter();
@@ -508,7 +523,7 @@ impl Inner {
             let of = move |message| format!("kubernetes:{key}: {message}");
             messages.iter().map(of)
         });
-        let mut all = own.chain(between);
+        let mut all = self.other_name().into_iter().chain(own).chain(between);
         let mut errors: Vec<String> = all.by_ref().take(ERRORS).collect();
         let more = all.count();
         if more > 0 {

@@ -355,6 +355,19 @@ fn tables_of_names_add_up() {
 }
 
 #[test]
+fn a_node_that_the_api_calls_otherwise_is_told_of() {
+    let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    let mut follower = Follower::new();
+    follower.put(&node("n1.example.org"));
+    assert_eq!(
+        follower.errors(),
+        ["the API has no node `n1`: say by --node what it calls this one"]
+    );
+    follower.put(&node("n1"));
+    assert_eq!(follower.errors(), [""; 0]);
+}
+
+#[test]
 fn the_world_is_complete_once_every_kind_was_listed() {
     let store = Store::new("n1".to_owned());
     for kind in Kind::ALL {
