@@ -19,9 +19,8 @@ pub fn agent(lab: &Lab, objects: &[Value]) -> Result<Agent> {
     let header = json!({"version": 1, "server": null, "servers": []});
     let footer = json!({"objects": objects.len()});
     let lines = [&header].into_iter().chain(objects).chain([&footer]);
-    let lines: Vec<_> = lines.map(Value::to_string).collect();
-    let text = lines.join("\n") + "\n";
-    write(&state.join("kubernetes.jsonl"), &text)?;
+    let lines: Vec<String> = lines.map(Value::to_string).collect();
+    write(&state.join("kubernetes.jsonl"), &(lines.join("\n") + "\n"))?;
     let kubeconfig = lab.write("kubeconfig", &nowhere().to_string())?;
     let kubeconfig = kubeconfig.to_str().context("a path that is no text")?;
     let agent = Agent::prepare(lab, "agent", &[])?;

@@ -17,6 +17,7 @@
 //! | [`kernel`] | which BPF objects the kernel holds, and what others do to them |
 //! | [`process`] | what the kernel says of a process |
 //! | [`manifest`] | inventory as YAML |
+//! | [`kept`] | what an agent has kept of a Kubernetes API |
 //! | [`scene`] | the lab that most tests of policy share |
 //! | [`soak`] | everything at once, for long |
 //! | [`guest`] | the first process of a virtual machine, which runs these tests there |

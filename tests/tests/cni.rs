@@ -135,7 +135,7 @@ fn a_pod_is_enforced_for_when_its_network_is_ready_and_the_result_is_handed_on()
         "after"
     );
     drop(pod);
-    let is_gone = |status: &Value| status["endpoints"].as_array().is_some_and(Vec::is_empty);
+    let is_gone = |status: &Value| status["endpoints"][0]["state"] == "waiting";
     let gone = node
         .agent
         .status_eventually(Duration::from_secs(20), is_gone);
@@ -250,10 +250,55 @@ fn it_is_chained_behind_the_plugins_of_a_distribution() -> Result<()> {
     call(&mut plugin, "DEL", "server", &netns.path());
     let down = run(node.lab.host(), &mut plugin, &network)?;
     ensure!(down.status.success(), "{down:?}");
-    let is_gone = |status: &Value| status["endpoints"].as_array().is_some_and(Vec::is_empty);
+    let is_gone = |status: &Value| status["endpoints"][0]["state"] == "waiting";
     let gone = node
         .agent
         .status_eventually(Duration::from_secs(20), is_gone);
     ensure!(gone, "{}", node.agent.log());
+    Ok(())
+}
+
+#[test]
+fn a_folder_that_is_read_only_is_said_to_be_and_nothing_has_changed() -> Result<()> {
+    const READ_ONLY: &str =
+        r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@""#;
+    let lab = Lab::bridged()?;
+    let text = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "ptp"}]});
+    let file = lab.write("net.d/10-pods.conflist", &text.to_string())?;
+    let (folder, bin) = (
+        file.parent().context("no folder")?,
+        lab.folder().join("bin"),
+    );
+    let install = |before: &mut Command| {
+        before
+            .arg(agent::binary()?)
+            .args(["cni", "install", "--conf-dir"]);
+        before.arg(folder).arg("--bin-dir").arg(&bin);
+        lab.host().output(before)
+    };
+    let mut read_only = Command::new("unshare");
+    read_only.args(["-m", "sh", "-c", READ_ONLY]).arg(folder);
+    let refused = install(&mut read_only)?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(
+        refused.status.code() == Some(2) && said.contains("Read-only"),
+        "{refused:?}"
+    );
+    let names = || Ok::<_, anyhow::Error>(std::fs::read_dir(folder)?.count());
+    ensure!(
+        names()? == 1 && std::fs::read_to_string(&file)? == text.to_string(),
+        "changed"
+    );
+    let done = install(&mut Command::new("env"))?;
+    ensure!(done.status.success() && names()? == 1, "{done:?}");
+    let list: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+    ensure!(list["plugins"][1]["type"] == "ringfence", "{list}");
+    // The binary that was put there is the plugin, under its own name and without arguments.
+    let mut plugin = Command::new(bin.join("ringfence"));
+    let version = run(lab.host(), plugin.env("CNI_COMMAND", "VERSION"), &json!({}))?;
+    ensure!(
+        answer(&version)?["supportedVersions"][3] == "1.1.0",
+        "{version:?}"
+    );
     Ok(())
 }

@@ -15,7 +15,9 @@ use agent_common::{
     table::Endpoint,
     verdict::{Action, Reason},
 };
-use agent_policy::model::{EndpointSpec, Failsafe, ObjectName, PolicyKind, Time, World};
+use agent_policy::model::{
+    EndpointSpec, Failsafe, ObjectName, PolicyKind, Time, WorkloadKind, World,
+};
 
 use crate::{
     config::Config,
@@ -215,6 +217,34 @@ impl Shared {
         self.lock().world = world;
     }
 
+    /// Pods of this node, as the API has them, of which nothing is held: nobody has found them.
+    fn unfound(&self, world: &World) -> Vec<EndpointStatus> {
+        let Some(store) = &self.kubernetes else {
+            return Vec::new();
+        };
+        let here = world.workloads.values().filter(|workload| {
+            workload.kind == WorkloadKind::Pod
+                && workload.endpoint.is_none()
+                && workload.node.as_deref() == Some(&*self.node)
+                && store.pod_named(&workload.name).is_some()
+        });
+        here.map(|workload| EndpointStatus {
+            name: workload.name.to_string(),
+            spec: "pod".to_owned(),
+            state: EndpointState::Waiting,
+            hook: None,
+            ifindex: None,
+            cgroup_id: None,
+            policies: 0,
+            drops: BTreeMap::new(),
+            unremembered: 0,
+            unjudged: Vec::new(),
+            rejections: RejectionSums::default(),
+            message: Some("no network of it is found on this node yet".to_owned()),
+        })
+        .collect()
+    }
+
     /// What of a pod is not judged.
     pub(crate) fn pod_notes(&self, uid: &str, notes: Vec<String>) {
         let mut told = self.lock();
@@ -382,6 +412,7 @@ impl StatusSource for Shared {
             });
         }
         shown.extend(unconfined.clone());
+        shown.extend(self.unfound(&told.world));
         let lost = |loss| {
             let maps = told.maps.as_ref();
             maps.map_or(0, |maps| maps.lost(loss).unwrap_or(0))

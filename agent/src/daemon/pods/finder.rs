@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use agent_policy::model::EndpointSpec;
@@ -32,6 +32,9 @@ const SOON: Duration = Duration::from_millis(20);
 
 /// Of a pod that is announced without an interface.
 const NO_HOST_SIDE: &str = "its interface has no host side: its sockets are judged, at its cgroup";
+
+/// Between two searches for kubelets' cgroups: they are made once, wherever kubelet is told to.
+const SEARCH: Duration = Duration::from_secs(2);
 
 /// How closely is looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +75,8 @@ pub(crate) struct Finder {
     tree: Tree,
     helper: Option<Arc<Helper>>,
     known: BTreeMap<String, Known>,
+    /// When it was looked for where kubelets have their cgroups.
+    searched: Option<Instant>,
 }
 
 /// What is known of a pod.
@@ -106,6 +111,7 @@ impl Finder {
             tree: Tree::new(below),
             helper,
             known: BTreeMap::new(),
+            searched: None,
         }
     }
 
@@ -133,7 +139,9 @@ impl Finder {
                 return Looked::default();
             }
         };
-        if depth == Depth::Everything || !self.tree.is_found() {
+        let is_due = self.searched.is_none_or(|at| at.elapsed() >= SEARCH);
+        if is_due || depth == Depth::Everything || !self.tree.is_found() {
+            self.searched = Some(Instant::now());
             self.tree.search();
         }
         let mut groups = self.tree.pods();
@@ -232,11 +240,11 @@ impl Finder {
         }
         changed.sort_by_key(|(_, found)| found.is_some());
         for (uid, found) in changed {
-            match &found {
-                Some(Found { placement, .. }) => {
-                    tracing::info!(pod = uid, at = %placement.endpoint, addresses = ?placement.addresses, "pod found");
-                }
-                None => tracing::info!(pod = uid, "pod gone"),
+            if let Some(Found { placement, .. }) = &found {
+                let (at, addresses) = (&placement.endpoint, &placement.addresses);
+                tracing::info!(pod = uid, %at, ?addresses, "pod found");
+            } else {
+                tracing::info!(pod = uid, "pod gone");
             }
             placed.place(&uid, found.as_ref());
         }

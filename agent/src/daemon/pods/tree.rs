@@ -56,22 +56,21 @@ impl Tree {
     pub(super) fn new(below: Option<PathBuf>) -> Self {
         let hierarchy = Hierarchy::find().ok();
         let hierarchy = hierarchy.map(|hierarchy| hierarchy.root().to_path_buf());
-        let tops = match below {
-            Some(folder) => vec![Top {
+        let tops = if let Some(folder) = below {
+            vec![Top {
                 hierarchy: hierarchy.filter(|root| folder.starts_with(root)),
                 folder,
-            }],
-            None => {
-                let unified = hierarchy.map(|root| Top {
-                    folder: root.clone(),
-                    hierarchy: Some(root),
-                });
-                let legacy = cgroup::legacy().into_iter().map(|folder| Top {
-                    folder,
-                    hierarchy: None,
-                });
-                unified.into_iter().chain(legacy).collect()
-            }
+            }]
+        } else {
+            let unified = hierarchy.map(|root| Top {
+                folder: root.clone(),
+                hierarchy: Some(root),
+            });
+            let legacy = cgroup::legacy().into_iter().map(|folder| Top {
+                folder,
+                hierarchy: None,
+            });
+            unified.into_iter().chain(legacy).collect()
         };
         Self {
             tops,
@@ -120,11 +119,9 @@ impl Tree {
     }
 
     fn group(&self, folder: PathBuf) -> Group {
-        let hierarchies = self.tops.iter().filter_map(|top| top.hierarchy.as_ref());
-        let name = hierarchies
-            .filter_map(|root| folder.strip_prefix(root).ok()?.to_str())
-            .next()
-            .map(str::to_owned);
+        let mut hierarchies = self.tops.iter().filter_map(|top| top.hierarchy.as_ref());
+        let name = hierarchies.find_map(|root| folder.strip_prefix(root).ok()?.to_str());
+        let name = name.map(str::to_owned);
         Group { folder, name }
     }
 }
