@@ -217,6 +217,12 @@ impl Cluster {
         serde_json::from_str(&said).context("status is no JSON")
     }
 
+    /// What the agent's pods are made of.
+    pub fn agent_images(&self) -> Result<String> {
+        let images = "jsonpath={.items[*].spec.containers[*].image}";
+        self.kubectl(&["-n", NAMESPACE, "get", "pods", "-l", AGENT, "-o", images])
+    }
+
     /// The end of what the agent has logged, and how its pod is.
     pub fn agent_log(&self) -> Result<String> {
         let pods = self.kubectl(&["-n", NAMESPACE, "describe", "pods"])?;

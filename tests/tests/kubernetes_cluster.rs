@@ -82,15 +82,13 @@ fn a_rolling_update_under_traffic_opens_nothing_and_loses_nothing() -> Result<()
     traffic.goes_on(MANY)?;
 
     cluster.install_agent_of("two")?;
-    let images = cluster.kubectl(&[
-        "-n",
-        "ringfence-system",
-        "get",
-        "pods",
-        "-o",
-        "jsonpath={.items[*].spec.containers[*].image}",
-    ])?;
-    ensure!(images == "localhost/ringfence:two", "{images}");
+    // The old pod may take its time to go.
+    let mut images = String::new();
+    let replaced = eventually(Duration::from_mins(1), || {
+        images = cluster.agent_images().unwrap_or_default();
+        images == "localhost/ringfence:two"
+    });
+    ensure!(replaced, "{images}");
     traffic.goes_on(MANY)?;
     traffic.was_not_disturbed()?;
     scene.only_the_friend_gets_in()
