@@ -39,12 +39,30 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 }
 
 #[test]
+fn the_api_is_asked_where_a_flag_or_the_file_says_so() {
+    assert_eq!(check("").unwrap().kubernetes, None);
+    let file = parse("kubernetes: {kubeconfig: /a}\n").unwrap();
+    let flags = RawConfig {
+        kubernetes: Some(RawKubernetes::default()),
+        ..RawConfig::default()
+    };
+    let config = Config::check(flags.over(file)).unwrap();
+    let kubeconfig = config.kubernetes.clone().unwrap().kubeconfig;
+    assert_eq!(kubeconfig, Some(PathBuf::from("/a")));
+    // No file is needed beside it.
+    config.with_policies().unwrap();
+    let none = check("kubernetes: {}\n").unwrap();
+    assert_eq!(none.kubernetes, Some(KubernetesConfig::default()));
+}
+
+#[test]
 fn settings_print_as_a_file_that_gives_them_again() {
     let config = check(
         "policies: [/etc/ringfence]\nnode: 'yes'\nflows: '-'\nlog_format: json\n\
          detach_on_exit: true\ncapacities: {flows: 7}\n\
          frames: {allow: [0x8809, lldp, '0x22f0', 35063], dhcp_client: true}\n\
-         workload_interfaces: {names: [veth*, tap0, veth*], unknown: compatible}\n",
+         workload_interfaces: {names: [veth*, tap0, veth*], unknown: compatible}\n\
+         kubernetes: {kubeconfig: /etc/kubernetes/agent.conf}\n",
     )
     .unwrap();
     let allowed = [0x22f0, 0x8809, 0x88cc, 0x88f7];

@@ -50,22 +50,35 @@ pub(super) async fn tell(client: Client, store: Arc<Store>) {
             .into_iter()
             .filter(|trouble| !told.contains_key(&(trouble.key.clone(), trouble.message.clone())));
         for trouble in new.take(AT_ONCE).collect::<Vec<_>>() {
-            publish(&client, &trouble).await;
-            told.insert((trouble.key, trouble.message), Instant::now());
+            if is_told(&client, &trouble).await {
+                told.insert((trouble.key, trouble.message), Instant::now());
+            }
         }
     }
 }
 
-/// A refusal is survived: `status` says the same.
-async fn publish(client: &Client, trouble: &Trouble) {
+/// Whether the server has answered. A refusal is survived: `status` says the same.
+async fn is_told(client: &Client, trouble: &Trouble) -> bool {
     let event = event(trouble);
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
     match api.create(&PostParams::default(), &event).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == 409 => {}
-        Err(error) => tracing::debug!(%error, "an Event was not taken"),
+        Ok(_) => true,
+        Err(kube::Error::Api(status)) if is_refusal(status.code) => {
+            // 409: another agent has said it.
+            tracing::debug!(status.message, "an Event was not taken");
+            true
+        }
+        Err(error) => {
+            tracing::debug!(%error, "the API was not reached with an Event");
+            false
+        }
     }
+}
+
+/// Whether asking again is of no use.
+fn is_refusal(code: u16) -> bool {
+    (400..500).contains(&code) && code != 429
 }
 
 fn event(trouble: &Trouble) -> Event {
