@@ -212,6 +212,9 @@ impl Prepared {
             }
             return Err(error);
         }
+        if let Some((store, _)) = &following {
+            store.enforced();
+        }
         announce(&shared)?;
         service::ready(&shared.summary());
 

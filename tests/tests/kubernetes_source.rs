@@ -382,3 +382,42 @@ fn missing_rights_are_named_and_half_of_the_api_is_not_enforced() -> Result<()> 
     })?;
     scene.settles(true, false)
 }
+
+#[test]
+fn a_node_loses_the_taint_that_keeps_pods_off_it_until_it_enforces_and_no_other() -> Result<()> {
+    if !is_there() {
+        return Ok(());
+    }
+    let mut scene = Scene::new("admin")?;
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy().to_lowercase();
+    let node = format!(
+        r#"{{
+            "apiVersion": "v1", "kind": "Node", "metadata": {{"name": "{name}"}},
+            "spec": {{"taints": [
+                {{"key": "ringfence.io/not-ready", "effect": "NoSchedule"}},
+                {{"key": "example.org/other", "effect": "NoSchedule"}}
+            ]}}
+        }}"#
+    );
+    scene.api.apply(scene.host(), &node)?;
+    scene.agent.start()?;
+    let taints = || {
+        let path = "jsonpath={.spec.taints[*].key}";
+        let asked = scene
+            .api
+            .kubectl(scene.host(), &["get", "node", &name, "-o", path], "");
+        asked.unwrap_or_default()
+    };
+    let is_gone = || {
+        let taints = taints();
+        taints.contains("example.org/other") && !taints.contains("ringfence.io/not-ready")
+    };
+    ensure!(
+        eventually(Duration::from_secs(30), is_gone),
+        "{}\n{}",
+        taints(),
+        scene.agent.log()
+    );
+    Ok(())
+}

@@ -12,6 +12,7 @@ mod object;
 pub(crate) mod placement;
 mod servers;
 pub(crate) mod store;
+mod taint;
 mod trim;
 mod watchers;
 
@@ -163,6 +164,7 @@ async fn follow(client: Client, server: &Server, store: &Arc<Store>) {
         definitions::follow(client.clone(), changed),
         servers::follow(client.clone(), Arc::clone(store)),
         events::tell(client.clone(), Arc::clone(store)),
+        taint::remove(client.clone(), Arc::clone(store)),
     );
 }
 

@@ -14,7 +14,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
@@ -38,6 +41,8 @@ pub(crate) struct Store {
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Told of each change.
     changed: Notify,
+    /// The node enforces what is here.
+    enforced: AtomicBool,
 }
 
 struct Inner {
@@ -126,6 +131,7 @@ impl Store {
             }),
             wake: OnceLock::new(),
             changed: Notify::new(),
+            enforced: AtomicBool::new(false),
         }
     }
 
@@ -139,6 +145,20 @@ impl Store {
     /// Waits until something has changed since this returned last.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// Says that the node enforces what is here.
+    pub(crate) fn enforced(&self) {
+        self.enforced.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_enforced(&self) -> bool {
+        self.enforced.load(Relaxed)
+    }
+
+    /// The name of this node.
+    pub(crate) fn node(&self) -> String {
+        self.lock().node.clone()
     }
 
     /// Says where a pod of this node is, or (`None`) that it is there no more. The pod may be unknown yet: what
