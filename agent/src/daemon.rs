@@ -212,11 +212,7 @@ impl Prepared {
             }
             return Err(error);
         }
-        if let Some((store, _)) = &following {
-            store.enforced();
-        }
-        announce(&shared)?;
-        service::ready(&shared.summary());
+        announce(&shared, following.as_ref().map(|(store, _)| &**store))?;
 
         let (stopped, mut ended) = oneshot::channel();
         let thread = thread::Builder::new()
@@ -417,9 +413,15 @@ fn sizes(config: &Config) -> Sizes {
     }
 }
 
-/// The one line for whoever started the agent.
-fn announce(shared: &Shared) -> anyhow::Result<()> {
+/// Tells whoever started the agent, by one line, and whoever else waits for it.
+fn announce(shared: &Shared, store: Option<&Store>) -> anyhow::Result<()> {
+    let summary = shared.summary();
+    if let Some(store) = store {
+        store.enforced();
+    }
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", shared.summary()).context("standard output")?;
-    out.flush().context("standard output")
+    writeln!(out, "{summary}").context("standard output")?;
+    out.flush().context("standard output")?;
+    service::ready(&summary);
+    Ok(())
 }
