@@ -32,8 +32,8 @@ const SEED: u64 = 5;
 fn the_recipes_hold_between_pods() -> Result<()> {
     let tally = play(RECIPES, Form::Probes, |_| true)?;
     expect(
-        tally,
-        Tally {
+        tally.as_ref(),
+        &Tally {
             cases: 22,
             checks: 109,
             left_out: 0,
@@ -46,8 +46,8 @@ fn the_suite_of_cluster_network_policy_holds_between_pods() -> Result<()> {
     // SCTP, which the machine may not have, and pods with the network of another node.
     let tally = play(SUITE, Form::Probes, |_| true)?;
     expect(
-        tally,
-        Tally {
+        tally.as_ref(),
+        &Tally {
             cases: 24,
             checks: 204,
             left_out: 97,
@@ -85,9 +85,9 @@ fn a_sample_of_cyclonus_holds_between_pods() -> Result<()> {
 }
 
 /// So that nothing is left out without anybody noticing; nothing at all without a cluster.
-fn expect(tally: Option<Tally>, expected: Tally) -> Result<()> {
+fn expect(tally: Option<&Tally>, expected: &Tally) -> Result<()> {
     ensure!(
-        tally.as_ref().is_none_or(|tally| *tally == expected),
+        tally.is_none_or(|tally| tally == expected),
         "{tally:?}, expected {expected:?}"
     );
     Ok(())

@@ -138,20 +138,20 @@ impl<'c> Play<'c> {
             wanted.insert(key(&object), object);
         }
         self.turn_into(&wanted, |key| !key.starts_with("policy "))?;
-        let names: BTreeSet<_> = wanted
+        let namespaces: BTreeSet<_> = wanted
             .values()
             .filter(|object| kind(object, "Namespace"))
             .filter_map(|object| object["metadata"]["name"].as_str())
             .collect();
-        let names: Vec<_> = names.into_iter().collect();
+        let namespaces: Vec<_> = namespaces.into_iter().collect();
         let pods = wanted.keys().filter_map(|key| key.strip_prefix("Pod "));
         let missing = pods.filter(|name| !self.pods.contains_key(*name)).count();
         if missing > 0 {
-            let found = self.cluster.pods(&names)?;
-            let named = found
+            let found = self.cluster.pods(&namespaces)?;
+            let by_name = found
                 .into_iter()
                 .map(|pod| (format!("{}/{}", pod.namespace, pod.name), pod));
-            self.pods = named.collect();
+            self.pods = by_name.collect();
         }
 
         let theirs = state.pods.iter().filter_map(|(name, pod)| {
@@ -397,7 +397,7 @@ fn pod(document: &Value) -> Value {
     object
 }
 
-/// ClusterNetworkPolicy as far as an API server needs to know it: what is in one, the agent checks by itself.
+/// `ClusterNetworkPolicy` as far as an API server needs to know it: what is in one, the agent checks by itself.
 fn definition() -> Value {
     let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     json!({
