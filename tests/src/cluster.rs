@@ -168,7 +168,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The DaemonSet of `agent/deploy/with-cni`, with the image under test, ready.
+    /// What `agent/deploy/with-cni` is, with the image under test, ready.
     pub fn install_agent(&self) -> Result<()> {
         self.install_agent_of("one")
     }
@@ -180,7 +180,7 @@ impl Cluster {
         self.agent_is_ready()
     }
 
-    /// Waits until the agent's DaemonSet is what it was last made to be.
+    /// Waits until the agent's daemon set is what it was last made to be.
     pub fn agent_is_ready(&self) -> Result<()> {
         let rolled = self.rolled_out("ringfence");
         rolled.with_context(|| self.agent_log().unwrap_or_default())
@@ -308,8 +308,8 @@ fn process_of(uid: &str) -> Option<u32> {
         pods.join("burstable"),
         pods.join("besteffort"),
     ];
-    let group = classes.iter().map(|class| class.join(format!("pod{uid}")));
-    for container in fs::read_dir(group.filter(|group| group.is_dir()).next()?)
+    let mut group = classes.iter().map(|class| class.join(format!("pod{uid}")));
+    for container in fs::read_dir(group.find(|group| group.is_dir())?)
         .ok()?
         .flatten()
     {

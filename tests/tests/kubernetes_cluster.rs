@@ -1,4 +1,4 @@
-//! The agent as a DaemonSet of a real cluster, and pods that a real kubelet runs.
+//! The agent as a daemon set of a real cluster, and pods that a real kubelet runs.
 //!
 //! Run by `cargo xtask test --kubernetes`; without a cluster each of these says that it is skipped.
 
@@ -31,19 +31,16 @@ fn pods_are_isolated_and_follow_every_change_of_policy() -> Result<()> {
     scene.only_the_friend_gets_in()?;
 
     scene.apply(&[ingress("only-friend", "stranger", &[PORT])])?;
-    scene.settles("the policy names the stranger", |scene| {
-        scene.stranger_alone_gets_in()
-    })?;
+    scene.settles(
+        "the policy names the stranger",
+        Scene::stranger_alone_gets_in,
+    )?;
     scene.apply(&[ingress("only-friend", "friend", &[PORT + 1])])?;
-    scene.settles("the policy names another port", |scene| {
-        scene.nobody_gets_in()
-    })?;
+    scene.settles("the policy names another port", Scene::nobody_gets_in)?;
     scene.delete(&[ingress("only-friend", "friend", &[])])?;
-    scene.settles("there is no policy", |scene| scene.everybody_gets_in())?;
+    scene.settles("there is no policy", Scene::everybody_gets_in)?;
     scene.apply(&[ingress("only-friend", "friend", &[PORT])])?;
-    scene.settles("the policy is back", |scene| {
-        scene.only_the_friend_gets_in()
-    })?;
+    scene.settles("the policy is back", Scene::only_the_friend_gets_in)?;
     scene.kubelet_is_content()
 }
 

@@ -24,7 +24,7 @@ const RECIPES: &str = include_str!("../../agent/policy/tests/conformance/recipes
 const SUITE: &str = include_str!("../../agent/policy/tests/conformance/cnp-conformance.json");
 const CYCLONUS: &str = include_str!("../../agent/policy/tests/conformance/netpol-cyclonus.json");
 
-/// How many of cyclonus' cases are played: a minute for ten of them. `RINGFENCE_CYCLONUS=all` plays all.
+/// How many of cyclonus' cases are played: they take two minutes. `RINGFENCE_CYCLONUS=all` plays all that the API knows.
 const SAMPLE: usize = 60;
 const SEED: u64 = 5;
 
@@ -32,8 +32,8 @@ const SEED: u64 = 5;
 fn the_recipes_hold_between_pods() -> Result<()> {
     let tally = play(RECIPES, Form::Probes, |_| true)?;
     expect(
-        tally,
-        Tally {
+        tally.as_ref(),
+        &Tally {
             cases: 22,
             checks: 109,
             left_out: 0,
@@ -46,11 +46,11 @@ fn the_suite_of_cluster_network_policy_holds_between_pods() -> Result<()> {
     // SCTP, which the machine may not have, and pods with the network of another node.
     let tally = play(SUITE, Form::Probes, |_| true)?;
     expect(
-        tally,
-        Tally {
+        tally.as_ref(),
+        &Tally {
             cases: 24,
-            checks: 202,
-            left_out: 99,
+            checks: 204,
+            left_out: 97,
         },
     )
 }
@@ -58,7 +58,14 @@ fn the_suite_of_cluster_network_policy_holds_between_pods() -> Result<()> {
 #[test]
 fn a_sample_of_cyclonus_holds_between_pods() -> Result<()> {
     let file = File::read(CYCLONUS);
-    let mut ids: Vec<_> = file.cases().map(|case| case.id().to_owned()).collect();
+    let file = file.cases().filter(|case| {
+        // An API server of before 1.22 drops it, and would have the policy say something else.
+        let documents = case.states().flat_map(|state| state.documents());
+        !documents
+            .into_iter()
+            .any(|document| document.to_string().contains("endPort"))
+    });
+    let mut ids: Vec<_> = file.map(|case| case.id().to_owned()).collect();
     ids.sort_by_key(|id| {
         let mut hasher = DefaultHasher::new();
         (SEED, id).hash(&mut hasher);
@@ -78,9 +85,9 @@ fn a_sample_of_cyclonus_holds_between_pods() -> Result<()> {
 }
 
 /// So that nothing is left out without anybody noticing; nothing at all without a cluster.
-fn expect(tally: Option<Tally>, expected: Tally) -> Result<()> {
+fn expect(tally: Option<&Tally>, expected: &Tally) -> Result<()> {
     ensure!(
-        tally.as_ref().is_none_or(|tally| *tally == expected),
+        tally.is_none_or(|tally| tally == expected),
         "{tally:?}, expected {expected:?}"
     );
     Ok(())

@@ -95,17 +95,17 @@ pub(crate) fn create(binary: Option<&Path>, names: &[String]) -> Result<PathBuf>
 fn compile(target: &str, folder: &Path) -> Result<PathBuf> {
     let object = build::object(Object::Release)?;
     // A folder of its own: with other flags, the usual one would be built anew each time.
-    let build = folder.join("build");
+    let own = folder.join("build");
     let mut cargo = shell::command("cargo");
     cargo
         .env("RINGFENCE_BPF_OBJECT", object)
         .env("RUSTFLAGS", flags()?)
         .args(["build", "--release", "--locked", "--package", "agent"])
         .args(["--target", target, "--target-dir"])
-        .arg(&build);
+        .arg(&own);
     shell::run(&mut cargo)?;
 
-    let built = build.join(target).join("release/ringfence");
+    let built = own.join(target).join("release/ringfence");
     let stripped = folder.join("ringfence");
     let mut strip = shell::command("strip");
     strip

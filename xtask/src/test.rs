@@ -15,6 +15,9 @@ pub(crate) struct Args {
     /// Only what needs a cluster of Kubernetes, which is brought up for that time.
     #[arg(long, conflicts_with = "unit")]
     kubernetes: bool,
+    /// All vectors of cyclonus between pods, and not a sample of them.
+    #[arg(long, requires = "kubernetes")]
+    all_vectors: bool,
     /// Only the tests whose name contains this.
     filter: Option<String>,
 }
@@ -36,6 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let Args {
         unit,
         kubernetes,
+        all_vectors,
         filter,
     } = args;
     if !unit && !rustix::process::geteuid().is_root() {
@@ -58,7 +62,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
     let filter = filter.as_deref();
     if *kubernetes {
-        return in_a_cluster(&mut cargo(&[]), filter);
+        let mut cargo = cargo(&[]);
+        if *all_vectors {
+            cargo.env("RINGFENCE_CYCLONUS", "all");
+        }
+        return in_a_cluster(&mut cargo, filter);
     }
     if has_nextest() {
         // nextest runs no documentation tests; its summary of all others comes last.
@@ -67,6 +75,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 .args(LIBRARIES)
                 .args(filter),
         )?;
+        if !unit {
+            eprintln!(
+                "test: what needs a cluster skips itself: `cargo xtask test --kubernetes` runs it"
+            );
+        }
         let packages: &[&str] = if *unit { &UNPRIVILEGED } else { &HOST };
         return shell::run(cargo(&["nextest", "run"]).args(packages).args(filter));
     }

@@ -106,8 +106,8 @@ impl<'c> Scene<'c> {
                 service("v6", "IPv6"),
             ],
         )?;
-        let server = cluster.pod(&namespace, "server")?;
-        let mut addresses = server.at(PORT);
+        let listener = cluster.pod(&namespace, "server")?;
+        let mut addresses = listener.at(PORT);
         for service in ["v4", "v6"] {
             let said = cluster.get(&["-n", &namespace, "service", service])?;
             let address = said["spec"]["clusterIP"].as_str().context("no clusterIP")?;
@@ -118,11 +118,11 @@ impl<'c> Scene<'c> {
             .flat_map(|address| Protocol::ALL.map(|protocol| (protocol, address)));
         let doors: Vec<_> = doors.collect();
         ensure!(doors.len() == 8, "not of both families: {doors:?}");
-        let echo = server.serve_tcp(SPOKEN)?;
+        let echo = listener.serve_tcp(SPOKEN)?;
         let scene = Self {
             friend: cluster.pod(&namespace, "friend")?,
             stranger: cluster.pod(&namespace, "stranger")?,
-            server,
+            server: listener,
             doors,
             cluster,
             namespace,

@@ -19,8 +19,8 @@ use crate::vectors::{Case, State};
 
 /// How long a state may take to be in force on a machine that does other things.
 const SETTLED: Duration = Duration::from_secs(20);
-/// What stands for every address outside of the cluster.
-const OUTSIDE: &str = "203.0.113.1";
+/// What stands for every address outside of the cluster: the one that its neighbour answers from.
+const OUTSIDE: &str = "172.20.0.1";
 /// What is asked of the outside, by any vector.
 const OUTSIDE_PORTS: [(Protocol, u16); 3] = [
     (Protocol::Tcp, 80),
@@ -138,20 +138,20 @@ impl<'c> Play<'c> {
             wanted.insert(key(&object), object);
         }
         self.turn_into(&wanted, |key| !key.starts_with("policy "))?;
-        let names: BTreeSet<_> = wanted
+        let namespaces: BTreeSet<_> = wanted
             .values()
             .filter(|object| kind(object, "Namespace"))
             .filter_map(|object| object["metadata"]["name"].as_str())
             .collect();
-        let names: Vec<_> = names.into_iter().collect();
+        let namespaces: Vec<_> = namespaces.into_iter().collect();
         let pods = wanted.keys().filter_map(|key| key.strip_prefix("Pod "));
         let missing = pods.filter(|name| !self.pods.contains_key(*name)).count();
         if missing > 0 {
-            let found = self.cluster.pods(&names)?;
-            let named = found
+            let found = self.cluster.pods(&namespaces)?;
+            let by_name = found
                 .into_iter()
                 .map(|pod| (format!("{}/{}", pod.namespace, pod.name), pod));
-            self.pods = named.collect();
+            self.pods = by_name.collect();
         }
 
         let theirs = state.pods.iter().filter_map(|(name, pod)| {
@@ -397,7 +397,7 @@ fn pod(document: &Value) -> Value {
     object
 }
 
-/// ClusterNetworkPolicy as far as an API server needs to know it: what is in one, the agent checks by itself.
+/// `ClusterNetworkPolicy` as far as an API server needs to know it: what is in one, the agent checks by itself.
 fn definition() -> Value {
     let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     json!({

@@ -135,11 +135,11 @@ fn bytes(value: &Value) -> Result<Vec<u8>> {
 
 /// As registries name what they hold.
 fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes)
+    let digits: Vec<_> = Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", digits.concat())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the binary is made of, as CycloneDX has it: the crates of both sides by cargo's own account, and what they are
+//! What the binary is made of, as `CycloneDX` has it: the crates of both sides by cargo's own account, and what they are
 //! linked with.
 
 use std::collections::{BTreeMap, BTreeSet};
