@@ -264,8 +264,8 @@ fn a_folder_that_is_read_only_is_said_to_be_and_nothing_has_changed() -> Result<
         r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@""#;
     let lab = Lab::bridged()?;
     let text = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "ptp"}]});
-    let written = text.to_string();
-    let file = lab.write("net.d/10-pods.conflist", &written)?;
+    let text = text.to_string();
+    let file = lab.write("net.d/10-pods.conflist", &text)?;
     let (folder, bin) = (
         file.parent().context("no folder")?,
         lab.folder().join("bin"),
@@ -287,7 +287,7 @@ fn a_folder_that_is_read_only_is_said_to_be_and_nothing_has_changed() -> Result<
     );
     let names = || Ok::<_, anyhow::Error>(std::fs::read_dir(folder)?.count());
     ensure!(
-        names()? == 1 && std::fs::read_to_string(&file)? == written,
+        names()? == 1 && std::fs::read_to_string(&file)? == text,
         "changed"
     );
     let done = install(&mut Command::new("env"))?;

@@ -41,7 +41,7 @@ impl Node {
         command.arg(top.path()).stdout(Stdio::piped());
         let mut process = lab.host().spawn(&mut command)?;
         let stdout = process.stdout.take().context("no stdout")?;
-        let (tell, told) = mpsc::sync_channel(1024);
+        let (tell, told) = mpsc::sync_channel(64);
         // Ends with the process.
         thread::spawn(move || {
             let lines = BufReader::new(stdout).lines().map_while(Result::ok);
