@@ -18,10 +18,27 @@ pub(super) fn of_agent(target: &str) -> Result<Vec<u8>> {
     cargo.args(["--filter-platform", target]);
     let metadata = serde_json::from_str(&shell::output(&mut cargo)?)?;
     let compiler = shell::output(shell::command("rustc").arg("--version"))?;
-    let document = document(&metadata, &linked(&compiler))?;
+    let document = document(&metadata, &built(target)?, &linked(&compiler))?;
     let mut text = serde_json::to_vec_pretty(&document)?;
     text.push(b'\n');
     Ok(text)
+}
+
+/// The crates that are built for the binary. Metadata is of the whole workspace, with what its tests turn on.
+fn built(target: &str) -> Result<BTreeSet<String>> {
+    let mut built = BTreeSet::new();
+    for root in ROOTS {
+        let mut tree = shell::command("cargo");
+        tree.args(["tree", "--locked", "--package", root, "--target", target]);
+        tree.args(["--edges", "normal", "--prefix", "none", "--format", "{p}"]);
+        let said = shell::output(&mut tree)?;
+        built.extend(said.lines().filter_map(|line| {
+            let (name, rest) = line.split_once(" v")?;
+            let version = rest.split_whitespace().next()?;
+            Some(format!("pkg:cargo/{name}@{version}"))
+        }));
+    }
+    Ok(built)
 }
 
 /// What is in the binary beside crates: the standard library, and the C library where dpkg knows it.
@@ -49,8 +66,9 @@ fn linked(compiler: &str) -> Vec<Value> {
     linked
 }
 
-fn document(metadata: &Value, linked: &[Value]) -> Result<Value> {
+fn document(metadata: &Value, built: &BTreeSet<String>, linked: &[Value]) -> Result<Value> {
     let packages: BTreeMap<&str, &Value> = list(&metadata["packages"])
+        .filter(|package| built.contains(&reference(package)))
         .filter_map(|package| Some((package["id"].as_str()?, package)))
         .collect();
     let needs: BTreeMap<&str, BTreeSet<&str>> = list(&metadata["resolve"]["nodes"])
@@ -68,7 +86,8 @@ fn document(metadata: &Value, linked: &[Value]) -> Result<Value> {
     let mut seen = BTreeSet::new();
     while let Some(id) = ahead.pop() {
         if seen.insert(id) {
-            ahead.extend(needs.get(id).into_iter().flatten());
+            let below = needs.get(id).into_iter().flatten();
+            ahead.extend(below.filter(|id| packages.contains_key(*id)));
         }
     }
 
@@ -161,7 +180,9 @@ mod tests {
                 {"id": "b", "deps": []},
             ]},
         });
-        let document = document(&metadata, &linked("rustc 1.95.0 (abc)")).unwrap();
+        let built = ["agent", "a", "b"].map(|name| format!("pkg:cargo/{name}@1.0.0"));
+        let linked = linked("rustc 1.95.0 (abc)");
+        let document = document(&metadata, &built.into(), &linked).unwrap();
         let names: Vec<_> = list(&document["components"])
             .filter_map(|component| component["purl"].as_str())
             .filter(|purl| purl.starts_with("pkg:cargo/"))
