@@ -214,7 +214,7 @@ impl Prepared {
         }
         announce(&shared, following.as_ref().map(|(store, _)| &**store))?;
 
-        let (stopped, mut ended) = oneshot::channel();
+        let (stopped, mut is_over) = oneshot::channel();
         let thread = thread::Builder::new()
             .name("controller".to_owned())
             .spawn(move || {
@@ -224,11 +224,8 @@ impl Prepared {
             })?;
         tokio::select! {
             () = signals.stop() => {}
-            _ = &mut ended => anyhow::bail!("the controller ended by itself"),
-            // Pods that come would be confined by nobody. What hangs in the kernel stays, and the next agent finds them.
-            () = ended_by_itself(finding.as_mut()) => {
-                anyhow::bail!("pods are not looked for any more")
-            }
+            _ = &mut is_over => anyhow::bail!("the controller ended by itself"),
+            () = ended(finding.as_mut()) => anyhow::bail!("pods are not looked for any more"),
         }
         service::stopping();
         triggers.stop();
@@ -253,8 +250,9 @@ impl Prepared {
     }
 }
 
-/// Waits for ever where there is no such task.
-async fn ended_by_itself(task: Option<&mut JoinHandle<()>>) {
+/// Waits until nobody looks for pods; for ever where nobody is to. Those that come would be confined by nobody: the next
+/// agent finds them.
+async fn ended(task: Option<&mut JoinHandle<()>>) {
     match task {
         // It has said why, or panicked.
         Some(task) => drop(task.await),

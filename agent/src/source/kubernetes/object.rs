@@ -76,7 +76,7 @@ impl Observed {
     /// What was kept as JSON; `None` of a kind that this version does not know.
     pub(crate) fn kept(json: &str) -> Result<Option<Self>, serde_json::Error> {
         let object: Arrived = serde_json::from_str(json)?;
-        let kind = object.types().and_then(|kind| Kind::of_name(kind));
+        let kind = object.types().and_then(Kind::of_name);
         Ok(kind.and_then(|kind| Self::read(kind, object)))
     }
 }

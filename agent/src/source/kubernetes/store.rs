@@ -167,19 +167,16 @@ impl Store {
     /// is said is remembered, and holds once it is known.
     pub(crate) fn place(&self, uid: &str, placement: Option<Placement>) {
         let mut inner = self.lock();
-        let old = match placement {
-            Some(placement) => {
-                inner.see(uid, &placement);
-                let old = inner.placements.insert(uid.to_owned(), placement);
-                if old.as_ref() == inner.placements.get(uid) {
-                    return;
-                }
-                old
+        let old = if let Some(placement) = placement {
+            inner.see(uid, &placement);
+            let old = inner.placements.insert(uid.to_owned(), placement);
+            if old.as_ref() == inner.placements.get(uid) {
+                return;
             }
-            None => {
-                inner.first_seen.remove(uid);
-                inner.placements.remove(uid)
-            }
+            old
+        } else {
+            inner.first_seen.remove(uid);
+            inner.placements.remove(uid)
         };
         let Some(key) = inner.pods.get(uid).cloned() else {
             return;

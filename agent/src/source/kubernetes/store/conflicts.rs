@@ -14,6 +14,10 @@ use crate::source::kubernetes::{
 const UNVOUCHED: usize = 16;
 
 /// The greatest has what several claim.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "answers, the first of which that differs decides"
+)]
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Right<'k> {
     /// The API says so, or who made the sandbox does: not the sandbox alone, in which a pod may add what it likes.
