@@ -7,13 +7,16 @@ use std::{
 };
 
 /// Texts of the sources that look like codes.
-const NO_CODES: [&str; 6] = [
+const NO_CODES: [&str; 8] = [
     // How serde writes the names of variants.
     "kebab-case",
     // The end of an annotation's name.
     "approved-by",
     // A format of JSON Schema.
     "date-time",
+    // How the schema of a kind speaks to an API server.
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-validations",
     // Labels that Kubernetes itself gives to replicas.
     "controller-revision-hash",
     "pod-template-generation",
