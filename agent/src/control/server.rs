@@ -20,7 +20,7 @@ use serde::Serialize;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tracing::debug;
 
@@ -35,6 +35,8 @@ use crate::flow::{
 
 /// Clients at a time; more wait.
 const CLIENTS: usize = 64;
+/// Pods that wait at a time, each until the kernel enforces for it. They take no other client's place.
+const PODS: usize = 256;
 /// Bytes of lines after which a client is written to, though there may be more for it.
 const AT_ONCE: usize = 64 * 1024;
 
@@ -83,6 +85,8 @@ struct Handler {
     status: Arc<dyn StatusSource>,
     /// `None` where pods are not known.
     admission: Option<Arc<dyn Admission>>,
+    /// Places for pods.
+    pods: Arc<Semaphore>,
 }
 
 impl Server {
@@ -119,6 +123,7 @@ impl Server {
                 ring,
                 status,
                 admission,
+                pods: Arc::new(Semaphore::new(PODS)),
             },
         })
     }
@@ -142,10 +147,9 @@ impl Server {
                 Ok((stream, _)) => {
                     let handler = self.handler.clone();
                     tokio::spawn(async move {
-                        if let Err(error) = handler.serve(stream).await {
+                        if let Err(error) = handler.serve(stream, slot).await {
                             debug!(%error, "a client went away");
                         }
-                        drop(slot);
                     });
                 }
                 Err(error) => {
@@ -178,7 +182,7 @@ impl fmt::Debug for Server {
 }
 
 impl Handler {
-    async fn serve(self, stream: UnixStream) -> io::Result<()> {
+    async fn serve(self, stream: UnixStream, slot: OwnedSemaphorePermit) -> io::Result<()> {
         let (reader, mut writer) = stream.into_split();
         let mut line = Vec::new();
         let mut reader = BufReader::new(reader).take(REQUEST_LIMIT as u64 + 1);
@@ -219,10 +223,20 @@ impl Handler {
                     )
                     .await;
                 };
-                // Whoever asks, and has gone before there is an answer, is not answered.
-                match admission.admit(request).await {
-                    Ok(held) => send(&mut writer, &held).await,
-                    Err(error) => refuse(&mut writer, &error).await,
+                let Ok(_place) = self.pods.try_acquire() else {
+                    let error = format!("{PODS} pods wait already: try again later");
+                    return refuse(&mut writer, &error).await;
+                };
+                drop(slot);
+                let mut rest = reader.into_inner();
+                let mut nothing = [0; 1];
+                tokio::select! {
+                    admitted = admission.admit(request) => match admitted {
+                        Ok(held) => send(&mut writer, &held).await,
+                        Err(error) => refuse(&mut writer, &error).await,
+                    },
+                    // A runtime that has given up has ended its plugin.
+                    _ = rest.read(&mut nothing) => Ok(()),
                 }
             }
             Ok(Request::Flows(request)) => {
