@@ -348,3 +348,31 @@ fn an_agent_holds_pods_that_it_finds_and_may_enter_no_namespace_itself() -> Resu
     ensure!(agent.status_eventually(FOUND, is_gone), "{}", agent.log());
     Ok(())
 }
+
+#[test]
+fn a_sandbox_of_which_the_api_has_not_told_is_closed_and_shown() -> Result<()> {
+    let mut node = Node::new()?;
+    let (client, peer) = (node.lab.peer("client", 2)?, node.lab.peer("pod", 3)?);
+    let _service = peer.serve(Protocol::Tcp, 8080)?;
+    let mut agent = kept::agent(&node.lab, &[kept::unreachable("shop", "server")])?;
+    agent.start()?;
+    let group = node.pod("burstable", UID)?;
+    let _process = runs(&group, &peer)?;
+    let is_shown = |status: &Value| {
+        let unknown = status["unknown_interfaces"]["interfaces"].as_array();
+        unknown.is_some_and(|all| all.iter().any(|one| one["name"] == "veth-pod"))
+    };
+    ensure!(
+        agent.status_eventually(FOUND, is_shown),
+        "{:#}\n{}",
+        agent.status()?,
+        agent.log()
+    );
+    for at in peer.at(8080) {
+        ensure!(
+            client.probe(Protocol::Tcp, at) == Outcome::TimedOut,
+            "{at} is reached"
+        );
+    }
+    Ok(())
+}

@@ -68,9 +68,9 @@ impl WorkloadInterfacesConfig {
         })
     }
 
-    /// `None` if no interface is taken for a workload's.
-    pub(crate) fn mode(&self) -> Option<UnknownMode> {
-        (!self.names.is_empty()).then_some(self.unknown)
+    /// `None` if no interface is taken for a workload's, be it by its name, or because pods are `found` here.
+    pub(crate) fn mode(&self, found: bool) -> Option<UnknownMode> {
+        (found || !self.names.is_empty()).then_some(self.unknown)
     }
 
     /// As the datapath takes them.

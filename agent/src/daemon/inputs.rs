@@ -3,6 +3,7 @@
 mod files;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,6 +20,8 @@ pub(crate) struct Inputs {
     /// `None` if the API is not asked.
     api: Option<Arc<Store>>,
     world: Arc<World>,
+    /// See [`Self::sandboxes`].
+    sandboxes: BTreeSet<String>,
 }
 
 impl Inputs {
@@ -37,6 +40,7 @@ impl Inputs {
             world: files.world(),
             files,
             api,
+            sandboxes: BTreeSet::new(),
         };
         if inputs.api.is_some() {
             inputs.world = Arc::default();
@@ -64,6 +68,11 @@ impl Inputs {
         Arc::clone(&self.world)
     }
 
+    /// Interfaces that lead to pods of this node that the API has not told of, or not told anything good.
+    pub(crate) fn sandboxes(&self) -> &BTreeSet<String> {
+        &self.sandboxes
+    }
+
     /// Reads again what has changed; `None` if nothing has.
     pub(crate) fn reload(&mut self) -> Option<Reload> {
         let reload = self.files.reload();
@@ -89,7 +98,12 @@ impl Inputs {
             }
             Some(_) | None => (!Arc::ptr_eq(&self.world, &files)).then_some(files),
         };
-        let is_other = composed.is_some();
+        let sandboxes = match &self.api {
+            Some(store) if store.is_ready() => store.sandboxes_of_nobody(),
+            Some(_) | None => BTreeSet::new(),
+        };
+        let is_other = composed.is_some() || sandboxes != self.sandboxes;
+        self.sandboxes = sandboxes;
         if let Some(world) = composed {
             self.world = world;
         }

@@ -113,7 +113,7 @@ impl Shared {
             started: Instant::now(),
             features,
             events_seen: Arc::default(),
-            unknown: config.workload_interfaces.mode(),
+            unknown: config.workload_interfaces.mode(config.kubernetes.is_some()),
             kubernetes,
             told: Mutex::default(),
         }

@@ -89,6 +89,7 @@ impl Controller {
         self.settle(since, &mut reached);
         self.greet(since);
         self.release_ended();
+        self.engine.set_sandboxes(self.inputs.sandboxes().clone());
         self.shared.holds(&self.engine.hold_unknown());
         self.greet(since);
         let unwatched = self.engine.guard();

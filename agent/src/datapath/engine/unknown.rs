@@ -57,6 +57,8 @@ pub(crate) enum Holding {
 #[derive(Debug)]
 pub(super) struct Unknown {
     settings: WorkloadInterfaces,
+    /// By their names, those that lead to a pod's sandbox.
+    sandboxes: BTreeSet<String>,
     held: BTreeMap<u32, Attached>,
     /// Where the node's own traffic leaves, as of the last look; `None` before it could be read.
     uplinks: Option<BTreeSet<u32>>,
@@ -85,6 +87,7 @@ impl Unknown {
     pub(super) fn new(settings: WorkloadInterfaces) -> Self {
         Self {
             settings,
+            sandboxes: BTreeSet::new(),
             held: BTreeMap::new(),
             uplinks: None,
             told: BTreeSet::new(),
@@ -146,12 +149,25 @@ impl Unknown {
         }
     }
 
+    /// Whether it is a workload's, by its name.
+    fn names(&self, link: &Link) -> bool {
+        self.settings.name(link) || self.sandboxes.contains(&link.name)
+    }
+
     fn wants(&self, link: &Link) -> bool {
-        self.settings.name(link) && self.left_alone(link).is_none()
+        self.names(link) && self.left_alone(link).is_none()
     }
 }
 
 impl Engine {
+    /// Says which interfaces lead to a pod, though nobody knows which one, from now on.
+    pub(crate) fn set_sandboxes(&mut self, names: BTreeSet<String>) {
+        self.unknown.sandboxes = names;
+        if self.unknown.uplinks.is_none() {
+            self.find_uplinks();
+        }
+    }
+
     /// Whether programs hang there for nobody.
     pub(super) fn is_held_for_nobody(&self, index: u32) -> bool {
         self.unknown.held.contains_key(&index)
@@ -163,7 +179,7 @@ impl Engine {
         let taken = self.taken();
         let links = self.links.iter();
         let named: Vec<Link> = links
-            .filter(|link| self.unknown.settings.name(link) && !taken.contains(&link.index))
+            .filter(|link| self.unknown.names(link) && !taken.contains(&link.index))
             .cloned()
             .collect();
         let mut shown = Vec::new();
@@ -208,7 +224,7 @@ impl Engine {
         let Some(link) = self.links.get(index).cloned() else {
             return Ok(());
         };
-        if self.unknown.held.contains_key(&index) || !self.unknown.settings.name(&link) {
+        if self.unknown.held.contains_key(&index) || !self.unknown.names(&link) {
             return Ok(());
         }
         if self.unknown.uplinks.is_none() {
@@ -255,11 +271,7 @@ impl Engine {
 
     /// If it matters.
     pub(super) fn find_uplinks(&mut self) {
-        if !self
-            .links
-            .iter()
-            .any(|link| self.unknown.settings.name(link))
-        {
+        if !self.links.iter().any(|link| self.unknown.names(link)) {
             return;
         }
         match link::uplinks() {

@@ -179,6 +179,9 @@ impl Store {
             inner.placements.remove(uid)
         };
         let Some(key) = inner.pods.get(uid).cloned() else {
+            drop((inner, old));
+            // It is held for nobody, until somebody knows whose it is.
+            self.tell();
             return;
         };
         let is_gone = inner.objects.get(&key).is_some_and(|entry| entry.is_gone);
@@ -189,6 +192,24 @@ impl Store {
         }
         drop((inner, old));
         self.tell();
+    }
+
+    /// Interfaces of the node that lead to a pod of which there is no good version.
+    pub(crate) fn sandboxes_of_nobody(&self) -> BTreeSet<String> {
+        let inner = self.lock();
+        let placements = inner.placements.iter();
+        placements
+            .filter_map(|(uid, placement)| match &placement.endpoint {
+                EndpointSpec::Interface(name) => Some((uid, name)),
+                _ => None,
+            })
+            .filter(|(uid, _)| {
+                let key = inner.pods.get(uid.as_str());
+                let entry = key.and_then(|key| inner.objects.get(key));
+                entry.is_none_or(|entry| entry.changes.is_empty())
+            })
+            .map(|(_, name)| name.clone())
+            .collect()
     }
 
     /// The pod with this UID, if the API has told of it.

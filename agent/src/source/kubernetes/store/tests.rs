@@ -367,6 +367,18 @@ fn what_the_maker_of_an_interface_has_said_counts_before_the_api() {
     assert_eq!(follower.workload("a").unwrap().addresses, [address].into());
 }
 
+#[test]
+fn a_sandbox_whose_pod_is_not_known_is_nobodys() {
+    let mut follower = Follower::new();
+    follower
+        .store
+        .place("u1", Some(placed("veth1", "10.0.0.1")));
+    let of_nobody = |follower: &Follower| follower.store.sandboxes_of_nobody();
+    assert_eq!(of_nobody(&follower), ["veth1".to_owned()].into());
+    follower.put(&pod("a", "u1", "10.0.0.1", 1));
+    assert!(of_nobody(&follower).is_empty());
+}
+
 /// As a kubelet names static pods.
 const HASH: &str = "6ad7e1c4fd5e4bd4bd1b6c2a1c8b7f00";
 
