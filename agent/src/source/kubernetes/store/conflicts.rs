@@ -237,7 +237,7 @@ impl Inner {
         } = placement;
         let given =
             |address: &&IpAddr| workload.addresses.contains(*address) || assured.contains(*address);
-        if workload.addresses.is_empty() && assured.is_empty() {
+        if !is_given_any(workload, placement) {
             let first = self.first_seen.get(&*entry.uid);
             let first = first.into_iter().flatten();
             let still = first.filter(|address| addresses.contains(*address));
@@ -246,17 +246,18 @@ impl Inner {
         addresses.iter().filter(given).copied().collect()
     }
 
+    /// Never of a `Workload`: or it would take the address of a pod that the API has given none yet.
     fn is_vouched_for(&self, key: &Key, entry: &Entry) -> bool {
         if !self.is_placed(key, entry) {
-            return true;
+            return key.kind == Kind::Pod;
         }
         let placement = self.placements.get(&*entry.uid);
-        let is_assured = placement.is_some_and(|placement| !placement.assured.is_empty());
-        let has_addresses = matches!(
-            entry.changes.first(),
-            Some(Change::Workload(_, Some(workload))) if !workload.addresses.is_empty()
-        );
-        is_assured || has_addresses
+        match (entry.changes.first(), placement) {
+            (Some(Change::Workload(_, Some(workload))), Some(placement)) => {
+                is_given_any(workload, placement)
+            }
+            _ => false,
+        }
     }
 
     fn is_here(&self, workload: &Workload) -> bool {
@@ -303,4 +304,9 @@ impl Inner {
         workloads
             .any(|workload| workload.endpoint.as_ref() == Some(point) && self.is_here(workload))
     }
+}
+
+/// Whether the API, or who made its interface, has given a pod an address.
+fn is_given_any(workload: &Workload, placement: &Placement) -> bool {
+    !(workload.addresses.is_empty() && placement.assured.is_empty())
 }

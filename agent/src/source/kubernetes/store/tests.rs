@@ -353,6 +353,24 @@ fn a_pod_has_no_address_by_putting_it_on_its_interface() {
 }
 
 #[test]
+fn a_workload_takes_no_address_of_a_pod_that_the_api_has_given_none_yet() {
+    let mut follower = Follower::new();
+    follower.put(&json!({
+        "apiVersion": "ringfence.io/v1alpha1", "kind": "Workload",
+        "metadata": {"name": "thief", "namespace": "shop", "uid": "w1"},
+        "spec": {"addresses": ["10.0.0.1"]},
+    }));
+    let mut young = pod("a", "u1", "10.0.0.1", 1);
+    young["status"] = json!({});
+    follower.put(&young);
+    follower
+        .store
+        .place("u1", Some(placed("veth1", "10.0.0.1")));
+    follower.follow();
+    assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/a");
+}
+
+#[test]
 fn what_the_maker_of_an_interface_has_said_counts_before_the_api() {
     let address: IpAddr = "10.0.0.7".parse().unwrap();
     let mut follower = Follower::new();
