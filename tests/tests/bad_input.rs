@@ -16,7 +16,7 @@ use serde_json::Value;
 /// The exit code of an error.
 const ERROR: i32 = 2;
 /// How long `status` may take to tell of an error.
-const TOLD: Duration = Duration::from_secs(5);
+const TOLD: Duration = Duration::from_secs(15);
 /// Attempts after an accident was told.
 const SOME: u64 = 50;
 

@@ -3,15 +3,23 @@
 //! The programs compare it with the clock wherever they would spare an endpoint: an agent that dies, or hangs,
 //! while it observes leaves nothing open for longer.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::mpsc::{RecvTimeoutError, channel},
+    thread,
+    time::Duration,
+};
 
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::datapath::{maps, words::Words};
 
 /// Long enough for the slowest step between two renewals, in nanoseconds: a helper that does not answer is
-/// waited for 4 s, and loading the programs of a cgroup takes a second on a slow machine.
+/// waited for 4 s. What may take longer goes through [`Observation::throughout`].
 const LASTS: u64 = 10_000_000_000;
+
+/// How often it is put off while the kernel is at work.
+const RENEWAL: Duration = Duration::from_secs(2);
 
 /// Nobody's moment has come.
 const OVER: u64 = 0;
@@ -34,6 +42,35 @@ impl Observation {
         if !self.is_over(endpoint) {
             self.begin(endpoint);
         }
+    }
+
+    /// Puts off the end of these for as long as `work` takes, which has to end by itself: loading programs takes
+    /// seconds on a slow machine, and lies with the kernel alone.
+    pub(crate) fn throughout<T>(&self, endpoints: &[u16], work: impl FnOnce() -> T) -> T {
+        let renew = || {
+            for endpoint in endpoints {
+                self.renew(*endpoint);
+            }
+        };
+        renew();
+        if endpoints.is_empty() {
+            return work();
+        }
+        thread::scope(|scope| {
+            let (working, ended) = channel::<()>();
+            let beside = thread::Builder::new().name("observation".to_owned());
+            let spawned = beside.spawn_scoped(scope, move || {
+                while ended.recv_timeout(RENEWAL) == Err(RecvTimeoutError::Timeout) {
+                    renew();
+                }
+            });
+            if let Err(error) = spawned {
+                tracing::warn!(%error, "what is observed may end before it is taken up");
+            }
+            let done = work();
+            drop(working);
+            done
+        })
     }
 
     /// What is denied is dropped from now on, whatever the endpoint's flags say.

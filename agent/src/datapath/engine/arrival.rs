@@ -323,9 +323,16 @@ impl Scout {
 
 /// Puts off the end of what is still observed: this agent lives.
 pub(super) fn renew<'a>(observation: &Observation, arrivals: impl Iterator<Item = &'a Arrival>) {
-    for arrival in arrivals.filter(|arrival| arrival.is_observed()) {
-        observation.renew(arrival.scout.keeper.endpoint.id);
+    for endpoint in observed(arrivals) {
+        observation.renew(endpoint);
     }
+}
+
+pub(super) fn observed<'a>(arrivals: impl Iterator<Item = &'a Arrival>) -> Vec<u16> {
+    let observed = arrivals.filter(|arrival| arrival.is_observed());
+    observed
+        .map(|arrival| arrival.scout.keeper.endpoint.id)
+        .collect()
 }
 
 impl Home {

@@ -7,7 +7,7 @@ use agent_policy::model::EndpointSpec;
 
 use super::{
     Engine, Place, Reached, Unreached,
-    arrival::{Arrival, Hold, Scout, renew},
+    arrival::{Arrival, Hold, Scout, observed, renew},
     lock,
 };
 use crate::datapath::{
@@ -229,7 +229,6 @@ impl Engine {
             engine.scout_here(endpoint, &cgroup)
         });
         let observing = if scout.as_ref().is_some_and(Scout::has_flows) {
-            renew(&self.observation, self.arrivals.values());
             Some(self.load_for_cgroup(endpoint.observed())?)
         } else {
             None
@@ -266,7 +265,12 @@ impl Engine {
 
     fn load_for_cgroup(&self, endpoint: Endpoint) -> Result<Confining, Unreached> {
         let notes = lock(&self.programs).notes();
-        CgroupPrograms::load(&self.folder(), &self.sizes, endpoint, notes)
+        // Those that were reached before this one wait for it.
+        let waiting = observed(self.arrivals.values());
+        self.observation
+            .throughout(&waiting, || {
+                CgroupPrograms::load(&self.folder(), &self.sizes, endpoint, notes)
+            })
             .and_then(|programs| {
                 let [sends, receives] = programs.fds()?;
                 Ok(Confining {
