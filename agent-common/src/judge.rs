@@ -328,7 +328,7 @@ fn continued<A: Family, D: Datapath<A>>(
 ) -> Verdict {
     datapath.tell_from_socket(key, flow);
     if flow.generation.get() != sight.word.generation() {
-        let verdict = answer(datapath, key, sight, flow.origin);
+        let verdict = answer(datapath, key, sight, flow.origin | LIVE);
         if !verdict.allows() {
             // The entry stays: without it, whatever the responder still sends would be taken for
             // a flow of its own making, and the initiator's packets for the replies to it.
@@ -607,7 +607,7 @@ fn is_related<A: Family, D: Datapath<A>>(
         || is_permitted(datapath, &key, sight, flow.origin)
 }
 
-/// A function of its own, to spare the stack of one that parses.
+/// Whether a flow would be permitted now. A function of its own, to spare the stack of one that parses.
 #[inline(never)]
 pub(crate) fn is_permitted<A: Family, D: Datapath<A>>(
     datapath: &D,
@@ -615,7 +615,7 @@ pub(crate) fn is_permitted<A: Family, D: Datapath<A>>(
     sight: &Sight,
     origin: u8,
 ) -> bool {
-    answer(datapath, key, sight, origin).allows()
+    answer(datapath, key, sight, origin | LIVE).allows()
 }
 
 /// Whether a packet is none of the endpoint's, though its hook sees it.
@@ -636,6 +636,9 @@ fn is_foreign<A: Family, D: Datapath<A>>(datapath: &D, key: &FlowKey<A>, sight: 
 pub(crate) fn is_own<A: Address, D: Datapath<A>>(datapath: &D, sight: &Sight, address: &A) -> bool {
     address.is_local_scope() || datapath.owns(sight.endpoint, address)
 }
+
+/// Beside a flow's origin: it has begun, with an address that may have been taken away since, and be another's.
+const LIVE: u8 = 1 << 7;
 
 /// What policy says of a flow with this origin.
 #[inline(always)]
@@ -658,6 +661,9 @@ pub(crate) fn answer_to<A: Family, D: Datapath<A>>(
     origin: u8,
     socket: u32,
 ) -> Verdict {
+    if origin & LIVE != 0 && is_foreign(datapath, key, sight) {
+        return Verdict::because(Reason::SpoofedSource);
+    }
     let direction = direction_of(origin);
     let question = Question {
         endpoint: sight.endpoint,

@@ -21,6 +21,7 @@ use network_types::{
 };
 
 use crate::{
+    flow::tcp,
     fragment::{self, Piece},
     neighbour,
     protocol::{self, Address},
@@ -348,13 +349,18 @@ fn on_link_hops(port: u16) -> u8 {
     }
 }
 
-/// The transport header of [`Family::plain`].
+/// What the first chunk of an SCTP packet does, as a flag of TCP: an INIT starts an association, and stands alone
+/// in its packet (RFC 9260, section 6.10), so that it is never part of a flow the other way.
+#[inline(always)]
+fn sctp_as_tcp(chunk: u8) -> u8 {
+    const INIT: u8 = 1;
+    if chunk == INIT { tcp::SYN } else { 0 }
+}
+
+/// The transport header of [`Family::plain`]; of SCTP the whole of it, with its first chunk, is for the other road.
 #[inline(always)]
 fn plain_ports<A>(packet: &impl Packet, offset: usize, headers: &mut Headers<A>) -> bool {
-    if !matches!(
-        headers.protocol,
-        protocol::TCP | protocol::UDP | protocol::SCTP
-    ) {
+    if !matches!(headers.protocol, protocol::TCP | protocol::UDP) {
         return false;
     }
     let Some(ports) = packet.peek::<Ports>(offset) else {
@@ -531,9 +537,13 @@ fn transport<A: Address>(
             let ports: Ports = packet.load(offset).ok_or(Reason::Malformed)?;
             headers.source_port = u16::from_be_bytes(ports.source);
             headers.destination_port = u16::from_be_bytes(ports.destination);
-            if headers.protocol == protocol::TCP && extent == Extent::Whole {
+            if headers.protocol != protocol::UDP && extent == Extent::Whole {
                 let flags: [u8; 2] = packet.load(offset + TCP_FLAGS).ok_or(Reason::Malformed)?;
-                headers.tcp_flags = flags[1];
+                headers.tcp_flags = if headers.protocol == protocol::TCP {
+                    flags[1]
+                } else {
+                    sctp_as_tcp(flags[0])
+                };
             }
             Ok(())
         }

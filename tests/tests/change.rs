@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ringfence_lab::agent::Agent;
-use ringfence_lab::probe::Protocol;
-use ringfence_lab::scene::{FRIEND_AND_STRANGER, FRIEND_ONLY, PORT, Scene};
+use ringfence_lab::probe::{Outcome, Protocol};
+use ringfence_lab::scene::{FRIEND_AND_STRANGER, FRIEND_ONLY, PORT, Scene, TO_FRIEND_ONLY};
 use ringfence_lab::wait::{eventually, patient};
 
 /// A change is in force within this time.
@@ -27,7 +27,7 @@ fn a_new_permission_is_in_force_within_a_second() -> Result<()> {
         let stream = scene.friend.stream(scene.server.v4(PORT))?;
         // The loop's second turn begins where the stranger is permitted still.
         let denied = || scene.stranger.probe(protocol, scene.server.v6(PORT));
-        let closed = eventually(TOLD, || denied() != ringfence_lab::probe::Outcome::Allowed);
+        let closed = eventually(TOLD, || denied() != Outcome::Allowed);
         ensure!(closed, "the stranger is permitted to begin with");
         let prober = scene.stranger.prober(protocol, scene.server.v6(PORT));
         prober.makes(20)?;
@@ -83,6 +83,43 @@ fn a_withdrawn_permission_ends_within_a_second_and_spares_the_others() -> Result
         cut.advances().is_err(),
         "a connection that is no longer permitted goes on"
     );
+    Ok(())
+}
+
+/// Policy permits it still, to whoever has the address.
+#[test]
+fn what_was_begun_with_an_address_that_is_taken_away_is_cut() -> Result<()> {
+    let scene = Scene::with(TO_FRIEND_ONLY)?;
+    let agent = scene.enforced()?;
+    let (friend, server) = (&scene.friend, &scene.server);
+    let drops = |reason: &str| -> Result<u64> {
+        Ok(agent.status()?["drops"][reason].as_u64().unwrap_or(0))
+    };
+    let inventory = scene.policies().join("inventory.yaml");
+    let text = fs::read_to_string(&inventory).context("the scene has an inventory")?;
+    for (own, to, other) in [
+        (0, server.v4(PORT), server.v6(PORT)),
+        (1, server.v6(PORT), server.v4(PORT)),
+    ] {
+        let own = friend.addresses()[own].to_string();
+        let another = if own.contains(':') { "2001:db8::1" } else { "192.0.2.1" };
+        let (cut, spared) = (friend.stream(to)?, friend.stream(other)?);
+        let spoofed = drops("spoofed-source")?;
+        let taken = text.replace(&format!("\"{own}\""), &format!("\"{another}\""));
+        ensure!(taken != text, "no {own} in:\n{text}");
+        scene.lab.write("policies/inventory.yaml", &taken)?;
+        let is_cut = eventually(TOLD, || cut.advances().is_err());
+        ensure!(is_cut, "what was begun as {own} goes on: {}", agent.log());
+        friend.is_dropped_to(Protocol::Udp, to)?;
+        ensure!(drops("spoofed-source")? > spoofed, "{:#}", agent.status()?);
+        ensure!(drops("revoked")? > 0, "{:#}", agent.status()?);
+        spared.advances()?;
+        spared.finish().unbroken()?;
+
+        scene.lab.write("policies/inventory.yaml", &text)?;
+        let is_back = || friend.probe(Protocol::Udp, to) == Outcome::Allowed;
+        ensure!(eventually(TOLD, is_back), "{own} is not permitted again");
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod traffic;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use agent_common::{
@@ -267,6 +268,12 @@ impl<'b> Node<'b> {
         } = other;
         self.world.network_policies = network_policies;
         self.world.tier_policies = tier_policies;
+        // Two have changed addresses: what either has begun with its own is not its flow any more.
+        let mut workloads = self.world.workloads.values_mut();
+        if let (Some(one), Some(other)) = (workloads.next(), workloads.next_back()) {
+            let (one, other) = (Arc::make_mut(one), Arc::make_mut(other));
+            std::mem::swap(&mut one.addresses, &mut other.addresses);
+        }
         self.program();
     }
 

@@ -157,6 +157,24 @@ fn a_syn_is_never_a_reply() {
 }
 
 #[test]
+fn an_init_is_never_a_reply() {
+    const DATA: u8 = 0;
+    const INIT: u8 = 1;
+    const INIT_ACK: u8 = 2;
+    let case = Case::new(&[], &[(protocol::SCTP, 443)]);
+    assert_eq!(case.sends(&out().sctp_chunk(4000, 443, INIT)), Reason::Rule);
+    for chunk in [INIT_ACK, DATA] {
+        let reply = back().sctp_chunk(443, 4000, chunk);
+        assert_eq!(case.gets(&reply), Reason::Rule, "chunk {chunk}");
+    }
+    let other = back().sctp_chunk(443, 4000, INIT);
+    assert_eq!(case.gets(&other), Reason::DefaultDeny);
+    // And the association that it named lives on, and may be asked for again.
+    assert_eq!(case.gets(&back().sctp(443, 4000)), Reason::Rule);
+    assert_eq!(case.sends(&out().sctp_chunk(4000, 443, INIT)), Reason::Rule);
+}
+
+#[test]
 fn a_port_that_is_used_again_is_another_flow() {
     let mut case = Case::new(&[], &[HTTPS]);
     let fin = FIN | ACK;

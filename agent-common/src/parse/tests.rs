@@ -59,6 +59,16 @@ fn ipv4_packets_are_read_as_they_are() {
         ("UDP", v4().udp(1, 2), Ok((17, 1, 2, 0, ordinary))),
         ("SCTP", v4().sctp(1, 2), Ok((132, 1, 2, 0, ordinary))),
         (
+            "an association that starts",
+            v4().sctp_chunk(1, 2, 1),
+            Ok((132, 1, 2, SYN, ordinary)),
+        ),
+        (
+            "no chunk",
+            v4().sctp(1, 2).cut(46),
+            Err(Reason::Malformed),
+        ),
+        (
             "a protocol without ports",
             v4().protocol(47, Vec::new()),
             Ok((47, 0, 0, 0, ordinary)),

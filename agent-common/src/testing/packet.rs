@@ -215,7 +215,15 @@ impl PacketBuilder {
 
     #[must_use]
     pub fn sctp(self, source: u16, destination: u16) -> Self {
-        self.protocol(SCTP, ports(source, destination, 12))
+        self.sctp_chunk(source, destination, 0)
+    }
+
+    /// With its first chunk: 0 is DATA, 1 INIT (RFC 9260).
+    #[must_use]
+    pub fn sctp_chunk(self, source: u16, destination: u16, chunk: u8) -> Self {
+        let mut transport = ports(source, destination, 12);
+        transport.extend([chunk, 0, 0, 4]);
+        self.protocol(SCTP, transport)
     }
 
     /// A message of the ICMP that belongs to the packet's family.

@@ -177,16 +177,26 @@ impl Plan {
 
         let touched = plan.touched_sets(old, compiled, &wanted);
         let mut own = BTreeSet::new();
-        for (&id, subject) in endpoints {
-            let Some(subject) = compiled.subjects.get(subject) else {
-                continue;
-            };
+        let known = || {
+            let subject = |name| compiled.subjects.get(name);
+            endpoints
+                .iter()
+                .filter_map(move |(id, name)| Some((*id, subject(name)?)))
+        };
+        for (id, subject) in known() {
             own.extend(subject.addresses.iter().map(|address| (id, *address)));
+        }
+        plan.add_own = own.difference(&old.own).copied().collect();
+        plan.remove_own = old.own.difference(&own).copied().collect();
+        // Live flows of an address that is taken away are to be looked at, whatever policy says.
+        let lost: BTreeSet<u16> = plan.remove_own.iter().map(|(id, _)| *id).collect();
+        for (id, subject) in known() {
             let same = old
                 .words
                 .get(&id)
                 .is_some_and(|word| word.set() == subject.set);
-            if !same || subject.sets().any(|set| touched.contains(&set)) {
+            let is_touched = subject.sets().any(|set| touched.contains(&set));
+            if !same || is_touched || lost.contains(&id) {
                 plan.words
                     .insert(id, Word::new(subject.set, plan.generation));
             }
@@ -201,8 +211,6 @@ impl Plan {
             })
             .copied()
             .collect();
-        plan.add_own = own.difference(&old.own).copied().collect();
-        plan.remove_own = old.own.difference(&own).copied().collect();
         plan
     }
 

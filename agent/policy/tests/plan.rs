@@ -534,6 +534,35 @@ fn an_endpoint_without_a_word_is_closed() {
     assert_eq!(verdict.reason(), Reason::NotProgrammed);
 }
 
+/// No answer changes, and yet its live flows are to be looked at.
+#[test]
+fn who_has_lost_an_address_is_judged_anew() {
+    let name = ObjectName::new("shop", "client");
+    let subject = |addresses: &[&str]| Subject {
+        set: 3,
+        audit: None,
+        staged: None,
+        flags: 0,
+        addresses: addresses.iter().map(|at| at.parse().unwrap()).collect(),
+        policies: Vec::new(),
+    };
+    let compiled = |addresses| Compiled {
+        subjects: [(name.clone().into(), subject(addresses))].into(),
+        ..Compiled::default()
+    };
+    let endpoints = BTreeMap::from([(1, name.clone().into())]);
+    let mut programmed = Programmed::default();
+    Plan::new(&programmed, &compiled(&["10.0.0.1"]), &endpoints).finish(&mut programmed);
+    let more = Plan::new(
+        &programmed,
+        &compiled(&["10.0.0.1", "fd00::1"]),
+        &endpoints,
+    );
+    assert!(more.words.is_empty(), "{more:?}");
+    let other = Plan::new(&programmed, &compiled(&["10.0.0.2"]), &endpoints);
+    assert!(other.words.contains_key(&1), "{other:?}");
+}
+
 /// Found by the property above: an address of the node became that of a service too, which made no difference
 /// to its policy set, but for who is known there by socket.
 #[test]

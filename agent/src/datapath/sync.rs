@@ -161,6 +161,15 @@ impl Sync {
             self.abandon(plan);
             return Err(ApplyError::Refused(error));
         }
+        // Before the words: a flow that is judged anew must not find its address once more. A packet of before the
+        // words is dropped for what the next one is.
+        for (endpoint, address) in &plan.remove_own {
+            ignore_missing(
+                self.maps
+                    .addresses
+                    .remove(&own_address(*endpoint, *address)),
+            );
+        }
         for (endpoint, word) in &plan.words {
             self.maps.words.store(u32::from(*endpoint), word.0);
         }
@@ -192,13 +201,6 @@ impl Sync {
             self.finish_policy(key, change.after, change.kind == ChangeKind::Remove);
         }
         self.drop_tables(&plan.remove_tables);
-        for (endpoint, address) in &plan.remove_own {
-            ignore_missing(
-                self.maps
-                    .addresses
-                    .remove(&own_address(*endpoint, *address)),
-            );
-        }
         // Elements of a hash are used again at once. Nodes of a tree are not, as long as anybody may read them, and
         // slots that only say something else are nobody's but theirs: most changes of a rule wait here alone.
         self.unsettled |= takes_out(&plan);

@@ -50,6 +50,27 @@ fn the_endpoint_takes_leave_of_a_revoked_connection_once() {
 }
 
 #[test]
+fn flows_of_an_address_that_was_taken_away_are_cut() {
+    let mut case = Case::new(&[(6, 22)], &[HTTPS]);
+    assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
+    assert_eq!(case.gets(&back().tcp(5000, 22, SYN)), Reason::Rule);
+    case.0.own.clear();
+    case.follows();
+    assert_eq!(case.withdrawn(), [22, 4000]);
+    // Whoever began them, and whichever way the packet goes.
+    assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
+    assert_eq!(case.sends(&out().tcp(4000, 443, ACK)), Reason::Revoked);
+    assert_eq!(
+        case.sends(&out().tcp(22, 5000, SYN | ACK)),
+        Reason::Revoked
+    );
+    assert_eq!(
+        case.sends(&out().tcp(4001, 443, SYN)),
+        Reason::SpoofedSource
+    );
+}
+
+#[test]
 fn it_takes_leave_even_with_its_first_packet_since() {
     let mut case = Case::new(&[], &[HTTPS]);
     assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
