@@ -290,7 +290,7 @@ fn a_folder_that_is_read_only_is_said_to_be_and_nothing_has_changed() -> Result<
         names()? == 1 && std::fs::read_to_string(&file)? == text,
         "changed"
     );
-    let done = install(&mut Command::new("env"))?;
+    let done = install(Command::new("sh").args(["-c", r#"exec "$@""#, "sh"]))?;
     ensure!(done.status.success() && names()? == 1, "{done:?}");
     let list: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
     ensure!(list["plugins"][1]["type"] == "ringfence", "{list}");
