@@ -63,11 +63,7 @@ fn ipv4_packets_are_read_as_they_are() {
             v4().sctp_chunk(1, 2, 1),
             Ok((132, 1, 2, SYN, ordinary)),
         ),
-        (
-            "no chunk",
-            v4().sctp(1, 2).cut(46),
-            Err(Reason::Malformed),
-        ),
+        ("no chunk", v4().sctp(1, 2).cut(46), Err(Reason::Malformed)),
         (
             "a protocol without ports",
             v4().protocol(47, Vec::new()),

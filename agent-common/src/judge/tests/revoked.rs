@@ -60,10 +60,7 @@ fn flows_of_an_address_that_was_taken_away_are_cut() {
     // Whoever began them, and whichever way the packet goes.
     assert_eq!(case.gets(&back().tcp(443, 4000, ACK)), Reason::Revoked);
     assert_eq!(case.sends(&out().tcp(4000, 443, ACK)), Reason::Revoked);
-    assert_eq!(
-        case.sends(&out().tcp(22, 5000, SYN | ACK)),
-        Reason::Revoked
-    );
+    assert_eq!(case.sends(&out().tcp(22, 5000, SYN | ACK)), Reason::Revoked);
     assert_eq!(
         case.sends(&out().tcp(4001, 443, SYN)),
         Reason::SpoofedSource
