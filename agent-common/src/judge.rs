@@ -2,16 +2,33 @@
 //!
 //! Everything that a hook does between parsing and returning, over a [`Datapath`] that is maps in
 //! the kernel and plain collections in tests.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`live`] | a packet of a flow that the table has |
+//! | [`start`] | one that starts a flow, or would |
+//! | [`related`] | ICMP errors, which are about one |
+//! | [`policy`] | what policy says, and whose an address is |
 
+mod live;
+mod policy;
+mod related;
+mod start;
+
+pub(crate) use self::policy::{answer_to, is_own, is_permitted};
+use self::{
+    live::continued,
+    policy::{is_beside, unknown},
+    related::is_related,
+    start::{first_state, opened, origin},
+};
 use crate::{
-    decide::{Question, Tables, decide},
-    dhcp::{is_dhcp, may_be_dhcp},
+    decide::Tables,
     event::{DenialKey, Event, EventKind},
-    flow::{Flow, FlowKey, FlowState, Side, Step, direction_of, tcp},
+    flow::{Flow, FlowKey, FlowState, Step, tcp},
     neighbour::{self, Claim},
-    parse::{Class, Extent, Family, Headers, Packet},
-    protocol::{self, Address},
-    refusal, rejection,
+    parse::{Class, Family, Headers, Packet},
+    protocol, refusal, rejection,
     socket_flow::is_to_be_noted,
     table::{Direction, Endpoint, NO_SOCKET, Word},
     verdict::{Reason, RuleId, Verdict},
@@ -19,9 +36,6 @@ use crate::{
 
 /// Bytes of an IPv6 packet with a neighbour message and the options that hosts send in one.
 const NEIGHBOUR_LENGTH: u32 = 160;
-
-/// Bytes of a packet with both its headers at their longest and nothing behind them.
-const RESET_LENGTH: u32 = 120;
 
 /// The state that judging needs, and where it reports.
 pub trait Datapath<A>: Tables<A> {
@@ -314,425 +328,6 @@ fn is_prompt<A: Family, D: Datapath<A>>(sight: &Sight, facts: Facts) -> bool {
     const SEGMENT: u32 = 32;
     let network = if A::FAMILY == 4 { 20 } else { 40 };
     D::MAY_BE_PROMPTED && facts.tcp_flags() == tcp::ACK && sight.length <= network + SEGMENT
-}
-
-/// A packet of a flow that the table has.
-#[inline(always)]
-fn continued<A: Family, D: Datapath<A>>(
-    datapath: &D,
-    key: &FlowKey<A>,
-    sight: &Sight,
-    facts: Facts,
-    flow: &Flow,
-    side: Side,
-) -> Verdict {
-    datapath.tell_from_socket(key, flow);
-    if flow.generation.get() != sight.word.generation() {
-        let verdict = answer(datapath, key, sight, flow.origin | LIVE);
-        if !verdict.allows() {
-            // The entry stays: without it, whatever the responder still sends would be taken for
-            // a flow of its own making, and the initiator's packets for the replies to it.
-            flow.reason.set(Reason::Revoked as u8);
-            flow.generation.set(Flow::NEVER);
-            keep::<A, _>(datapath, flow, facts);
-            let is_first = flow.closed.get() == 0;
-            let parts = is_parting(key, sight, facts, flow, side);
-            if parts {
-                flow.count(facts.tcp_flags(), side, sight.length, datapath.jiffies());
-            }
-            if is_first {
-                flow.closed.set(1);
-                report(datapath, EventKind::Close, key, sight, flow);
-            }
-            if parts {
-                return Verdict::by_rule(RuleId(flow.rule.get()));
-            }
-            // Each end of a connection that policy has cut hears of it, whatever policy says of others: the
-            // far end first, which no socket of the endpoint's may be there to tell.
-            let is_tcp = key.protocol == protocol::TCP;
-            let sends = matches!(sight.direction, Direction::Egress);
-            let revoked = Verdict::new(Reason::Revoked, verdict.rule())
-                .rejecting(is_tcp || verdict.rejects())
-                .parting(is_tcp && sends && is_first);
-            return refuse(datapath, key, sight, facts, revoked);
-        }
-        // What was there before has not been reported yet.
-        let was = flow.reason.get();
-        let resumed = was == Reason::Revoked as u8 || was == Reason::Observed as u8;
-        let rule = verdict.rule().0;
-        let changed = flow.rule.get() != rule;
-        flow.rule.set(rule);
-        flow.reason.set(verdict.reason() as u8);
-        let is_waiting = matches!(side, Side::Initiator) && awaits_answer(key, sight, flow);
-        flow.generation.set(if is_waiting {
-            Flow::NEVER
-        } else {
-            generation(sight, verdict)
-        });
-        if resumed {
-            flow.closed.set(0);
-            report(datapath, EventKind::Open, key, sight, flow);
-        } else if changed {
-            report(datapath, EventKind::Change, key, sight, flow);
-        }
-    }
-    if answers(key, sight, flow, side) {
-        tell_process(datapath, key, sight, flow);
-    }
-    let tcp_flags = facts.tcp_flags();
-    flow.count(tcp_flags, side, sight.length, datapath.jiffies());
-    if flow.closes(tcp_flags) {
-        report(datapath, EventKind::Close, key, sight, flow);
-    }
-    Verdict::by_rule(RuleId(flow.rule.get()))
-}
-
-/// Keeps a revoked flow for longer, unless the packet is of who takes leave, or knows nothing of it. A function of
-/// its own, to spare the stack of those that judge.
-#[inline(never)]
-fn keep<A, D: Datapath<A>>(datapath: &D, flow: &Flow, facts: Facts) {
-    if facts.tcp_flags() & tcp::RST == 0 {
-        flow.last_seen.set(datapath.jiffies());
-    }
-}
-
-/// Whether a packet of a revoked flow is the reset by which the endpoint takes leave: it passes once,
-/// or the far end would wait for a time-out.
-#[inline(always)]
-fn is_parting<A>(key: &FlowKey<A>, sight: &Sight, facts: Facts, flow: &Flow, side: Side) -> bool {
-    let sends = matches!(sight.direction, Direction::Egress);
-    // The second one finds the first one's mark.
-    let seen = flow.tcp_flags[side as usize & 1].get();
-    key.protocol == protocol::TCP
-        && sends
-        && facts.tcp_flags() & tcp::RST != 0
-        && seen & tcp::RST == 0
-        && sight.length <= RESET_LENGTH
-}
-
-/// A packet that starts a flow, or would; in place of `old`, if that had the same ends.
-#[inline(always)]
-fn opened<A: Family, D: Datapath<A>>(
-    datapath: &D,
-    key: &FlowKey<A>,
-    sight: &Sight,
-    facts: Facts,
-    old: Option<&Flow>,
-) -> Verdict {
-    let endpoint = sight.endpoint;
-    if is_beside(datapath, key, sight) {
-        return pass(datapath, sight, Reason::NotSubject);
-    }
-    // What an endpoint sends comes from its own side of the key. What it sends to itself stays inside
-    // and never gets here: from outside, its own address is forged.
-    let is_foreign = is_foreign(datapath, key, sight);
-    let is_forged = match sight.direction {
-        Direction::Egress => is_foreign,
-        Direction::Ingress => {
-            endpoint.has(Endpoint::OWNS_ADDRESSES) && key.local == key.remote && !sight.made_here
-        }
-    };
-    if is_forged {
-        let verdict = Verdict::because(Reason::SpoofedSource);
-        return refuse(datapath, key, sight, facts, verdict);
-    }
-    if may_be_dhcp(key, endpoint) && is_dhcp(datapath, key, sight) {
-        return pass(datapath, sight, Reason::Dhcp);
-    }
-    if facts.is_reply() {
-        // A kernel answers for its node without a socket, at whose hook the question would have
-        // been seen: it is judged now.
-        let sends = matches!(sight.direction, Direction::Egress);
-        if endpoint.has(Endpoint::ONLY_OWN) && sends {
-            let asked = answer(datapath, key, sight, Flow::INITIATED_BY_PEER);
-            if asked.allows() {
-                datapath.count(endpoint, asked.reason(), sight.length);
-                return asked;
-            }
-        }
-        return refuse(
-            datapath,
-            key,
-            sight,
-            facts,
-            Verdict::because(Reason::NoState),
-        );
-    }
-    let origin = origin(key, sight, facts);
-    let verdict = answer(datapath, key, sight, origin);
-    if !verdict.allows() {
-        // What is DHCP depends on the endpoint's addresses too.
-        if !verdict.is_timed() && !may_be_dhcp(key, endpoint) {
-            datapath.keep_refused(key, refusal::seen(sight, A::FAMILY), verdict);
-        }
-        return refuse(datapath, key, sight, facts, verdict);
-    }
-    if let Some(old) = old
-        && old.closed.get() == 0
-    {
-        report(datapath, EventKind::Close, key, sight, old);
-    }
-    if is_foreign || (is_spared(sight) && origin & Flow::ADOPTED != 0) {
-        // Flooded or lured here, or to a group: an entry would let the endpoint answer in that name.
-        // Or a flow of before, of which the agent is about to find out who began it.
-        datapath.count(endpoint, verdict.reason(), sight.length);
-        return verdict;
-    }
-    let place = if old.is_some() {
-        Place::Held
-    } else {
-        Place::New
-    };
-    let start = Start {
-        origin,
-        place,
-        facts,
-    };
-    begin(datapath, key, sight, start, verdict);
-    verdict
-}
-
-/// How a flow starts.
-#[derive(Clone, Copy)]
-struct Start {
-    origin: u8,
-    place: Place,
-    facts: Facts,
-}
-
-/// Remembers a flow. A function of its own, to spare the stack of those that judge.
-#[inline(never)]
-fn begin<A: Family, D: Datapath<A>>(
-    datapath: &D,
-    key: &FlowKey<A>,
-    sight: &Sight,
-    start: Start,
-    verdict: Verdict,
-) {
-    let Start {
-        origin,
-        place,
-        facts,
-    } = start;
-    let mut flow = first_state(datapath, sight, facts, verdict, origin);
-    let generation = flow.generation;
-    if is_answered_unseen(key, sight, origin) {
-        flow.generation = Flow::NEVER;
-    }
-    // No event: it would be one for each packet, and nobody else's would find room.
-    if !datapath.remember(key, &flow, place) {
-        datapath.count(sight.endpoint, Reason::FlowTableFull, sight.length);
-        return;
-    }
-    // What it was judged by, whenever it is judged again.
-    flow.generation = generation;
-    datapath.report(|event| event.fill(EventKind::Open, key, &flow, sight.ifindex, flow.opened));
-    datapath.count(sight.endpoint, verdict.reason(), sight.length);
-}
-
-/// Packets of the initiator after which an answer is not waited for any more: what follows is one that
-/// only sends, and is to cost as little as any other.
-const PATIENCE: u64 = 8;
-
-/// Whether an interface's hook sees the first packet with a socket of the endpoint's only later, as the
-/// answer, and that is a packet like any other. What goes to an endpoint carries no socket, or that of
-/// its sender; of a TCP flow the answer is a SYN too.
-#[inline(always)]
-fn is_answered_unseen<A>(key: &FlowKey<A>, sight: &Sight, origin: u8) -> bool {
-    sight.ifindex != 0 && key.protocol == protocol::UDP && origin & Flow::INITIATED_BY_PEER != 0
-}
-
-/// Whether the answer is still to come, so that the flow is judged with every packet.
-#[inline(always)]
-fn awaits_answer<A>(key: &FlowKey<A>, sight: &Sight, flow: &Flow) -> bool {
-    is_answered_unseen(key, sight, flow.origin)
-        && flow.packets[Side::Responder as usize].get() == 0
-        && flow.packets[Side::Initiator as usize].get() < PATIENCE
-}
-
-/// Whether this packet is the first that carries a socket of the endpoint's.
-#[inline(always)]
-fn answers<A>(key: &FlowKey<A>, sight: &Sight, flow: &Flow, side: Side) -> bool {
-    let has_sockets = key.protocol == protocol::TCP || key.protocol == protocol::UDP;
-    sight.ifindex != 0
-        && has_sockets
-        && matches!(side, Side::Responder)
-        && matches!(sight.direction, Direction::Egress)
-        && flow.packets[Side::Responder as usize].get() == 0
-}
-
-/// A function of its own, to spare the stack of those that judge.
-#[inline(never)]
-fn tell_process<A: Family, D: Datapath<A>>(
-    datapath: &D,
-    key: &FlowKey<A>,
-    sight: &Sight,
-    flow: &Flow,
-) {
-    let time = datapath.now();
-    datapath.report_process(|event| {
-        event.fill(EventKind::Answer, key, &flow.state(), sight.ifindex, time);
-    });
-}
-
-/// Whether an ICMP error speaks, `at` so many bytes, about a flow that is live and still permitted.
-///
-/// It must go to the sender of the packet that it quotes, and come from an address that the endpoint
-/// may use: otherwise any permitted flow would let its endpoint send to anybody.
-#[inline(never)]
-fn is_related<A: Family, D: Datapath<A>>(
-    datapath: &D,
-    packet: &impl Packet,
-    at: u16,
-    error: &FlowKey<A>,
-    sight: &Sight,
-) -> bool {
-    let mut quoted = Headers::<A>::EMPTY;
-    if A::whole(packet, usize::from(at), &mut quoted, Extent::Quoted).is_err() {
-        return false;
-    }
-    // The error travels against the packet that it quotes.
-    let key = FlowKey::new(sight.endpoint.id, &quoted, sight.direction.opposite());
-    let is_astray = match sight.direction {
-        Direction::Egress => error.remote != key.remote || is_foreign(datapath, error, sight),
-        Direction::Ingress => error.local != key.local,
-    };
-    if is_astray {
-        return false;
-    }
-    let Some(flow) = datapath.flow(&key) else {
-        return false;
-    };
-    flow.generation.get() == sight.word.generation()
-        || is_permitted(datapath, &key, sight, flow.origin)
-}
-
-/// Whether a flow would be permitted now. A function of its own, to spare the stack of one that parses.
-#[inline(never)]
-pub(crate) fn is_permitted<A: Family, D: Datapath<A>>(
-    datapath: &D,
-    key: &FlowKey<A>,
-    sight: &Sight,
-    origin: u8,
-) -> bool {
-    answer(datapath, key, sight, origin | LIVE).allows()
-}
-
-/// Whether a packet is none of the endpoint's, though its hook sees it.
-#[inline(always)]
-fn is_beside<A: Family, D: Datapath<A>>(datapath: &D, key: &FlowKey<A>, sight: &Sight) -> bool {
-    sight.endpoint.has(Endpoint::ONLY_OWN)
-        && (sight.made_here || !datapath.owns(sight.endpoint, &key.local))
-}
-
-/// Whether the endpoint's side of the key is an address that it may not send from.
-#[inline(always)]
-fn is_foreign<A: Family, D: Datapath<A>>(datapath: &D, key: &FlowKey<A>, sight: &Sight) -> bool {
-    sight.endpoint.has(Endpoint::CHECK_SOURCE) && !is_own(datapath, sight, &key.local)
-}
-
-/// Whether an address is the endpoint's, or one that any may have on its link.
-#[inline(always)]
-pub(crate) fn is_own<A: Address, D: Datapath<A>>(datapath: &D, sight: &Sight, address: &A) -> bool {
-    address.is_local_scope() || datapath.owns(sight.endpoint, address)
-}
-
-/// Beside a flow's origin: it has begun, with an address that may have been taken away since, and be another's.
-const LIVE: u8 = 1 << 7;
-
-/// What policy says of a flow with this origin.
-#[inline(always)]
-fn answer<A: Family, D: Datapath<A>>(
-    datapath: &D,
-    key: &FlowKey<A>,
-    sight: &Sight,
-    origin: u8,
-) -> Verdict {
-    // Before the rest and not within it: the kernel's stack has no room for both.
-    let socket = datapath.socket_of_peer(key, direction_of(origin));
-    answer_to(datapath, key, sight, origin, socket)
-}
-
-#[inline(never)]
-pub(crate) fn answer_to<A: Family, D: Datapath<A>>(
-    datapath: &D,
-    key: &FlowKey<A>,
-    sight: &Sight,
-    origin: u8,
-    socket: u32,
-) -> Verdict {
-    if origin & LIVE != 0 && is_foreign(datapath, key, sight) {
-        return Verdict::because(Reason::SpoofedSource);
-    }
-    let direction = direction_of(origin);
-    let question = Question {
-        endpoint: sight.endpoint,
-        word: sight.word,
-        direction,
-        local: key.local,
-        peer: key.remote,
-        socket,
-        protocol: key.protocol,
-        port: key.responder_port(direction),
-        made_here: origin & Flow::MADE_HERE != 0,
-    };
-    unknown(datapath, decide(datapath, &question))
-}
-
-/// The same verdict. A policy has a dozen ways to come to one, and a verifier that remembers which way
-/// it took walks through all that follows as often.
-#[inline(always)]
-fn unknown<A, D: Datapath<A>>(datapath: &D, verdict: Verdict) -> Verdict {
-    Verdict::from_bits(datapath.opaque(verdict.to_bits()))
-}
-
-/// Until when a verdict may be taken from the flow: never, where time alone may change it.
-#[inline(always)]
-fn generation(sight: &Sight, verdict: Verdict) -> u32 {
-    if verdict.is_timed() {
-        Flow::NEVER
-    } else {
-        sight.word.generation()
-    }
-}
-
-/// How a flow starts whose first packet this is.
-#[inline(always)]
-fn origin<A>(key: &FlowKey<A>, sight: &Sight, facts: Facts) -> u8 {
-    let mut origin = 0;
-    if matches!(sight.direction, Direction::Ingress) {
-        origin |= Flow::INITIATED_BY_PEER;
-    }
-    if sight.made_here {
-        origin |= Flow::MADE_HERE;
-    }
-    if key.protocol == protocol::TCP && !tcp::is_syn(facts.tcp_flags()) {
-        origin |= Flow::ADOPTED;
-    }
-    origin
-}
-
-/// A flow of which one packet has been seen.
-#[inline(always)]
-fn first_state<A, D: Datapath<A>>(
-    datapath: &D,
-    sight: &Sight,
-    facts: Facts,
-    verdict: Verdict,
-    origin: u8,
-) -> FlowState {
-    FlowState {
-        generation: generation(sight, verdict),
-        rule: verdict.rule().0,
-        reason: verdict.reason() as u8,
-        origin,
-        tcp_flags: [facts.tcp_flags(), 0],
-        closed: 0,
-        opened: datapath.now(),
-        last_seen: datapath.jiffies(),
-        packets: [1, 0],
-        bytes: [u64::from(sight.length), 0],
-    }
 }
 
 /// Reports what happened to a flow of the table.

@@ -1,6 +1,7 @@
 //! When it is told whose socket a flow is of.
 
 use super::*;
+use crate::judge::live::PATIENCE;
 use crate::process::Process;
 
 const SERVER: Process = Process {
