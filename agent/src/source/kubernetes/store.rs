@@ -7,6 +7,8 @@ mod compose;
 mod conflicts;
 mod progress;
 mod shared;
+mod shown;
+mod staying;
 #[cfg(test)]
 mod tests;
 
@@ -18,10 +20,9 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Instant,
 };
 
-use agent_policy::model::{Change, EndpointSpec, ObjectName, Workload, World};
+use agent_policy::model::{Change, EndpointSpec, ObjectName, World};
 use tokio::sync::Notify;
 
 use self::{progress::Progress, shared::Shared};
@@ -30,10 +31,6 @@ use super::{
     object::Observed,
     placement::Placement,
 };
-use crate::control::status::KubernetesStatus;
-
-/// Of errors, as many are shown.
-const ERRORS: usize = 500;
 
 /// Shared by the watchers, who fill it, by who finds pods, and by the controller, who is woken.
 pub(crate) struct Store {
@@ -249,43 +246,6 @@ impl Store {
         self.tell();
     }
 
-    /// All there is of a kind has been told.
-    pub(crate) fn listed(&self, kind: Kind, seen: &BTreeSet<Key>) {
-        let mut inner = self.lock();
-        inner.heard(kind);
-        inner.retain(kind, |key| seen.contains(key));
-        inner.progress(kind).listed();
-        drop(inner);
-        self.tell();
-    }
-
-    /// The server says that there is no such kind. What was there of it stays for a while: a server that has just
-    /// started may not know its kinds yet.
-    ///
-    /// Whether it is taken for absent now.
-    pub(crate) fn absent(&self, kind: Kind) -> bool {
-        let mut inner = self.lock();
-        let has_objects = inner.objects.keys().any(|key| key.kind == kind);
-        if has_objects && !inner.progress(kind).is_gone_for_long() {
-            return false;
-        }
-        inner.retain(kind, |_| false);
-        inner.progress(kind).absent();
-        drop(inner);
-        self.tell();
-        true
-    }
-
-    /// The watch of a kind is disturbed.
-    pub(crate) fn failed(&self, kind: Kind, error: String) {
-        self.lock().progress(kind).failed(error);
-    }
-
-    /// Something was heard from the server, be it that nothing has happened.
-    pub(crate) fn heard(&self, kind: Kind) {
-        self.lock().heard(kind);
-    }
-
     /// Where its clients reach the API; not known (none) is what it was before.
     pub(crate) fn reached_at(&self, name: String, addresses: BTreeSet<SocketAddr>) {
         let mut inner = self.lock();
@@ -341,61 +301,6 @@ impl Store {
         })
     }
 
-    /// Whether there is a state of the API that can be enforced: all of it as it is now, or as it was kept.
-    pub(crate) fn is_ready(&self) -> bool {
-        let inner = self.lock();
-        inner.was_kept || inner.is_complete()
-    }
-
-    /// Kinds that have not been listed yet, and why.
-    pub(crate) fn missing(&self) -> Vec<String> {
-        let inner = self.lock();
-        let missing = inner.progress.iter().filter(|(_, of)| !of.is_known());
-        missing
-            .map(|(kind, progress)| match progress.error() {
-                Some(error) => format!("{}: {error}", kind.plural()),
-                None => format!("{}: no answer yet", kind.plural()),
-            })
-            .collect()
-    }
-
-    pub(crate) fn status(&self) -> KubernetesStatus {
-        let inner = self.lock();
-        let now = Instant::now();
-        let count = |kind| {
-            let of_kind = |key: &&Key| key.kind == kind;
-            inner.objects.keys().filter(of_kind).count()
-        };
-        KubernetesStatus {
-            server: inner.reached.clone(),
-            complete: inner.is_complete(),
-            from_kept: inner.was_kept && !inner.is_complete(),
-            not_kept: inner.keeping.clone(),
-            watches: inner
-                .progress
-                .iter()
-                .map(|(kind, progress)| progress.status(*kind, count(*kind), now))
-                .collect(),
-            errors: inner.errors(),
-        }
-    }
-
-    /// What is wrong, object by object.
-    pub(super) fn troubles(&self) -> Vec<Trouble> {
-        let inner = self.lock();
-        let of = |(key, entry): (&Key, &Entry)| {
-            let between = inner.conflicts.get(key).into_iter().flatten();
-            let messages = entry.errors.iter().chain(between);
-            let messages = messages.map(|message| Trouble {
-                key: key.clone(),
-                uid: Arc::clone(&entry.uid),
-                message: message.clone(),
-            });
-            messages.collect::<Vec<_>>()
-        };
-        inner.objects.iter().flat_map(of).collect()
-    }
-
     /// The world of files with all that the API adds; `None` if it is the one of before.
     pub(crate) fn compose(&self, before: &World, files: &Arc<World>) -> Option<World> {
         self.lock().compose(before, files)
@@ -424,18 +329,6 @@ impl Inner {
             self.first_seen
                 .insert(uid.to_owned(), placement.addresses.clone());
         }
-    }
-
-    fn progress(&mut self, kind: Kind) -> &mut Progress {
-        self.progress.entry(kind).or_default()
-    }
-
-    fn heard(&mut self, kind: Kind) {
-        self.progress(kind).heard();
-    }
-
-    fn is_complete(&self) -> bool {
-        self.progress.values().all(Progress::is_known)
     }
 
     fn put(&mut self, observed: Observed) -> bool {
@@ -487,97 +380,8 @@ impl Inner {
         true
     }
 
-    /// A pod whose sandbox is still there stays what it was.
-    fn delete(&mut self, key: &Key) {
-        let Some(entry) = self.objects.get_mut(key) else {
-            return;
-        };
-        let is_placed = self.placements.contains_key(&*entry.uid);
-        if is_placed && self.pods.get(&entry.uid) == Some(key) {
-            entry.is_gone = true;
-            self.claim(key);
-        } else {
-            self.remove(key);
-        }
-    }
-
-    /// Makes room for another object of the same name. What is there of the old one goes by another name.
-    fn leave(&mut self, key: &Key) {
-        self.delete(key);
-        let Some(mut entry) = self.objects.remove(key) else {
-            return;
-        };
-        self.unclaim(key, &entry);
-        let aside = Key {
-            name: format!("{}.{}", key.name, entry.uid),
-            ..key.clone()
-        };
-        for change in &mut entry.changes {
-            if let Change::Workload(name, Some(workload)) = change {
-                let mut other = Workload::clone(workload);
-                other.name.name.clone_from(&aside.name);
-                *name = other.name.clone();
-                *workload = Arc::new(other);
-            }
-        }
-        self.pods.insert(Arc::clone(&entry.uid), aside.clone());
-        self.objects.insert(aside.clone(), entry);
-        self.claim(&aside);
-    }
-
-    fn remove(&mut self, key: &Key) {
-        if let Some(entry) = self.objects.remove(key) {
-            self.unclaim(key, &entry);
-            if self.pods.get(&entry.uid) == Some(key) {
-                self.pods.remove(&entry.uid);
-            }
-        }
-    }
-
-    /// Takes away what is not to stay of a kind.
-    fn retain(&mut self, kind: Kind, is_there: impl Fn(&Key) -> bool) {
-        let gone = self.objects.iter();
-        let gone = gone.filter(|(key, entry)| key.kind == kind && !entry.is_gone && !is_there(key));
-        let gone: Vec<Key> = gone.map(|(key, _)| key.clone()).collect();
-        for key in gone {
-            self.delete(&key);
-        }
-    }
-
     fn servers(&self) -> BTreeSet<SocketAddr> {
         self.servers.iter().flatten().copied().collect()
-    }
-
-    /// Said where the API has nodes, and none of this name: pods are held all the same, where they are found.
-    fn other_name(&self) -> Option<String> {
-        let of = |name: &str| Key {
-            kind: Kind::Node,
-            namespace: String::new(),
-            name: name.to_owned(),
-        };
-        let node = &self.node;
-        let mut nodes = self.objects.range(of("")..);
-        let has_nodes = nodes.next().is_some_and(|(key, _)| key.kind == Kind::Node);
-        let is_known = self.objects.contains_key(&of(node));
-        (has_nodes && !is_known)
-            .then(|| format!("the API has no node `{node}`: say by --node what it calls this one"))
-    }
-
-    /// What is wrong, object by object, as far as anybody reads it.
-    fn errors(&self) -> Vec<String> {
-        let objects = self.objects.iter();
-        let own = objects.flat_map(|(_, entry)| entry.errors.iter().cloned());
-        let between = self.conflicts.iter().flat_map(|(key, messages)| {
-            let of = move |message| format!("kubernetes:{key}: {message}");
-            messages.iter().map(of)
-        });
-        let mut all = self.other_name().into_iter().chain(own).chain(between);
-        let mut errors: Vec<String> = all.by_ref().take(ERRORS).collect();
-        let more = all.count();
-        if more > 0 {
-            errors.push(format!("and {more} more"));
-        }
-        errors
     }
 }
 

@@ -1,6 +1,6 @@
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Instant};
 
-use agent_policy::model::{EndpointSpec, ObjectName, World};
+use agent_policy::model::{EndpointSpec, ObjectName, Workload, World};
 use serde_json::{Value, json};
 
 use super::*;
