@@ -10,6 +10,7 @@ mod heard;
 mod kept;
 mod kind;
 mod object;
+mod pause;
 pub(crate) mod placement;
 mod servers;
 pub(crate) mod store;

@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeSet,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,15 +20,12 @@ use super::{
     arrived::Arrived,
     kind::{Key, Kind},
     object::{self, Observed},
+    pause::{Pauses, jittered},
     store::Store,
 };
 
 /// Objects in a page of a list, which is in memory as the server sends it.
 const PAGE: u32 = 50;
-
-/// After a failure; up to twice that, and each time twice as long, up to half a minute and its double.
-const PAUSE: Duration = Duration::from_millis(500);
-const DOUBLINGS: u32 = 6;
 
 /// Between two looks for a kind that there is not, where no definition tells of it; up to twice that.
 const ABSENT: Duration = Duration::from_mins(2);
@@ -55,29 +51,16 @@ pub(super) async fn follow(
     }
 }
 
-/// Not all agents at once.
-fn jittered(least: Duration) -> Duration {
-    let random = RandomState::new().build_hasher().finish();
-    let part = f64::from(u16::try_from(random % 1000).unwrap_or(0)) / 1000.0;
-    least.mul_f64(1.0 + part)
-}
-
 /// Ends if there is no such kind, after so long.
 async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Duration) {
     let begun = Instant::now();
     let api: Api<Arrived> = Api::all_with(client.clone(), &kind.resource());
     let config = Config::default().page_size(PAGE);
     let mut events = std::pin::pin!(watcher(api.clone(), config));
-    let mut failures = 0;
+    let mut pauses = Pauses::default();
     let mut seen: BTreeSet<Key> = BTreeSet::new();
     while let Some(event) = events.next().await {
-        match &event {
-            // Each new try begins so, and says nothing yet.
-            Ok(Event::Init | Event::InitApply(_)) => {}
-            Ok(_) => failures = 0,
-            Err(_) => failures += 1,
-        }
-        let has_failed = event.is_err();
+        let pause = pauses.after(&event);
         match event {
             Ok(Event::Init) => seen.clear(),
             Ok(Event::InitApply(object)) => {
@@ -116,10 +99,8 @@ async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Dur
                 store.failed(kind, error);
             }
         }
-        if has_failed {
-            // The library's own pauses end with each new try, and so would never grow.
-            let doublings = failures.min(DOUBLINGS);
-            tokio::time::sleep(jittered(PAUSE * 2_u32.pow(doublings))).await;
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
         }
     }
 }
