@@ -94,6 +94,8 @@ pub(super) struct Trouble {
     pub(super) key: Key,
     pub(super) uid: Arc<str>,
     pub(super) message: String,
+    /// Every agent of the cluster sees it.
+    pub(super) is_everybodys: bool,
 }
 
 /// A pod as the API knows it.
@@ -389,6 +391,14 @@ impl Entry {
     /// Whether nothing that counts has changed: most of what the API tells of is none of it.
     fn is_as(&self, observed: &Observed) -> bool {
         self.json == observed.json && self.errors == observed.errors && !self.is_gone
+    }
+
+    /// Where a pod is to run, or a workload is; `None` of what is nowhere.
+    fn node(&self) -> Option<&String> {
+        match self.changes.first()? {
+            Change::Workload(_, Some(workload)) => workload.node.as_ref(),
+            _ => None,
+        }
     }
 }
 

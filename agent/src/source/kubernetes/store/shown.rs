@@ -1,6 +1,6 @@
 //! What is shown of the store: in `status`, and as Events.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use super::{Entry, Inner, Store, Trouble};
 use crate::{
@@ -37,16 +37,36 @@ impl Store {
     pub(in crate::source::kubernetes) fn troubles(&self) -> Vec<Trouble> {
         let inner = self.lock();
         let of = |(key, entry): (&Key, &Entry)| {
+            let node = entry.node();
+            let is_ours = node.is_none_or(|node| *node == inner.node);
+            let own = entry.errors.iter();
+            // Files of this node, and pods that were found here, are seen here alone.
+            let own = own.map(|message| (message, node.is_none()));
             let between = inner.conflicts.get(key).into_iter().flatten();
-            let messages = entry.errors.iter().chain(between);
-            let messages = messages.map(|message| Trouble {
+            let all = own.chain(between.map(|message| (message, false)));
+            let all = all.filter(|_| is_ours);
+            let all = all.map(|(message, is_everybodys)| Trouble {
                 key: key.clone(),
                 uid: Arc::clone(&entry.uid),
                 message: message.clone(),
+                is_everybodys,
             });
             messages.collect::<Vec<_>>()
         };
         inner.objects.iter().flat_map(of).collect()
+    }
+
+    /// The names of all nodes of the cluster.
+    pub(in crate::source::kubernetes) fn nodes(&self) -> BTreeSet<String> {
+        let inner = self.lock();
+        let first = Key {
+            kind: Kind::Node,
+            namespace: String::new(),
+            name: String::new(),
+        };
+        let nodes = inner.objects.range(first..).map(|(key, _)| key);
+        let nodes = nodes.take_while(|key| key.kind == Kind::Node);
+        nodes.map(|key| key.name.clone()).collect()
     }
 }
 
