@@ -269,7 +269,7 @@ async fn find_pods(
 ) -> JoinHandle<()> {
     let finder = Finder::new(None, helper);
     let placer = Placer {
-        store,
+        store: Arc::clone(&store),
         shared: Arc::clone(shared),
     };
     let (looked, looked_once) = oneshot::channel();
@@ -278,8 +278,9 @@ async fn find_pods(
             tracing::error!("pods are not looked for any more: {error:#}");
         }
     });
-    if looked_once.await.is_err() {
-        tracing::error!("pods could not be looked for");
+    match looked_once.await {
+        Ok(()) => store.looked(),
+        Err(_) => tracing::error!("pods could not be looked for"),
     }
     finding
 }

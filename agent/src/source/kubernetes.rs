@@ -54,12 +54,12 @@ impl Source {
         let store = Arc::new(Store::new(node));
         let kept = kept::path(state_dir);
         match kept::read(&kept) {
-            Ok(Some(kept::Kept { objects, servers })) => {
+            Ok(Some(kept)) => {
                 tracing::info!(
-                    objects = objects.len(),
+                    objects = kept.objects.len(),
                     "the state of the Kubernetes API is the one that was kept, until it answers"
                 );
-                store.take_kept(objects, servers);
+                store.take_kept(kept);
             }
             Ok(None) => {}
             Err(error) => {

@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 
 use self::{progress::Progress, shared::Shared};
 use super::{
+    kept::Kept,
     kind::{Key, Kind},
     object::Observed,
     placement::Placement,
@@ -69,6 +70,8 @@ struct Inner {
     progress: BTreeMap<Kind, Progress>,
     /// What was kept of an earlier run is there.
     was_kept: bool,
+    /// The node was looked through for its pods.
+    has_looked: bool,
     /// Why nothing is kept.
     keeping: Option<String>,
     reached: Option<String>,
@@ -96,6 +99,16 @@ pub(super) struct Trouble {
     pub(super) message: String,
     /// Every agent of the cluster sees it.
     pub(super) is_everybodys: bool,
+}
+
+/// What is to be kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// As JSON.
+    pub(crate) objects: Vec<Arc<str>>,
+    /// That the API has no more, and that stay until their sandboxes are gone.
+    pub(crate) gone: Vec<Arc<str>>,
+    pub(crate) servers: BTreeSet<SocketAddr>,
 }
 
 /// A pod as the API knows it.
@@ -127,6 +140,7 @@ impl Store {
                 servers: Default::default(),
                 progress,
                 was_kept: false,
+                has_looked: false,
                 keeping: None,
                 reached: None,
             }),
@@ -193,7 +207,7 @@ impl Store {
         self.tell();
     }
 
-    /// Interfaces of the node that lead to a pod of which there is no good version.
+    /// Interfaces of the node that lead to a pod of which there is no good version, or of whose namespace.
     pub(crate) fn sandboxes_of_nobody(&self) -> BTreeSet<String> {
         let inner = self.lock();
         let placements = inner.placements.iter();
@@ -202,20 +216,14 @@ impl Store {
                 EndpointSpec::Interface(name) => Some((uid, name)),
                 _ => None,
             })
-            .filter(|(uid, _)| {
-                let key = inner.pods.get(uid.as_str());
-                let entry = key.and_then(|key| inner.objects.get(key));
-                entry.is_none_or(|entry| entry.changes.is_empty())
-            })
+            .filter(|(uid, _)| inner.pod(uid).is_none())
             .map(|(_, name)| name.clone())
             .collect()
     }
 
     /// The pod with this UID, if the API has told of it.
     pub(crate) fn pod(&self, uid: &str) -> Option<KnownPod> {
-        let inner = self.lock();
-        let key = inner.pods.get(uid)?;
-        known(inner.objects.get(key)?)
+        self.lock().pod(uid)
     }
 
     /// The pod of this name, if the API has told of it.
@@ -225,7 +233,7 @@ impl Store {
             namespace: name.namespace.clone(),
             name: name.name.clone(),
         };
-        known(self.lock().objects.get(&key)?)
+        self.lock().known(&key)
     }
 
     /// An object is new, or is another.
@@ -277,8 +285,17 @@ impl Store {
     }
 
     /// Takes what was kept of an earlier run for the state of the API, until that is heard.
-    pub(crate) fn take_kept(&self, objects: Vec<Observed>, servers: BTreeSet<SocketAddr>) {
+    pub(crate) fn take_kept(&self, kept: Kept) {
+        let Kept {
+            objects,
+            gone,
+            servers,
+        } = kept;
         let mut inner = self.lock();
+        // Those that are there have the names.
+        for object in gone {
+            inner.put_gone(object);
+        }
         for object in objects {
             inner.put(object);
         }
@@ -293,13 +310,24 @@ impl Store {
     }
 
     /// The last good versions of all objects, once all have been heard of.
-    pub(crate) fn snapshot(&self) -> Option<(Vec<Arc<str>>, BTreeSet<SocketAddr>)> {
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         let inner = self.lock();
         inner.is_complete().then(|| {
-            let objects = inner.objects.values().filter(|entry| !entry.is_gone);
+            let objects = inner.objects.values();
             let objects = objects.filter(|entry| !entry.changes.is_empty());
-            let objects = objects.map(|entry| Arc::clone(&entry.json)).collect();
-            (objects, inner.servers())
+            let of = |is_gone| {
+                let objects = objects
+                    .clone()
+                    .filter(move |entry| entry.is_gone == is_gone);
+                objects.map(|entry| Arc::clone(&entry.json)).collect()
+            };
+            // Not those of an earlier run: one that has moved away since would be reached for ever.
+            let [reached, served, _] = &inner.servers;
+            Snapshot {
+                objects: of(false),
+                gone: of(true),
+                servers: reached | served,
+            }
         })
     }
 
@@ -357,6 +385,7 @@ impl Inner {
             errors,
         } = observed;
         self.shared.share(&mut changes);
+        let is_first = key.kind == Kind::Namespace && !self.is_known(&key.name);
         let entry = self.objects.entry(key.clone()).or_insert_with(|| Entry {
             uid: Arc::clone(&uid),
             created,
@@ -379,7 +408,27 @@ impl Inner {
             self.pods.entry(uid).or_insert_with(|| key.clone());
         }
         self.claim(&key);
+        if is_first {
+            let waiting: Vec<Key> = self.members(&key.name).cloned().collect();
+            self.dirty.extend(waiting);
+        }
         true
+    }
+
+    fn pod(&self, uid: &str) -> Option<KnownPod> {
+        self.known(self.pods.get(uid)?)
+    }
+
+    fn known(&self, key: &Key) -> Option<KnownPod> {
+        let entry = self.objects.get(key)?;
+        let Some(Change::Workload(name, Some(workload))) = entry.changes.first() else {
+            return None;
+        };
+        self.is_known(&key.namespace).then(|| KnownPod {
+            name: name.clone(),
+            uid: entry.uid.to_string(),
+            host_network: workload.host_network,
+        })
     }
 
     fn servers(&self) -> BTreeSet<SocketAddr> {
@@ -400,17 +449,6 @@ impl Entry {
             _ => None,
         }
     }
-}
-
-fn known(entry: &Entry) -> Option<KnownPod> {
-    let Some(Change::Workload(name, Some(workload))) = entry.changes.first() else {
-        return None;
-    };
-    Some(KnownPod {
-        name: name.clone(),
-        uid: entry.uid.to_string(),
-        host_network: workload.host_network,
-    })
 }
 
 // === impl Store ===

@@ -79,7 +79,7 @@ async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Dur
             }
             Err(error)
                 if kind.may_be_absent()
-                    && is_not_found(&error)
+                    && code(&error) == Some(404)
                     && is_undefined(&client, kind).await =>
             {
                 if store.absent(kind) && begun.elapsed() >= patience {
@@ -94,9 +94,13 @@ async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Dur
                 events.set(watcher(api.clone(), config));
             }
             Err(error) => {
-                let error = explained(&error);
-                tracing::warn!(error, "the watch of {} is disturbed", kind.plural());
-                store.failed(kind, error);
+                let told = explained(&error);
+                tracing::warn!(error = told, "the watch of {} is disturbed", kind.plural());
+                if code(&error) == Some(403) {
+                    store.forbidden(kind, told);
+                } else {
+                    store.failed(kind, told);
+                }
             }
         }
         if let Some(pause) = pause {
@@ -114,13 +118,13 @@ fn put(store: &Store, kind: Kind, object: Arrived) {
     }
 }
 
-/// The kind, and not one object of it.
-fn is_not_found(error: &watcher::Error) -> bool {
+/// What the server has answered about the kind, and not about one object of it.
+fn code(error: &watcher::Error) -> Option<u16> {
     use kube::Error::Api;
     match error {
         watcher::Error::InitialListFailed(Api(status))
-        | watcher::Error::WatchStartFailed(Api(status)) => status.code == 404,
-        _ => false,
+        | watcher::Error::WatchStartFailed(Api(status)) => Some(status.code),
+        _ => None,
     }
 }
 

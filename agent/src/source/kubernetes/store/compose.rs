@@ -94,12 +94,10 @@ impl Inner {
         if let Some(labels) = of_files.filter(|labels| labels.len() > 1) {
             return Some(Arc::clone(labels));
         }
-        let key = Key {
-            kind: Kind::Namespace,
-            namespace: String::new(),
-            name: name.to_owned(),
-        };
-        let own = self.in_force.get(&key).and_then(|changes| changes.first());
+        let own = self
+            .in_force
+            .get(&Key::namespace(name))
+            .and_then(|changes| changes.first());
         if let Some(Change::Namespace(_, labels)) = own {
             return labels.clone();
         }

@@ -14,6 +14,10 @@ use crate::{
 /// How long a server has to say that a kind is no more.
 const GONE: Duration = Duration::from_secs(20);
 
+/// How long a server has to grant the right to see a kind that some clusters do not have. Roles are made after the kinds
+/// that they name, and a moment later than the agent's account.
+const REFUSED: Duration = Duration::from_secs(20);
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum WatchState {
     /// Nothing is known of it yet.
@@ -21,6 +25,8 @@ pub(crate) enum WatchState {
     Starting,
     /// The server has no such kind.
     Absent,
+    /// It may not be seen, and was never: the agent goes without it.
+    Forbidden,
     /// Followed since all of it was listed.
     Listed,
 }
@@ -33,6 +39,8 @@ pub(crate) struct Progress {
     error: Option<String>,
     /// Since when the server says that there is no such kind.
     gone: Option<Instant>,
+    /// Since when it refuses to tell of it.
+    refused: Option<Instant>,
 }
 
 impl Progress {
@@ -40,6 +48,19 @@ impl Progress {
         self.heard = Some(Instant::now());
         self.error = None;
         self.gone = None;
+        self.refused = None;
+    }
+
+    /// Of a kind that some clusters do not have. Whether it is given up now.
+    pub(super) fn forbidden(&mut self, error: String, now: Instant) -> bool {
+        self.error = Some(error);
+        let since = *self.refused.get_or_insert(now);
+        let is_over = now.saturating_duration_since(since) >= REFUSED;
+        let is_given_up = is_over && self.state == WatchState::Starting;
+        if is_given_up {
+            self.state = WatchState::Forbidden;
+        }
+        is_given_up
     }
 
     /// Asked each time that the server says so.
@@ -77,12 +98,14 @@ impl Progress {
             heard,
             error,
             gone: _,
+            refused: _,
         } = self;
         WatchStatus {
             kind: kind.name().to_owned(),
             state: match state {
                 WatchState::Starting => "starting",
                 WatchState::Absent => "absent",
+                WatchState::Forbidden => "forbidden",
                 WatchState::Listed => "listed",
             }
             .to_owned(),
@@ -126,6 +149,27 @@ impl Store {
         self.lock().progress(kind).failed(error);
     }
 
+    /// The agent may not see a kind. One that every cluster has is waited for; without another, the rest is enforced
+    /// after a while: nobody uses it, or what it says is missing until the right is there, and that is shown.
+    pub(crate) fn forbidden(&self, kind: Kind, error: String) {
+        let mut inner = self.lock();
+        let is_given_up = if kind.may_be_absent() {
+            let progress = inner.progress(kind);
+            progress.forbidden(error, Instant::now())
+        } else {
+            inner.progress(kind).failed(error);
+            false
+        };
+        drop(inner);
+        if is_given_up {
+            tracing::error!(
+                "{} are not enforced: the agent may not see them",
+                kind.plural()
+            );
+            self.tell();
+        }
+    }
+
     /// Something was heard from the server, be it that nothing has happened.
     pub(crate) fn heard(&self, kind: Kind) {
         self.lock().heard(kind);
@@ -161,5 +205,44 @@ impl Inner {
 
     pub(super) fn is_complete(&self) -> bool {
         self.progress.values().all(Progress::is_known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_that_may_not_be_seen_is_waited_for_and_given_up_if_it_never_was() {
+        let now = Instant::now();
+        let refused = |progress: &mut Progress, at| progress.forbidden("no".to_owned(), at);
+        let mut never = Progress::default();
+        assert!(!refused(&mut never, now));
+        assert!(!never.is_known());
+        assert!(refused(&mut never, now + REFUSED));
+        assert!(never.is_known());
+        assert_eq!(never.error(), Some("no"));
+        assert!(!refused(&mut never, now + 2 * REFUSED));
+        let shown = never.status(Kind::ClusterNetworkPolicy, 0, now);
+        assert_eq!(shown.state, "forbidden");
+
+        // What was seen once stays.
+        let mut once = Progress::default();
+        once.heard();
+        once.listed();
+        assert!(!refused(&mut once, now) && !refused(&mut once, now + REFUSED));
+        assert_eq!(once.status(Kind::Workload, 0, now).state, "listed");
+    }
+
+    #[test]
+    fn a_kind_that_every_cluster_has_is_never_given_up() {
+        let store = Store::new("n1".to_owned());
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.may_be_absent()) {
+            store.listed(kind, &BTreeSet::new());
+        }
+        store.forbidden(Kind::Pod, "no".to_owned());
+        assert!(!store.is_ready());
+        assert_eq!(store.missing().len(), 5);
+        assert!(store.missing().contains(&"pods: no".to_owned()));
     }
 }

@@ -33,7 +33,7 @@ impl Store {
         }
     }
 
-    /// What is wrong, object by object.
+    /// What is wrong, object by object, and is not for the agent of another node to tell.
     pub(in crate::source::kubernetes) fn troubles(&self) -> Vec<Trouble> {
         let inner = self.lock();
         let of = |(key, entry): (&Key, &Entry)| {
@@ -51,7 +51,7 @@ impl Store {
                 message: message.clone(),
                 is_everybodys,
             });
-            messages.collect::<Vec<_>>()
+            all.collect::<Vec<_>>()
         };
         inner.objects.iter().flat_map(of).collect()
     }
