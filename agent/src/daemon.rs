@@ -60,7 +60,10 @@ use crate::{
         object::Sizes,
     },
     flow::ring::{DEFAULT_LINES, Ring},
-    source::kubernetes::{Access, Source, store::Store},
+    source::kubernetes::{
+        Access, Source,
+        store::{Store, budget::Budget},
+    },
 };
 
 /// Pods that wait to start; more wait until they are heard.
@@ -96,7 +99,9 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let kubernetes = match &config.kubernetes {
         Some(settings) => {
             let access = Access::find(settings)?;
-            Some(Source::new(access, config.node.clone(), &config.state_dir))
+            let budget = Budget::of(&config.capacities);
+            let node = config.node.clone();
+            Some(Source::new(access, node, &config.state_dir, budget))
         }
         None => None,
     };
