@@ -60,7 +60,10 @@ use crate::{
         object::Sizes,
     },
     flow::ring::{DEFAULT_LINES, Ring},
-    source::kubernetes::{Access, Source, store::Store},
+    source::kubernetes::{
+        Access, Source,
+        store::{Store, budget::Budget},
+    },
 };
 
 /// Pods that wait to start; more wait until they are heard.
@@ -96,7 +99,9 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let kubernetes = match &config.kubernetes {
         Some(settings) => {
             let access = Access::find(settings)?;
-            Some(Source::new(access, config.node.clone(), &config.state_dir))
+            let budget = Budget::of(&config.capacities);
+            let node = config.node.clone();
+            Some(Source::new(access, node, &config.state_dir, budget))
         }
         None => None,
     };
@@ -269,7 +274,7 @@ async fn find_pods(
 ) -> JoinHandle<()> {
     let finder = Finder::new(None, helper);
     let placer = Placer {
-        store,
+        store: Arc::clone(&store),
         shared: Arc::clone(shared),
     };
     let (looked, looked_once) = oneshot::channel();
@@ -278,8 +283,9 @@ async fn find_pods(
             tracing::error!("pods are not looked for any more: {error:#}");
         }
     });
-    if looked_once.await.is_err() {
-        tracing::error!("pods could not be looked for");
+    match looked_once.await {
+        Ok(()) => store.looked(),
+        Err(_) => tracing::error!("pods could not be looked for"),
     }
     finding
 }

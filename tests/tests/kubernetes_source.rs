@@ -333,6 +333,51 @@ fn a_node_that_was_started_anew_enforces_what_was_kept_with_the_api_away() -> Re
     scene.settles(true, false)
 }
 
+/// The rights of the agent: kinds that every cluster has but policies, and these rules.
+fn role(rules: &str) -> String {
+    format!(
+        r#"{{"apiVersion": "v1", "kind": "List", "items": [
+            {{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {{"name": "agent"}},
+              "rules": [
+                {{"apiGroups": ["", "discovery.k8s.io"], "resources": ["namespaces", "nodes", "services", "pods", "endpointslices"], "verbs": ["list", "watch"]}}
+                {rules}
+            ]}},
+            {{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {{"name": "agent"}},
+              "roleRef": {{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "agent"}},
+              "subjects": [{{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "agent"}}]}}
+        ]}}"#
+    )
+}
+
+#[test]
+fn a_kind_of_a_definition_that_may_not_be_seen_keeps_nothing_else_from_being_enforced() -> Result<()>
+{
+    if !is_there() {
+        return Ok(());
+    }
+    let mut scene = Scene::new("agent")?;
+    scene.api.apply(scene.host(), CLUSTER_NETWORK_POLICY)?;
+    scene.api.apply(scene.host(), &policy("a", "friend"))?;
+    let rules = r#", {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["list", "watch"]}"#;
+    scene.api.apply(scene.host(), &role(rules))?;
+    scene.agent.launch()?;
+    scene.shows("complete", |kubernetes| {
+        let refused = watch(kubernetes, "ClusterNetworkPolicy");
+        let error = refused["error"].as_str().unwrap_or_default();
+        kubernetes["complete"] == true
+            && refused["state"] == "forbidden"
+            && error.contains("cannot list")
+    })?;
+    scene.settles(true, false)?;
+    // With the right, it is as if there had always been one.
+    let kinds = r#", {"apiGroups": ["policy.networking.k8s.io", "ringfence.io"], "resources": ["*"], "verbs": ["list", "watch"]}"#;
+    let all = format!("{rules}{kinds}");
+    scene.api.apply(scene.host(), &role(&all))?;
+    scene.shows("listed", |kubernetes| {
+        watch(kubernetes, "ClusterNetworkPolicy")["state"] == "listed"
+    })
+}
+
 #[test]
 fn missing_rights_are_named_and_half_of_the_api_is_not_enforced() -> Result<()> {
     if !is_there() {
@@ -340,21 +385,8 @@ fn missing_rights_are_named_and_half_of_the_api_is_not_enforced() -> Result<()> 
     }
     let mut scene = Scene::new("agent")?;
     scene.api.apply(scene.host(), &policy("a", "friend"))?;
-    let role = |policies: &str| {
-        format!(
-            r#"{{"apiVersion": "v1", "kind": "List", "items": [
-                {{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {{"name": "agent"}},
-                  "rules": [
-                    {{"apiGroups": ["", "discovery.k8s.io"], "resources": ["namespaces", "nodes", "services", "pods", "endpointslices"], "verbs": ["list", "watch"]}},
-                    {{"apiGroups": ["policy.networking.k8s.io", "ringfence.io"], "resources": ["*"], "verbs": ["list", "watch"]}}
-                    {policies}
-                ]}},
-                {{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {{"name": "agent"}},
-                  "roleRef": {{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "agent"}},
-                  "subjects": [{{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "agent"}}]}}
-            ]}}"#
-        )
-    };
+    let kinds = r#"{"apiGroups": ["policy.networking.k8s.io", "ringfence.io"], "resources": ["*"], "verbs": ["list", "watch"]}"#;
+    let role = |policies: &str| role(&format!(", {kinds}{policies}"));
     scene.api.apply(scene.host(), &role(""))?;
     let Scene {
         agent, api, lab, ..

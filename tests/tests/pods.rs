@@ -350,6 +350,41 @@ fn an_agent_holds_pods_that_it_finds_and_may_enter_no_namespace_itself() -> Resu
 }
 
 #[test]
+fn a_pod_that_was_gone_before_the_agent_began_is_held_until_its_sandbox_is_gone() -> Result<()> {
+    let mut node = Node::new()?;
+    let (client, peer) = (node.lab.peer("client", 2)?, node.lab.peer("pod", 3)?);
+    let _service = peer.serve(Protocol::Tcp, 8080)?;
+    let objects = [
+        kept::gone(&kept::pod("shop", "server", UID, "server")),
+        kept::gone(&kept::pod("shop", "over", OTHER, "server")),
+        kept::unreachable("shop", "server"),
+    ];
+    let mut agent = kept::agent(&node.lab, &objects)?;
+    let group = node.pod("burstable", UID)?;
+    let process = runs(&group, &peer)?;
+    agent.start()?;
+    let endpoints = agent.status()?["endpoints"].clone();
+    let names: Vec<_> = endpoints.as_array().into_iter().flatten().collect();
+    ensure!(
+        names.len() == 1 && names[0]["name"] == "shop/server" && names[0]["state"] == "attached",
+        "{endpoints:#}\n{}",
+        agent.log()
+    );
+    for at in peer.at(8080) {
+        ensure!(
+            client.probe(Protocol::Tcp, at) == Outcome::TimedOut,
+            "{at} is reached"
+        );
+    }
+    drop(process);
+    drop(group);
+    drop(peer);
+    let is_gone = |status: &Value| status["endpoints"].as_array().is_some_and(Vec::is_empty);
+    ensure!(agent.status_eventually(FOUND, is_gone), "{}", agent.log());
+    Ok(())
+}
+
+#[test]
 fn a_sandbox_of_which_the_api_has_not_told_is_closed_and_shown() -> Result<()> {
     let mut node = Node::new()?;
     let (client, peer) = (node.lab.peer("client", 2)?, node.lab.peer("pod", 3)?);

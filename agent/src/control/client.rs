@@ -4,6 +4,8 @@ use std::{
     io::{self, BufRead, BufReader, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
     time::Duration,
 };
 
@@ -44,25 +46,52 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_millis(500);
 
 pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
-    only_answer(socket, &Request::Status {})
+    only_answer(socket, Request::Status {}, PATIENCE)
 }
 
 /// What the agent enforces.
 pub(crate) fn world(socket: &Path) -> Result<ServedWorld, ClientError> {
-    only_answer(socket, &Request::World {})
+    only_answer(socket, Request::World {}, PATIENCE)
 }
 
 /// Has a pod enforced for before it starts.
 pub(crate) fn pod(socket: &Path, request: PodRequest) -> Result<Held, ClientError> {
-    only_answer(socket, &Request::Pod(request))
+    // It answers in time, if it can.
+    let patience = Duration::from_millis(request.wait_ms) + GRACE;
+    only_answer(socket, Request::Pod(request), patience)
 }
 
-fn only_answer<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, ClientError> {
-    let mut conversation = Conversation::begin(socket, request)?;
+/// An agent that is stopped or stuck keeps its socket, and would be waited for in vain: for an answer, or, where many wait
+/// before, even to be connected, which has no time limit of its own.
+fn only_answer<T: DeserializeOwned + Send + 'static>(
+    socket: &Path,
+    request: Request,
+    patience: Duration,
+) -> Result<T, ClientError> {
+    let path = socket.to_owned();
+    let failed = |source: io::Error| ClientError::Io {
+        path: socket.to_owned(),
+        source,
+    };
+    let (answer, answered) = mpsc::channel();
+    // Left behind if it hangs: it ends with the command.
+    thread::Builder::new()
+        .name("asking".to_owned())
+        .spawn(move || answer.send(first_answer(&path, &request)))
+        .map_err(failed)?;
+    match answered.recv_timeout(patience) {
+        Ok(answer) => answer,
+        Err(RecvTimeoutError::Timeout) => Err(failed(io::ErrorKind::TimedOut.into())),
+        Err(RecvTimeoutError::Disconnected) => Err(failed(io::Error::other("asking panicked"))),
+    }
+}
+
+fn first_answer<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T, ClientError> {
+    let mut conversation = Conversation::begin(path, request)?;
     let Some(line) = conversation.next().transpose()? else {
         let source = io::ErrorKind::UnexpectedEof.into();
         return Err(ClientError::Io {
-            path: socket.to_owned(),
+            path: path.to_owned(),
             source,
         });
     };
@@ -89,23 +118,6 @@ impl Conversation {
                 });
             }
         };
-        let patience = match request {
-            Request::Status {} | Request::World {} => Some(PATIENCE),
-            // It answers in time, if it can.
-            Request::Pod(PodRequest { wait_ms, .. }) => {
-                Some(Duration::from_millis(*wait_ms) + GRACE)
-            }
-            Request::Flows(_) => None,
-        };
-        if patience.is_some() {
-            // An agent that is stopped or stuck keeps its socket, and would be waited for in vain.
-            stream
-                .set_read_timeout(patience)
-                .map_err(|source| ClientError::Io {
-                    path: path.clone(),
-                    source,
-                })?;
-        }
         let mut line =
             serde_json::to_vec(request).map_err(|source| ClientError::Answer { source })?;
         line.push(b'\n');

@@ -237,3 +237,39 @@ async fn a_file_in_the_way_is_left_alone() {
     assert!(matches!(error, BindError::NotASocket { .. }), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
 }
+
+/// As many are connected as the kernel lets wait.
+#[test]
+fn an_agent_that_takes_nobody_in_is_not_waited_for_in_vain() {
+    use rustix::net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let address = SocketAddrUnix::new(&path).unwrap();
+    let socket = |flags| socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+    let listening = socket(SocketFlags::CLOEXEC);
+    bind(&listening, &address).unwrap();
+    listen(&listening, 0).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let one = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+        if connect(&one, &address).is_err() {
+            break;
+        }
+        waiting.push(one);
+    }
+    let request = PodRequest {
+        namespace: "shop".to_owned(),
+        name: "a".to_owned(),
+        uid: None,
+        interface: None,
+        addresses: BTreeSet::new(),
+        wait_ms: 100,
+    };
+    let error = client::pod(&path, request).unwrap_err();
+    let ClientError::Io { source, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(source.kind(), std::io::ErrorKind::TimedOut);
+}

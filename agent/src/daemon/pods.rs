@@ -14,6 +14,7 @@ mod place;
 mod tree;
 
 use std::{
+    iter,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -61,18 +62,16 @@ pub(crate) async fn follow(
     let mut hints = Hints::new(Arc::clone(&wake));
     let mut thorough = Instant::now();
     let mut depth = Depth::Everything;
-    let mut order = None;
+    let mut waiting_for = Vec::new();
     let mut looked_once = Some(looked_once);
     loop {
-        let (looked, news);
-        (finder, placed, looked) = tokio::task::spawn_blocking(move || {
-            if let Some((announced, waiting)) = order {
-                let answer = finder.announce(announced, &mut *placed);
-                // Who asked may have gone.
-                drop(oneshot::Sender::send(waiting, answer));
-            }
+        let (looked, unseen, news);
+        (finder, placed, hints, looked, unseen) = tokio::task::spawn_blocking(move || {
+            answer(&mut finder, &mut *placed, waiting_for);
             let looked = finder.look(depth, &mut *placed);
-            (finder, placed, looked)
+            // What happened in a folder before it was watched is seen by one look more.
+            let unseen = hints.set(&finder.watched());
+            (finder, placed, hints, looked, unseen)
         })
         .await?;
         // Programs of pods that are not found would be taken off.
@@ -85,8 +84,6 @@ pub(crate) async fn follow(
             thorough = Instant::now();
         }
         let waiting = waiting(finder.take_waiting());
-        // What happened in a folder before it was watched is seen by one look more.
-        let unseen = hints.set(&finder.watched());
         let again = if unseen { Some(REST) } else { looked.again };
         news = wait(
             &wake,
@@ -96,7 +93,7 @@ pub(crate) async fn follow(
             &mut orders,
         )
         .await;
-        order = match news {
+        let first = match news {
             News::Order(order) => Some(order),
             News::Look => {
                 // So that what happens at once is one look.
@@ -105,11 +102,27 @@ pub(crate) async fn follow(
             }
             News::Ended => return Ok(()),
         };
-        depth = if thorough.elapsed() >= THOROUGH {
+        // As many as have come meanwhile, as a node that starts has all its pods announced at once.
+        let others = iter::from_fn(|| orders.try_recv().ok());
+        waiting_for = first.into_iter().chain(others).collect();
+        depth = if hints.has_missed() || thorough.elapsed() >= THOROUGH {
             Depth::Everything
         } else {
             Depth::Changes
         };
+    }
+}
+
+/// Places those that are announced, by one scan of cgroups and interfaces for all.
+fn answer(finder: &mut Finder, placed: &mut dyn Placed, orders: Vec<Order>) {
+    let (announced, waiting): (Vec<_>, Vec<_>) = orders.into_iter().unzip();
+    if announced.is_empty() {
+        return;
+    }
+    let answers = finder.announce(announced, placed);
+    for (waiting, answer) in waiting.into_iter().zip(answers) {
+        // Who asked may have gone.
+        drop(oneshot::Sender::send(waiting, answer));
     }
 }
 

@@ -103,9 +103,13 @@ impl Namespace {
         })
     }
 
+    pub(crate) fn id(&self) -> Result<NamespaceId, LinkError> {
+        NamespaceId::of(self.file.metadata())
+    }
+
     /// What it has, and which of `links` lead there.
     pub(crate) fn look(&self, links: &Links) -> Result<Sandbox, LinkError> {
-        let id = NamespaceId::of(self.file.metadata())?;
+        let id = self.id()?;
         if id == NamespaceId::of(fs::metadata("/proc/thread-self/ns/net"))? {
             return Ok(Sandbox::Node);
         }
@@ -199,6 +203,11 @@ impl NamespaceId {
     #[cfg(test)]
     pub(crate) fn fake(inode: u64) -> Self {
         Self { device: 0, inode }
+    }
+
+    /// Of the namespace that a process is in, for whom may see that without help.
+    pub(crate) fn of_process(pid: u32) -> Option<Self> {
+        Self::of(fs::metadata(netns::of_process(pid))).ok()
     }
 
     fn of(metadata: io::Result<fs::Metadata>) -> Result<Self, LinkError> {

@@ -10,6 +10,7 @@ mod heard;
 mod kept;
 mod kind;
 mod object;
+mod pause;
 pub(crate) mod placement;
 mod servers;
 pub(crate) mod store;
@@ -27,7 +28,11 @@ use kube::Client;
 use tokio::{sync::watch, task::JoinHandle};
 
 pub(crate) use self::client::Access;
-use self::{client::Server, kind::Kind, store::Store};
+use self::{
+    client::Server,
+    kind::Kind,
+    store::{Store, budget::Budget},
+};
 
 /// Between two tries to make a client, and two looks at where the server is.
 const RESOLVE: Duration = Duration::from_secs(30);
@@ -49,16 +54,16 @@ pub(crate) struct Following {
 
 impl Source {
     /// Takes what was kept of an earlier run for the state of the API.
-    pub(crate) fn new(access: Access, node: String, state_dir: &Path) -> Self {
-        let store = Arc::new(Store::new(node));
+    pub(crate) fn new(access: Access, node: String, state_dir: &Path, budget: Budget) -> Self {
+        let store = Arc::new(Store::new(node).with_budget(budget));
         let kept = kept::path(state_dir);
         match kept::read(&kept) {
-            Ok(Some(kept::Kept { objects, servers })) => {
+            Ok(Some(kept)) => {
                 tracing::info!(
-                    objects = objects.len(),
+                    objects = kept.objects.len(),
                     "the state of the Kubernetes API is the one that was kept, until it answers"
                 );
-                store.take_kept(objects, servers);
+                store.take_kept(kept);
             }
             Ok(None) => {}
             Err(error) => {

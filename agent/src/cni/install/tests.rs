@@ -139,6 +139,30 @@ fn what_is_not_understood_is_left_alone() {
 }
 
 #[test]
+fn what_else_is_in_the_folder_stays_as_it_is() {
+    let folder = folder(&[("20-b.conflist", LISTED)]);
+    let path = |name: &str| folder.path().join(name);
+    for number in 0..1000 {
+        let name = format!("{number:03}-other");
+        fs::write(path(&format!("{name}.bak")), "{").unwrap();
+        fs::write(path(&format!("{name}.conflist~")), [0xff, 0]).unwrap();
+        fs::write(path(&format!("99{name}.conflist")), LISTED).unwrap();
+    }
+    fs::create_dir(path("00-folder.conflist")).unwrap();
+    std::os::unix::fs::symlink("nowhere", path("01-broken.conflist")).unwrap();
+    let before = names(&folder);
+    install(folder.path(), &Options::default()).unwrap();
+    assert_eq!(names(&folder), before);
+    assert!(read_back(&folder, "20-b.conflist").contains("ringfence"));
+    uninstall(folder.path()).unwrap();
+    assert_eq!(names(&folder), before);
+    for name in before.iter().filter(|name| name.starts_with("99")) {
+        assert_eq!(read_back(&folder, name), LISTED);
+    }
+    assert!(!read_back(&folder, "20-b.conflist").contains("ringfence"));
+}
+
+#[test]
 fn a_folder_without_a_configuration_is_an_error() {
     let empty = folder(&[("readme", "")]);
     let error = install(empty.path(), &Options::default()).unwrap_err();

@@ -19,7 +19,7 @@ use crate::{
     datapath::{
         helper::Helper,
         link::Links,
-        sandbox::{Namespace, Sandbox},
+        sandbox::{Namespace, NamespaceId, Sandbox},
     },
     source::kubernetes::placement::Placement,
 };
@@ -184,14 +184,27 @@ impl Finder {
         self.look(Depth::Everything, placed);
     }
 
-    /// A pod is about to be there. Gives the number of its interface on the node, if it has one.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be placed, and why.
+    /// Pods are about to be there. Gives of each the number of its interface on the node, if it has one; or why it
+    /// cannot be placed.
     pub(crate) fn announce(
         &mut self,
+        announced: Vec<Announced>,
+        placed: &mut dyn Placed,
+    ) -> Vec<Result<Option<u32>, String>> {
+        let mut groups = self.tree.pods();
+        let links = Links::list().map_err(|error| error.to_string());
+        let placements = announced.into_iter().map(|announced| {
+            let group = groups.remove(&announced.uid);
+            self.announce_one(announced, group, links.as_ref(), placed)
+        });
+        placements.collect()
+    }
+
+    fn announce_one(
+        &mut self,
         announced: Announced,
+        group: Option<Group>,
+        links: Result<&Links, &String>,
         placed: &mut dyn Placed,
     ) -> Result<Option<u32>, String> {
         let Announced {
@@ -199,12 +212,11 @@ impl Finder {
             interface,
             addresses,
         } = announced;
-        let group = self.tree.pods().remove(&uid);
         let known = self.known.entry(uid.clone()).or_default();
         known.is_announced = true;
         if let Some(interface) = interface {
             let at = EndpointSpec::Interface(interface);
-            let links = Links::list().map_err(|error| error.to_string())?;
+            let links = links.map_err(String::clone)?;
             let link = links.resolve(&at).transpose();
             let link = link.map_err(|error| error.to_string())?;
             known.host = link.map(|link| link.index);
@@ -393,15 +405,25 @@ impl Known {
             return (Vec::new(), false);
         };
         let (mut seen, mut has_gone, mut amiss) = (Vec::new(), false, None);
+        // Most containers of a pod are in one, and it is asked once, of the oldest process.
+        let mut ids = BTreeSet::new();
         for process in &self.leaders {
+            if NamespaceId::of_process(process.pid).is_some_and(|id| ids.contains(&id)) {
+                has_gone |= !group.has(*process);
+                continue;
+            }
             let asked = Namespace::of(process.pid, helper).and_then(|mut namespace| {
+                let id = namespace.id()?;
+                if ids.contains(&id) {
+                    return Ok((namespace, id, None));
+                }
                 let mut sandbox = namespace.look(links)?;
                 if is_waiting(&sandbox) {
                     // What comes from here on is announced; what came meanwhile is seen now.
                     namespace.listen()?;
                     sandbox = namespace.look(links)?;
                 }
-                Ok((namespace, sandbox))
+                Ok((namespace, id, Some(sandbox)))
             });
             // Another process may have its number by now.
             if !group.has(*process) {
@@ -409,11 +431,12 @@ impl Known {
                 continue;
             }
             match asked {
-                Ok((namespace, sandbox)) => {
-                    if is_waiting(&sandbox) {
+                Ok((namespace, id, sandbox)) => {
+                    ids.insert(id);
+                    if sandbox.as_ref().is_some_and(is_waiting) {
                         self.waiting = Some(namespace);
                     }
-                    seen.push((*process, sandbox));
+                    seen.extend(sandbox.map(|sandbox| (*process, sandbox)));
                 }
                 Err(error) => amiss = Some(format!("{error:#}")),
             }

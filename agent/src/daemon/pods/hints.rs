@@ -5,7 +5,10 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::ModifyKind};
@@ -20,12 +23,16 @@ pub(super) struct Hints {
     watcher: Option<RecommendedWatcher>,
     /// With their inodes: one that was removed and made again has lost its watch.
     folders: BTreeMap<PathBuf, u64>,
+    /// More has happened than the kernel has told of.
+    has_missed: Arc<AtomicBool>,
 }
 
 impl Hints {
     pub(super) fn new(wake: Arc<Notify>) -> Self {
+        let has_missed = Arc::new(AtomicBool::new(false));
+        let missing = Arc::clone(&has_missed);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.is_ok_and(|event| matters(&event)) {
+            if hear(event, &missing) {
                 wake.notify_one();
             }
         });
@@ -37,7 +44,13 @@ impl Hints {
         Self {
             watcher,
             folders: BTreeMap::new(),
+            has_missed,
         }
+    }
+
+    /// Whether since the last time something was missed: everything is to be looked at.
+    pub(super) fn has_missed(&self) -> bool {
+        self.has_missed.swap(false, Relaxed)
     }
 
     /// Watches these from now on; true if one of them was not watched before, and so may have changed unseen.
@@ -74,6 +87,23 @@ impl Hints {
     }
 }
 
+/// Whether it is a reason to look.
+fn hear(event: notify::Result<Event>, has_missed: &AtomicBool) -> bool {
+    match event {
+        Ok(event) if event.need_rescan() => {
+            // The kernel's queue was full.
+            has_missed.store(true, Relaxed);
+            true
+        }
+        Ok(event) => matters(&event),
+        Err(error) => {
+            tracing::debug!(%error, "an announcement of cgroups was lost");
+            has_missed.store(true, Relaxed);
+            true
+        }
+    }
+}
+
 /// Each file that is read in a cgroup is an event too.
 fn matters(event: &Event) -> bool {
     match event.kind {
@@ -87,4 +117,21 @@ fn matters(event: &Event) -> bool {
 
 fn inode_of(folder: &Path) -> Option<u64> {
     fs::metadata(folder).ok().map(|metadata| metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::event::Flag;
+
+    use super::*;
+
+    #[test]
+    fn a_full_queue_has_everything_looked_at() {
+        let has_missed = AtomicBool::new(false);
+        let other = Event::new(EventKind::Other);
+        assert!(!hear(Ok(other.clone()), &has_missed));
+        assert!(!has_missed.load(Relaxed));
+        assert!(hear(Ok(other.set_flag(Flag::Rescan)), &has_missed));
+        assert!(has_missed.load(Relaxed));
+    }
 }

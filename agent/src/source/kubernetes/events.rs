@@ -1,13 +1,15 @@
 //! What is wrong with objects, told as Events beside them.
 //!
-//! Every agent sees the same, and one Event is enough: its name follows from what it says, so that whoever comes
-//! second is refused by the server.
+//! One Event is enough: its name follows from what it says and from the hour, so that whoever comes second is refused by
+//! the server.
+
+mod turn;
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::{
@@ -15,43 +17,38 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{Api, Client, api::PostParams};
-use tokio::time::Instant;
 
+use self::turn::Turn;
 use super::{
     kind::Key,
+    pause::jittered,
     store::{Store, Trouble},
 };
 
-/// Between two looks. What is put right meanwhile is not told of.
+/// Between two looks; up to twice that, and not all agents at once.
 const LOOK: Duration = Duration::from_secs(5);
-
-/// An Event lives for an hour: it is told anew while it is so.
-const AGAIN: Duration = Duration::from_mins(50);
 
 /// Of one object's text.
 const MOST: usize = 1000;
 
-/// In one look.
-const AT_ONCE: usize = 20;
+/// See [`turn::AGAIN`]; in seconds.
+const AGAIN_S: i64 = turn::AGAIN.as_secs().cast_signed();
 
 /// Tells of what is wrong, for ever.
 pub(super) async fn tell(client: Client, store: Arc<Store>) {
-    let mut told: BTreeMap<(Key, String), Instant> = BTreeMap::new();
+    let own = store.node();
+    let mut turn = Turn::default();
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(jittered(LOOK)).await;
         let wrong = store.troubles();
-        told.retain(|(key, message), at| {
-            at.elapsed() < AGAIN
-                && wrong
-                    .iter()
-                    .any(|trouble| trouble.key == *key && trouble.message == *message)
-        });
-        let new = wrong
-            .into_iter()
-            .filter(|trouble| !told.contains_key(&(trouble.key.clone(), trouble.message.clone())));
-        for trouble in new.take(AT_ONCE).collect::<Vec<_>>() {
+        let nodes = if wrong.is_empty() {
+            BTreeSet::new()
+        } else {
+            store.nodes()
+        };
+        for trouble in turn.next(wrong, &own, &nodes, Instant::now()) {
             if is_told(&client, &trouble).await {
-                told.insert((trouble.key, trouble.message), Instant::now());
+                turn.told(&trouble, Instant::now());
             }
         }
     }
@@ -59,7 +56,7 @@ pub(super) async fn tell(client: Client, store: Arc<Store>) {
 
 /// Whether the server has answered. A refusal is survived: `status` says the same.
 async fn is_told(client: &Client, trouble: &Trouble) -> bool {
-    let event = event(trouble);
+    let event = event(trouble, jiff::Timestamp::now());
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
     match api.create(&PostParams::default(), &event).await {
@@ -81,17 +78,24 @@ fn is_refusal(code: u16) -> bool {
     (400..500).contains(&code) && code != 429
 }
 
-fn event(trouble: &Trouble) -> Event {
-    let Trouble { key, uid, message } = trouble;
+fn event(trouble: &Trouble, now: jiff::Timestamp) -> Event {
+    let Trouble {
+        key,
+        uid,
+        message,
+        is_everybodys: _,
+    } = trouble;
     let Key {
         kind,
         namespace,
         name,
     } = key;
     let mut hasher = DefaultHasher::new();
-    (key.to_string(), &**uid, message).hash(&mut hasher);
+    // One of the same name that is there still would keep out the next one, and be gone soon.
+    let hour = now.as_second().div_euclid(AGAIN_S);
+    (key.to_string(), &**uid, message, hour).hash(&mut hasher);
     let resource = kind.resource();
-    let now = Some(Time(jiff::Timestamp::now()));
+    let now = Some(Time(now));
     Event {
         metadata: ObjectMeta {
             // Of what no namespace has, Events are in this one.
@@ -140,8 +144,13 @@ mod tests {
             },
             uid: "u".into(),
             message: message.to_owned(),
+            is_everybodys: true,
         };
-        let [one, same, other] = ["x", "x", "y"].map(|message| event(&trouble(message)));
+        let now = jiff::Timestamp::from_second(1_800_000_000).unwrap();
+        let [one, same, other] = ["x", "x", "y"].map(|message| event(&trouble(message), now));
+        let later = now + Duration::from_hours(1);
+        let later = event(&trouble("x"), later);
+        assert_ne!(one.metadata.name, later.metadata.name);
         assert_eq!(one.metadata.name, same.metadata.name);
         assert_ne!(one.metadata.name, other.metadata.name);
         assert_eq!(one.metadata.namespace.as_deref(), Some("default"));

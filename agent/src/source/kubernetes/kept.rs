@@ -16,7 +16,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{object::Observed, store::Store};
+use super::{
+    object::Observed,
+    store::{Snapshot, Store},
+};
 
 /// Of the format.
 const VERSION: u32 = 1;
@@ -41,9 +44,11 @@ struct Footer {
     objects: usize,
 }
 
-#[derive(Debug)]
-pub(super) struct Kept {
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
     pub(super) objects: Vec<Observed>,
+    /// Of pods that the API had no more, and whose sandboxes were there.
+    pub(super) gone: Vec<Observed>,
     pub(super) servers: BTreeSet<SocketAddr>,
 }
 
@@ -60,6 +65,9 @@ pub(super) enum KeptError {
     #[error("it is not what was written: {0}")]
     Json(#[from] serde_json::Error),
 }
+
+/// Before an object that the API has no more. An agent that does not know of them reads nothing from such a line.
+const GONE: &str = "{\"gone\":";
 
 static WRITING: Mutex<()> = Mutex::new(());
 
@@ -84,7 +92,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Kept>, KeptError> {
         let seen = header.version;
         return Err(KeptError::Version { seen });
     }
-    let mut objects = Vec::new();
+    let (mut objects, mut gone) = (Vec::new(), Vec::new());
     let mut count = 0;
     let mut footer = None;
     for line in lines {
@@ -98,25 +106,33 @@ pub(super) fn read(path: &Path) -> Result<Option<Kept>, KeptError> {
         }
         count += 1;
         // A kind that this version does not know is heard of from the API, if at all.
-        objects.extend(Observed::kept(&line)?);
+        match line
+            .strip_prefix(GONE)
+            .and_then(|line| line.strip_suffix('}'))
+        {
+            Some(line) => gone.extend(Observed::kept(line)?),
+            None => objects.extend(Observed::kept(&line)?),
+        }
     }
     if footer.is_none_or(|footer| footer.objects != count) {
         return Err(KeptError::Torn);
     }
     Ok(Some(Kept {
         objects,
+        gone,
         servers: header.servers,
     }))
 }
 
-fn write(
-    path: &Path,
-    objects: &[Arc<str>],
-    servers: BTreeSet<SocketAddr>,
-) -> Result<(), KeptError> {
+fn write(path: &Path, snapshot: Snapshot) -> Result<(), KeptError> {
     // The last one, when the agent ends, may come while one before is under way.
     let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-    let bytes = size(objects);
+    let bytes = size(&snapshot);
+    let Snapshot {
+        objects,
+        gone,
+        servers,
+    } = snapshot;
     if bytes > LIMIT {
         // What is there is older, and has what is deleted by now.
         let _removed = fs::remove_file(path).is_ok();
@@ -135,11 +151,14 @@ fn write(
         servers,
     };
     line(&mut out, &serde_json::to_string(&header)?)?;
-    for object in objects {
+    for object in &objects {
         line(&mut out, object)?;
     }
+    for object in &gone {
+        line(&mut out, &format!("{GONE}{object}}}"))?;
+    }
     let footer = Footer {
-        objects: objects.len(),
+        objects: objects.len() + gone.len(),
     };
     line(&mut out, &serde_json::to_string(&footer)?)?;
     let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -151,8 +170,9 @@ fn write(
     Ok(())
 }
 
-fn size(objects: &[Arc<str>]) -> u64 {
-    let lines = objects.iter().map(|object| object.len() + 1);
+fn size(snapshot: &Snapshot) -> u64 {
+    let objects = snapshot.objects.iter().chain(&snapshot.gone);
+    let lines = objects.map(|object| object.len() + 1);
     u64::try_from(lines.sum::<usize>()).unwrap_or(u64::MAX)
 }
 
@@ -173,12 +193,12 @@ pub(super) async fn keep(store: Arc<Store>, path: PathBuf) {
 
 /// Keeps what there is now. Gives what that took.
 pub(super) async fn write_now(store: &Arc<Store>, path: &Path) -> u64 {
-    let Some((objects, servers)) = store.snapshot() else {
+    let Some(snapshot) = store.snapshot() else {
         return 0;
     };
-    let bytes = size(&objects);
+    let bytes = size(&snapshot);
     let path = path.to_owned();
-    let written = tokio::task::spawn_blocking(move || write(&path, &objects, servers));
+    let written = tokio::task::spawn_blocking(move || write(&path, snapshot));
     let trouble = match written.await {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(error.to_string()),
@@ -199,8 +219,13 @@ mod tests {
 
     fn written(folder: &Path) -> PathBuf {
         let path = path(folder);
-        let objects = [NAMESPACE.into(), NAMESPACE.replace("\"a\"", "\"b\"").into()];
-        write(&path, &objects, ["192.0.2.1:6443".parse().unwrap()].into()).unwrap();
+        let other = |name: &str| NAMESPACE.replace("\"a\"", &format!("\"{name}\"")).into();
+        let snapshot = Snapshot {
+            objects: vec![NAMESPACE.into(), other("b")],
+            gone: vec![other("c")],
+            servers: ["192.0.2.1:6443".parse().unwrap()].into(),
+        };
+        write(&path, snapshot).unwrap();
         path
     }
 
@@ -209,12 +234,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(read(&path(folder.path())).unwrap().is_none());
         let kept = read(&written(folder.path())).unwrap().unwrap();
-        let names: Vec<_> = kept
-            .objects
-            .iter()
-            .map(|object| object.key.name.as_str())
-            .collect();
-        assert_eq!(names, ["a", "b"]);
+        let names = |objects: &[Observed]| -> Vec<String> {
+            let names = objects.iter().map(|object| object.key.name.clone());
+            names.collect()
+        };
+        assert_eq!(names(&kept.objects), ["a", "b"]);
+        assert_eq!(names(&kept.gone), ["c"]);
         assert_eq!(kept.servers, ["192.0.2.1:6443".parse().unwrap()].into());
     }
 

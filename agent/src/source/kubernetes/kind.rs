@@ -114,6 +114,17 @@ impl Kind {
     }
 }
 
+impl Key {
+    /// The namespace of that name.
+    pub(super) fn namespace(name: &str) -> Self {
+        Self {
+            kind: Kind::Namespace,
+            namespace: String::new(),
+            name: name.to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

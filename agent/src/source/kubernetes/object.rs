@@ -55,10 +55,17 @@ impl Observed {
         let phase = json.get("status").and_then(|status| status.get("phase"));
         let phase = phase.and_then(Value::as_str);
         let has_ended = kind == Kind::Pod && matches!(phase, Some("Succeeded" | "Failed"));
-        let json: Arc<str> = json.to_string().into();
+        let json = json.to_string();
+        let limit = size(kind);
+        let too_large = json.len() > limit;
+        let json: Arc<str> = if too_large { "".into() } else { json.into() };
+        let too_large = too_large.then(|| {
+            let found = "it is larger than what is kept of one object";
+            format!("{found}, {} KiB", limit >> 10)
+        });
         let file = parse_file(format!("kubernetes:{key}").into(), json.as_bytes());
         let errors = file.diagnostics.iter().filter(|found| found.is_error());
-        let excess = problem.into_iter().chain(excess);
+        let excess = problem.into_iter().chain(excess).chain(too_large);
         let excess = excess.map(|excess| format!("kubernetes:{key}: {excess}"));
         let errors: Vec<String> = errors.map(ToString::to_string).chain(excess).collect();
         Some(Self {
@@ -85,6 +92,20 @@ impl Observed {
 /// the API server gives are no such, so nobody takes the place of another pod by it.
 fn is_hash(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// What may be kept of one object. Whoever may make pods would fill the memory of every node; lists of addresses are as
+/// long as the server lets them be.
+fn size(kind: Kind) -> usize {
+    match kind {
+        Kind::Namespace
+        | Kind::Node
+        | Kind::Service
+        | Kind::NetworkPolicy
+        | Kind::Pod
+        | Kind::Workload => 256 << 10,
+        Kind::ClusterNetworkPolicy | Kind::RingfencePolicy | Kind::NameTable => 2 << 20,
+    }
 }
 
 /// `None` of what has no name.

@@ -10,14 +10,11 @@ use futures::StreamExt as _;
 use kube::{
     Api, Client,
     core::{ApiResource, DynamicObject, GroupVersionKind},
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, Config, Event, watcher},
-    },
+    runtime::watcher::{self, Config, Event, watcher},
 };
 use serde_json::Value;
 
-use super::store::Store;
+use super::{pause::Pauses, store::Store};
 
 /// The newer one first.
 const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
@@ -40,10 +37,12 @@ async fn follow_version(version: &str, client: Client, store: &Store) {
     let api: Api<DynamicObject> = Api::namespaced_with(client, "default", &resource);
     // By its name: who may make slices there could have others lead anywhere.
     let config = Config::default().fields("metadata.name=kubernetes");
-    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    let mut events = std::pin::pin!(watcher(api, config));
+    let mut pauses = Pauses::default();
     let mut slices: Vec<(String, BTreeSet<SocketAddr>)> = Vec::new();
     let mut is_listing = false;
     while let Some(event) = events.next().await {
+        let pause = pauses.after(&event);
         match event {
             Ok(Event::Init) => {
                 is_listing = true;
@@ -70,6 +69,9 @@ async fn follow_version(version: &str, client: Client, store: &Store) {
         // Never none: one that is away for a moment comes back.
         if !is_listing && !all.is_empty() {
             store.served_at(all);
+        }
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
         }
     }
 }

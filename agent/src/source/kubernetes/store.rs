@@ -3,37 +3,40 @@
 //! Of each object the last version without errors counts. What is wrong *between* objects takes down no more
 //! than one of them, or of a pod one address.
 
+pub(crate) mod budget;
 mod compose;
 mod conflicts;
 mod progress;
 mod shared;
+mod shown;
+mod staying;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    fmt, mem,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Instant,
 };
 
-use agent_policy::model::{Change, EndpointSpec, ObjectName, Workload, World};
+use agent_policy::model::{Change, EndpointSpec, ObjectName, World};
 use tokio::sync::Notify;
 
-use self::{progress::Progress, shared::Shared};
+use self::{
+    budget::{Budgets, Cost},
+    progress::Progress,
+    shared::Shared,
+};
 use super::{
+    kept::Kept,
     kind::{Key, Kind},
     object::Observed,
     placement::Placement,
 };
-use crate::control::status::KubernetesStatus;
-
-/// Of errors, as many are shown.
-const ERRORS: usize = 500;
 
 /// Shared by the watchers, who fill it, by who finds pods, and by the controller, who is woken.
 pub(crate) struct Store {
@@ -63,6 +66,7 @@ struct Inner {
     /// What is wrong between objects.
     conflicts: BTreeMap<Key, Vec<String>>,
     shared: Shared,
+    budgets: Budgets,
     /// Objects that may add something else now.
     dirty: BTreeSet<Key>,
     /// The world of files that was looked at last.
@@ -72,6 +76,8 @@ struct Inner {
     progress: BTreeMap<Kind, Progress>,
     /// What was kept of an earlier run is there.
     was_kept: bool,
+    /// The node was looked through for its pods.
+    has_looked: bool,
     /// Why nothing is kept.
     keeping: Option<String>,
     reached: Option<String>,
@@ -97,6 +103,18 @@ pub(super) struct Trouble {
     pub(super) key: Key,
     pub(super) uid: Arc<str>,
     pub(super) message: String,
+    /// Every agent of the cluster sees it.
+    pub(super) is_everybodys: bool,
+}
+
+/// What is to be kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// As JSON.
+    pub(crate) objects: Vec<Arc<str>>,
+    /// That the API has no more, and that stay until their sandboxes are gone.
+    pub(crate) gone: Vec<Arc<str>>,
+    pub(crate) servers: BTreeSet<SocketAddr>,
 }
 
 /// A pod as the API knows it.
@@ -123,11 +141,13 @@ impl Store {
                 in_force: BTreeMap::new(),
                 conflicts: BTreeMap::new(),
                 shared: Shared::default(),
+                budgets: Budgets::default(),
                 dirty: BTreeSet::new(),
                 files: Arc::default(),
                 servers: Default::default(),
                 progress,
                 was_kept: false,
+                has_looked: false,
                 keeping: None,
                 reached: None,
             }),
@@ -194,7 +214,7 @@ impl Store {
         self.tell();
     }
 
-    /// Interfaces of the node that lead to a pod of which there is no good version.
+    /// Interfaces of the node that lead to a pod of which there is no good version, or of whose namespace.
     pub(crate) fn sandboxes_of_nobody(&self) -> BTreeSet<String> {
         let inner = self.lock();
         let placements = inner.placements.iter();
@@ -203,20 +223,14 @@ impl Store {
                 EndpointSpec::Interface(name) => Some((uid, name)),
                 _ => None,
             })
-            .filter(|(uid, _)| {
-                let key = inner.pods.get(uid.as_str());
-                let entry = key.and_then(|key| inner.objects.get(key));
-                entry.is_none_or(|entry| entry.changes.is_empty())
-            })
+            .filter(|(uid, _)| inner.pod(uid).is_none())
             .map(|(_, name)| name.clone())
             .collect()
     }
 
     /// The pod with this UID, if the API has told of it.
     pub(crate) fn pod(&self, uid: &str) -> Option<KnownPod> {
-        let inner = self.lock();
-        let key = inner.pods.get(uid)?;
-        known(inner.objects.get(key)?)
+        self.lock().pod(uid)
     }
 
     /// The pod of this name, if the API has told of it.
@@ -226,7 +240,7 @@ impl Store {
             namespace: name.namespace.clone(),
             name: name.name.clone(),
         };
-        known(self.lock().objects.get(&key)?)
+        self.lock().known(&key)
     }
 
     /// An object is new, or is another.
@@ -234,6 +248,7 @@ impl Store {
         let mut inner = self.lock();
         inner.heard(observed.key.kind);
         let changed = inner.put(observed);
+        inner.use_room();
         drop(inner);
         if changed {
             self.tell();
@@ -245,45 +260,9 @@ impl Store {
         let mut inner = self.lock();
         inner.heard(key.kind);
         inner.delete(key);
+        inner.use_room();
         drop(inner);
         self.tell();
-    }
-
-    /// All there is of a kind has been told.
-    pub(crate) fn listed(&self, kind: Kind, seen: &BTreeSet<Key>) {
-        let mut inner = self.lock();
-        inner.heard(kind);
-        inner.retain(kind, |key| seen.contains(key));
-        inner.progress(kind).listed();
-        drop(inner);
-        self.tell();
-    }
-
-    /// The server says that there is no such kind. What was there of it stays for a while: a server that has just
-    /// started may not know its kinds yet.
-    ///
-    /// Whether it is taken for absent now.
-    pub(crate) fn absent(&self, kind: Kind) -> bool {
-        let mut inner = self.lock();
-        let has_objects = inner.objects.keys().any(|key| key.kind == kind);
-        if has_objects && !inner.progress(kind).is_gone_for_long() {
-            return false;
-        }
-        inner.retain(kind, |_| false);
-        inner.progress(kind).absent();
-        drop(inner);
-        self.tell();
-        true
-    }
-
-    /// The watch of a kind is disturbed.
-    pub(crate) fn failed(&self, kind: Kind, error: String) {
-        self.lock().progress(kind).failed(error);
-    }
-
-    /// Something was heard from the server, be it that nothing has happened.
-    pub(crate) fn heard(&self, kind: Kind) {
-        self.lock().heard(kind);
     }
 
     /// Where its clients reach the API; not known (none) is what it was before.
@@ -315,8 +294,17 @@ impl Store {
     }
 
     /// Takes what was kept of an earlier run for the state of the API, until that is heard.
-    pub(crate) fn take_kept(&self, objects: Vec<Observed>, servers: BTreeSet<SocketAddr>) {
+    pub(crate) fn take_kept(&self, kept: Kept) {
+        let Kept {
+            objects,
+            gone,
+            servers,
+        } = kept;
         let mut inner = self.lock();
+        // Those that are there have the names.
+        for object in gone {
+            inner.put_gone(object);
+        }
         for object in objects {
             inner.put(object);
         }
@@ -331,69 +319,25 @@ impl Store {
     }
 
     /// The last good versions of all objects, once all have been heard of.
-    pub(crate) fn snapshot(&self) -> Option<(Vec<Arc<str>>, BTreeSet<SocketAddr>)> {
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         let inner = self.lock();
         inner.is_complete().then(|| {
-            let objects = inner.objects.values().filter(|entry| !entry.is_gone);
+            let objects = inner.objects.values();
             let objects = objects.filter(|entry| !entry.changes.is_empty());
-            let objects = objects.map(|entry| Arc::clone(&entry.json)).collect();
-            (objects, inner.servers())
+            let of = |is_gone| {
+                let objects = objects
+                    .clone()
+                    .filter(move |entry| entry.is_gone == is_gone);
+                objects.map(|entry| Arc::clone(&entry.json)).collect()
+            };
+            // Not those of an earlier run: one that has moved away since would be reached for ever.
+            let [reached, served, _] = &inner.servers;
+            Snapshot {
+                objects: of(false),
+                gone: of(true),
+                servers: reached | served,
+            }
         })
-    }
-
-    /// Whether there is a state of the API that can be enforced: all of it as it is now, or as it was kept.
-    pub(crate) fn is_ready(&self) -> bool {
-        let inner = self.lock();
-        inner.was_kept || inner.is_complete()
-    }
-
-    /// Kinds that have not been listed yet, and why.
-    pub(crate) fn missing(&self) -> Vec<String> {
-        let inner = self.lock();
-        let missing = inner.progress.iter().filter(|(_, of)| !of.is_known());
-        missing
-            .map(|(kind, progress)| match progress.error() {
-                Some(error) => format!("{}: {error}", kind.plural()),
-                None => format!("{}: no answer yet", kind.plural()),
-            })
-            .collect()
-    }
-
-    pub(crate) fn status(&self) -> KubernetesStatus {
-        let inner = self.lock();
-        let now = Instant::now();
-        let count = |kind| {
-            let of_kind = |key: &&Key| key.kind == kind;
-            inner.objects.keys().filter(of_kind).count()
-        };
-        KubernetesStatus {
-            server: inner.reached.clone(),
-            complete: inner.is_complete(),
-            from_kept: inner.was_kept && !inner.is_complete(),
-            not_kept: inner.keeping.clone(),
-            watches: inner
-                .progress
-                .iter()
-                .map(|(kind, progress)| progress.status(*kind, count(*kind), now))
-                .collect(),
-            errors: inner.errors(),
-        }
-    }
-
-    /// What is wrong, object by object.
-    pub(super) fn troubles(&self) -> Vec<Trouble> {
-        let inner = self.lock();
-        let of = |(key, entry): (&Key, &Entry)| {
-            let between = inner.conflicts.get(key).into_iter().flatten();
-            let messages = entry.errors.iter().chain(between);
-            let messages = messages.map(|message| Trouble {
-                key: key.clone(),
-                uid: Arc::clone(&entry.uid),
-                message: message.clone(),
-            });
-            messages.collect::<Vec<_>>()
-        };
-        inner.objects.iter().flat_map(of).collect()
     }
 
     /// The world of files with all that the API adds; `None` if it is the one of before.
@@ -426,18 +370,6 @@ impl Inner {
         }
     }
 
-    fn progress(&mut self, kind: Kind) -> &mut Progress {
-        self.progress.entry(kind).or_default()
-    }
-
-    fn heard(&mut self, kind: Kind) {
-        self.progress(kind).heard();
-    }
-
-    fn is_complete(&self) -> bool {
-        self.progress.values().all(Progress::is_known)
-    }
-
     fn put(&mut self, observed: Observed) -> bool {
         let key = observed.key.clone();
         let old = self.objects.get(&key);
@@ -451,6 +383,7 @@ impl Inner {
             self.delete(&key);
             return true;
         }
+        let observed = self.within_budget(observed);
         let Observed {
             key: _,
             uid,
@@ -462,6 +395,8 @@ impl Inner {
             errors,
         } = observed;
         self.shared.share(&mut changes);
+        let cost = Cost::of(&changes);
+        let is_first = key.kind == Kind::Namespace && !self.is_known(&key.name);
         let entry = self.objects.entry(key.clone()).or_insert_with(|| Entry {
             uid: Arc::clone(&uid),
             created,
@@ -475,109 +410,44 @@ impl Inner {
         });
         entry.is_ending = is_ending;
         entry.is_gone = false;
-        if errors.is_empty() {
-            entry.json = json;
-            entry.changes = changes;
-        }
+        let is_good = errors.is_empty();
         entry.errors = errors;
+        if is_good {
+            let before = (
+                mem::replace(&mut entry.json, json),
+                mem::replace(&mut entry.changes, changes),
+            );
+            self.spend(&key, before, cost);
+        }
         if key.kind == Kind::Pod {
             self.pods.entry(uid).or_insert_with(|| key.clone());
         }
         self.claim(&key);
+        if is_first {
+            let waiting: Vec<Key> = self.members(&key.name).cloned().collect();
+            self.dirty.extend(waiting);
+        }
         true
     }
 
-    /// A pod whose sandbox is still there stays what it was.
-    fn delete(&mut self, key: &Key) {
-        let Some(entry) = self.objects.get_mut(key) else {
-            return;
-        };
-        let is_placed = self.placements.contains_key(&*entry.uid);
-        if is_placed && self.pods.get(&entry.uid) == Some(key) {
-            entry.is_gone = true;
-            self.claim(key);
-        } else {
-            self.remove(key);
-        }
+    fn pod(&self, uid: &str) -> Option<KnownPod> {
+        self.known(self.pods.get(uid)?)
     }
 
-    /// Makes room for another object of the same name. What is there of the old one goes by another name.
-    fn leave(&mut self, key: &Key) {
-        self.delete(key);
-        let Some(mut entry) = self.objects.remove(key) else {
-            return;
+    fn known(&self, key: &Key) -> Option<KnownPod> {
+        let entry = self.objects.get(key)?;
+        let Some(Change::Workload(name, Some(workload))) = entry.changes.first() else {
+            return None;
         };
-        self.unclaim(key, &entry);
-        let aside = Key {
-            name: format!("{}.{}", key.name, entry.uid),
-            ..key.clone()
-        };
-        for change in &mut entry.changes {
-            if let Change::Workload(name, Some(workload)) = change {
-                let mut other = Workload::clone(workload);
-                other.name.name.clone_from(&aside.name);
-                *name = other.name.clone();
-                *workload = Arc::new(other);
-            }
-        }
-        self.pods.insert(Arc::clone(&entry.uid), aside.clone());
-        self.objects.insert(aside.clone(), entry);
-        self.claim(&aside);
-    }
-
-    fn remove(&mut self, key: &Key) {
-        if let Some(entry) = self.objects.remove(key) {
-            self.unclaim(key, &entry);
-            if self.pods.get(&entry.uid) == Some(key) {
-                self.pods.remove(&entry.uid);
-            }
-        }
-    }
-
-    /// Takes away what is not to stay of a kind.
-    fn retain(&mut self, kind: Kind, is_there: impl Fn(&Key) -> bool) {
-        let gone = self.objects.iter();
-        let gone = gone.filter(|(key, entry)| key.kind == kind && !entry.is_gone && !is_there(key));
-        let gone: Vec<Key> = gone.map(|(key, _)| key.clone()).collect();
-        for key in gone {
-            self.delete(&key);
-        }
+        self.is_known(&key.namespace).then(|| KnownPod {
+            name: name.clone(),
+            uid: entry.uid.to_string(),
+            host_network: workload.host_network,
+        })
     }
 
     fn servers(&self) -> BTreeSet<SocketAddr> {
         self.servers.iter().flatten().copied().collect()
-    }
-
-    /// Said where the API has nodes, and none of this name: pods are held all the same, where they are found.
-    fn other_name(&self) -> Option<String> {
-        let of = |name: &str| Key {
-            kind: Kind::Node,
-            namespace: String::new(),
-            name: name.to_owned(),
-        };
-        let node = &self.node;
-        let mut nodes = self.objects.range(of("")..);
-        let has_nodes = nodes.next().is_some_and(|(key, _)| key.kind == Kind::Node);
-        let is_known = self.objects.contains_key(&of(node));
-        (has_nodes && !is_known)
-            .then(|| format!("the API has no node `{node}`: say by --node what it calls this one"))
-    }
-
-    /// What is wrong, object by object, as far as anybody reads it.
-    fn errors(&self) -> Vec<String> {
-        let objects = self.objects.iter();
-        let own = objects.flat_map(|(_, entry)| entry.errors.iter().cloned());
-        let between = self.conflicts.iter().flat_map(|(key, messages)| {
-            let of = move |message| format!("kubernetes:{key}: {message}");
-            messages.iter().map(of)
-        });
-        let mut all = self.other_name().into_iter().chain(own).chain(between);
-        let mut errors: Vec<String> = all.by_ref().take(ERRORS).collect();
-        let more = all.count();
-        if more > 0 {
-            errors.push(format!("and {more} more"));
-        }
-        errors
     }
 }
 
@@ -586,17 +456,14 @@ impl Entry {
     fn is_as(&self, observed: &Observed) -> bool {
         self.json == observed.json && self.errors == observed.errors && !self.is_gone
     }
-}
 
-fn known(entry: &Entry) -> Option<KnownPod> {
-    let Some(Change::Workload(name, Some(workload))) = entry.changes.first() else {
-        return None;
-    };
-    Some(KnownPod {
-        name: name.clone(),
-        uid: entry.uid.to_string(),
-        host_network: workload.host_network,
-    })
+    /// Where a pod is to run, or a workload is; `None` of what is nowhere.
+    fn node(&self) -> Option<&String> {
+        match self.changes.first()? {
+            Change::Workload(_, Some(workload)) => workload.node.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 // === impl Store ===

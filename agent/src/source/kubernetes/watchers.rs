@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeSet,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,15 +20,12 @@ use super::{
     arrived::Arrived,
     kind::{Key, Kind},
     object::{self, Observed},
+    pause::{Pauses, jittered},
     store::Store,
 };
 
 /// Objects in a page of a list, which is in memory as the server sends it.
 const PAGE: u32 = 50;
-
-/// After a failure; up to twice that, and each time twice as long, up to half a minute and its double.
-const PAUSE: Duration = Duration::from_millis(500);
-const DOUBLINGS: u32 = 6;
 
 /// Between two looks for a kind that there is not, where no definition tells of it; up to twice that.
 const ABSENT: Duration = Duration::from_mins(2);
@@ -55,29 +51,16 @@ pub(super) async fn follow(
     }
 }
 
-/// Not all agents at once.
-fn jittered(least: Duration) -> Duration {
-    let random = RandomState::new().build_hasher().finish();
-    let part = f64::from(u16::try_from(random % 1000).unwrap_or(0)) / 1000.0;
-    least.mul_f64(1.0 + part)
-}
-
 /// Ends if there is no such kind, after so long.
 async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Duration) {
     let begun = Instant::now();
     let api: Api<Arrived> = Api::all_with(client.clone(), &kind.resource());
     let config = Config::default().page_size(PAGE);
     let mut events = std::pin::pin!(watcher(api.clone(), config));
-    let mut failures = 0;
+    let mut pauses = Pauses::default();
     let mut seen: BTreeSet<Key> = BTreeSet::new();
     while let Some(event) = events.next().await {
-        match &event {
-            // Each new try begins so, and says nothing yet.
-            Ok(Event::Init | Event::InitApply(_)) => {}
-            Ok(_) => failures = 0,
-            Err(_) => failures += 1,
-        }
-        let has_failed = event.is_err();
+        let pause = pauses.after(&event);
         match event {
             Ok(Event::Init) => seen.clear(),
             Ok(Event::InitApply(object)) => {
@@ -96,7 +79,7 @@ async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Dur
             }
             Err(error)
                 if kind.may_be_absent()
-                    && is_not_found(&error)
+                    && code(&error) == Some(404)
                     && is_undefined(&client, kind).await =>
             {
                 if store.absent(kind) && begun.elapsed() >= patience {
@@ -111,15 +94,17 @@ async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Dur
                 events.set(watcher(api.clone(), config));
             }
             Err(error) => {
-                let error = explained(&error);
-                tracing::warn!(error, "the watch of {} is disturbed", kind.plural());
-                store.failed(kind, error);
+                let told = explained(&error);
+                tracing::warn!(error = told, "the watch of {} is disturbed", kind.plural());
+                if code(&error) == Some(403) {
+                    store.forbidden(kind, told);
+                } else {
+                    store.failed(kind, told);
+                }
             }
         }
-        if has_failed {
-            // The library's own pauses end with each new try, and so would never grow.
-            let doublings = failures.min(DOUBLINGS);
-            tokio::time::sleep(jittered(PAUSE * 2_u32.pow(doublings))).await;
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
         }
     }
 }
@@ -133,13 +118,13 @@ fn put(store: &Store, kind: Kind, object: Arrived) {
     }
 }
 
-/// The kind, and not one object of it.
-fn is_not_found(error: &watcher::Error) -> bool {
+/// What the server has answered about the kind, and not about one object of it.
+fn code(error: &watcher::Error) -> Option<u16> {
     use kube::Error::Api;
     match error {
         watcher::Error::InitialListFailed(Api(status))
-        | watcher::Error::WatchStartFailed(Api(status)) => status.code == 404,
-        _ => false,
+        | watcher::Error::WatchStartFailed(Api(status)) => Some(status.code),
+        _ => None,
     }
 }
 

@@ -26,6 +26,7 @@ impl Inner {
         let old_files = mem::replace(&mut self.files, Arc::clone(files));
         let same_files = Arc::ptr_eq(&old_files, files);
         let mut dirty = mem::take(&mut self.dirty);
+        self.budgets.try_out();
         if !same_files {
             // Names and addresses may have been taken, or given up.
             dirty.extend(self.objects.keys().cloned());
@@ -94,12 +95,10 @@ impl Inner {
         if let Some(labels) = of_files.filter(|labels| labels.len() > 1) {
             return Some(Arc::clone(labels));
         }
-        let key = Key {
-            kind: Kind::Namespace,
-            namespace: String::new(),
-            name: name.to_owned(),
-        };
-        let own = self.in_force.get(&key).and_then(|changes| changes.first());
+        let own = self
+            .in_force
+            .get(&Key::namespace(name))
+            .and_then(|changes| changes.first());
         if let Some(Change::Namespace(_, labels)) = own {
             return labels.clone();
         }

@@ -13,6 +13,9 @@ use crate::source::kubernetes::{
 /// So many addresses a pod has at most that nobody has vouched for: each takes room in the kernel's tables.
 const UNVOUCHED: usize = 16;
 
+/// Behind the name of a pod that is held at its cgroup, where others meet it by its addresses.
+const PEER: &str = "@addresses";
+
 /// The greatest has what several claim.
 #[expect(
     clippy::struct_excessive_bools,
@@ -40,9 +43,7 @@ impl Inner {
             return;
         };
         let wanted = self.wanted(key, entry);
-        let own = wanted
-            .as_ref()
-            .filter(|workload| workload.owns_its_addresses());
+        let own = wanted.as_ref().filter(|workload| has_own(key, workload));
         let claimed: Box<[IpAddr]> = own
             .map(|workload| workload.addresses.iter().copied().collect())
             .unwrap_or_default();
@@ -128,9 +129,24 @@ impl Inner {
             errors.push("a pod has the same name: that one is in force".to_owned());
             return (Vec::new(), errors);
         }
+        if !self.is_known(&key.namespace) {
+            return (Vec::new(), errors);
+        }
         let workload = self.without_lost(key, workload, &mut errors);
-        let change = Change::Workload(workload.name.clone(), Some(workload));
-        (vec![change], errors)
+        let peer = as_peer(key, &workload);
+        let all = [Some(workload), peer].into_iter().flatten();
+        let changes = all.map(|workload| Change::Workload(workload.name.clone(), Some(workload)));
+        (changes.collect(), errors)
+    }
+
+    /// Whether the labels of a namespace have been heard of. Before, its pods are nobody that a policy speaks of, and a
+    /// policy that denies by such a label would let them pass.
+    pub(super) fn is_known(&self, namespace: &str) -> bool {
+        let object = self.objects.get(&Key::namespace(namespace));
+        let is_good = object.is_some_and(|entry| !entry.changes.is_empty());
+        // One that a file only names has no labels but its name.
+        let of_files = self.files.namespaces.get(namespace);
+        is_good || of_files.is_some_and(|labels| labels.len() > 1)
     }
 
     /// Without the addresses and the place that others have.
@@ -141,7 +157,7 @@ impl Inner {
         errors: &mut Vec<String>,
     ) -> Arc<Workload> {
         let mut lost = Vec::new();
-        if workload.owns_its_addresses() {
+        if has_own(key, &workload) {
             for address in &workload.addresses {
                 let owner = match self.files.addresses.get(address) {
                     Some(owner) => Some(format!("`{owner}` of a file")),
@@ -304,6 +320,27 @@ impl Inner {
         workloads
             .any(|workload| workload.endpoint.as_ref() == Some(point) && self.is_here(workload))
     }
+}
+
+/// Whether addresses are an object's own. Those of a pod are, unless they are its node's, wherever it is held.
+fn has_own(key: &Key, workload: &Workload) -> bool {
+    match key.kind {
+        Kind::Pod => !workload.host_network,
+        _ => workload.owns_its_addresses(),
+    }
+}
+
+/// A pod at its cgroup, as others on its node see it: one whose addresses are its own. What is known by its cgroup has,
+/// to policy, those of its node.
+fn as_peer(key: &Key, workload: &Workload) -> Option<Arc<Workload>> {
+    let is_other = has_own(key, workload) && !workload.owns_its_addresses();
+    (is_other && !workload.addresses.is_empty()).then(|| {
+        let mut peer = workload.clone();
+        // No object of the API has such a name.
+        peer.name.name.push_str(PEER);
+        peer.endpoint = None;
+        Arc::new(peer)
+    })
 }
 
 /// Whether the API, or who made its interface, has given a pod an address.

@@ -1,10 +1,12 @@
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Instant};
 
-use agent_policy::model::{EndpointSpec, ObjectName, World};
+use agent_policy::model::{EndpointSpec, ObjectName, Workload, World};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::source::kubernetes::arrived::Arrived;
+
+mod budget;
 
 fn observed(object: &Value) -> Observed {
     let object: Arrived = serde_json::from_value(object.clone()).unwrap();
@@ -63,7 +65,15 @@ struct Follower {
 }
 
 impl Follower {
+    /// Of an API that has told of the namespace, and a node that was looked through.
     fn new() -> Self {
+        let mut follower = Self::of_nothing();
+        follower.store.looked();
+        follower.put(&namespace(&json!({})));
+        follower
+    }
+
+    fn of_nothing() -> Self {
         Self {
             store: Store::new("n1".to_owned()),
             files: Arc::default(),
@@ -174,6 +184,46 @@ fn more_labels_than_anybody_needs_are_an_error_and_not_fewer_labels() {
 }
 
 #[test]
+fn an_object_that_is_too_large_keeps_its_last_good_version() {
+    let mut follower = Follower::new();
+    follower.put(&pod("a", "u1", "10.0.0.1", 1));
+    let mut large = pod("a", "u1", "10.0.0.2", 1);
+    let port = |number: u32| json!({"name": format!("p{number}"), "containerPort": number});
+    let ports: Vec<Value> = (1..20_000).map(port).collect();
+    large["spec"]["containers"][0]["ports"] = json!(ports);
+    follower.put(&large);
+    assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/a");
+    let expected = "kubernetes:Pod/shop/a: it is larger than what is kept of one object, 256 KiB";
+    assert!(
+        follower.errors().contains(&expected.to_owned()),
+        "{:?}",
+        follower.errors()
+    );
+    follower.put(&pod("a", "u1", "10.0.0.3", 1));
+    assert_eq!(follower.errors(), [""; 0]);
+    assert_eq!(follower.owner("10.0.0.3").unwrap(), "shop/a");
+}
+
+/// Nothing is compared with the clock of the node.
+#[test]
+fn a_server_whose_clock_is_an_hour_wrong_has_its_pods_in_their_order() {
+    let at = |hour: u32, minute: u32| json!(format!("2026-01-01T{hour:02}:{minute:02}:00Z"));
+    let in_an_hour = jiff::Timestamp::now() + std::time::Duration::from_hours(1);
+    for [old, new] in [
+        [at(5, 0), at(5, 1)],
+        [at(5, 0), json!(in_an_hour.to_string())],
+    ] {
+        let mut follower = Follower::new();
+        for (name, uid, created) in [("new", "u2", &new), ("old", "u1", &old)] {
+            let mut pod = pod(name, uid, "10.0.0.1", 1);
+            pod["metadata"]["creationTimestamp"] = created.clone();
+            follower.put(&pod);
+        }
+        assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/new");
+    }
+}
+
+#[test]
 fn the_last_good_version_of_an_object_stays() {
     let mut follower = Follower::new();
     follower.put(&policy("a", &json!({"podSelector": {}})));
@@ -248,6 +298,38 @@ fn a_pod_has_what_its_sandbox_has() {
     follower.store.place("u2", None);
     follower.follow();
     assert_eq!(follower.workload("honest").unwrap().endpoint, None);
+}
+
+#[test]
+fn a_pod_that_is_held_at_its_cgroup_is_met_by_its_addresses() {
+    let mut follower = Follower::new();
+    follower.put(&pod("a", "u1", "10.0.0.1", 1));
+    let at_cgroup = Placement {
+        endpoint: EndpointSpec::Cgroup("kubepods/podu1".to_owned()),
+        ..placed("", "10.0.0.1")
+    };
+    follower.store.place("u1", Some(at_cgroup.clone()));
+    follower.follow();
+    assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/a@addresses");
+    let peer = follower.workload("a@addresses").unwrap();
+    assert_eq!((&peer.labels["app"][..], &peer.endpoint), ("a", &None));
+    let held = follower.workload("a").unwrap().endpoint.clone();
+    assert_eq!(held, Some(at_cgroup.endpoint.clone()));
+    // One that has the address since is another.
+    follower.put(&pod("b", "u2", "10.0.0.1", 2));
+    follower
+        .store
+        .place("u2", Some(placed("veth2", "10.0.0.1")));
+    follower.follow();
+    assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/b");
+    assert!(follower.workload("a@addresses").is_none());
+
+    let mut on_node = pod("c", "u3", "10.0.0.9", 1);
+    on_node["spec"]["hostNetwork"] = json!(true);
+    follower.put(&on_node);
+    follower.store.place("u3", Some(at_cgroup));
+    follower.follow();
+    assert_eq!(follower.owner("10.0.0.9"), None);
 }
 
 #[test]
@@ -441,6 +523,118 @@ fn a_namespace_that_is_deleted_keeps_its_name_for_who_is_in_it() {
 }
 
 #[test]
+fn a_pod_counts_once_the_labels_of_its_namespace_are_known() {
+    let mut follower = Follower::of_nothing();
+    follower.put(&pod("a", "u1", "10.0.0.1", 1));
+    follower
+        .store
+        .place("u1", Some(placed("veth1", "10.0.0.1")));
+    follower.follow();
+    let name = ObjectName::new("shop", "a");
+    assert!(follower.workload("a").is_none());
+    assert_eq!(follower.store.pod("u1"), None);
+    assert_eq!(follower.store.pod_named(&name), None);
+    let nobodys = follower.store.sandboxes_of_nobody();
+    assert_eq!(nobodys, ["veth1".to_owned()].into());
+    // Nor with labels that are wrong.
+    follower.put(&namespace(&json!({"team": 1})));
+    assert!(follower.workload("a").is_none());
+
+    follower.put(&namespace(&json!({"team": "a"})));
+    assert!(follower.workload("a").is_some());
+    assert_eq!(follower.world.namespaces["shop"]["team"], "a");
+    assert!(follower.store.pod_named(&name).is_some());
+    assert!(follower.store.sandboxes_of_nobody().is_empty());
+}
+
+#[test]
+fn a_namespace_keeps_its_labels_until_the_last_of_its_pods_is_gone() {
+    let mut follower = Follower::new();
+    follower.put(&namespace(&json!({"team": "a"})));
+    follower.put(&pod("a", "u1", "10.0.0.1", 1));
+    follower
+        .store
+        .place("u1", Some(placed("veth1", "10.0.0.1")));
+    follower.delete(Kind::Namespace, "shop");
+    follower.delete(Kind::Pod, "a");
+    assert!(follower.workload("a").is_some());
+    assert_eq!(follower.world.namespaces["shop"]["team"], "a");
+    follower.store.place("u1", None);
+    follower.follow();
+    assert!(follower.workload("a").is_none());
+    assert!(follower.world.namespaces.is_empty());
+}
+
+#[test]
+fn a_pod_that_was_gone_when_the_agent_ended_is_one_until_its_sandbox_is_gone() {
+    let mut follower = Follower::new();
+    let place = |store: &Store, uid| store.place(uid, Some(placed(uid, "10.0.0.1")));
+    for name in ["forced", "over"] {
+        follower.put(&pod(name, name, "10.0.0.1", 1));
+        place(&follower.store, name);
+        follower.delete(Kind::Pod, name);
+    }
+    follower.put(&pod("forced", "u2", "10.0.0.2", 2));
+    follower.put(&pod("meanwhile", "u3", "10.0.0.3", 2));
+    for kind in Kind::ALL {
+        let seen = follower.store.lock().objects.keys().cloned().collect();
+        follower.store.listed(kind, &seen);
+    }
+    let snapshot = follower.store.snapshot().unwrap();
+    assert_eq!(snapshot.gone.len(), 2);
+
+    let read = |lines: Vec<Arc<str>>| {
+        let lines = lines.iter();
+        let read = lines.map(|line| Observed::kept(line).unwrap().unwrap());
+        read.collect::<Vec<_>>()
+    };
+    let mut again = Follower::of_nothing();
+    again.store.take_kept(Kept {
+        objects: read(snapshot.objects),
+        gone: read(snapshot.gone),
+        servers: snapshot.servers,
+    });
+    // One was deleted while no agent was there.
+    let seen = [Key {
+        kind: Kind::Pod,
+        namespace: "shop".to_owned(),
+        name: "forced".to_owned(),
+    }];
+    again.store.listed(Kind::Pod, &seen.into());
+    for uid in ["forced", "u3"] {
+        place(&again.store, uid);
+    }
+    again.store.looked();
+    again.follow();
+    assert!(again.store.sandboxes_of_nobody().is_empty());
+    assert!(again.workload("forced").unwrap().endpoint.is_none());
+    for name in ["forced.forced", "meanwhile"] {
+        assert!(again.workload(name).unwrap().endpoint.is_some(), "{name}");
+    }
+    assert!(again.workload("over").is_none());
+}
+
+#[test]
+fn servers_of_an_earlier_run_are_not_kept_for_ever() {
+    let server = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let store = Store::new("n1".to_owned());
+    store.take_kept(Kept {
+        servers: [server("192.0.2.1:6443")].into(),
+        ..Kept::default()
+    });
+    store.reached_at(
+        "https://192.0.2.2:6443".to_owned(),
+        [server("192.0.2.2:6443")].into(),
+    );
+    assert_eq!(store.lock().servers().len(), 2);
+    for kind in Kind::ALL {
+        store.listed(kind, &BTreeSet::new());
+    }
+    let kept = store.snapshot().unwrap().servers;
+    assert_eq!(kept, [server("192.0.2.2:6443")].into());
+}
+
+#[test]
 fn tables_of_names_add_up() {
     let table = |name: &str, address: &str| {
         json!({
@@ -488,7 +682,11 @@ fn the_world_is_complete_once_every_kind_was_listed() {
 fn what_was_kept_holds_until_a_list_says_otherwise() {
     let store = Store::new("n1".to_owned());
     let [kept, gone] = ["kept", "gone"].map(|name| observed(&pod(name, name, "10.0.0.1", 1)));
-    store.take_kept(vec![kept.clone(), gone], BTreeSet::new());
+    store.take_kept(Kept {
+        objects: vec![kept.clone(), gone],
+        ..Kept::default()
+    });
+    store.looked();
     assert!(store.is_ready() && store.status().from_kept);
     store.put(kept.clone());
     store.listed(Kind::Pod, &BTreeSet::from([kept.key]));
@@ -535,6 +733,7 @@ fn a_change_costs_what_it_changes() {
     const PODS: u32 = 10_000;
     let store = Store::new("n1".to_owned());
     let files = Arc::<World>::default();
+    store.put(observed(&namespace(&json!({}))));
     let before = memory();
     for number in 0..PODS {
         let [high, low] = [number / 250, number % 250];
