@@ -21,7 +21,7 @@ struct NextId {
     open_flags: u32,
 }
 
-/// `BPF_OBJ_GET`.
+/// `BPF_OBJ_GET` and `BPF_OBJ_PIN`.
 #[repr(C)]
 #[derive(Debug, Default)]
 struct Pinned {
@@ -67,6 +67,7 @@ struct Element {
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_GET_NEXT_ID: libc::c_int = 11;
 const BPF_MAP_GET_NEXT_ID: libc::c_int = 12;
@@ -84,6 +85,17 @@ const LPM_TRIE: u32 = 11;
 const SCHED_CLS: u32 = 3;
 /// `r0 = TCX_PASS; exit`: the end of the chain, and everything passes.
 const PASS: [u64; 2] = [0x00b7, 0x0095];
+/// Drops what has less than Ethernet and IPv4 headers in the linear part of its socket buffer: `data`,
+/// `data_end` (at 76 and 80 of `struct __sk_buff`), 34 bytes between the two.
+const ONLY_LINEAR: [u64; 7] = [
+    0x004c_1261,
+    0x0050_1361,
+    0x22_0000_0207,
+    0x00b7,
+    0x0001_32bd,
+    0x2_0000_00b7,
+    0x0095,
+];
 
 /// Ids of all programs, maps and links of the machine at one moment. Ids are never used twice
 /// while the machine is up, so sets of them can be subtracted.
@@ -158,19 +170,7 @@ pub fn detach_link(path: &Path) -> Result<()> {
 /// Puts a program that lets everything pass in the place of the one behind the link at `path`.
 pub fn let_all_pass(path: &Path) -> Result<()> {
     let link = open_pin(path)?;
-    let license = c"GPL";
-    let mut attributes = Load {
-        kind: SCHED_CLS,
-        instructions: 2,
-        code: address(PASS.as_ptr()),
-        license: address(license.as_ptr()),
-        ..Load::default()
-    };
-    // SAFETY: the members of this command; code and license outlive the call.
-    let program =
-        unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }.context("cannot load a program")?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    let program = unsafe { OwnedFd::from_raw_fd(program) };
+    let program = load(&PASS)?;
     let mut attributes = Update {
         link: link.as_raw_fd().cast_unsigned(),
         program: program.as_raw_fd().cast_unsigned(),
@@ -180,6 +180,37 @@ pub fn let_all_pass(path: &Path) -> Result<()> {
     unsafe { bpf(BPF_LINK_UPDATE, &mut attributes) }
         .with_context(|| format!("cannot replace the program of {}", path.display()))?;
     Ok(())
+}
+
+/// Pins a program for TC there that drops frames without a network header in the linear part of their buffer.
+pub fn pin_only_linear(path: &Path) -> Result<()> {
+    let program = load(&ONLY_LINEAR)?;
+    let name = CString::new(path.as_os_str().as_bytes()).context("a path without zeros")?;
+    let mut attributes = Pinned {
+        path: address(name.as_ptr()),
+        fd: program.as_raw_fd().cast_unsigned(),
+        ..Pinned::default()
+    };
+    // SAFETY: the members of this command; the path ends with a zero and outlives the call.
+    unsafe { bpf(BPF_OBJ_PIN, &mut attributes) }
+        .with_context(|| format!("cannot pin to {}", path.display()))?;
+    Ok(())
+}
+
+fn load(code: &[u64]) -> Result<OwnedFd> {
+    let license = c"GPL";
+    let mut attributes = Load {
+        kind: SCHED_CLS,
+        instructions: u32::try_from(code.len())?,
+        code: address(code.as_ptr()),
+        license: address(license.as_ptr()),
+        ..Load::default()
+    };
+    // SAFETY: the members of this command; code and license outlive the call.
+    let program =
+        unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }.context("cannot load a program")?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(program) })
 }
 
 /// A pinned map.

@@ -10,6 +10,7 @@
 //! | [`serve`] | echo listeners |
 //! | [`stream`], [`prober`], [`flood`] | traffic that runs while something else happens |
 //! | [`agent`] | the `ringfence` process under test |
+//! | [`drops`] | what it says that it has dropped |
 //! | [`announced`] | interfaces as the kernel announces them |
 //! | [`cgroup`] | a control group and processes in it |
 //! | [`cluster`] | a node of Kubernetes, and its pods as namespaces |
@@ -22,7 +23,7 @@
 //! | [`soak`] | everything at once, for long |
 //! | [`guest`] | the first process of a virtual machine, which runs these tests there |
 //! | [`interrupt`] | Ctrl-C as a value |
-//! | [`wire`] | frames, forged and heard |
+//! | [`wire`], [`forge`] | frames, forged and heard |
 //! | [`wait`] | polling with a deadline |
 //!
 //! Used by `tests/tests/*.rs`, by `cargo xtask demo` and by `cargo xtask vm-test`. Never used by what ships.
@@ -31,7 +32,9 @@ pub mod agent;
 pub mod announced;
 pub mod cgroup;
 pub mod cluster;
+pub mod drops;
 pub mod flood;
+pub mod forge;
 pub mod guest;
 pub mod interrupt;
 pub mod kept;

@@ -134,17 +134,49 @@ impl Wire {
 
     /// The next frame of which `wanted` is true, if one comes in time.
     pub fn hears(&self, patience: Duration, wanted: impl Fn(&[u8]) -> bool) -> Result<bool> {
+        let mut is_heard = false;
+        self.listens(patience, |frame| {
+            is_heard = wanted(frame);
+            is_heard
+        })?;
+        Ok(is_heard)
+    }
+
+    /// Which of these frames come in time.
+    pub fn hears_of(&self, patience: Duration, frames: &[Vec<u8>]) -> Result<Vec<bool>> {
+        self.hears_each(patience, frames, |wanted, frame| wanted == frame)
+    }
+
+    /// Of which of these a frame comes in time.
+    pub fn hears_each<T>(
+        &self,
+        patience: Duration,
+        all: &[T],
+        is: impl Fn(&T, &[u8]) -> bool,
+    ) -> Result<Vec<bool>> {
+        let mut heard = vec![false; all.len()];
+        self.listens(patience, |frame| {
+            for (heard, wanted) in heard.iter_mut().zip(all) {
+                *heard |= is(wanted, frame);
+            }
+            !heard.contains(&false)
+        })?;
+        Ok(heard)
+    }
+
+    /// Gives each frame away that comes in time, until `enough` says so.
+    fn listens(&self, patience: Duration, mut enough: impl FnMut(&[u8]) -> bool) -> Result<()> {
         let until = Instant::now() + patience;
         let mut frame = vec![0; LONGEST];
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok(false);
+                return Ok(());
             }
             set_socket_timeout(&self.socket, Timeout::Recv, Some(left))?;
             match recv(&self.socket, &mut frame[..], RecvFlags::empty()) {
-                Ok((_, length)) if wanted(frame.get(..length).unwrap_or_default()) => {
-                    return Ok(true);
+                Ok((_, length)) if enough(frame.get(..length).unwrap_or_default()) => {
+                    return Ok(());
                 }
                 Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return Err(error).context("cannot hear frames"),
@@ -153,33 +185,57 @@ impl Wire {
     }
 }
 
-/// The same frame with the checksums that a receiver looks at: of an IPv4 header, and of UDP and `ICMPv6`
-/// without extension headers and options.
+/// The same frame with the checksums that a receiver looks at: of an IPv4 header, and of TCP, ICMP and, over
+/// IPv6, UDP that follow the network header at once.
 #[must_use]
 pub fn with_checksums(mut frame: Vec<u8>) -> Vec<u8> {
     match frame.get(12..14) {
         Some([0x08, 0x00]) => {
-            let sum = frame.get(ETHERNET..ETHERNET + IPV4).map(sum);
-            put(&mut frame, ETHERNET + 10, sum.map(complement));
+            let words = frame.get(ETHERNET).map_or(0, |first| first & 0x0f);
+            let transport = ETHERNET + usize::from(words) * 4;
+            let header = frame.get(ETHERNET..transport).map(sum);
+            put(&mut frame, ETHERNET + 10, header.map(complement));
+            let covered = frame.get(ETHERNET + 12..ETHERNET + IPV4).map(sum);
+            let protocol = frame.get(ETHERNET + 9).copied().unwrap_or_default();
+            match protocol {
+                1 => put_transport(&mut frame, transport, 2, Some(0)),
+                6 => {
+                    let beside = pseudo(&frame, transport, protocol, covered);
+                    put_transport(&mut frame, transport, 16, beside);
+                }
+                _ => {}
+            }
         }
         Some([0x86, 0xdd]) => {
             let next = frame.get(ETHERNET + 6).copied().unwrap_or_default();
             let at = match next {
+                6 => 16,
                 17 => 6,
                 58 => 2,
                 _ => return frame,
             };
-            let addresses = frame.get(ETHERNET + 8..ETHERNET + IPV6).map(sum);
-            let message = frame.get(ETHERNET + IPV6..);
-            let total = message.zip(addresses).and_then(|(message, addresses)| {
-                let length = u32::try_from(message.len()).ok()?;
-                Some(addresses + sum(message) + length + u32::from(next))
-            });
-            put(&mut frame, ETHERNET + IPV6 + at, total.map(complement));
+            let covered = frame.get(ETHERNET + 8..ETHERNET + IPV6).map(sum);
+            let transport = ETHERNET + IPV6;
+            let beside = pseudo(&frame, transport, next, covered);
+            put_transport(&mut frame, transport, at, beside);
         }
         _ => {}
     }
     frame
+}
+
+/// What a checksum covers beside the message: addresses, length and protocol.
+fn pseudo(frame: &[u8], transport: usize, protocol: u8, addresses: Option<u32>) -> Option<u32> {
+    let length = u32::try_from(frame.get(transport..)?.len()).ok()?;
+    Some(addresses? + length + u32::from(protocol))
+}
+
+fn put_transport(frame: &mut [u8], transport: usize, at: usize, beside: Option<u32>) {
+    let message = frame.get(transport..).map(sum);
+    let total = message
+        .zip(beside)
+        .map(|(message, beside)| message + beside);
+    put(frame, transport + at, total.map(complement));
 }
 
 fn put(frame: &mut [u8], at: usize, checksum: Option<u16>) {
