@@ -185,7 +185,8 @@ fn udp(to: SocketAddr) -> std::io::Result<()> {
     socket.recv(&mut echo).map(|_| ())
 }
 
-pub(crate) fn any_port(like: IpAddr) -> SocketAddr {
+/// Of the same family.
+pub fn any_port(like: IpAddr) -> SocketAddr {
     match like {
         IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
