@@ -20,7 +20,7 @@ use crate::wait::eventually;
 const REMOVAL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Joins the group named by `$0`, then becomes the command: every socket of it is of the group.
-const JOIN: &str = r#"echo $$ >"$0/cgroup.procs" && exec "$@""#;
+pub(crate) const JOIN: &str = r#"echo $$ >"$0/cgroup.procs" && exec "$@""#;
 
 /// Where cgroup2 is mounted: all of /sys/fs/cgroup, or a corner of it beside version 1.
 pub fn root() -> Result<PathBuf> {
@@ -61,6 +61,20 @@ impl Cgroup {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn helper(&self) -> &Path {
+        &self.helper
+    }
+
+    /// Puts a process into it.
+    pub fn admit(&self, pid: u32) -> Result<()> {
+        place(&self.path, pid)
+    }
+
+    /// Puts a process out of it, into the root of all groups.
+    pub fn expel(&self, pid: u32) -> Result<()> {
+        place(&root()?, pid)
     }
 
     /// Tries an exchange from a process in this group, in `netns`.
@@ -263,6 +277,11 @@ impl Drop for Confined {
     fn drop(&mut self) {
         let _ended = self.child.kill().and_then(|()| self.child.wait()).is_ok();
     }
+}
+
+fn place(group: &Path, pid: u32) -> Result<()> {
+    fs::write(group.join("cgroup.procs"), pid.to_string())
+        .with_context(|| format!("cannot put a process into {}", group.display()))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -8,12 +8,13 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::lab::Netns;
 use crate::probe::any_port;
@@ -45,6 +46,8 @@ pub struct Receiver {
 #[derive(Debug)]
 pub struct Flood {
     sent: Arc<AtomicU64>,
+    /// With those that the kernel did not take.
+    tried: Arc<AtomicU64>,
     stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -110,6 +113,8 @@ impl Flood {
     pub fn from(socket: UdpSocket, to: SocketAddr, rate: u32) -> Self {
         let sent = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&sent);
+        let tried = Arc::new(AtomicU64::new(0));
+        let attempts = Arc::clone(&tried);
         let (stop, stopped) = mpsc::sync_channel(1);
         let thread = std::thread::spawn(move || {
             let (begin, mut due) = (Instant::now(), 0_u64);
@@ -123,12 +128,46 @@ impl Flood {
                     if send(&socket, &number.to_be_bytes(), to) {
                         counted.fetch_add(1, Ordering::Relaxed);
                     }
+                    attempts.fetch_add(1, Ordering::Relaxed);
                 }
                 due = whole;
             }
         });
         Self {
             sent,
+            tried,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// Begins to send as many as one processor can, from there.
+    pub fn unbounded(socket: UdpSocket, to: SocketAddr, processor: usize) -> Self {
+        const BATCH: usize = 256;
+        let sent = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&sent);
+        let tried = Arc::new(AtomicU64::new(0));
+        let attempts = Arc::clone(&tried);
+        let (stop, stopped) = mpsc::sync_channel(1);
+        let thread = std::thread::spawn(move || {
+            let mut here = CpuSet::new();
+            here.set(processor);
+            // Where it may not, it sends from somewhere else.
+            let _pinned = sched_setaffinity(None, &here).is_ok();
+            let begin = Instant::now();
+            while stopped.try_recv() == Err(TryRecvError::Empty) && begin.elapsed() < LIMIT {
+                for _ in 0..BATCH {
+                    let number = counted.load(Ordering::Relaxed);
+                    if send(&socket, &number.to_be_bytes(), to) {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
+                    attempts.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        Self {
+            sent,
+            tried,
             stop: Some(stop),
             thread: Some(thread),
         }
@@ -136,6 +175,19 @@ impl Flood {
 
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// What was sent, and what the kernel refused to send.
+    pub fn tried(&self) -> u64 {
+        self.tried.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more were tried.
+    pub fn tries(&self, number: u64) -> Result<()> {
+        let target = self.tried() + number;
+        let tried = eventually(LIMIT, || self.tried() >= target);
+        ensure!(tried, "the flood stands at {}, not {target}", self.tried());
+        Ok(())
     }
 
     /// Waits until so many more were sent.

@@ -14,6 +14,8 @@
 //! | [`announced`] | interfaces as the kernel announces them |
 //! | [`cgroup`] | a control group and processes in it |
 //! | [`cluster`] | a node of Kubernetes, and its pods as namespaces |
+//! | [`group_scene`] | the lab of a service that is known by its control group |
+//! | [`loose`], [`puppet`] | sockets that are handed about, and a process that uses one |
 //! | [`options`] | options of sockets, set by processes of either word size |
 //! | [`kernel`] | which BPF objects the kernel holds, and what others do to them |
 //! | [`process`] | what the kernel says of a process |
@@ -35,16 +37,19 @@ pub mod cluster;
 pub mod drops;
 pub mod flood;
 pub mod forge;
+pub mod group_scene;
 pub mod guest;
 pub mod interrupt;
 pub mod kept;
 pub mod kernel;
 pub mod lab;
+pub mod loose;
 pub mod manifest;
 pub mod options;
 pub mod probe;
 pub mod prober;
 pub mod process;
+pub mod puppet;
 pub mod scene;
 pub mod serve;
 pub mod soak;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
 use crate::lab::Netns;
@@ -28,6 +28,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    pub(crate) fn from_result(result: std::io::Result<()>) -> Self {
+        result.map_or_else(|error| Self::of(&error), |()| Self::Allowed)
+    }
+
     fn of(error: &std::io::Error) -> Self {
         match error.kind() {
             ErrorKind::TimedOut | ErrorKind::WouldBlock => Self::TimedOut,
@@ -83,6 +87,19 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// The inverse of `Display`.
+impl FromStr for Protocol {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "TCP" => Ok(Self::Tcp),
+            "UDP" => Ok(Self::Udp),
+            other => bail!("not a protocol: {other:?}"),
+        }
+    }
+}
+
 impl Netns {
     /// Tries an exchange with an echo service, from this namespace.
     pub fn probe(&self, protocol: Protocol, to: SocketAddr) -> Outcome {
@@ -125,13 +142,13 @@ impl Netns {
 
     /// As [`Netns::ping`], with so many bytes of data.
     pub fn ping_with(&self, to: IpAddr, bytes: usize) -> Outcome {
-        self.within(|| settle(ping(to, bytes)))
+        self.within(|| Outcome::from_result(ping(to, bytes)))
     }
 }
 
 /// As [`Netns::probe`], from where the thread is.
 pub fn probe(protocol: Protocol, to: SocketAddr) -> Outcome {
-    settle(match protocol {
+    Outcome::from_result(match protocol {
         Protocol::Tcp => tcp(to),
         Protocol::Udp => udp(to),
     })
@@ -139,19 +156,15 @@ pub fn probe(protocol: Protocol, to: SocketAddr) -> Outcome {
 
 /// One echo request and its reply, from where the thread is.
 pub fn echo(to: IpAddr) -> Outcome {
-    settle(ping(to, 0))
+    Outcome::from_result(ping(to, 0))
 }
 
 /// Connects a socket, which over UDP sends nothing.
 pub fn connect(protocol: Protocol, to: SocketAddr) -> Outcome {
-    settle(match protocol {
+    Outcome::from_result(match protocol {
         Protocol::Tcp => TcpStream::connect_timeout(&to, PATIENCE).map(drop),
         Protocol::Udp => UdpSocket::bind(any_port(to.ip())).and_then(|socket| socket.connect(to)),
     })
-}
-
-fn settle(result: std::io::Result<()>) -> Outcome {
-    result.map_or_else(|error| Outcome::of(&error), |()| Outcome::Allowed)
 }
 
 /// Connects and has a few bytes echoed: a handshake alone does not show that replies pass.
@@ -172,7 +185,8 @@ fn udp(to: SocketAddr) -> std::io::Result<()> {
     socket.recv(&mut echo).map(|_| ())
 }
 
-pub(crate) fn any_port(like: IpAddr) -> SocketAddr {
+/// Of the same family.
+pub fn any_port(like: IpAddr) -> SocketAddr {
     match like {
         IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),

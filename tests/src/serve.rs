@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -26,16 +27,10 @@ pub struct Service {
 impl Netns {
     /// Echoes on `port` of every address in this namespace. The port is open when this returns.
     pub fn serve(&self, protocol: Protocol, port: u16) -> Result<Service> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
         let opened = self.within(|| Socket::open(protocol, port));
         let socket = opened
             .with_context(|| format!("cannot listen on {protocol} {port} in {}", self.name()))?;
-        let thread = thread::spawn(move || socket.serve(&stopped));
-        Ok(Service {
-            stop,
-            thread: Some(thread),
-        })
+        Ok(socket.into_service())
     }
 
     pub fn serve_tcp(&self, port: u16) -> Result<Service> {
@@ -44,6 +39,14 @@ impl Netns {
 
     pub fn serve_udp(&self, port: u16) -> Result<Service> {
         self.serve(Protocol::Udp, port)
+    }
+}
+
+impl Service {
+    /// Echoes at a socket that listens, over TCP, or is bound.
+    pub fn of(protocol: Protocol, socket: OwnedFd) -> Result<Self> {
+        let socket = Socket::of(protocol, socket).context("cannot listen")?;
+        Ok(socket.into_service())
     }
 }
 
@@ -74,17 +77,35 @@ enum Socket {
 impl Socket {
     fn open(protocol: Protocol, port: u16) -> std::io::Result<Self> {
         let any = (Ipv6Addr::UNSPECIFIED, port);
+        let socket = match protocol {
+            Protocol::Tcp => TcpListener::bind(any).map(OwnedFd::from),
+            Protocol::Udp => UdpSocket::bind(any).map(OwnedFd::from),
+        };
+        Self::of(protocol, socket?)
+    }
+
+    fn of(protocol: Protocol, socket: OwnedFd) -> std::io::Result<Self> {
         match protocol {
             Protocol::Tcp => {
-                let listener = TcpListener::bind(any)?;
+                let listener = TcpListener::from(socket);
                 set_socket_timeout(&listener, Timeout::Recv, Some(TURN))?;
                 Ok(Self::Tcp(listener))
             }
             Protocol::Udp => {
-                let socket = UdpSocket::bind(any)?;
+                let socket = UdpSocket::from(socket);
                 socket.set_read_timeout(Some(TURN))?;
                 Ok(Self::Udp(socket))
             }
+        }
+    }
+
+    fn into_service(self) -> Service {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || self.serve(&stopped));
+        Service {
+            stop,
+            thread: Some(thread),
         }
     }
 

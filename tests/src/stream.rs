@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -48,6 +48,13 @@ impl Netns {
         let connected = self.within(|| TcpStream::connect_timeout(&to, PATIENCE));
         let connection = connected
             .with_context(|| format!("cannot open a stream from {} to {to}", self.name()))?;
+        Stream::of(connection)
+    }
+}
+
+impl Stream {
+    /// Begins to talk over a connection.
+    pub fn of(connection: TcpStream) -> Result<Self> {
         connection
             .set_nodelay(true)
             .context("cannot set TCP_NODELAY")?;
@@ -60,7 +67,7 @@ impl Netns {
         let progress = Arc::new(Mutex::new(Progress::default()));
         let seen = Arc::clone(&progress);
         let (stop, stopped) = mpsc::sync_channel(1);
-        let thread = self.start(move || {
+        let thread = thread::spawn(move || {
             while stopped.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout) {
                 let result = exchange(&connection);
                 let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,15 +85,13 @@ impl Netns {
                 }
             }
         });
-        Ok(Stream {
+        Ok(Self {
             progress,
             stop: Some(stop),
             thread: Some(thread),
         })
     }
-}
 
-impl Stream {
     pub fn progress(&self) -> Progress {
         self.progress
             .lock()

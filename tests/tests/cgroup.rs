@@ -1,91 +1,24 @@
 //! What policy says holds for a workload known by its control group.
 
-use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ringfence_lab::agent::Agent;
-use ringfence_lab::cgroup::{Cgroup, Confined};
-use ringfence_lab::lab::{Lab, Peer};
+use ringfence_lab::cgroup::Cgroup;
+use ringfence_lab::group_scene::{GroupScene, WITH_FRIEND};
+use ringfence_lab::lab::Lab;
 use ringfence_lab::manifest;
 use ringfence_lab::probe::{Outcome, Protocol};
-use ringfence_lab::serve::Service;
+use ringfence_lab::scene::{OTHER_PORT, PORT};
 
-const PORT: u16 = 8080;
-const OTHER_PORT: u16 = 9090;
 /// For a changed file to be in force, on a busy machine.
 const ENDED: Duration = Duration::from_secs(10);
-
-const POLICY: &str = r"
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {namespace: host, name: service}
-spec:
-  podSelector: {matchLabels: {app: service}}
-  policyTypes: [Ingress, Egress]
-  ingress:
-    - from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: friend}}}]
-      ports: [{protocol: TCP, port: 8080}, {protocol: UDP, port: 8080}]
-  egress:
-    - to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: friend}}}]
-      ports: [{protocol: TCP, port: 8080}, {protocol: UDP, port: 8080}]
-";
-
-/// A service of the host in a group, and two peers to talk with. Dropped in order.
-struct Host {
-    _services: Vec<Service>,
-    _confined: Vec<Confined>,
-    group: Cgroup,
-    agent: Agent,
-    friend: Peer,
-    stranger: Peer,
-    lab: Lab,
-}
-
-impl Host {
-    fn new() -> Result<Self> {
-        let lab = Lab::bridged()?;
-        let (friend, stranger) = (lab.peer("friend", 2)?, lab.peer("stranger", 3)?);
-        let group = Cgroup::create(&lab, "service", env!("CARGO_BIN_EXE_lab-peer"))?;
-        let mut services = Vec::new();
-        let mut confined = Vec::new();
-        for protocol in Protocol::ALL {
-            for port in [PORT, OTHER_PORT] {
-                services.push(friend.serve(protocol, port)?);
-                services.push(stranger.serve(protocol, port)?);
-                confined.push(group.serve(lab.host(), protocol, port)?);
-            }
-        }
-        let inventory = [
-            manifest::interface(&friend, "shop", &[("app", "friend")]),
-            manifest::interface(&stranger, "shop", &[("app", "stranger")]),
-            manifest::cgroup(group.name(), "host", "service", &[("app", "service")]),
-        ];
-        let inventory = lab.write("policies/inventory.yaml", &inventory.concat())?;
-        let policy = lab.write("policies/policy.yaml", POLICY)?;
-        let agent = Agent::enforcing(&lab, &[&inventory, &policy])?;
-        Ok(Self {
-            _services: services,
-            _confined: confined,
-            group,
-            agent,
-            friend,
-            stranger,
-            lab,
-        })
-    }
-
-    /// The service's addresses: the node's.
-    fn at(&self, port: u16) -> [SocketAddr; 2] {
-        self.lab
-            .host_addresses()
-            .map(|address| (address, port).into())
-    }
-}
+const HELPER: &str = env!("CARGO_BIN_EXE_lab-peer");
 
 #[test]
 fn what_a_group_may_reach_it_reaches_and_nothing_else() -> Result<()> {
-    let host = Host::new()?;
+    let host = GroupScene::new(Path::new(HELPER))?;
     let log = || host.agent.log();
     for protocol in Protocol::ALL {
         for to in host.friend.at(PORT) {
@@ -118,7 +51,7 @@ fn what_a_group_may_reach_it_reaches_and_nothing_else() -> Result<()> {
 
 #[test]
 fn who_may_reach_a_group_reaches_it_and_nobody_else() -> Result<()> {
-    let host = Host::new()?;
+    let host = GroupScene::new(Path::new(HELPER))?;
     for protocol in Protocol::ALL {
         for to in host.at(PORT) {
             host.friend.reaches(protocol, to)?;
@@ -134,15 +67,15 @@ fn who_may_reach_a_group_reaches_it_and_nobody_else() -> Result<()> {
 #[test]
 fn a_connection_that_is_no_longer_permitted_ends_for_its_owner_and_the_others_go_on() -> Result<()>
 {
-    let host = Host::new()?;
+    let host = GroupScene::new(Path::new(HELPER))?;
     let mut cut = Vec::new();
     for to in host.friend.at(PORT) {
         cut.push(host.group.hold(host.lab.host(), to)?);
     }
     // Of another process of the node, to the same address: nobody's business.
     let spared = host.lab.host().stream(host.friend.v4(PORT))?;
-    let nobody = POLICY.replace("app: friend", "app: nobody");
-    host.lab.write("policies/policy.yaml", &nobody)?;
+    let nobody = WITH_FRIEND.replace("app: friend", "app: nobody");
+    host.policy(&nobody)?;
     for held in cut {
         let said = held.says(ENDED);
         ensure!(
@@ -157,7 +90,7 @@ fn a_connection_that_is_no_longer_permitted_ends_for_its_owner_and_the_others_go
 
 #[test]
 fn a_killed_agent_leaves_a_group_confined() -> Result<()> {
-    let mut host = Host::new()?;
+    let mut host = GroupScene::new(Path::new(HELPER))?;
     host.agent.kill()?;
     for to in host.at(PORT) {
         host.friend.reaches(Protocol::Tcp, to)?;
@@ -174,9 +107,9 @@ fn a_group_that_appears_later_is_confined_then() -> Result<()> {
     let name = format!("{}-late", lab.prefix());
     let inventory = manifest::cgroup(&name, "host", "service", &[("app", "service")]);
     lab.write("policies/inventory.yaml", &inventory)?;
-    lab.write("policies/policy.yaml", POLICY)?;
+    lab.write("policies/policy.yaml", WITH_FRIEND)?;
     let _agent = Agent::enforcing(&lab, &[&lab.folder().join("policies")])?;
-    let group = Cgroup::create(&lab, "late", env!("CARGO_BIN_EXE_lab-peer"))?;
+    let group = Cgroup::create(&lab, "late", HELPER)?;
     let confined = ringfence_lab::wait::eventually(std::time::Duration::from_secs(10), || {
         group
             .probe(lab.host(), Protocol::Tcp, stranger.v4(PORT))

@@ -1,14 +1,17 @@
 //! Ranked policies on a real kernel: they deny, end with nobody there, and are named in records.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent_policy::model::Time;
 use anyhow::{Context, Result, ensure};
 use ringfence_lab::agent::Agent;
+use ringfence_lab::group_scene::{GroupScene, WITH_FRIEND};
 use ringfence_lab::lab::Peer;
 use ringfence_lab::probe::{Outcome, Protocol};
+use ringfence_lab::puppet::Puppet;
 use ringfence_lab::scene::{FRIEND_ONLY, PORT, Scene};
 use ringfence_lab::wait::{eventually, slowness};
 use serde_json::Value;
@@ -216,4 +219,62 @@ fn a_restart_rewrites_no_table_that_is_timed() -> Result<()> {
         ensure!(now["next_change"] == later.as_str(), "{now:#}");
     }
     scene.friend.reaches(Protocol::Tcp, ends_at(&scene))
+}
+
+/// The same of a service in a group, when its sockets know their flows and no table is asked.
+#[test]
+fn a_permission_of_a_group_that_expires_ends_what_sockets_know_with_nobody_there() -> Result<()> {
+    const LASTS: i64 = 8;
+    // More exchanges than it takes until a socket knows its flow.
+    const MANY: u32 = 40;
+    let permission = |expires: &str| {
+        policy(
+            "for-a-while",
+            &format!(
+                "tier: Admin\npriority: 7\nsubject: {{workloads: {{selector: {{matchLabels: {{app: \
+                 service}}}}}}}}\nwhen: {{expires: {expires:?}}}\negress:\n- action: Allow\n  \
+                 to: [{{workloads: {{selector: {{matchLabels: {{app: stranger}}}}}}}}]"
+            ),
+        )
+    };
+    let mut scene = GroupScene::new(Path::new(env!("CARGO_BIN_EXE_lab-peer")))?;
+    let expires = in_seconds(LASTS * i64::from(slowness()))?;
+    scene.policy(&format!("{WITH_FRIEND}{}", permission(&expires)))?;
+    let reaches = |scene: &GroupScene| {
+        let seen = scene
+            .group
+            .probe(scene.lab.host(), Protocol::Tcp, scene.stranger.v4(PORT));
+        seen.is_ok_and(|seen| seen == Outcome::Allowed)
+    };
+    let open = eventually(IN_FORCE, || reaches(&scene));
+    ensure!(
+        open,
+        "the permission is not in force:\n{}",
+        scene.agent.log()
+    );
+    let mut live = Vec::new();
+    for protocol in Protocol::ALL {
+        for (to, is_spared) in scene.peers(PORT) {
+            let puppet = Puppet::inside(&scene.group, scene.lab.host())?;
+            puppet.makes(protocol, to)?;
+            for seen in [
+                puppet.connects(protocol, to)?,
+                puppet.echoes(protocol, MANY)?,
+            ] {
+                ensure!(seen == Outcome::Allowed, "{protocol} {to}: {seen}");
+            }
+            live.push((puppet, protocol, to, is_spared));
+        }
+    }
+    scene.agent.kill()?;
+
+    let deadline = Duration::from_secs(u64::try_from(LASTS)?) + PUNCTUAL;
+    let over = eventually(deadline, || !reaches(&scene));
+    ensure!(over, "the permission does not end without an agent");
+    for (puppet, protocol, to, is_spared) in live {
+        let seen = puppet.echoes(protocol, MANY)?;
+        let goes_on = seen == Outcome::Allowed;
+        ensure!(goes_on == is_spared, "{protocol} {to}: {seen}");
+    }
+    Ok(())
 }

@@ -12,6 +12,8 @@
 //!
 //! `lab-peer option KIND LEVEL:NAME:BYTES` sets an option of a new socket and prints what it is then, or the number
 //! of the error; `lab-peer option-32 …` does it by a system call of 32 bits.
+//!
+//! `lab-peer obey - -` does what comes as messages on its standard input, see [`puppet`].
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -20,8 +22,8 @@ use std::os::fd::AsFd;
 use anyhow::{Context, Result, bail};
 use ringfence_lab::options::OptionSocket;
 use ringfence_lab::probe::{Protocol, connect, echo, probe};
-use ringfence_lab::serve;
 use ringfence_lab::wire::Wire;
+use ringfence_lab::{puppet, serve};
 use rustix::net::SendFlags;
 
 fn main() -> Result<()> {
@@ -37,11 +39,10 @@ fn main() -> Result<()> {
     if verb.starts_with("option") {
         return set_option(verb, protocol, object);
     }
-    let protocol = match protocol.as_str() {
-        "TCP" => Protocol::Tcp,
-        "UDP" => Protocol::Udp,
-        other => bail!("not a protocol: {other}"),
-    };
+    if verb == "obey" {
+        return puppet::obey();
+    }
+    let protocol: Protocol = protocol.parse()?;
     match verb.as_str() {
         "probe" => {
             let to = object
