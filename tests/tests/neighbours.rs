@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
 use agent_common::testing::PacketBuilder;
+use agent_common::testing::packet::HOP_BY_HOP;
 use anyhow::{Context as _, Result, ensure};
 use ringfence_lab::agent::Agent;
 use ringfence_lab::lab::{Netns, Peer, Wiring};
@@ -171,26 +172,63 @@ fn an_endpoint_cannot_lure_what_is_for_its_neighbour() -> Result<()> {
     Ok(())
 }
 
+/// What routers say: who the router is, and that there is a better one.
+fn of_routers(scene: &Scene) -> Result<Vec<PacketBuilder>> {
+    let all: Ipv6Addr = "ff02::1".parse()?;
+    let from = |source: &str| -> Result<PacketBuilder> {
+        let source: Ipv6Addr = source.parse()?;
+        Ok(PacketBuilder::v6(source.octets(), all.octets()))
+    };
+    let Scene {
+        friend, stranger, ..
+    } = scene;
+    let redirect = PacketBuilder::v4(v4(stranger)?, v4(friend)?).icmp(5, 1, 0);
+    let said = [
+        from("fe80::4")?.icmp(134, 0, 0).payload(16),
+        from("fe80::1")?.icmp(137, 0, 0).payload(16),
+        redirect.payload(28),
+    ];
+    on_the_wire(stranger, said)
+}
+
+/// That an endpoint listens to a group (RFC 3810), behind the option that routers look for.
+fn of_a_listener(scene: &Scene) -> Result<Vec<PacketBuilder>> {
+    let (own, routers): (Ipv6Addr, Ipv6Addr) = ("fe80::4".parse()?, "ff02::16".parse()?);
+    let report = PacketBuilder::v6(own.octets(), routers.octets()).icmp(143, 0, 0);
+    let said = [report.clone(), report.extension(HOP_BY_HOP, 0)];
+    on_the_wire(&scene.stranger, said)
+}
+
+fn on_the_wire(
+    from: &Peer,
+    said: impl IntoIterator<Item = PacketBuilder>,
+) -> Result<Vec<PacketBuilder>> {
+    let own = from.link_address("eth0")?;
+    let said = said.into_iter();
+    Ok(said
+        .map(|packet| packet.with_link(own).to_link(BROADCAST))
+        .collect())
+}
+
 #[test]
 fn an_endpoint_is_no_router_on_the_wire() -> Result<()> {
     let scene = Scene::with(FRIEND_ONLY)?;
-    let agent = scene.enforced()?;
-    let all: Ipv6Addr = "ff02::1".parse()?;
-    for (kind, source) in [
-        (134, "fe80::4".parse::<Ipv6Addr>()?),
-        (137, "fe80::1".parse()?),
-    ] {
-        let message = PacketBuilder::v6(source.octets(), all.octets()).icmp(kind, 0, 0);
-        let message = message.payload(16).to_link(BROADCAST);
-        let own = scene.stranger.link_address("eth0")?;
-        let frame = with_checksums(message.with_link(own).frame());
-        scene.stranger.sends_frame("eth0", &frame)?;
+    let Scene {
+        friend, stranger, ..
+    } = &scene;
+    let (routers, listener) = (of_routers(&scene)?, of_a_listener(&scene)?);
+    for said in [&routers, &listener] {
+        let heard = stranger.gets_through(friend, said)?;
+        ensure!(!heard.contains(&false), "no agent: {heard:?}");
     }
-    let is_counted = eventually(SOON, || {
-        dropped(&agent, "rogue-router").is_ok_and(|n| n == 2)
-    });
-    ensure!(is_counted, "{:#}", agent.status()?);
-    Ok(())
+    let agent = scene.enforced()?;
+    let heard = stranger.gets_through(friend, &routers)?;
+    ensure!(!heard.contains(&true), "{heard:?}");
+    agent.has_dropped_at("shop/stranger", "rogue-router", routers.len())?;
+    // Who listens may say so.
+    let heard = stranger.gets_through(friend, &listener)?;
+    ensure!(!heard.contains(&false), "{heard:?}");
+    agent.has_dropped_at("shop/stranger", "rogue-router", routers.len())
 }
 
 fn neighbours_are_found(wiring: Wiring) -> Result<()> {
