@@ -2,6 +2,8 @@
 
 #[path = "reject/frames.rs"]
 mod frames;
+#[path = "testbed/pod.rs"]
+mod pod;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -50,6 +50,12 @@ pub(crate) struct Traffic {
 
 const STRANGERS: [&str; 4] = ["198.51.100.7", "2001:db8:bad::7", "169.254.3.3", "fe80::3"];
 
+/// Those with ports, the family's own ICMP (1), and what has no ports: in IPv6, 0 and 51 are extension headers, and
+/// 58 stands for the ICMP of the other family.
+const PROTOCOLS: [u8; 21] = [
+    6, 6, 6, 6, 6, 6, 17, 17, 17, 17, 132, 132, 1, 1, 47, 47, 0, 4, 41, 51, 58,
+];
+
 impl Sent {
     /// Another piece of the packet that this is the first of.
     pub(crate) fn later(&self) -> Option<Self> {
@@ -127,7 +133,7 @@ impl Traffic {
             peer,
             local_port: draw(runner, prop_oneof![Just(40_000_u16), port.clone().boxed()]),
             peer_port: draw(runner, prop_oneof![Just(40_000_u16), port.boxed()]),
-            protocol: draw(runner, sample::select(vec![6, 6, 6, 17, 17, 132, 1, 47])),
+            protocol: draw(runner, sample::select(PROTOCOLS.to_vec())),
         }
     }
 }
@@ -298,6 +304,10 @@ fn transported(talk: Conversation, egress: bool) -> impl Strategy<Value = Packet
                 17 => packet.udp(source, destination),
                 132 => packet.sctp(source, destination),
                 1 => packet.icmp(kind, code, id),
+                58 => {
+                    let of_other = if from.is_ipv4() { 58 } else { 1 };
+                    packet.protocol(of_other, vec![kind, code, 0, 0, 0, 0, 0, 1])
+                }
                 other => packet.protocol(other, vec![0; 12]),
             };
             packet.payload(payload)

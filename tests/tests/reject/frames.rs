@@ -1,24 +1,17 @@
 //! Frame by frame: what a hook makes of one, and what the other hook makes of that.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use agent_common::{
     flow::tcp::{ACK, FIN, SYN},
-    table::{Direction, Endpoint},
+    table::Direction,
     testing::PacketBuilder,
     verdict::Reason,
 };
-use agent_policy::{
-    compile::{Scope, compile},
-    compiled::Clock,
-    load::{InputFile, load},
-    model::SubjectName,
-};
-use anyhow::{Context as _, Result, ensure};
-use ringfence::datapath::{
-    object::Sizes,
-    testbed::{Hook, Rewritten, Testbed},
-};
+use anyhow::{Result, ensure};
+use ringfence::datapath::testbed::{Hook, Rewritten};
+
+use crate::pod::{self, Pod};
 
 const OURS: [u8; 4] = [10, 0, 0, 1];
 const THEIRS: [u8; 4] = [10, 0, 0, 2];
@@ -41,55 +34,28 @@ spec:
   egress: [{ports: [{port: 443}]}]
 ";
 
-struct Bed {
-    bed: Testbed,
-    endpoints: BTreeMap<u16, SubjectName>,
-}
-
-const ID: u16 = 1;
+const ID: u16 = pod::ID;
 /// The flag of TCP that nothing here is about.
 const PSH: u8 = 8;
 
+/// With a pod at it.
+struct Bed(Pod);
+
 impl Bed {
     fn new(name: &str) -> Result<Self> {
-        let path = format!("/sys/fs/bpf/ringfence-test-{}-{name}", std::process::id());
-        let bed = Testbed::new(&PathBuf::from(path), Sizes::default())?;
-        let mut bed = Self {
-            bed,
-            endpoints: BTreeMap::new(),
-        };
-        bed.policy(POLICY)?;
-        Ok(bed)
+        Ok(Self(Pod::new(name, POLICY)?))
     }
 
     fn policy(&mut self, text: &str) -> Result<()> {
-        let loaded = load([InputFile {
-            name: "reject.yaml".into(),
-            bytes: text.as_bytes().to_vec(),
-        }]);
-        ensure!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
-        let pod = loaded.world.workloads.keys().next().context("a workload")?;
-        let pod: SubjectName = pod.clone().into();
-        let scope = Scope {
-            subjects: [pod.clone()].into(),
-            ..Scope::default()
-        };
-        let compiled = compile(&loaded.world, &scope, &BTreeMap::new(), Clock::default());
-        self.endpoints.insert(ID, pod);
-        self.bed.apply(&compiled, &self.endpoints)?;
-        let subject = compiled.subjects.values().next().context("a subject")?;
-        self.bed.place(Endpoint {
-            id: ID,
-            flags: subject.flags,
-        })
+        self.0.policy(text)
     }
 
     fn sends(&mut self, packet: &PacketBuilder) -> Result<Rewritten> {
-        self.bed.rewritten(Direction::Egress, &frame(packet), 0)
+        self.0.bed.rewritten(Direction::Egress, &frame(packet), 0)
     }
 
     fn flows(&self) -> Result<usize> {
-        Ok(self.bed.flows_v4()?.len() + self.bed.flows_v6()?.len())
+        Ok(self.0.bed.flows_v4()?.len() + self.0.bed.flows_v6()?.len())
     }
 }
 
@@ -148,8 +114,9 @@ fn an_answer_passes_the_other_hook_and_opens_nothing() -> Result<()> {
         v6().udp(4000, 53),
     ] {
         let answer = bed.sends(&packet)?;
-        let before = bed.bed.counters(ID)?;
+        let before = bed.0.bed.counters(ID)?;
         let arrived = bed
+            .0
             .bed
             .rewritten(Direction::Ingress, &answer.frame, answer.mark)?;
         ensure!(arrived.passes && arrived.mark == 0, "{arrived:?}");
@@ -159,22 +126,28 @@ fn an_answer_passes_the_other_hook_and_opens_nothing() -> Result<()> {
                 .get(&Reason::Rejection)
                 .map_or(0, |counter| counter.packets)
         };
-        let after = bed.bed.counters(ID)?;
+        let after = bed.0.bed.counters(ID)?;
         ensure!(count(&after) == count(&before) + 1, "{after:?}");
         ensure!(bed.flows()? == 0, "{packet:?} has left a flow");
     }
     // The same bytes with another mark, or none, are anybody's.
     let answer = bed.sends(&v4().tcp(4000, 80, SYN))?;
     for mark in [0, answer.mark ^ 1] {
-        let arrived = bed.bed.rewritten(Direction::Ingress, &answer.frame, mark)?;
+        let arrived = bed
+            .0
+            .bed
+            .rewritten(Direction::Ingress, &answer.frame, mark)?;
         ensure!(arrived.passes && arrived.mark == mark, "{arrived:?}");
         ensure!(bed.flows()? == 1, "it was not judged");
-        bed.bed.flush_flows()?;
+        bed.0.bed.flush_flows()?;
     }
     // The mark helps no other packet.
     let refused = bed.sends(&v4().tcp(4000, 80, ACK))?;
     let laden = frame(&v4().tcp(4000, 80, SYN));
-    let sent = bed.bed.rewritten(Direction::Egress, &laden, refused.mark)?;
+    let sent = bed
+        .0
+        .bed
+        .rewritten(Direction::Egress, &laden, refused.mark)?;
     ensure!(!sent.passes, "{sent:?}");
     Ok(())
 }
@@ -185,7 +158,10 @@ fn a_revoked_connection_is_told_of_in_both_directions() -> Result<()> {
     let mut bed = Bed::new("revoked")?;
     let hook = Hook::Interface(Direction::Egress);
     let open = frame(&v4().tcp(4000, 443, SYN));
-    ensure!(bed.bed.run(hook, &open, true, 1)?.passes, "it is permitted");
+    ensure!(
+        bed.0.bed.run(hook, &open, true, 1)?.passes,
+        "it is permitted"
+    );
     // Whatever policy says of others.
     let silent = POLICY
         .replace("[{ports: [{port: 443}]}]", NOTHING)
@@ -207,17 +183,21 @@ fn a_revoked_connection_is_told_of_in_both_directions() -> Result<()> {
         "{second:?}"
     );
     let theirs = frame(&PacketBuilder::v4(THEIRS, OURS).tcp(443, 4000, ACK));
-    let far = bed.bed.rewritten(Direction::Ingress, &theirs, 0)?;
+    let far = bed.0.bed.rewritten(Direction::Ingress, &theirs, 0)?;
     ensure!(!far.passes && far.is_sent_back, "{far:?}");
     // The agent's question to the endpoint passes by the mark; what is more than that does not.
     let question = bed
+        .0
         .bed
         .rewritten(Direction::Ingress, &theirs, second.mark)?;
     ensure!(question.passes && question.mark == 0, "{question:?}");
     ensure!(question.frame == theirs, "{question:?}");
     for flags in [ACK | PSH, ACK | FIN] {
         let more = frame(&PacketBuilder::v4(THEIRS, OURS).tcp(443, 4000, flags));
-        let more = bed.bed.rewritten(Direction::Ingress, &more, second.mark)?;
+        let more = bed
+            .0
+            .bed
+            .rewritten(Direction::Ingress, &more, second.mark)?;
         ensure!(!more.passes, "{flags}: {more:?}");
     }
     // What was never permitted is dropped without a word.
