@@ -1,6 +1,7 @@
 //! The rules of judging, one test each, over plain collections.
 
 mod dhcp;
+mod errors;
 mod neighbour;
 mod node;
 mod observed;

@@ -1,23 +1,28 @@
 //! Frames, one after the other: parsed and judged as in the kernel, with flows that remember.
 //!
-//! Each frame comes after a byte that says how it is seen, and its length.
+//! Each frame comes after a byte that says how it is seen, and its length in two.
+
+use std::{cell::Cell, fmt::Debug};
 
 use agent_common::{
     decide::Tables,
+    flow::tcp,
     parse::{Extent, Family, Headers, Network, network},
-    protocol::Address,
+    protocol::{self, Address},
     table::{
         Decision, Direction, Endpoint, OwnAddress, PolicyKey, PortKey, THIS_NODE, Versioned, WORLD,
         Word,
     },
     testing::{Slice, Twin},
-    verdict::{Action, Reason, RuleId},
+    verdict::{Action, Reason, RuleId, Verdict},
 };
 
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 const FLOWS: usize = 8;
-const ENDPOINT: u16 = 3;
+/// An endpoint whose sources are checked, and one that shares its addresses with others.
+const CHECKED: u16 = 3;
+const SHARING: u16 = 4;
 /// Addresses of the endpoint.
 pub(crate) const OWN_V4: [u8; 4] = [10, 0, 0, 1];
 pub(crate) const OWN_V6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
@@ -32,66 +37,92 @@ struct EvenPorts;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sighting(u8);
 
+/// One run, and what its promises depend on.
+struct Run {
+    twin: Twin<EvenPorts>,
+    /// Whether a first piece has passed, by endpoint.
+    began_pieces: [Cell<bool>; 2],
+}
+
 pub fn run(mut bytes: &[u8]) {
     let mut twin = Twin::new(EvenPorts, FLOWS);
     for address in [OWN_V4.mapped(), OWN_V6] {
-        let endpoint = ENDPOINT.into();
+        let endpoint = CHECKED.into();
         twin.own.insert(OwnAddress { endpoint, address });
     }
+    let mut run = Run {
+        twin,
+        began_pieces: Default::default(),
+    };
     let mut generation = 1;
-    while let [how, length, rest @ ..] = bytes {
-        let (frame, rest) = rest.split_at(usize::from(*length).min(rest.len()));
+    while let [how, high, low, rest @ ..] = bytes {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let (frame, rest) = rest.split_at(length.min(rest.len()));
         bytes = rest;
         let sighting = Sighting(*how);
         generation += u32::from(sighting.has(Sighting::NEW_POLICY));
-        twin.words.insert(ENDPOINT, Word::new(1, generation));
-        twin.jiffies += if sighting.has(Sighting::LONG_AFTER) {
+        for endpoint in [CHECKED, SHARING] {
+            run.twin.words.insert(endpoint, Word::new(1, generation));
+        }
+        run.twin.jiffies += if sighting.has(Sighting::LONG_AFTER) {
             LONG
         } else {
             1
         };
-        see(&twin, sighting, frame);
+        run.sees(sighting, frame);
     }
 }
 
-fn see(twin: &Twin<EvenPorts>, sighting: Sighting, frame: &[u8]) {
-    let endpoint = Endpoint {
-        id: ENDPOINT,
-        flags: if sighting.has(Sighting::SHARES_ADDRESSES) {
-            0
-        } else {
-            Endpoint::OWNS_ADDRESSES | Endpoint::CHECK_SOURCE
-        },
-    };
-    let direction = if sighting.has(Sighting::EGRESS) {
-        Direction::Egress
-    } else {
-        Direction::Ingress
-    };
-    let made_here = sighting.has(Sighting::MADE_HERE);
-    let verdict = twin.frame(endpoint, direction, frame, made_here);
-    let packet = Slice(frame);
-    let is_readable = match network(&packet) {
-        Network::V4 => reads_alike::<[u8; 4]>(packet),
-        Network::V6 => reads_alike::<[u8; 16]>(packet),
-        Network::Arp | Network::Other => true,
-        Network::Short => false,
-    };
-    assert!(
-        is_readable || !verdict.allows(),
-        "{verdict:?} of what nobody can read: {frame:02x?}"
-    );
-}
+// === impl Run ===
 
-/// Whether the packet can be read, or is a piece of one that was. The two readings never differ where
-/// both give one.
-fn reads_alike<A: Family + PartialEq + std::fmt::Debug>(packet: Slice<'_>) -> bool {
-    let (mut whole, mut plain) = (Headers::<A>::EMPTY, Headers::<A>::EMPTY);
-    let result = A::whole(&packet, ETHERNET, &mut whole, Extent::Whole);
-    if A::plain(&packet, ETHERNET, &mut plain) {
-        assert_eq!((result, plain), (Ok(()), whole), "of {:02x?}", packet.0);
+impl Run {
+    fn sees(&self, sighting: Sighting, frame: &[u8]) {
+        let made_here = sighting.has(Sighting::MADE_HERE);
+        let (endpoint, direction) = (sighting.endpoint(), sighting.direction());
+        let verdict = self.twin.frame(endpoint, direction, frame, made_here);
+        let packet = Slice(frame);
+        let is_readable = match network(&packet) {
+            Network::V4 => self.keeps_promises::<[u8; 4]>(packet, sighting, verdict),
+            Network::V6 => self.keeps_promises::<[u8; 16]>(packet, sighting, verdict),
+            Network::Arp | Network::Other => true,
+            Network::Short => false,
+        };
+        assert!(
+            is_readable || !verdict.allows(),
+            "{verdict:?} of what nobody can read: {frame:02x?}"
+        );
     }
-    matches!(result, Ok(()) | Err(Reason::Fragment))
+
+    /// Whether the packet can be read, or is a piece of one that was. The two readings never differ where
+    /// both give one.
+    fn keeps_promises<A: Family + PartialEq + Debug>(
+        &self,
+        packet: Slice<'_>,
+        sighting: Sighting,
+        verdict: Verdict,
+    ) -> bool {
+        let (mut whole, mut plain) = (Headers::<A>::EMPTY, Headers::<A>::EMPTY);
+        let result = A::whole(&packet, ETHERNET, &mut whole, Extent::Whole);
+        if A::plain(&packet, ETHERNET, &mut plain) {
+            assert_eq!((result, plain), (Ok(()), whole), "of {:02x?}", packet.0);
+        }
+        let is_piece = result == Err(Reason::Fragment);
+        if verdict.allows() && (is_piece || result.is_ok()) {
+            let what = || format!("{verdict:?} of {:02x?}, {sighting:?}", packet.0);
+            assert!(sighting.may_come_from(&whole.source), "{}", what());
+            let begin = &self.began_pieces[usize::from(sighting.has(Sighting::SHARES_ADDRESSES))];
+            assert!(!is_piece || begin.get(), "behind nothing: {}", what());
+            begin.set(begin.get() || result.is_ok() && whole.begins_pieces());
+            // Whoever sends it begins, whatever was there before.
+            let begins = result.is_ok()
+                && whole.protocol == protocol::TCP
+                && tcp::is_syn(whole.tcp_flags)
+                && verdict.reason() == Reason::Rule;
+            let is_open = whole.destination_port.is_multiple_of(2);
+            assert!(!begins || is_open, "to a closed port: {}", what());
+        }
+        is_piece || result.is_ok()
+    }
 }
 
 // === impl EvenPorts ===
@@ -132,5 +163,34 @@ impl Sighting {
 
     fn has(self, bit: u8) -> bool {
         self.0 & bit != 0
+    }
+
+    fn direction(self) -> Direction {
+        if self.has(Self::EGRESS) {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        }
+    }
+
+    fn endpoint(self) -> Endpoint {
+        if self.has(Self::SHARES_ADDRESSES) {
+            Endpoint {
+                id: SHARING,
+                flags: 0,
+            }
+        } else {
+            Endpoint {
+                id: CHECKED,
+                flags: Endpoint::OWNS_ADDRESSES | Endpoint::CHECK_SOURCE,
+            }
+        }
+    }
+
+    /// Whether a packet that passes may have this source.
+    fn may_come_from<A: Address>(self, source: &A) -> bool {
+        let is_own = [OWN_V4.mapped(), OWN_V6].contains(&source.mapped());
+        let is_sent = matches!(self.direction(), Direction::Egress);
+        !is_sent || self.has(Self::SHARES_ADDRESSES) || is_own || source.is_local_scope()
     }
 }

@@ -53,7 +53,7 @@ pub fn yaml() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Short conversations, each frame behind how it is seen and its length.
+/// Short conversations, each frame behind how it is seen and its length in two bytes.
 pub fn packet() -> Vec<Vec<u8>> {
     const IN: u8 = Sighting::INGRESS;
     const OUT: u8 = Sighting::EGRESS;
@@ -119,12 +119,26 @@ pub fn packet() -> Vec<Vec<u8>> {
             (OUT, PacketBuilder::other(0x88cc)),
         ],
         vec![(IN, to().tcp(1, 2, SYN).cut(40))],
+        // Over the end of a first piece, behind it, and behind none.
+        vec![
+            (IN, to().numbered(7).fragment(0, true).udp(1, 2).payload(16)),
+            (IN, to().numbered(7).fragment(1, true).udp(1, 2)),
+            (IN, to().numbered(7).fragment(3, false).udp(1, 2)),
+            (IN, to().numbered(8).fragment(3, false).udp(1, 2)),
+        ],
+        // The responder begins, and somebody speaks for another.
+        vec![
+            (IN, to_v6().tcp(4001, 80, SYN)),
+            (OUT, from_v6().tcp(80, 4001, SYN)),
+            (OUT, to_v6().tcp(4001, 80, SYN)),
+        ],
+        // Longer than a byte can tell.
+        vec![(IN, to().options(10).udp(1, 2).payload(1400))],
     ];
     let frame = |(how, packet): &(u8, PacketBuilder)| {
-        let mut frame = packet.frame();
-        frame.truncate(u8::MAX.into());
-        let length = u8::try_from(frame.len()).unwrap_or(u8::MAX);
-        [vec![*how, length], frame].concat()
+        let frame = packet.frame();
+        let [high, low] = u16::try_from(frame.len()).unwrap_or(u16::MAX).to_be_bytes();
+        [vec![*how, high, low], frame].concat()
     };
     conversations
         .iter()
