@@ -54,7 +54,11 @@ impl Path {
         let far = Netns::create(format!("{}-far", scene.lab.prefix()))?;
         router.sysctl("ipv4/ip_forward", "1")?;
         router.sysctl("ipv6/conf/all/forwarding", "1")?;
-        // By addresses of a link a router asks for neighbours on others' behalf.
+        // By addresses of a link a router asks for neighbours on others' behalf, and again after a while.
+        for interface in [scene.server.interface(), router.interface()] {
+            let own = format!("addr add fe80::1/64 dev {interface} nodad\n");
+            scene.lab.host().ip(&own)?;
+        }
         router.ip(&format!(
             "link add far type veth peer name eth0 netns {}\n\
              link set far mtu {NARROW} up\n\

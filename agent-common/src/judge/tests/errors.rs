@@ -1,4 +1,4 @@
-//! Errors of ICMPv6, which have to find their flows as those of ICMP do.
+//! Errors of `ICMPv6`, which have to find their flows as those of ICMP do.
 
 use super::*;
 
