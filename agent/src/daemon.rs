@@ -60,10 +60,7 @@ use crate::{
         object::Sizes,
     },
     flow::ring::{DEFAULT_LINES, Ring},
-    source::kubernetes::{
-        Access, Source,
-        store::{Store, budget::Budget},
-    },
+    source::kubernetes::{Access, Source, store::Store},
 };
 
 /// Pods that wait to start; more wait until they are heard.
@@ -99,9 +96,7 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let kubernetes = match &config.kubernetes {
         Some(settings) => {
             let access = Access::find(settings)?;
-            let budget = Budget::of(&config.capacities);
-            let node = config.node.clone();
-            Some(Source::new(access, node, &config.state_dir, budget))
+            Some(Source::new(access, config.node.clone(), &config.state_dir))
         }
         None => None,
     };

@@ -33,7 +33,6 @@ use crate::{
     datapath::{
         engine::{Engine, Place, Unreached},
         link, memory,
-        sync::ApplyError,
         tamper::Kind,
     },
     flow::{clock::BootTime, enrich::Inventory},
@@ -171,7 +170,7 @@ impl Controller {
     /// Enforces what the inputs say now.
     pub(crate) fn start(&mut self) -> anyhow::Result<()> {
         let this_node = link::addresses()?;
-        self.enforce_what_fits(self.inputs.world(), this_node)?;
+        self.enforce(self.inputs.world(), this_node)?;
         self.shared.loaded(Vec::new());
         self.watch_files();
         // Before their packets are seen.
@@ -300,7 +299,7 @@ impl Controller {
     ) {
         self.refused = None;
         let begun = Instant::now();
-        if let Err(error) = self.enforce_what_fits(world, this_node) {
+        if let Err(error) = self.enforce(world, this_node) {
             tracing::error!("{error:#}");
             errors.push(format!("{error:#}"));
             self.refused = Some(Instant::now());
@@ -309,29 +308,6 @@ impl Controller {
             memory::give_back();
         }
         self.shared.loaded(errors);
-    }
-
-    /// Enforces; where that is too much for the kernel's tables, without what has changed in the namespaces that take
-    /// most: the changes of others are not theirs to hinder.
-    fn enforce_what_fits(
-        &mut self,
-        mut world: Arc<World>,
-        this_node: BTreeSet<IpAddr>,
-    ) -> anyhow::Result<()> {
-        loop {
-            let Err(error) = self.enforce(world, this_node.clone()) else {
-                self.inputs.came_into_force();
-                return Ok(());
-            };
-            let other = match error.downcast_ref() {
-                Some(full @ ApplyError::Overflow(_)) => {
-                    let why = format!("it does not fit into the kernel's tables: {full}");
-                    self.inputs.hold_back(&why)
-                }
-                Some(_) | None => None,
-            };
-            world = other.ok_or(error)?;
-        }
     }
 
     /// Compiles and puts into force.
@@ -376,7 +352,7 @@ impl Controller {
         };
 
         plan.check(self.engine.programmed(), self.engine.capacity())
-            .map_err(ApplyError::Overflow)
+            .map_err(crate::datapath::sync::ApplyError::Overflow)
             .context("the policy does not fit, and nothing has been changed")?;
         self.registry.keep(assignment)?;
         let compiling = begun.elapsed();

@@ -68,23 +68,6 @@ impl Inputs {
         Arc::clone(&self.world)
     }
 
-    /// The world is in force.
-    pub(crate) fn came_into_force(&self) {
-        if let Some(store) = &self.api {
-            store.came_into_force();
-        }
-    }
-
-    /// The world does not fit into the kernel's tables: gives one without what the API has changed in one namespace,
-    /// if it has changed anything there.
-    pub(crate) fn hold_back(&mut self, why: &str) -> Option<Arc<World>> {
-        let is_held = self.api.as_ref().is_some_and(|store| store.hold_back(why));
-        is_held.then(|| {
-            self.compose();
-            self.world()
-        })
-    }
-
     /// Interfaces that lead to pods of this node that the API has not told of, or not told anything good.
     pub(crate) fn sandboxes(&self) -> &BTreeSet<String> {
         &self.sandboxes

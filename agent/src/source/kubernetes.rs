@@ -28,11 +28,7 @@ use kube::Client;
 use tokio::{sync::watch, task::JoinHandle};
 
 pub(crate) use self::client::Access;
-use self::{
-    client::Server,
-    kind::Kind,
-    store::{Store, budget::Budget},
-};
+use self::{client::Server, kind::Kind, store::Store};
 
 /// Between two tries to make a client, and two looks at where the server is.
 const RESOLVE: Duration = Duration::from_secs(30);
@@ -54,8 +50,8 @@ pub(crate) struct Following {
 
 impl Source {
     /// Takes what was kept of an earlier run for the state of the API.
-    pub(crate) fn new(access: Access, node: String, state_dir: &Path, budget: Budget) -> Self {
-        let store = Arc::new(Store::new(node).with_budget(budget));
+    pub(crate) fn new(access: Access, node: String, state_dir: &Path) -> Self {
+        let store = Arc::new(Store::new(node));
         let kept = kept::path(state_dir);
         match kept::read(&kept) {
             Ok(Some(kept)) => {

@@ -3,7 +3,6 @@
 //! Of each object the last version without errors counts. What is wrong *between* objects takes down no more
 //! than one of them, or of a pod one address.
 
-pub(crate) mod budget;
 mod compose;
 mod conflicts;
 mod progress;
@@ -15,7 +14,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, mem,
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -26,11 +25,7 @@ use std::{
 use agent_policy::model::{Change, EndpointSpec, ObjectName, World};
 use tokio::sync::Notify;
 
-use self::{
-    budget::{Budgets, Cost},
-    progress::Progress,
-    shared::Shared,
-};
+use self::{progress::Progress, shared::Shared};
 use super::{
     kept::Kept,
     kind::{Key, Kind},
@@ -66,7 +61,6 @@ struct Inner {
     /// What is wrong between objects.
     conflicts: BTreeMap<Key, Vec<String>>,
     shared: Shared,
-    budgets: Budgets,
     /// Objects that may add something else now.
     dirty: BTreeSet<Key>,
     /// The world of files that was looked at last.
@@ -141,7 +135,6 @@ impl Store {
                 in_force: BTreeMap::new(),
                 conflicts: BTreeMap::new(),
                 shared: Shared::default(),
-                budgets: Budgets::default(),
                 dirty: BTreeSet::new(),
                 files: Arc::default(),
                 servers: Default::default(),
@@ -248,7 +241,6 @@ impl Store {
         let mut inner = self.lock();
         inner.heard(observed.key.kind);
         let changed = inner.put(observed);
-        inner.use_room();
         drop(inner);
         if changed {
             self.tell();
@@ -260,7 +252,6 @@ impl Store {
         let mut inner = self.lock();
         inner.heard(key.kind);
         inner.delete(key);
-        inner.use_room();
         drop(inner);
         self.tell();
     }
@@ -383,7 +374,6 @@ impl Inner {
             self.delete(&key);
             return true;
         }
-        let observed = self.within_budget(observed);
         let Observed {
             key: _,
             uid,
@@ -395,7 +385,6 @@ impl Inner {
             errors,
         } = observed;
         self.shared.share(&mut changes);
-        let cost = Cost::of(&changes);
         let is_first = key.kind == Kind::Namespace && !self.is_known(&key.name);
         let entry = self.objects.entry(key.clone()).or_insert_with(|| Entry {
             uid: Arc::clone(&uid),
@@ -410,15 +399,11 @@ impl Inner {
         });
         entry.is_ending = is_ending;
         entry.is_gone = false;
-        let is_good = errors.is_empty();
-        entry.errors = errors;
-        if is_good {
-            let before = (
-                mem::replace(&mut entry.json, json),
-                mem::replace(&mut entry.changes, changes),
-            );
-            self.spend(&key, before, cost);
+        if errors.is_empty() {
+            entry.json = json;
+            entry.changes = changes;
         }
+        entry.errors = errors;
         if key.kind == Kind::Pod {
             self.pods.entry(uid).or_insert_with(|| key.clone());
         }

@@ -26,7 +26,6 @@ impl Inner {
         let old_files = mem::replace(&mut self.files, Arc::clone(files));
         let same_files = Arc::ptr_eq(&old_files, files);
         let mut dirty = mem::take(&mut self.dirty);
-        self.budgets.try_out();
         if !same_files {
             // Names and addresses may have been taken, or given up.
             dirty.extend(self.objects.keys().cloned());

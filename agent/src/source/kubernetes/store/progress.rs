@@ -122,7 +122,6 @@ impl Store {
         let mut inner = self.lock();
         inner.heard(kind);
         inner.retain(kind, |key| seen.contains(key));
-        inner.use_room();
         inner.progress(kind).listed();
         drop(inner);
         self.tell();

@@ -116,7 +116,6 @@ impl Inner {
 
     pub(super) fn remove(&mut self, key: &Key) {
         if let Some(entry) = self.objects.remove(key) {
-            self.give_back(key);
             self.unclaim(key, &entry);
             if self.pods.get(&entry.uid) == Some(key) {
                 self.pods.remove(&entry.uid);

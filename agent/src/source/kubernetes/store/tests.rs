@@ -6,8 +6,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::source::kubernetes::arrived::Arrived;
 
-mod budget;
-
 fn observed(object: &Value) -> Observed {
     let object: Arrived = serde_json::from_value(object.clone()).unwrap();
     let kind = Kind::of_name(object.types().unwrap()).unwrap();
