@@ -102,7 +102,11 @@ fn what_was_begun_with_an_address_that_is_taken_away_is_cut() -> Result<()> {
         (1, server.v6(PORT), server.v4(PORT)),
     ] {
         let own = friend.addresses()[own].to_string();
-        let another = if own.contains(':') { "2001:db8::1" } else { "192.0.2.1" };
+        let another = if own.contains(':') {
+            "2001:db8::1"
+        } else {
+            "192.0.2.1"
+        };
         let (cut, spared) = (friend.stream(to)?, friend.stream(other)?);
         let spoofed = drops("spoofed-source")?;
         let taken = text.replace(&format!("\"{own}\""), &format!("\"{another}\""));

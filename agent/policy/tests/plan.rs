@@ -553,11 +553,7 @@ fn who_has_lost_an_address_is_judged_anew() {
     let endpoints = BTreeMap::from([(1, name.clone().into())]);
     let mut programmed = Programmed::default();
     Plan::new(&programmed, &compiled(&["10.0.0.1"]), &endpoints).finish(&mut programmed);
-    let more = Plan::new(
-        &programmed,
-        &compiled(&["10.0.0.1", "fd00::1"]),
-        &endpoints,
-    );
+    let more = Plan::new(&programmed, &compiled(&["10.0.0.1", "fd00::1"]), &endpoints);
     assert!(more.words.is_empty(), "{more:?}");
     let other = Plan::new(&programmed, &compiled(&["10.0.0.2"]), &endpoints);
     assert!(other.words.contains_key(&1), "{other:?}");
