@@ -5,7 +5,7 @@
 
 use std::{
     path::Path,
-    sync::mpsc::{RecvTimeoutError, channel},
+    sync::mpsc::{RecvTimeoutError, sync_channel},
     thread,
     time::Duration,
 };
@@ -57,7 +57,7 @@ impl Observation {
             return work();
         }
         thread::scope(|scope| {
-            let (working, ended) = channel::<()>();
+            let (working, ended) = sync_channel::<()>(1);
             let beside = thread::Builder::new().name("observation".to_owned());
             let spawned = beside.spawn_scoped(scope, move || {
                 while ended.recv_timeout(RENEWAL) == Err(RecvTimeoutError::Timeout) {
