@@ -42,6 +42,9 @@ const AT_ONCE: usize = 64 * 1024;
 /// An agent that has not said how it is by then is not well.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What it enforces is as much as a cluster has.
+const LONG: Duration = Duration::from_mins(1);
+
 /// For the answer of an agent that was given a time.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -51,7 +54,7 @@ pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
 
 /// What the agent enforces.
 pub(crate) fn world(socket: &Path) -> Result<ServedWorld, ClientError> {
-    only_answer(socket, Request::World {}, PATIENCE)
+    only_answer(socket, Request::World {}, LONG)
 }
 
 /// Has a pod enforced for before it starts.
@@ -73,7 +76,7 @@ fn only_answer<T: DeserializeOwned + Send + 'static>(
         path: socket.to_owned(),
         source,
     };
-    let (answer, answered) = mpsc::channel();
+    let (answer, answered) = mpsc::sync_channel(1);
     // Left behind if it hangs: it ends with the command.
     thread::Builder::new()
         .name("asking".to_owned())

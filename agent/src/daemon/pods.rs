@@ -80,6 +80,7 @@ pub(crate) async fn follow(
         {
             waiting.send(()).unwrap_or(());
         }
+        let is_owed = depth == Depth::Everything && !looked.is_whole;
         if depth == Depth::Everything {
             thorough = Instant::now();
         }
@@ -105,7 +106,7 @@ pub(crate) async fn follow(
         // As many as have come meanwhile, as a node that starts has all its pods announced at once.
         let others = iter::from_fn(|| orders.try_recv().ok());
         waiting_for = first.into_iter().chain(others).collect();
-        depth = if hints.has_missed() || thorough.elapsed() >= THOROUGH {
+        depth = if hints.has_missed() || is_owed || thorough.elapsed() >= THOROUGH {
             Depth::Everything
         } else {
             Depth::Changes

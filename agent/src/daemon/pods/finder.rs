@@ -191,10 +191,11 @@ impl Finder {
         announced: Vec<Announced>,
         placed: &mut dyn Placed,
     ) -> Vec<Result<Option<u32>, String>> {
-        let mut groups = self.tree.pods();
+        let groups = self.tree.pods();
         let links = Links::list().map_err(|error| error.to_string());
         let placements = announced.into_iter().map(|announced| {
-            let group = groups.remove(&announced.uid);
+            // Some are announced twice: a plugin tries again, or a pod has two networks.
+            let group = groups.get(&announced.uid).cloned();
             self.announce_one(announced, group, links.as_ref(), placed)
         });
         placements.collect()

@@ -98,13 +98,12 @@ fn is_hash(text: &str) -> bool {
 /// long as the server lets them be.
 fn size(kind: Kind) -> usize {
     match kind {
-        Kind::Namespace
-        | Kind::Node
-        | Kind::Service
-        | Kind::NetworkPolicy
-        | Kind::Pod
-        | Kind::Workload => 256 << 10,
-        Kind::ClusterNetworkPolicy | Kind::RingfencePolicy | Kind::NameTable => 2 << 20,
+        Kind::Namespace | Kind::Node | Kind::Service | Kind::Pod | Kind::Workload => 256 << 10,
+        // What is refused of a policy isolates nobody: as long as the server lets one be.
+        Kind::NetworkPolicy
+        | Kind::ClusterNetworkPolicy
+        | Kind::RingfencePolicy
+        | Kind::NameTable => 2 << 20,
     }
 }
 

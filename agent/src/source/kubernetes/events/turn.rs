@@ -25,11 +25,14 @@ const AT_ONCE: usize = 10;
 /// first, and by `status`.
 const IN_ALL: usize = 50;
 
+/// Of these for one namespace: nobody silences the others.
+const IN_A_NAMESPACE: usize = 10;
+
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     /// Or left to others.
     told: BTreeMap<(Key, String), Instant>,
-    sent: VecDeque<Instant>,
+    sent: VecDeque<(String, Instant)>,
 }
 
 impl Turn {
@@ -42,12 +45,16 @@ impl Turn {
         now: Instant,
     ) -> Vec<Trouble> {
         let is_recent = |at: &Instant| now.saturating_duration_since(*at) < AGAIN;
-        self.sent.retain(is_recent);
+        self.sent.retain(|(_, at)| is_recent(at));
         let is_so: BTreeSet<_> = wrong.iter().map(what).collect();
         self.told
             .retain(|told, at| is_recent(at) && is_so.contains(told));
         let room = IN_ALL.saturating_sub(self.sent.len()).min(AT_ONCE);
-        let mut next = Vec::new();
+        let mut next: Vec<Trouble> = Vec::new();
+        let mut of: BTreeMap<String, usize> = BTreeMap::new();
+        for (namespace, _) in &self.sent {
+            *of.entry(namespace.clone()).or_default() += 1;
+        }
         for trouble in wrong {
             let what = what(&trouble);
             if self.told.contains_key(&what) {
@@ -56,7 +63,11 @@ impl Turn {
             if trouble.is_everybodys && !is_told_by(own, nodes, &trouble) {
                 self.told.insert(what, now);
             } else if next.len() < room {
-                next.push(trouble);
+                let of = of.entry(trouble.key.namespace.clone()).or_default();
+                if *of < IN_A_NAMESPACE {
+                    *of += 1;
+                    next.push(trouble);
+                }
             }
         }
         next
@@ -64,7 +75,7 @@ impl Turn {
 
     pub(super) fn told(&mut self, trouble: &Trouble, now: Instant) {
         self.told.insert(what(trouble), now);
-        self.sent.push_back(now);
+        self.sent.push_back((trouble.key.namespace.clone(), now));
     }
 }
 
@@ -93,7 +104,7 @@ mod tests {
         Trouble {
             key: Key {
                 kind: Kind::NetworkPolicy,
-                namespace: "n".to_owned(),
+                namespace: format!("n-{}", name % 10),
                 name: format!("{name}"),
             },
             uid: "u".into(),
@@ -138,6 +149,22 @@ mod tests {
             turn.next(vec![trouble(0, false)], "a", &nodes, later).len(),
             1
         );
+    }
+
+    #[test]
+    fn one_namespace_leaves_room_for_others() {
+        let (mut turn, nodes, now) = (Turn::default(), BTreeSet::new(), Instant::now());
+        let mut tells = |names: &mut dyn Iterator<Item = usize>| {
+            let wrong = names.map(|name| trouble(name, false)).collect();
+            let next = turn.next(wrong, "a", &nodes, now);
+            for trouble in &next {
+                turn.told(trouble, now);
+            }
+            next.len()
+        };
+        assert_eq!(tells(&mut (0..100).step_by(10)), IN_A_NAMESPACE);
+        assert_eq!(tells(&mut (100..200).step_by(10)), 0);
+        assert_eq!(tells(&mut [100, 101].into_iter()), 1);
     }
 
     #[test]

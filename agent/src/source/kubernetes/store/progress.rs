@@ -153,7 +153,10 @@ impl Store {
     /// after a while: nobody uses it, or what it says is missing until the right is there, and that is shown.
     pub(crate) fn forbidden(&self, kind: Kind, error: String) {
         let mut inner = self.lock();
-        let is_given_up = if kind.may_be_absent() {
+        // A server that says so of all kinds does not know better for now.
+        let mut others = inner.progress.iter();
+        let knows_others = others.all(|(kind, of)| kind.may_be_absent() || of.is_known());
+        let is_given_up = if kind.may_be_absent() && knows_others {
             let progress = inner.progress(kind);
             progress.forbidden(error, Instant::now())
         } else {
