@@ -8,6 +8,7 @@ mod conflicts;
 mod progress;
 mod shared;
 mod shown;
+mod slices;
 mod staying;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ use std::{
 use agent_policy::model::{Change, EndpointSpec, ObjectName, World};
 use tokio::sync::Notify;
 
-use self::{progress::Progress, shared::Shared};
+use self::{progress::Progress, shared::Shared, slices::Slices};
 use super::{
     kept::Kept,
     kind::{Key, Kind},
@@ -56,6 +57,7 @@ struct Inner {
     claims: BTreeMap<IpAddr, BTreeSet<Key>>,
     /// Who says that it is to be held there.
     points: BTreeMap<EndpointSpec, BTreeSet<Key>>,
+    slices: Slices,
     /// What each object adds to the world.
     in_force: BTreeMap<Key, Vec<Change>>,
     /// What is wrong between objects.
@@ -132,6 +134,7 @@ impl Store {
                 pods: BTreeMap::new(),
                 claims: BTreeMap::new(),
                 points: BTreeMap::new(),
+                slices: Slices::default(),
                 in_force: BTreeMap::new(),
                 conflicts: BTreeMap::new(),
                 shared: Shared::default(),
@@ -314,7 +317,7 @@ impl Store {
         let inner = self.lock();
         inner.is_complete().then(|| {
             let objects = inner.objects.values();
-            let objects = objects.filter(|entry| !entry.changes.is_empty());
+            let objects = objects.filter(|entry| !entry.json.is_empty());
             let of = |is_gone| {
                 let objects = objects
                     .clone()
@@ -382,6 +385,7 @@ impl Inner {
             has_ended: _,
             json,
             mut changes,
+            slice,
             errors,
         } = observed;
         self.shared.share(&mut changes);
@@ -403,7 +407,11 @@ impl Inner {
             entry.json = json;
             entry.changes = changes;
         }
+        let is_good = errors.is_empty();
         entry.errors = errors;
+        if key.kind == Kind::EndpointSlice {
+            return !is_good || self.put_slice(&key, slice);
+        }
         if key.kind == Kind::Pod {
             self.pods.entry(uid).or_insert_with(|| key.clone());
         }

@@ -119,7 +119,7 @@ impl Inner {
             return (Vec::new(), errors);
         }
         let Some(workload) = self.wanted(key, entry) else {
-            return (entry.changes.to_vec(), errors);
+            return (self.with_slices(key, entry), errors);
         };
         let pod = Key {
             kind: Kind::Pod,
