@@ -59,7 +59,9 @@ impl Programs {
         };
         let there = programs.proxy.exists() && programs.usr.join("sbin/iptables").exists();
         if !there {
-            println!("SKIPPED: no kube-proxy, or no iptables beside it: cargo xtask kubernetes makes both.");
+            println!(
+                "SKIPPED: no kube-proxy, or no iptables beside it: cargo xtask kubernetes makes both."
+            );
         }
         there.then_some(programs)
     }
@@ -73,7 +75,10 @@ impl Programs {
             .arg(kubeconfig)
             .args(["--hostname-override=n1", "--proxy-mode=iptables"])
             .args(["--cluster-cidr=10.77.0.0/24", "--oom-score-adj=0"])
-            .args(["--conntrack-max-per-core=0", "--iptables-min-sync-period=100ms"])
+            .args([
+                "--conntrack-max-per-core=0",
+                "--iptables-min-sync-period=100ms",
+            ])
             .args(["--conntrack-tcp-timeout-established=0"])
             .args(["--conntrack-tcp-timeout-close-wait=0"])
             .env("PATH", self.usr.join("sbin"))
@@ -138,7 +143,9 @@ impl Scene {
             outside,
             lab,
         };
-        scene.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}))?;
+        scene.apply(
+            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}),
+        )?;
         scene.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}))?;
         let addresses = ["10.77.0.1", "198.51.100.1"];
         let addresses = addresses.map(|it| json!({"type": "InternalIP", "address": it}));

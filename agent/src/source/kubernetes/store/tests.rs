@@ -4,7 +4,7 @@ use agent_policy::model::{EndpointSpec, ObjectName, Workload, World};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::source::kubernetes::arrived::Arrived;
+use crate::source::kubernetes::{arrived::Arrived, placement::Beside};
 
 fn observed(object: &Value) -> Observed {
     let object: Arrived = serde_json::from_value(object.clone()).unwrap();
@@ -52,6 +52,7 @@ fn placed(interface: &str, address: &str) -> Placement {
         endpoint: EndpointSpec::Interface(interface.to_owned()),
         addresses: [address.parse().unwrap()].into(),
         assured: BTreeSet::new(),
+        beside: BTreeMap::new(),
     }
 }
 
@@ -101,6 +102,7 @@ impl Follower {
         }
         let mut others = again.lock();
         others.slices = inner.slices.clone();
+        others.first_seen = inner.first_seen.clone();
         for (key, entry) in &inner.objects {
             let entry = Entry {
                 uid: Arc::clone(&entry.uid),
@@ -108,7 +110,7 @@ impl Follower {
                 changes: entry.changes.clone(),
                 errors: Vec::new(),
                 claimed: Box::default(),
-                point: None,
+                points: Box::default(),
                 ..*entry
             };
             others.pods.insert(Arc::clone(&entry.uid), key.clone());
@@ -464,6 +466,53 @@ fn what_the_maker_of_an_interface_has_said_counts_before_the_api() {
     follower.store.place("u1", Some(assured));
     follower.follow();
     assert_eq!(follower.workload("a").unwrap().addresses, [address].into());
+}
+
+fn with_beside(interface: &str, address: &str, beside: &[(u32, &str, &[&str])]) -> Placement {
+    let mut placement = placed(interface, address);
+    for (index, interface, addresses) in beside {
+        let addresses = addresses.iter().map(|it| it.parse().unwrap());
+        let beside = Beside {
+            interface: (*interface).to_owned(),
+            addresses: addresses.collect(),
+        };
+        placement.beside.insert(*index, beside);
+    }
+    placement
+}
+
+#[test]
+fn an_interface_beside_is_an_endpoint_with_what_it_had_first() {
+    let mut follower = Follower::new();
+    follower.put(&pod("a", "a", "10.0.0.1", 1));
+    let first = with_beside("veth", "10.0.0.1", &[(7, "net", &["10.1.0.1", "10.0.0.1"])]);
+    follower.store.place("a", Some(first));
+    follower.follow();
+    let beside = follower.workload("a+net").unwrap();
+    assert_eq!(beside.labels, follower.workload("a").unwrap().labels);
+    assert_eq!(
+        beside.endpoint,
+        Some(EndpointSpec::Interface("net".to_owned()))
+    );
+    assert!(!beside.ready, "it serves");
+    assert_eq!(follower.owner("10.1.0.1").as_deref(), Some("shop/a+net"));
+    assert_eq!(follower.owner("10.0.0.1").as_deref(), Some("shop/a"));
+    // More from inside is not its own.
+    let more = with_beside("veth", "10.0.0.1", &[(7, "net", &["10.1.0.1", "10.1.0.9"])]);
+    follower.store.place("a", Some(more));
+    follower.follow();
+    assert_eq!(follower.owner("10.1.0.9"), None);
+    assert_eq!(follower.owner("10.1.0.1").as_deref(), Some("shop/a+net"));
+    // What the API gives to another is that one's, whoever was there first.
+    follower.put(&pod("b", "b", "10.1.0.1", 0));
+    assert_eq!(follower.owner("10.1.0.1").as_deref(), Some("shop/b"));
+    assert_eq!(follower.errors().len(), 1, "{:?}", follower.errors());
+    // It goes alone, and with the pod.
+    follower.store.place("a", Some(placed("veth", "10.0.0.1")));
+    follower.follow();
+    assert!(follower.workload("a+net").is_none());
+    assert!(follower.workload("a").is_some());
+    assert!(follower.errors().is_empty(), "{:?}", follower.errors());
 }
 
 #[test]
