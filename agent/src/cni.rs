@@ -8,6 +8,7 @@
 
 mod answer;
 pub(crate) mod install;
+pub(crate) mod keep;
 mod ordered;
 mod request;
 #[cfg(test)]

@@ -212,7 +212,15 @@ impl Cluster {
     /// What the agent says of itself.
     pub fn agent_status(&self) -> Result<Value> {
         let status = ["/ringfence", "status", "-o", "json"];
-        let exec = ["-n", NAMESPACE, "exec", "daemonset/ringfence", "--"];
+        let exec = [
+            "-n",
+            NAMESPACE,
+            "exec",
+            "daemonset/ringfence",
+            "-c",
+            "ringfence",
+            "--",
+        ];
         let said = self.kubectl(&[&exec[..], &status].concat())?;
         serde_json::from_str(&said).context("status is no JSON")
     }
@@ -226,7 +234,16 @@ impl Cluster {
     /// The end of what the agent has logged, and how its pod is.
     pub fn agent_log(&self) -> Result<String> {
         let pods = self.kubectl(&["-n", NAMESPACE, "describe", "pods"])?;
-        let log = self.kubectl(&["-n", NAMESPACE, "logs", "-l", AGENT, "--tail=60"])?;
+        let log = self.kubectl(&[
+            "-n",
+            NAMESPACE,
+            "logs",
+            "-l",
+            AGENT,
+            "-c",
+            "ringfence",
+            "--tail=60",
+        ])?;
         Ok(format!("--- pods\n{pods}--- log\n{log}---"))
     }
 

@@ -10,10 +10,15 @@ use ringfence_lab::agent::{self, Agent};
 use ringfence_lab::kept;
 use ringfence_lab::lab::{Lab, Netns, Peer};
 use ringfence_lab::probe::{Outcome, Protocol};
+use ringfence_lab::wait::eventually;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 const UID: &str = "11111111-2222-3333-4444-555555555555";
 const PORT: u16 = 8080;
+
+/// What is put back is put back within this, however often it was.
+const KEPT: Duration = Duration::from_mins(1);
 
 /// Where distributions put plugins, unless `CNI_PATH` says where they are.
 const PLUGINS: &str = "/usr/lib/cni";
@@ -301,5 +306,70 @@ fn a_folder_that_is_read_only_is_said_to_be_and_nothing_has_changed() -> Result<
         answer(&version)?["supportedVersions"][3] == "1.1.0",
         "{version:?}"
     );
+    Ok(())
+}
+
+/// A process that ends with the test.
+struct Staying(std::process::Child);
+
+impl Drop for Staying {
+    fn drop(&mut self) {
+        let _ended = self.0.kill().and_then(|()| self.0.wait()).is_ok();
+    }
+}
+
+#[test]
+fn a_configuration_that_is_written_anew_gets_the_plugin_again() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (configurations, binaries) = (folder.path().join("net.d"), folder.path().join("bin"));
+    std::fs::create_dir(&configurations)?;
+    let mut command = Command::new(agent::binary()?);
+    command.args(["cni", "install", "--watch", "--timeout-seconds", "7"]);
+    command.arg("--conf-dir").arg(&configurations);
+    command.arg("--bin-dir").arg(&binaries);
+    // There is no configuration yet: the node's network is set up later.
+    let mut staying = Staying(command.spawn()?);
+    let list = |mtu: u32| {
+        json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "ptp", "mtu": mtu}]})
+            .to_string()
+    };
+    let read = |name: &str| -> Result<Value> {
+        let text = std::fs::read_to_string(configurations.join(name))?;
+        Ok(serde_json::from_str(&text)?)
+    };
+    let has = |name: &str, mtu: u32| {
+        let found = eventually(KEPT, || {
+            read(name).is_ok_and(|now| {
+                now["plugins"][0]["mtu"] == mtu
+                    && now["plugins"][1]["ringfence"]["timeoutSeconds"] == 7
+            })
+        });
+        ensure!(found, "{name}, {mtu}: {:?}", read(name));
+        Ok(())
+    };
+    let draft = configurations.join("draft");
+    let path = configurations.join("10-pods.conflist");
+    for mtu in [1400, 1401] {
+        std::fs::write(&draft, list(mtu))?;
+        std::fs::rename(&draft, &path)?;
+        has("10-pods.conflist", mtu)?;
+    }
+    // In place, as careless owners do.
+    std::fs::write(&path, list(1402))?;
+    has("10-pods.conflist", 1402)?;
+    // Another one that comes before, and is a single plugin, written twice.
+    for mtu in [1500, 1501] {
+        let single = json!({"cniVersion": "1.0.0", "name": "first", "type": "ptp", "mtu": mtu});
+        std::fs::write(&draft, single.to_string())?;
+        std::fs::rename(&draft, configurations.join("05-first.conf"))?;
+        has("05-first.conflist", mtu)?;
+        let gone = eventually(KEPT, || !configurations.join("05-first.conf").exists());
+        ensure!(gone, "the single plugin is there still");
+    }
+    ensure!(binaries.join("ringfence").exists(), "no plugin");
+    let pid = Pid::from_raw(staying.0.id().try_into()?).context("pid 0")?;
+    kill_process(pid, Signal::TERM)?;
+    let status = staying.0.wait()?;
+    ensure!(status.success(), "{status}");
     Ok(())
 }

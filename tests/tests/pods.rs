@@ -411,3 +411,97 @@ fn a_sandbox_of_which_the_api_has_not_told_is_closed_and_shown() -> Result<()> {
     }
     Ok(())
 }
+
+/// As Multus adds one: the pod has a second interface, whose host side leads to the same namespace.
+fn second(node: &Node, pod: &Netns) -> Result<()> {
+    let inside = pod.name();
+    node.lab.host().ip(&format!(
+        "link add rfnet1 type veth peer name net1 netns {inside}\n\
+         link set rfnet1 up\naddr add 10.88.0.1/24 dev rfnet1"
+    ))?;
+    pod.ip("link set net1 up\naddr add 10.88.0.2/24 dev net1\n\
+         route add default via 10.88.0.1 table 88\nrule add from 10.88.0.2 table 88")
+}
+
+#[test]
+fn a_second_interface_is_told_beside_the_first_and_at_once() -> Result<()> {
+    let mut node = Node::new()?;
+    let peer = node.lab.peer("pod", 3)?;
+    let group = node.pod("burstable", UID)?;
+    let _process = runs(&group, &peer)?;
+    let at = at_interface(peer.interface());
+    let line = node.expect(UID, Some(&at), 2)?;
+    ensure!(line.get("beside").is_none(), "{line}");
+    second(&node, &peer)?;
+    let until = Instant::now() + patient(FOUND);
+    let has = |line: &Value| {
+        let beside = &line["beside"][0];
+        beside["at"] == "interface rfnet1" && beside["addresses"][0] == "10.88.0.2"
+    };
+    while !node.seen.iter().any(has) {
+        let rest = until.saturating_duration_since(Instant::now());
+        let line = node.told.recv_timeout(rest);
+        node.seen
+            .push(line.with_context(|| format!("{:#?}", node.seen))?);
+    }
+    // Nothing of it is the first one's.
+    let last = node.seen.last().context("nothing")?;
+    ensure!(last["at"].as_str() == Some(&at), "{last}");
+    ensure!(
+        last["addresses"]
+            .as_array()
+            .is_some_and(|all| all.len() == 2),
+        "{last}"
+    );
+    Ok(())
+}
+
+#[test]
+fn an_agent_holds_every_interface_of_a_pod() -> Result<()> {
+    let mut node = Node::new()?;
+    let (client, peer) = (node.lab.peer("client", 2)?, node.lab.peer("pod", 3)?);
+    let _service = peer.serve(Protocol::Tcp, 8080)?;
+    second(&node, &peer)?;
+    let objects = [
+        kept::pod("shop", "server", UID, "server"),
+        kept::unreachable("shop", "server"),
+    ];
+    let mut agent = kept::agent(&node.lab, &objects)?;
+    agent.start()?;
+    let beside = "10.88.0.2:8080".parse()?;
+    client.reaches(Protocol::Tcp, beside)?;
+    let group = node.pod("burstable", UID)?;
+    let process = runs(&group, &peer)?;
+    let is_held = |status: &Value, name: &str, spec: &str| {
+        let endpoints = status["endpoints"].as_array();
+        endpoints.is_some_and(|endpoints| {
+            endpoints.iter().any(|endpoint| {
+                endpoint["name"] == name
+                    && endpoint["spec"] == spec
+                    && endpoint["state"] == "attached"
+                    && endpoint["policies"] == 1
+            })
+        })
+    };
+    let all_held = |status: &Value| {
+        is_held(status, "shop/server", "interface veth-pod")
+            && is_held(status, "shop/server+rfnet1", "interface rfnet1")
+    };
+    ensure!(agent.status_eventually(FOUND, all_held), "{}", agent.log());
+    client.is_dropped_to(Protocol::Tcp, beside)?;
+    client.is_dropped_to(Protocol::Tcp, peer.v4(8080))?;
+    // What it sends is nobody's business here.
+    let listening = client.serve(Protocol::Tcp, 9000)?;
+    peer.reaches(Protocol::Tcp, client.v4(9000))?;
+    drop(listening);
+    // It goes alone.
+    node.lab.host().ip("link del rfnet1")?;
+    let alone = |status: &Value| {
+        is_held(status, "shop/server", "interface veth-pod")
+            && !is_held(status, "shop/server+rfnet1", "interface rfnet1")
+    };
+    ensure!(agent.status_eventually(FOUND, alone), "{}", agent.log());
+    client.is_dropped_to(Protocol::Tcp, peer.v4(8080))?;
+    drop(process);
+    Ok(())
+}

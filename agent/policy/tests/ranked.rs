@@ -314,6 +314,28 @@ fn a_service_is_reached_at_all_its_addresses() {
 }
 
 #[test]
+fn a_service_that_the_proxy_of_the_cluster_leaves_alone_hides_nothing() {
+    let world = world(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: headless}\n\
+         spec: {type: NodePort, clusterIP: None, externalIPs: [192.0.2.1], selector: {a: b}, \
+           ports: [{port: 80, nodePort: 30080}]}\n\
+         status: {loadBalancer: {ingress: [{ip: 192.0.2.2}]}}\n---\n\
+         apiVersion: v1\nkind: Service\n\
+         metadata: {name: other, labels: {service.kubernetes.io/service-proxy-name: mine}}\n\
+         spec: {clusterIP: 10.96.0.2, externalIPs: [192.0.2.7], selector: {a: b}, ports: [{port: 80}]}\n",
+    );
+    let headless = &world.services[&ObjectName::new("default", "headless")];
+    assert!(headless.addresses.is_empty(), "{headless:?}");
+    assert_eq!(headless.ports[0].node_port, None);
+    // Whoever has the addresses may be reached, beside the backends.
+    let other = &world.services[&ObjectName::new("default", "other")];
+    let by_hand = other.by_hand.iter().map(|it| (it.address, it.port));
+    let at = ["10.96.0.2", "192.0.2.7"].map(|it| (it.parse().unwrap(), 80));
+    assert_eq!(by_hand.collect::<Vec<_>>(), at);
+    assert_eq!(other.addresses.len(), 2);
+}
+
+#[test]
 fn a_pod_is_ready_unless_it_says_otherwise() {
     for (status, ready) in [
         ("{}", true),

@@ -2,16 +2,18 @@
 
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Args, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cni::{
         self,
-        install::{self, Options, Outcome},
+        install::{self, InstallError, Options, Outcome},
+        keep,
     },
     exit::Answer,
 };
@@ -55,6 +57,9 @@ struct InstallArgs {
     /// Control socket of the agent, as it is called on the node.
     #[arg(long, value_name = "PATH")]
     socket: Option<String>,
+    /// Stay, and add it again whenever somebody has written the configuration without it.
+    #[arg(long)]
+    watch: bool,
 }
 
 impl CniArgs {
@@ -75,6 +80,7 @@ impl InstallArgs {
             admit_when_unavailable,
             timeout_seconds,
             socket,
+            watch,
         } = self;
         let options = Options {
             socket,
@@ -83,9 +89,45 @@ impl InstallArgs {
         };
         // First what the configuration will name: a runtime reads it at once.
         say(&install::copy_binary(&bin_dir)?)?;
+        if watch {
+            return stay(&conf_dir, &bin_dir, &options);
+        }
         say(&install::install(&conf_dir, &options)?)?;
         Ok(Answer::Yes)
     }
+}
+
+/// With what has caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
+    }
+}
+
+/// Until it is told to end.
+fn stay(conf_dir: &Path, bin_dir: &Path, options: &Options) -> anyhow::Result<Answer> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let tell = |outcome: &Result<Outcome, InstallError>| {
+            let told = match outcome {
+                Ok(outcome) => say(outcome),
+                Err(error) => writeln!(io::stderr(), "error: {}", chain(error)),
+            };
+            // What nobody reads any more is done all the same.
+            told.unwrap_or(());
+        };
+        tokio::select! {
+            () = keep::keep(conf_dir, bin_dir, options, tell) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(Answer::Yes)
+    })
 }
 
 impl Folders {

@@ -7,15 +7,16 @@ use std::{
     path::PathBuf,
 };
 
+use agent_policy::model::EndpointSpec;
 use clap::Args;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::output::Format;
 use crate::{
-    daemon::pods::{self, Finder, Found, Placed},
+    daemon::pods::{self, Finder, Found, Placed, Told},
     exit::Answer,
-    source::kubernetes::placement::Placement,
+    source::kubernetes::placement::{Beside, Placement},
 };
 
 /// Show the pods of this node, and where each would be held. Asks no agent; needs its rights.
@@ -41,8 +42,17 @@ struct Line<'f> {
     at: Option<String>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     addresses: BTreeSet<IpAddr>,
+    /// Further interfaces of it that are held.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    beside: Vec<Further<'f>>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     notes: &'f [String],
+}
+
+#[derive(Debug, Serialize)]
+struct Further<'f> {
+    at: String,
+    addresses: &'f BTreeSet<IpAddr>,
 }
 
 struct Printer {
@@ -86,6 +96,9 @@ impl Placed for Printer {
             at: placement.map(|Placement { endpoint, .. }| endpoint.to_string()),
             addresses: placement
                 .map_or_else(BTreeSet::new, |placement| placement.addresses.clone()),
+            beside: placement.map_or_else(Vec::new, |placement| {
+                placement.beside.values().map(further).collect()
+            }),
             notes: found.map_or(&[], |found| &found.notes),
         };
         if let Err(error) = line.write(self.output, &mut io::stdout().lock()) {
@@ -93,8 +106,36 @@ impl Placed for Printer {
         }
     }
 
-    fn is_on_node(&self, _uid: &str) -> Option<bool> {
+    fn unheld(&mut self, uid: &str, why: Option<&str>) {
+        let Some(why) = why else {
+            return;
+        };
+        let notes = [why.to_owned()];
+        let line = Line {
+            uid,
+            at: None,
+            addresses: BTreeSet::new(),
+            beside: Vec::new(),
+            notes: &notes,
+        };
+        if let Err(error) = line.write(self.output, &mut io::stdout().lock()) {
+            self.failed = Some(error);
+        }
+    }
+
+    fn told(&self, _uid: &str) -> Option<Told> {
         None
+    }
+}
+
+fn further(beside: &Beside) -> Further<'_> {
+    let Beside {
+        interface,
+        addresses,
+    } = beside;
+    Further {
+        at: EndpointSpec::Interface(interface.clone()).to_string(),
+        addresses,
     }
 }
 
@@ -104,6 +145,7 @@ impl Line<'_> {
             uid,
             at,
             addresses,
+            beside,
             notes,
         } = self;
         match (output, at) {
@@ -111,13 +153,21 @@ impl Line<'_> {
                 serde_json::to_writer(&mut *out, self)?;
                 writeln!(out)?;
             }
-            (Format::Human, None) => writeln!(out, "{uid}  gone")?,
+            (Format::Human, None) if notes.is_empty() => writeln!(out, "{uid}  gone")?,
+            (Format::Human, None) => writeln!(out, "{uid}  {}", notes.join("; "))?,
             (Format::Human, Some(at)) => {
                 write!(out, "{uid}  {at}")?;
                 for address in addresses {
                     write!(out, "  {address}")?;
                 }
                 writeln!(out)?;
+                for Further { at, addresses } in beside {
+                    write!(out, "  beside: {at}")?;
+                    for address in *addresses {
+                        write!(out, "  {address}")?;
+                    }
+                    writeln!(out)?;
+                }
                 for note in *notes {
                     writeln!(out, "  note: {note}")?;
                 }

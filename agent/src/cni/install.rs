@@ -21,6 +21,8 @@ pub(crate) enum InstallError {
     NotUnderstood { path: PathBuf, why: String },
     #[error("{} is there beside {}, and would be used instead: nothing was changed", .other.display(), .path.display())]
     Shadowed { path: PathBuf, other: PathBuf },
+    #[error("{} has just been changed by somebody else: nothing was done", .0.display())]
+    Changed(PathBuf),
     #[error("cannot {doing} {}", .path.display())]
     Io {
         doing: &'static str,
@@ -51,6 +53,9 @@ pub(crate) struct Options {
 const LIST: &str = "conflist";
 const SINGLE: [&str; 2] = ["conf", "json"];
 
+/// Of our plugin in a list that was made: which file that was.
+const ORIGIN: &str = "madeFrom";
+
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstallError {
     let path = path.to_path_buf();
     move |source| InstallError::Io {
@@ -67,13 +72,20 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Install
 /// Nothing has changed then.
 pub(crate) fn install(folder: &Path, options: &Options) -> Result<Outcome, InstallError> {
     let path = first(folder)?;
-    let mut list = read(&path)?;
+    let read_before = read(&path)?;
+    let mut list = read_before.clone();
     let is_list = path.extension().is_some_and(|kind| kind == LIST);
     if !is_list {
         list = as_list(list, &path)?;
     }
+    let origin = if is_list {
+        origin(&list).map(str::to_owned)
+    } else {
+        path.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
     let plugins = plugins(&mut list, &path)?;
-    let ours = entry(options);
+    let ours = entry(options, origin.as_deref());
     let before = plugins.clone();
     match plugins.iter_mut().find(|plugin| is_ours(plugin)) {
         Some(there) => *there = ours,
@@ -83,17 +95,25 @@ pub(crate) fn install(folder: &Path, options: &Options) -> Result<Outcome, Insta
         return Ok(Outcome::Unchanged(path));
     }
     if is_list {
-        replace(&path, &list)?;
+        replace(&path, &read_before, &list)?;
         return Ok(Outcome::Changed(path));
     }
     let made = path.with_extension(LIST);
     // Both are there for a moment, and either is whole; the longer name comes after the shorter one. Who was
-    // interrupted then goes on here.
-    if !made.exists() {
-        replace(&made, &list)?;
-    } else if read(&made).ok().as_ref() != Some(&list) {
+    // interrupted then goes on here, and so it does when the owner has written the single plugin anew.
+    let there = if is_there(&made) {
+        Some(read(&made)?)
+    } else {
+        None
+    };
+    if let Some(there) = &there
+        && origin.as_deref() != self::origin(there)
+    {
         return Err(InstallError::Shadowed { path, other: made });
     }
+    write_beside(&made, &text(&made, &list)?, mode(&path), || {
+        is_still(&path, &read_before)
+    })?;
     fs::remove_file(&path).map_err(failed("remove", &path))?;
     sync(folder)?;
     Ok(Outcome::Changed(made))
@@ -109,7 +129,8 @@ pub(crate) fn uninstall(folder: &Path) -> Result<Vec<Outcome>, InstallError> {
     let mut outcomes = Vec::new();
     let mut left = None;
     for path in configurations(folder)? {
-        let mut list = read(&path).ok();
+        let read_before = read(&path).ok();
+        let mut list = read_before.clone();
         let plugins = list.as_mut().and_then(|list| plugins(list, &path).ok());
         let Some(plugins) = plugins else {
             // What is not understood is not ours, unless it says so.
@@ -127,8 +148,8 @@ pub(crate) fn uninstall(folder: &Path) -> Result<Vec<Outcome>, InstallError> {
             let why = format!("{NAME} is its only plugin");
             return Err(InstallError::NotUnderstood { path, why });
         }
-        if let Some(list) = &list {
-            replace(&path, list)?;
+        if let (Some(before), Some(list)) = (&read_before, &list) {
+            replace(&path, before, list)?;
         }
         outcomes.push(Outcome::Changed(path));
     }
@@ -141,10 +162,12 @@ pub(crate) fn uninstall(folder: &Path) -> Result<Vec<Outcome>, InstallError> {
     }
 }
 
-/// Also of one that cannot be read: it may.
+/// Also of one that cannot be read: it may. Nothing is behind a link that leads nowhere.
 fn names_us(path: &Path) -> bool {
-    let text = fs::read_to_string(path);
-    text.map_or(true, |text| text.contains(&format!("\"{NAME}\"")))
+    match fs::read_to_string(path) {
+        Ok(text) => text.contains(&format!("\"{NAME}\"")),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// Puts this very binary where runtimes look for plugins.
@@ -156,7 +179,7 @@ pub(crate) fn copy_binary(folder: &Path) -> Result<Outcome, InstallError> {
         return Ok(Outcome::Unchanged(path));
     }
     fs::create_dir_all(folder).map_err(failed("make", folder))?;
-    write_beside(&path, &new, 0o755)?;
+    write_beside(&path, &new, 0o755, || Ok(()))?;
     Ok(Outcome::Changed(path))
 }
 
@@ -180,7 +203,9 @@ fn configurations(folder: &Path) -> Result<Vec<PathBuf>, InstallError> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| {
             let kind = path.extension().and_then(|kind| kind.to_str());
-            kind.is_some_and(|kind| kind == LIST || SINGLE.contains(&kind)) && path.is_file()
+            // A link that leads nowhere from here may lead somewhere for the runtime.
+            kind.is_some_and(|kind| kind == LIST || SINGLE.contains(&kind))
+                && (path.is_file() || path.is_symlink())
         })
         .collect();
     paths.sort();
@@ -270,8 +295,17 @@ fn is_ours(plugin: &Json) -> bool {
     plugin.get("type").and_then(Json::as_text) == Some(NAME)
 }
 
-/// Only what differs from what holds anyway.
-fn entry(options: &Options) -> Json {
+/// The file that a list was made from: its owner may write it anew.
+fn origin(list: &Json) -> Option<&str> {
+    let Json::List(plugins) = list.get("plugins")? else {
+        return None;
+    };
+    let ours = plugins.iter().find(|plugin| is_ours(plugin))?;
+    ours.get(NAME)?.get(ORIGIN)?.as_text()
+}
+
+/// Only what differs from what holds anyway, and what the list was made from.
+fn entry(options: &Options, origin: Option<&str>) -> Json {
     let Options {
         socket,
         timeout_seconds,
@@ -280,7 +314,8 @@ fn entry(options: &Options) -> Json {
     let socket = socket.as_ref().map(|socket| ("socket", Json::text(socket)));
     let timeout = timeout_seconds.map(|seconds| ("timeoutSeconds", Json::Unsigned(seconds)));
     let admit = admit.then(|| ("onUnavailable", Json::text("admit")));
-    let settings: Vec<_> = [socket, timeout, admit]
+    let origin = origin.map(|origin| (ORIGIN, Json::text(origin)));
+    let settings: Vec<_> = [socket, timeout, admit, origin]
         .into_iter()
         .flatten()
         .map(|(name, value)| (name.to_owned(), value))
@@ -292,17 +327,45 @@ fn entry(options: &Options) -> Json {
     Json::Object(fields)
 }
 
-fn replace(path: &Path, list: &Json) -> Result<(), InstallError> {
+/// A file behind a link is replaced, and not the link.
+fn replace(path: &Path, before: &Json, list: &Json) -> Result<(), InstallError> {
+    let file = fs::canonicalize(path).map_err(failed("find", path))?;
+    write_beside(&file, &text(path, list)?, mode(&file), || {
+        is_still(path, before)
+    })
+}
+
+fn text(path: &Path, list: &Json) -> Result<Vec<u8>, InstallError> {
     let mut text = serde_json::to_vec_pretty(list)
         .map_err(|error| failed("write", path)(io::Error::from(error)))?;
     text.push(b'\n');
-    // Others' are read by whoever they let.
-    let mode = fs::metadata(path).map_or(0o600, |metadata| metadata.mode() & 0o777);
-    write_beside(path, &text, mode)
+    Ok(text)
 }
 
-/// Under a name that no runtime takes for a configuration, or for a plugin; then in its place.
-fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InstallError> {
+/// Others' are read by whoever they let.
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).map_or(0o600, |metadata| metadata.mode() & 0o777)
+}
+
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// What its owner has written meanwhile must not be lost.
+fn is_still(path: &Path, before: &Json) -> Result<(), InstallError> {
+    match read(path) {
+        Ok(now) if now == *before => Ok(()),
+        _ => Err(InstallError::Changed(path.to_path_buf())),
+    }
+}
+
+/// Under a name that no runtime takes for a configuration, or for a plugin; then in its place, if it may be.
+fn write_beside(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    may_be: impl Fn() -> Result<(), InstallError>,
+) -> Result<(), InstallError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let draft = folder.join(format!(".{name}.{}.new", std::process::id()));
@@ -310,13 +373,16 @@ fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InstallError
         let mut file = File::create(&draft)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
+        file.sync_all()
     })();
-    if let Err(error) = written {
+    let written = written.map_err(failed("write", path));
+    let placed = written
+        .and_then(|()| may_be())
+        .and_then(|()| fs::rename(&draft, path).map_err(failed("write", path)));
+    if let Err(error) = placed {
         // It may not have come into being.
         drop(fs::remove_file(&draft));
-        return Err(failed("write", path)(error));
+        return Err(error);
     }
     sync(folder)
 }

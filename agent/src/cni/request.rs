@@ -72,6 +72,9 @@ struct RawSettings {
     timeout_seconds: Option<u64>,
     #[serde(default)]
     on_unavailable: OnUnavailable,
+    /// Which file the list was made from.
+    #[expect(dead_code, reason = "it is there for who installs the plugin")]
+    made_from: Option<String>,
 }
 
 /// Runtimes give a plugin some minutes in all.
@@ -131,6 +134,7 @@ impl Settings {
             socket,
             timeout_seconds,
             on_unavailable,
+            ..
         } = ringfence;
         let seconds = timeout_seconds.unwrap_or(10);
         if !(1..=LONGEST).contains(&seconds) {

@@ -9,6 +9,7 @@ mod finder;
 mod gate;
 mod hints;
 mod judge;
+mod known;
 mod layout;
 mod place;
 mod tree;
@@ -28,7 +29,7 @@ use tokio::{
 
 use self::{finder::Depth, hints::Hints};
 pub(crate) use self::{
-    finder::{Announced, Finder, Found, Placed},
+    finder::{Announced, Finder, Found, Placed, Told},
     gate::Gate,
     place::Placer,
 };

@@ -219,7 +219,11 @@ impl Shared {
     }
 
     /// Pods of this node, as the API has them, of which nothing is held: nobody has found them.
-    fn unfound(&self, world: &World) -> Vec<EndpointStatus> {
+    fn unfound(
+        &self,
+        world: &World,
+        notes: &BTreeMap<String, &Vec<String>>,
+    ) -> Vec<EndpointStatus> {
         let Some(store) = &self.kubernetes else {
             return Vec::new();
         };
@@ -229,6 +233,10 @@ impl Shared {
                 && workload.node.as_deref() == Some(&*self.node)
                 && store.pod_named(&workload.name).is_some()
         });
+        let why = |name: &ObjectName| match notes.get(&name.to_string()) {
+            Some(notes) => notes.join("; "),
+            None => "no network of it is found on this node yet".to_owned(),
+        };
         here.map(|workload| EndpointStatus {
             name: workload.name.to_string(),
             spec: "pod".to_owned(),
@@ -241,7 +249,7 @@ impl Shared {
             unremembered: 0,
             unjudged: Vec::new(),
             rejections: RejectionSums::default(),
-            message: Some("no network of it is found on this node yet".to_owned()),
+            message: Some(why(&workload.name)),
         })
         .collect()
     }
@@ -424,7 +432,7 @@ impl StatusSource for Shared {
             });
         }
         shown.extend(unconfined.clone());
-        shown.extend(self.unfound(&told.world));
+        shown.extend(self.unfound(&told.world, &of_pods));
         let lost = |loss| {
             let maps = told.maps.as_ref();
             maps.map_or(0, |maps| maps.lost(loss).unwrap_or(0))

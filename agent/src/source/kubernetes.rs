@@ -2,6 +2,7 @@
 //!
 //! Nothing else names `kube`.
 
+mod address;
 mod arrived;
 mod client;
 mod definitions;
@@ -13,6 +14,7 @@ mod object;
 mod pause;
 pub(crate) mod placement;
 mod servers;
+mod slice;
 pub(crate) mod store;
 mod taint;
 mod trim;

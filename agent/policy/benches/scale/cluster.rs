@@ -223,6 +223,7 @@ fn service(number: u32) -> Change {
             node_port: None,
         }],
         publish_not_ready: false,
+        by_hand: [].into(),
         last: BTreeSet::new(),
         source: source(),
     };

@@ -79,7 +79,7 @@ pub fn carry_backends(old: &World, new: &mut World) {
         for port in &service.ports {
             for is_v4 in [true, false] {
                 let of_family = |backend: &&(IpAddr, u16)| backend.0.is_ipv4() == is_v4;
-                if selected(new, service, port)
+                if serving_now(new, service, port)
                     .iter()
                     .any(|one| of_family(&one))
                 {
@@ -119,7 +119,7 @@ pub fn carry_backends(old: &World, new: &mut World) {
 
 /// What serves a port now, or else what served it last, family by family.
 fn serving(world: &World, service: &Service, port: &ServicePort) -> Backends {
-    let mut backends = selected(world, service, port);
+    let mut backends = serving_now(world, service, port);
     let has = |is_v4| {
         backends
             .iter()
@@ -130,7 +130,7 @@ fn serving(world: &World, service: &Service, port: &ServicePort) -> Backends {
         service
             .last
             .iter()
-            .filter(|last| last.service_port == port.port && last.protocol == port.protocol)
+            .filter(|last| last.serves(port))
             .filter(|last| {
                 !(if last.address.is_ipv4() {
                     has_v4
@@ -140,6 +140,14 @@ fn serving(world: &World, service: &Service, port: &ServicePort) -> Backends {
             })
             .map(|last| (last.address, last.port)),
     );
+    backends
+}
+
+fn serving_now(world: &World, service: &Service, port: &ServicePort) -> Backends {
+    let mut backends = selected(world, service, port);
+    let by_hand = service.by_hand.iter();
+    let by_hand = by_hand.filter(|one| one.serves(port));
+    backends.extend(by_hand.map(|one| (one.address, one.port)));
     backends
 }
 

@@ -7,7 +7,9 @@ use std::{
 };
 
 use super::port::Port;
-use crate::model::{ObjectName, PortName, Protocol, Service, ServicePort, Workload, World};
+use crate::model::{
+    Backend, ObjectName, PortName, Protocol, Service, ServicePort, Workload, World,
+};
 
 /// An address and port that serves, and the workload that it leads to, if that is known.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,17 +131,20 @@ fn serving(
             }));
         }
     }
-    if found.is_empty() {
-        let last = service.last.iter().filter(|last| {
-            last.service_port == offered.port
-                && last.protocol == offered.protocol
-                && last.address.is_ipv4() == is_v4
+    let listed = |backends: &BTreeSet<Backend>| {
+        let of_the_port = backends
+            .iter()
+            .filter(|one| one.serves(offered) && one.address.is_ipv4() == is_v4);
+        let serving = of_the_port.map(|one| Serving {
+            address: one.address,
+            port: Port::new(one.protocol, one.port),
+            workload: world.addresses.get(&one.address).cloned(),
         });
-        found.extend(last.map(|last| Serving {
-            address: last.address,
-            port: Port::new(last.protocol, last.port),
-            workload: world.addresses.get(&last.address).cloned(),
-        }));
+        serving.collect::<Vec<_>>()
+    };
+    found.extend(listed(&service.by_hand));
+    if found.is_empty() {
+        found.extend(listed(&service.last));
     }
     found
 }

@@ -65,13 +65,15 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     pub name: ObjectName,
-    /// `None`: the backends are made by hand, and not known here.
+    /// `None`: the backends are made by hand.
     pub selector: Option<Labels>,
     /// Where it is reached by `port`: its cluster, external and load-balancer addresses.
     pub addresses: BTreeSet<IpAddr>,
     pub ports: Vec<ServicePort>,
     /// Pods serve although they are not ready.
     pub publish_not_ready: bool,
+    /// What serves beside those that the selector matches, made by hand; as far as that is known.
+    pub by_hand: BTreeSet<Backend>,
     /// What served last, of the ports that nothing serves now. Empty where that is not known.
     pub last: BTreeSet<Backend>,
     pub source: Source,
@@ -125,6 +127,15 @@ impl Workload {
                 self.endpoint,
                 Some(EndpointSpec::Cgroup(_) | EndpointSpec::SystemdUnit(_))
             )
+    }
+}
+
+// === impl Backend ===
+
+impl Backend {
+    /// Whether it serves this port of its Service.
+    pub fn serves(&self, port: &ServicePort) -> bool {
+        self.service_port == port.port && self.protocol == port.protocol
     }
 }
 

@@ -1,7 +1,10 @@
 //! `Service` of core/v1: where it is reached, and what serves it. Read for facts, but what the API
 //! refuses is refused here: two ports that are one frontend would have two answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::{
     AddressMarks, Declared, Object as Parsed, ServiceMarks, address,
@@ -13,7 +16,7 @@ use super::{
 };
 use crate::{
     diagnostic::Position,
-    model::{PortName, Protocol, Service, ServicePort},
+    model::{Backend, PortName, Protocol, Service, ServicePort},
     yaml::Value,
 };
 
@@ -37,6 +40,9 @@ const TYPES: Choice<Type> = Choice::new(
     ],
 );
 
+/// With this label it is for another proxy than that of Kubernetes, which leaves it alone.
+const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+
 /// What `spec` says.
 struct Spec {
     kind: Type,
@@ -44,6 +50,7 @@ struct Spec {
     ports: Vec<ServicePort>,
     marks: ServiceMarks,
     publish_not_ready: bool,
+    is_headless: bool,
 }
 
 pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
@@ -65,9 +72,12 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
         ports,
         mut marks,
         publish_not_ready,
+        is_headless,
     } = spec?;
-    for (address, at) in balanced {
-        marks.addresses.entry(address).or_insert(at);
+    if !is_headless {
+        for (address, at) in balanced {
+            marks.addresses.entry(address).or_insert(at);
+        }
     }
     let name = metadata.object_name();
     let service = if kind == Type::ExternalName {
@@ -78,16 +88,24 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
             addresses: BTreeSet::new(),
             ports: Vec::new(),
             publish_not_ready: false,
+            by_hand: BTreeSet::new(),
             last: BTreeSet::new(),
             source,
         }
     } else {
+        let addresses: BTreeSet<IpAddr> = marks.addresses.keys().copied().collect();
+        let by_hand = if metadata.labels.contains_key(OTHER_PROXY) {
+            untranslated(&addresses, &ports)
+        } else {
+            BTreeSet::new()
+        };
         Service {
             name,
             selector,
-            addresses: marks.addresses.keys().copied().collect(),
+            addresses,
             ports,
             publish_not_ready,
+            by_hand,
             last: BTreeSet::new(),
             source,
         }
@@ -99,6 +117,20 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
             marks,
         },
     })
+}
+
+/// Where nobody may translate an address, whoever has it is reached, too.
+fn untranslated(addresses: &BTreeSet<IpAddr>, ports: &[ServicePort]) -> BTreeSet<Backend> {
+    let at = |address: &IpAddr| {
+        let address = *address;
+        ports.iter().map(move |port| Backend {
+            service_port: port.port,
+            protocol: port.protocol,
+            address,
+            port: port.port,
+        })
+    };
+    addresses.iter().flat_map(at).collect()
 }
 
 fn read_spec(mut spec: Object<'_>) -> Option<Spec> {
@@ -138,7 +170,14 @@ fn read_spec(mut spec: Object<'_>) -> Option<Spec> {
     if items.is_empty() && !headless && kind.is_some_and(|kind| kind != Type::ExternalName) {
         spec.require_items("ports", "a headless Service (`clusterIP: None`) needs none");
     }
-    let (ports, places) = ports(&items, kind).into_iter().unzip();
+    let (mut ports, places): (Vec<ServicePort>, _) = ports(&items, kind).into_iter().unzip();
+    if headless {
+        // Nobody translates what is sent there, whatever addresses stand beside it.
+        addresses.clear();
+        for port in &mut ports {
+            port.node_port = None;
+        }
+    }
     spec.tolerate_unknown();
     Some(Spec {
         kind: kind?,
@@ -149,6 +188,7 @@ fn read_spec(mut spec: Object<'_>) -> Option<Spec> {
             ports: places,
         },
         publish_not_ready,
+        is_headless: headless,
     })
 }
 

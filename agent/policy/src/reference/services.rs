@@ -67,10 +67,7 @@ fn backends(
             serving.extend(addresses.map(|address| (*address, number)));
         }
     }
-    if !serving.is_empty() {
-        return serving;
-    }
-    let last = |backend: &Backend| {
+    let of_the_port = |backend: &Backend| {
         let Backend {
             service_port,
             protocol,
@@ -80,7 +77,11 @@ fn backends(
         (service_port == port.port && protocol == port.protocol && same_family(&address))
             .then_some((address, number))
     };
-    service.last.iter().filter_map(last).collect()
+    serving.extend(service.by_hand.iter().filter_map(of_the_port));
+    if !serving.is_empty() {
+        return serving;
+    }
+    service.last.iter().filter_map(of_the_port).collect()
 }
 
 /// §2.2: its own namespace, the labels of its selector, and ready unless that does not count.

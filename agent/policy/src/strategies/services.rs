@@ -16,10 +16,11 @@ pub(super) fn service(namespaces: usize) -> impl Strategy<Value = Service> {
         vec(service_port(), 1..=2),
         prop::bool::weighted(0.3),
         option::weighted(0.5, vec((any::<sample::Index>(), address(), port()), 1..=3)),
+        option::weighted(0.3, vec((any::<sample::Index>(), address(), port()), 1..=3)),
     )
         .prop_map(
-            |((namespace, name), selector, addresses, ports, publish_not_ready, last)| {
-                let of_last = |(index, address, number): (sample::Index, _, _)| {
+            |((namespace, name), selector, addresses, ports, publish_not_ready, last, by_hand)| {
+                let backend = |(index, address, number): (sample::Index, _, _)| {
                     let port = ports.get(index.index(ports.len()))?;
                     Some(Backend {
                         service_port: port.port,
@@ -32,7 +33,8 @@ pub(super) fn service(namespaces: usize) -> impl Strategy<Value = Service> {
                     name: ObjectName::new(namespace, name),
                     selector,
                     addresses: addresses.into_iter().collect(),
-                    last: last.into_iter().flatten().filter_map(of_last).collect(),
+                    by_hand: by_hand.into_iter().flatten().filter_map(backend).collect(),
+                    last: last.into_iter().flatten().filter_map(backend).collect(),
                     ports,
                     publish_not_ready,
                     source: source(),

@@ -99,12 +99,72 @@ fn a_single_plugin_becomes_a_list() {
     let expected = serde_json::json!({
         "cniVersion": "0.3.1",
         "name": "pods",
-        "plugins": [{"type": "bridge", "mtu": 1400}, {"type": "ringfence"}],
+        "plugins": [
+            {"type": "bridge", "mtu": 1400},
+            {"type": "ringfence", "ringfence": {"madeFrom": "10-a.conf"}},
+        ],
     });
     assert_eq!(value, expected);
-    // As if it had been interrupted.
-    fs::write(folder.path().join("10-a.conf"), single).unwrap();
+    // Once more, as it stays when it was interrupted; and in other words, of its owner.
+    for mtu in ["1400", "9000"] {
+        let again = single.replace("1400", mtu);
+        fs::write(folder.path().join("10-a.conf"), again).unwrap();
+        install(folder.path(), &Options::default()).unwrap();
+        assert_eq!(names(&folder), ["10-a.conflist"]);
+        let text = read_back(&folder, "10-a.conflist");
+        assert!(text.contains(mtu) && text.contains("madeFrom"), "{text}");
+        let path = folder.path().join("10-a.conflist");
+        let unchanged = install(folder.path(), &Options::default()).unwrap();
+        assert_eq!(unchanged, Outcome::Unchanged(path));
+    }
+}
+
+#[test]
+fn a_file_behind_a_link_is_changed_and_the_link_stays() {
+    let elsewhere = folder(&[("pods", LISTED)]);
+    let folder = folder(&[]);
+    let (file, link) = (
+        elsewhere.path().join("pods"),
+        folder.path().join("10-a.conflist"),
+    );
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     install(folder.path(), &Options::default()).unwrap();
+    assert!(link.is_symlink());
+    assert!(read_back(&elsewhere, "pods").contains("ringfence"));
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o640);
+    uninstall(folder.path()).unwrap();
+    assert_eq!(read_back(&elsewhere, "pods"), LISTED);
+    // The runtime may see what is there.
+    fs::remove_file(&file).unwrap();
+    let second = folder.path().join("20-b.conflist");
+    fs::write(&second, LISTED).unwrap();
+    let error = install(folder.path(), &Options::default()).unwrap_err();
+    assert!(error.to_string().contains("10-a.conflist"), "{error}");
+    assert_eq!(read_back(&folder, "20-b.conflist"), LISTED);
+    assert_eq!(uninstall(folder.path()).unwrap(), []);
+}
+
+#[test]
+fn a_list_that_was_made_has_the_rights_of_what_it_was_made_from() {
+    let single = r#"{"cniVersion": "0.3.1", "name": "pods", "type": "bridge"}"#;
+    let folder = folder(&[("10-a.conf", single)]);
+    let path = folder.path().join("10-a.conf");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    install(folder.path(), &Options::default()).unwrap();
+    let made = folder.path().join("10-a.conflist");
+    assert_eq!(fs::metadata(made).unwrap().mode() & 0o777, 0o644);
+}
+
+#[test]
+fn what_its_owner_has_written_meanwhile_is_not_lost() {
+    let folder = folder(&[("10-a.conflist", LISTED)]);
+    let path = folder.path().join("10-a.conflist");
+    let before = read(&path).unwrap();
+    fs::write(&path, LISTED.replace("ptp", "other")).unwrap();
+    let error = replace(&path, &before, &before).unwrap_err();
+    assert!(matches!(error, InstallError::Changed(_)), "{error}");
+    assert!(read_back(&folder, "10-a.conflist").contains("other"));
     assert_eq!(names(&folder), ["10-a.conflist"]);
 }
 

@@ -1,6 +1,6 @@
 //! Pods that wait to start until the kernel enforces for them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use agent_policy::model::{EndpointSpec, ObjectName};
 use futures::future::BoxFuture;
@@ -13,7 +13,10 @@ use super::{Announced, Order};
 use crate::{
     control::{Held, PodRequest, server::Admission},
     daemon::status::Shared,
-    source::kubernetes::store::{KnownPod, Store},
+    source::kubernetes::{
+        placement::name_beside,
+        store::{KnownPod, Store},
+    },
 };
 
 /// Between two looks at whether it is so by now.
@@ -56,11 +59,12 @@ impl Gate {
             let sent = self.orders.send((announced, placed)).await;
             sent.map_err(|_| ended())?;
             let index = is_placed.await.map_err(|_| ended())??;
+            let interface = request.interface.as_deref();
             // One at a cgroup has the addresses of its node.
             let addresses = index.map_or_else(BTreeSet::new, |_| request.addresses.clone());
             loop {
-                if let Some(at) = self.shared.held_at(&pod.name, index, &addresses)
-                    && is_at(&at, request.interface.as_deref())
+                if let Some(at) = self.held_at(&pod.name, interface, index, &addresses)
+                    && is_at(&at, interface)
                 {
                     return Ok(Held { at: at.to_string() });
                 }
@@ -72,6 +76,22 @@ impl Gate {
             Err(format!(
                 "the kernel does not enforce for pod {name} yet; `ringfence status` says what is amiss"
             ))
+        })
+    }
+
+    /// It may be an interface beside the one that the pod has already.
+    fn held_at(
+        &self,
+        pod: &ObjectName,
+        interface: Option<&str>,
+        index: Option<u32>,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Option<EndpointSpec> {
+        let own = self.shared.held_at(pod, index, addresses);
+        let own = own.filter(|at| is_at(at, interface));
+        own.or_else(|| {
+            let beside = name_beside(pod, interface?);
+            self.shared.held_at(&beside, index, addresses)
         })
     }
 

@@ -1,20 +1,26 @@
 //! Where a pod is, by what its processes' namespaces have.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agent_policy::model::EndpointSpec;
 
 use super::tree::Process;
 use crate::{
     datapath::sandbox::{Inner, Sandbox, Way},
-    source::kubernetes::placement::Placement,
+    source::kubernetes::placement::{Beside, Placement},
 };
 
 /// What the namespaces of a pod's oldest processes say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// It has a host side, to which the programs go.
-    Interface { way: Way, notes: Vec<String> },
+    Interface {
+        way: Way,
+        /// Further ones of the same namespace.
+        beside: Vec<Way>,
+        /// What is not judged there.
+        notes: Vec<String>,
+    },
     /// It has an own namespace, and no host side: its cgroup is what there is.
     Past {
         addresses: BTreeSet<std::net::IpAddr>,
@@ -59,9 +65,12 @@ pub(super) fn judge(seen: Vec<(Process, Sandbox)>, held: Option<u32>) -> Option<
         let at = ways.iter().position(is_held).unwrap_or_default();
         // There is one: it was looked for above.
         let way = ways.drain(at..=at).next()?;
-        let others = ways.into_iter().map(|way| way.inner).chain(past);
-        let notes = others.map(|inner| unjudged(&inner)).collect();
-        return Some(Judgement::Interface { way, notes });
+        let notes = past.iter().map(unjudged).collect();
+        return Some(Judgement::Interface {
+            way,
+            beside: ways,
+            notes,
+        });
     }
     if !all_past.is_empty() {
         let addresses = all_past
@@ -81,8 +90,18 @@ pub(super) fn judge(seen: Vec<(Process, Sandbox)>, held: Option<u32>) -> Option<
 impl Judgement {
     pub(super) fn placement(&self, cgroup: Option<&str>) -> Option<Placement> {
         let at_cgroup = || cgroup.map(|cgroup| EndpointSpec::Cgroup(cgroup.to_owned()));
+        let mut others = BTreeMap::new();
         let (endpoint, addresses) = match self {
-            Self::Interface { way, .. } => {
+            Self::Interface { way, beside, .. } => {
+                for way in beside {
+                    let interface = way.name.clone();
+                    let addresses = way.inner.addresses.clone();
+                    let beside = Beside {
+                        interface,
+                        addresses,
+                    };
+                    others.insert(way.index, beside);
+                }
                 let at = EndpointSpec::Interface(way.name.clone());
                 (at, way.inner.addresses.clone())
             }
@@ -94,6 +113,7 @@ impl Judgement {
             endpoint,
             addresses,
             assured: BTreeSet::new(),
+            beside: others,
         })
     }
 }
@@ -105,9 +125,7 @@ fn kind(inner: &Inner) -> &str {
 /// Of an interface beside the one that the programs are at.
 fn unjudged(inner: &Inner) -> String {
     let (name, kind) = (&inner.name, kind(inner));
-    format!(
-        "what passes its interface {name} ({kind}) is not judged: an endpoint has one interface"
-    )
+    format!("what passes its interface {name} ({kind}) is not judged: it has no host side")
 }
 
 /// Of an interface without a host side.

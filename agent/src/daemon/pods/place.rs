@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Found, Placed};
+use super::{Found, Placed, Told};
 use crate::{daemon::status::Shared, source::kubernetes::store::Store};
 
 /// Has pods of the API held where they are, and `status` say what of them is not judged.
@@ -19,7 +19,15 @@ impl Placed for Placer {
         self.store.place(uid, placement);
     }
 
-    fn is_on_node(&self, uid: &str) -> Option<bool> {
-        self.store.pod(uid).map(|pod| pod.host_network)
+    fn unheld(&mut self, uid: &str, why: Option<&str>) {
+        let notes = why.map(str::to_owned);
+        self.shared.pod_notes(uid, notes.into_iter().collect());
+    }
+
+    fn told(&self, uid: &str) -> Option<Told> {
+        self.store.pod(uid).map(|pod| Told {
+            is_on_node: pod.host_network,
+            addresses: pod.addresses,
+        })
     }
 }

@@ -1,6 +1,9 @@
 //! The interfaces of one look, and what has been announced since.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use agent_policy::model::EndpointSpec;
 
@@ -45,6 +48,20 @@ impl Links {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Link> {
         self.links.values()
+    }
+
+    /// Which of them are host sides, by our numbers of the namespaces that they lead to.
+    pub(crate) fn host_sides(&self) -> BTreeMap<i32, BTreeSet<u32>> {
+        let mut sides: BTreeMap<i32, BTreeSet<u32>> = BTreeMap::new();
+        for link in self
+            .iter()
+            .filter(|link| link.kind.as_deref() == Some("veth"))
+        {
+            if let Some(number) = link.leads_to_netns {
+                sides.entry(number).or_default().insert(link.index);
+            }
+        }
+        sides
     }
 
     /// See [`link::resolve`].

@@ -9,6 +9,7 @@ pub(crate) enum Kind {
     Namespace,
     Node,
     Service,
+    EndpointSlice,
     NetworkPolicy,
     ClusterNetworkPolicy,
     RingfencePolicy,
@@ -29,10 +30,11 @@ pub(crate) struct Key {
 const OURS: (&str, &str) = ("ringfence.io", "v1alpha1");
 
 impl Kind {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Namespace,
         Self::Node,
         Self::Service,
+        Self::EndpointSlice,
         Self::NetworkPolicy,
         Self::ClusterNetworkPolicy,
         Self::RingfencePolicy,
@@ -46,6 +48,7 @@ impl Kind {
             Self::Namespace => "Namespace",
             Self::Node => "Node",
             Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::RingfencePolicy => "RingfencePolicy",
@@ -65,6 +68,7 @@ impl Kind {
             Self::Namespace => "namespaces",
             Self::Node => "nodes",
             Self::Service => "services",
+            Self::EndpointSlice => "endpointslices",
             Self::NetworkPolicy => "networkpolicies",
             Self::ClusterNetworkPolicy => "clusternetworkpolicies",
             Self::RingfencePolicy => "ringfencepolicies",
@@ -74,17 +78,32 @@ impl Kind {
         }
     }
 
-    fn group_and_version(self) -> (&'static str, &'static str) {
-        match self {
+    /// Its version, and an older one that says the same of what is read of it: servers may have only that.
+    fn group_and_versions(self) -> (&'static str, &'static str, Option<&'static str>) {
+        let (group, version) = match self {
             Self::Namespace | Self::Node | Self::Service | Self::Pod => ("", "v1"),
+            // Before Kubernetes 1.21.
+            Self::EndpointSlice => return ("discovery.k8s.io", "v1", Some("v1beta1")),
             Self::NetworkPolicy => ("networking.k8s.io", "v1"),
             Self::ClusterNetworkPolicy => ("policy.networking.k8s.io", "v1alpha2"),
             Self::RingfencePolicy | Self::NameTable | Self::Workload => OURS,
-        }
+        };
+        (group, version, None)
     }
 
+    /// In the version that it is kept in.
     pub(super) fn resource(self) -> ApiResource {
-        let (group, version) = self.group_and_version();
+        let (group, version, _) = self.group_and_versions();
+        self.resource_in(group, version)
+    }
+
+    /// In an older version, where there is one.
+    pub(super) fn older_resource(self) -> Option<ApiResource> {
+        let (group, _, older) = self.group_and_versions();
+        Some(self.resource_in(group, older?))
+    }
+
+    fn resource_in(self, group: &str, version: &str) -> ApiResource {
         let kind = GroupVersionKind::gvk(group, version, self.name());
         ApiResource::from_gvk_with_plural(&kind, self.plural())
     }
@@ -92,20 +111,23 @@ impl Kind {
     /// The kind that a request is about.
     pub(super) fn of_path(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| {
-            let (group, version) = kind.group_and_version();
-            let all = if group.is_empty() {
-                format!("/api/{version}/{}", kind.plural())
-            } else {
-                format!("/apis/{group}/{version}/{}", kind.plural())
-            };
-            path == all
+            let (group, version, older) = kind.group_and_versions();
+            [Some(version), older].into_iter().flatten().any(|version| {
+                let all = if group.is_empty() {
+                    format!("/api/{version}/{}", kind.plural())
+                } else {
+                    format!("/apis/{group}/{version}/{}", kind.plural())
+                };
+                path == all
+            })
         })
     }
 
-    /// Whether there may be no such kind: it is defined by a CRD.
+    /// Whether there may be no such kind: it is defined by a CRD, or older servers have none.
     pub(super) fn may_be_absent(self) -> bool {
         match self {
-            Self::ClusterNetworkPolicy
+            Self::EndpointSlice
+            | Self::ClusterNetworkPolicy
             | Self::RingfencePolicy
             | Self::NameTable
             | Self::Workload => true,

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{
     arrived::Arrived,
     kind::{Key, Kind},
+    slice::Slice,
     trim::{STATIC_MIRROR, STATIC_UID, trim},
 };
 
@@ -29,6 +30,7 @@ pub(crate) struct Observed {
     pub(crate) json: Arc<str>,
     /// What it says of the world; not to be used if there are errors.
     pub(crate) changes: Box<[Change]>,
+    pub(super) slice: Option<Slice>,
     pub(crate) errors: Vec<String>,
 }
 
@@ -55,6 +57,7 @@ impl Observed {
         let phase = json.get("status").and_then(|status| status.get("phase"));
         let phase = phase.and_then(Value::as_str);
         let has_ended = kind == Kind::Pod && matches!(phase, Some("Succeeded" | "Failed"));
+        let slice = Slice::read(&json).filter(|_| kind == Kind::EndpointSlice);
         let json = json.to_string();
         let limit = size(kind);
         let too_large = json.len() > limit;
@@ -63,13 +66,17 @@ impl Observed {
             let found = "it is larger than what is kept of one object";
             format!("{found}, {} KiB", limit >> 10)
         });
-        let file = parse_file(format!("kubernetes:{key}").into(), json.as_bytes());
-        let errors = file.diagnostics.iter().filter(|found| found.is_error());
+        let (changes, errors) = match kind {
+            // No kind of files': it counts with its Service.
+            Kind::EndpointSlice => (Vec::new(), Vec::new()),
+            _ => parsed(&key, &json),
+        };
         let excess = problem.into_iter().chain(excess).chain(too_large);
         let excess = excess.map(|excess| format!("kubernetes:{key}: {excess}"));
-        let errors: Vec<String> = errors.map(ToString::to_string).chain(excess).collect();
+        let errors: Vec<String> = errors.into_iter().chain(excess).collect();
         Some(Self {
-            changes: changes(&file).into(),
+            changes: changes.into(),
+            slice,
             key,
             uid,
             created,
@@ -88,6 +95,13 @@ impl Observed {
     }
 }
 
+fn parsed(key: &Key, json: &str) -> (Vec<Change>, Vec<String>) {
+    let file = parse_file(format!("kubernetes:{key}").into(), json.as_bytes());
+    let errors = file.diagnostics.iter().filter(|found| found.is_error());
+    let errors = errors.map(ToString::to_string).collect();
+    (changes(&file), errors)
+}
+
 /// Whether a static pod can have it for its UID. Whoever may make pods may write what he likes there: the UIDs that
 /// the API server gives are no such, so nobody takes the place of another pod by it.
 fn is_hash(text: &str) -> bool {
@@ -98,9 +112,12 @@ fn is_hash(text: &str) -> bool {
 /// long as the server lets them be.
 fn size(kind: Kind) -> usize {
     match kind {
-        Kind::Namespace | Kind::Node | Kind::Service | Kind::Pod | Kind::Workload => 256 << 10,
-        // What is refused of a policy isolates nobody: as long as the server lets one be.
-        Kind::NetworkPolicy
+        Kind::Namespace | Kind::Node | Kind::Pod | Kind::Workload => 256 << 10,
+        // What is refused of a policy isolates nobody, and a Service that proxies know and the agent does not leads
+        // past policies: as long as the server lets one be.
+        Kind::Service
+        | Kind::EndpointSlice
+        | Kind::NetworkPolicy
         | Kind::ClusterNetworkPolicy
         | Kind::RingfencePolicy
         | Kind::NameTable => 2 << 20,

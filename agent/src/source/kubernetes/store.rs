@@ -3,11 +3,13 @@
 //! Of each object the last version without errors counts. What is wrong *between* objects takes down no more
 //! than one of them, or of a pod one address.
 
+mod beside;
 mod compose;
 mod conflicts;
 mod progress;
 mod shared;
 mod shown;
+mod slices;
 mod staying;
 #[cfg(test)]
 mod tests;
@@ -25,7 +27,7 @@ use std::{
 use agent_policy::model::{Change, EndpointSpec, ObjectName, World};
 use tokio::sync::Notify;
 
-use self::{progress::Progress, shared::Shared};
+use self::{beside::FirstSeen, progress::Progress, shared::Shared, slices::Slices};
 use super::{
     kept::Kept,
     kind::{Key, Kind},
@@ -49,13 +51,14 @@ struct Inner {
     objects: BTreeMap<Key, Entry>,
     /// By the UID of the pod.
     placements: BTreeMap<String, Placement>,
-    /// The addresses that each had when it was first seen where it is.
-    first_seen: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// What each had when it was first seen where it is.
+    first_seen: BTreeMap<String, FirstSeen>,
     pods: BTreeMap<Arc<str>, Key>,
     /// Who says that an address is its own.
     claims: BTreeMap<IpAddr, BTreeSet<Key>>,
     /// Who says that it is to be held there.
     points: BTreeMap<EndpointSpec, BTreeSet<Key>>,
+    slices: Slices,
     /// What each object adds to the world.
     in_force: BTreeMap<Key, Vec<Change>>,
     /// What is wrong between objects.
@@ -88,7 +91,7 @@ struct Entry {
     changes: Box<[Change]>,
     errors: Vec<String>,
     claimed: Box<[IpAddr]>,
-    point: Option<EndpointSpec>,
+    points: Box<[EndpointSpec]>,
 }
 
 /// What is wrong with an object.
@@ -118,6 +121,8 @@ pub(crate) struct KnownPod {
     /// As its cgroups have it.
     pub(crate) uid: String,
     pub(crate) host_network: bool,
+    /// Those that the API has given it.
+    pub(crate) addresses: BTreeSet<IpAddr>,
 }
 
 impl Store {
@@ -132,6 +137,7 @@ impl Store {
                 pods: BTreeMap::new(),
                 claims: BTreeMap::new(),
                 points: BTreeMap::new(),
+                slices: Slices::default(),
                 in_force: BTreeMap::new(),
                 conflicts: BTreeMap::new(),
                 shared: Shared::default(),
@@ -212,12 +218,17 @@ impl Store {
         let inner = self.lock();
         let placements = inner.placements.iter();
         placements
-            .filter_map(|(uid, placement)| match &placement.endpoint {
-                EndpointSpec::Interface(name) => Some((uid, name)),
-                _ => None,
-            })
             .filter(|(uid, _)| inner.pod(uid).is_none())
-            .map(|(_, name)| name.clone())
+            .flat_map(|(_, placement)| {
+                let own = match &placement.endpoint {
+                    EndpointSpec::Interface(name) => Some(name),
+                    _ => None,
+                };
+                let beside = placement.beside.values();
+                own.into_iter()
+                    .chain(beside.map(|beside| &beside.interface))
+            })
+            .cloned()
             .collect()
     }
 
@@ -314,7 +325,7 @@ impl Store {
         let inner = self.lock();
         inner.is_complete().then(|| {
             let objects = inner.objects.values();
-            let objects = objects.filter(|entry| !entry.changes.is_empty());
+            let objects = objects.filter(|entry| !entry.json.is_empty());
             let of = |is_gone| {
                 let objects = objects
                     .clone()
@@ -350,17 +361,6 @@ impl Store {
 }
 
 impl Inner {
-    /// Remembers what a sandbox has at first.
-    fn see(&mut self, uid: &str, placement: &Placement) {
-        let before = self.placements.get(uid);
-        let is_same = before.is_some_and(|before| before.endpoint == placement.endpoint);
-        let known = self.first_seen.get(uid);
-        if !is_same || known.is_none_or(BTreeSet::is_empty) {
-            self.first_seen
-                .insert(uid.to_owned(), placement.addresses.clone());
-        }
-    }
-
     fn put(&mut self, observed: Observed) -> bool {
         let key = observed.key.clone();
         let old = self.objects.get(&key);
@@ -382,6 +382,7 @@ impl Inner {
             has_ended: _,
             json,
             mut changes,
+            slice,
             errors,
         } = observed;
         self.shared.share(&mut changes);
@@ -395,7 +396,7 @@ impl Inner {
             changes: Box::default(),
             errors: Vec::new(),
             claimed: Box::default(),
-            point: None,
+            points: Box::default(),
         });
         entry.is_ending = is_ending;
         entry.is_gone = false;
@@ -403,7 +404,11 @@ impl Inner {
             entry.json = json;
             entry.changes = changes;
         }
+        let is_good = errors.is_empty();
         entry.errors = errors;
+        if key.kind == Kind::EndpointSlice {
+            return !is_good || self.put_slice(&key, slice);
+        }
         if key.kind == Kind::Pod {
             self.pods.entry(uid).or_insert_with(|| key.clone());
         }
@@ -428,6 +433,7 @@ impl Inner {
             name: name.clone(),
             uid: entry.uid.to_string(),
             host_network: workload.host_network,
+            addresses: workload.addresses.clone(),
         })
     }
 

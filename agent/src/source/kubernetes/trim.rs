@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kube::core::DynamicObject;
 use serde_json::{Map, Value, json};
 
-use super::kind::Kind;
+use super::{address, kind::Kind, slice};
 
 /// What the labels of an object may take, together. More than that is nobody's way to tell pods apart: who may make
 /// pods would fill the memory of every node by it.
@@ -13,6 +13,9 @@ const LABELS: usize = 64 << 10;
 
 /// Of the annotations, those that say how a policy is meant.
 const OURS: &str = "ringfence.io/";
+
+/// A Service that the cluster's own proxy leaves alone.
+const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
 /// A static pod's UID as its node knows it, where the API has another one of its mirror.
 pub(super) const STATIC_UID: &str = "kubernetes.io/config.hash";
@@ -25,7 +28,9 @@ pub(super) fn trim(kind: Kind, object: DynamicObject) -> (Value, Option<String>)
         metadata,
         data,
     } = object;
-    let (labels, excess) = bounded(metadata.labels.unwrap_or_default());
+    let mut labels = metadata.labels.unwrap_or_default();
+    labels.retain(|key, _| is_read(kind, key));
+    let (labels, excess) = bounded(labels);
     let annotations: BTreeMap<String, String> = metadata
         .annotations
         .unwrap_or_default()
@@ -33,7 +38,7 @@ pub(super) fn trim(kind: Kind, object: DynamicObject) -> (Value, Option<String>)
         .filter(|(key, _)| match kind {
             Kind::Pod => key == STATIC_UID || key == STATIC_MIRROR,
             // No parser reads any.
-            Kind::Namespace | Kind::Node | Kind::Service => false,
+            Kind::Namespace | Kind::Node | Kind::Service | Kind::EndpointSlice => false,
             Kind::NetworkPolicy
             | Kind::ClusterNetworkPolicy
             | Kind::RingfencePolicy
@@ -90,7 +95,14 @@ pub(super) fn trim(kind: Kind, object: DynamicObject) -> (Value, Option<String>)
             only(&mut data, "spec", &spec);
             only(&mut data, "status", &["loadBalancer"]);
             data.retain(|key, _| key == "spec" || key == "status");
+            let spec = data.get_mut("spec").and_then(Value::as_object_mut);
+            for (field, value) in spec.into_iter().flatten() {
+                if matches!(field.as_str(), "clusterIP" | "clusterIPs" | "externalIPs") {
+                    address::normalize(value);
+                }
+            }
         }
+        Kind::EndpointSlice => slice::trim(&mut data),
         Kind::Pod => {
             pod(&mut data);
             data.retain(|key, _| key == "spec" || key == "status");
@@ -140,6 +152,22 @@ fn pod(data: &mut Map<String, Value>) {
             }
             condition.get("type").is_none_or(|kind| kind == "Ready")
         });
+    }
+}
+
+/// Whether a label says something to anybody. Of these kinds it is only what others' software writes there.
+fn is_read(kind: Kind, label: &str) -> bool {
+    match kind {
+        Kind::Service => label == OTHER_PROXY,
+        Kind::EndpointSlice => slice::LABELS.contains(&label),
+        Kind::Namespace
+        | Kind::Node
+        | Kind::NetworkPolicy
+        | Kind::ClusterNetworkPolicy
+        | Kind::RingfencePolicy
+        | Kind::NameTable
+        | Kind::Pod
+        | Kind::Workload => true,
     }
 }
 

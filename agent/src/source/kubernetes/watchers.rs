@@ -12,6 +12,7 @@ use std::{
 use futures::StreamExt as _;
 use kube::{
     Api, Client,
+    core::ApiResource,
     runtime::watcher::{self, Config, Event, watcher},
 };
 use tokio::sync::watch;
@@ -43,7 +44,11 @@ pub(super) async fn follow(
     let mut patience = Duration::ZERO;
     loop {
         definitions.mark_unchanged();
-        follow_defined(kind, client.clone(), &store, patience).await;
+        let resource = chosen(&client, kind).await;
+        let ended = follow_defined(kind, resource, client.clone(), &store, patience).await;
+        if ended == Ended::OtherVersion {
+            continue;
+        }
         patience = tokio::select! {
             Ok(()) = definitions.changed() => DEFINED,
             () = tokio::time::sleep(jittered(ABSENT)) => Duration::ZERO,
@@ -51,10 +56,36 @@ pub(super) async fn follow(
     }
 }
 
+/// Why a watch is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// There is no such kind.
+    Absent,
+    /// The server has it in another version than that which was watched.
+    OtherVersion,
+}
+
+/// The kind in the version that the server has; the newer one where it has both, or neither.
+async fn chosen(client: &Client, kind: Kind) -> ApiResource {
+    let first = kind.resource();
+    match kind.older_resource() {
+        Some(older) if is_undefined(client, &first).await && is_defined(client, &older).await => {
+            older
+        }
+        _ => first,
+    }
+}
+
 /// Ends if there is no such kind, after so long.
-async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Duration) {
+async fn follow_defined(
+    kind: Kind,
+    resource: ApiResource,
+    client: Client,
+    store: &Store,
+    patience: Duration,
+) -> Ended {
     let begun = Instant::now();
-    let api: Api<Arrived> = Api::all_with(client.clone(), &kind.resource());
+    let api: Api<Arrived> = Api::all_with(client.clone(), &resource);
     let config = Config::default().page_size(PAGE);
     let mut events = std::pin::pin!(watcher(api.clone(), config));
     let mut pauses = Pauses::default();
@@ -80,10 +111,13 @@ async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Dur
             Err(error)
                 if kind.may_be_absent()
                     && code(&error) == Some(404)
-                    && is_undefined(&client, kind).await =>
+                    && is_undefined(&client, &resource).await =>
             {
+                if chosen(&client, kind).await.version != resource.version {
+                    return Ended::OtherVersion;
+                }
                 if store.absent(kind) && begun.elapsed() >= patience {
-                    return;
+                    return Ended::Absent;
                 }
             }
             Err(watcher::Error::WatchFailed(kube::Error::SerdeError(error))) => {
@@ -107,6 +141,7 @@ async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Dur
             tokio::time::sleep(pause).await;
         }
     }
+    Ended::Absent
 }
 
 fn put(store: &Store, kind: Kind, object: Arrived) {
@@ -130,8 +165,7 @@ fn code(error: &watcher::Error) -> Option<u16> {
 
 /// Whether the server says, where it tells of all kinds, that there is no such. What answers 404 may be something that
 /// stands in front of a server that is away.
-async fn is_undefined(client: &Client, kind: Kind) -> bool {
-    let resource = kind.resource();
+async fn is_undefined(client: &Client, resource: &ApiResource) -> bool {
     let Ok(groups) = client.list_api_groups().await else {
         return false;
     };
@@ -144,6 +178,14 @@ async fn is_undefined(client: &Client, kind: Kind) -> bool {
         list.resources
             .iter()
             .all(|other| other.name != resource.plural)
+    })
+}
+
+async fn is_defined(client: &Client, resource: &ApiResource) -> bool {
+    let listed = client.list_api_group_resources(&resource.api_version).await;
+    listed.is_ok_and(|list| {
+        let mut kinds = list.resources.iter();
+        kinds.any(|known| known.name == resource.plural)
     })
 }
 

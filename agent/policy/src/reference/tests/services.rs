@@ -17,6 +17,7 @@ fn service(app: &str) -> Service {
             node_port: Some(30080),
         }],
         publish_not_ready: false,
+        by_hand: [].into(),
         last: [].into(),
         source: example::source(1),
     }
@@ -182,6 +183,32 @@ fn without_backends_the_last_ones_count_and_without_those_the_address() {
         egress(&strict([idle.clone()]), "shop/web", "10.9.0.1", 80),
         "Drop by p egress[2]"
     );
+    // Who serves by hand does so now, beside whom the selector matches; at its own ports.
+    idle.by_hand = [Backend {
+        port: 9091,
+        ..last("10.1.0.3")
+    }]
+    .into();
+    assert_eq!(
+        egress(&strict([idle.clone()]), "shop/web", "10.9.0.1", 80),
+        "Allow: NotIsolated"
+    );
+    let mut mixed = service("web");
+    mixed.by_hand = [last("10.1.0.7")].into();
+    assert_eq!(
+        egress(&strict([mixed.clone()]), "shop/api", "10.9.0.1", 80),
+        "Drop by p egress[2]"
+    );
+    mixed.by_hand = [Backend {
+        service_port: 81,
+        ..last("10.1.0.7")
+    }]
+    .into();
+    assert_eq!(
+        egress(&strict([mixed]), "shop/api", "10.9.0.1", 80),
+        "Allow: NotIsolated"
+    );
+    idle.by_hand = [].into();
     // Of another port, it is of no use to this one; and who serves now comes first.
     idle.last = [Backend {
         service_port: 81,

@@ -102,16 +102,27 @@ fn a_namespace_that_a_container_has_made_for_itself_does_not_count() {
 }
 
 #[test]
-fn what_passes_no_host_side_is_named() {
+fn what_has_a_host_side_is_held_beside_and_what_has_none_is_named() {
     let first = way("veth", inner("eth0", Some("veth"), &["10.0.0.1"]));
-    let second = way("veth1", inner("net1", Some("veth"), &[]));
+    let second = Way {
+        index: 8,
+        ..way("veth1", inner("net1", Some("veth"), &["10.1.0.1"]))
+    };
     let third = inner("net2", Some("macvlan"), &[]);
     let sandbox = other(1, vec![first, second], vec![third]);
-    let Some(Judgement::Interface { notes, .. }) = judge(vec![(process(1), sandbox)], None) else {
+    let judged = judge(vec![(process(1), sandbox)], None).unwrap();
+    let placement = judged.placement(None).unwrap();
+    let beside: Vec<_> = placement.beside.into_iter().collect();
+    let expected = Beside {
+        interface: "veth1".to_owned(),
+        addresses: ["10.1.0.1".parse().unwrap()].into(),
+    };
+    assert_eq!(beside, [(8, expected)]);
+    let Judgement::Interface { notes, .. } = judged else {
         panic!("no interface");
     };
-    assert_eq!(notes.len(), 2, "{notes:?}");
-    assert!(notes[1].contains("net2 (macvlan)"), "{notes:?}");
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("net2 (macvlan)"), "{notes:?}");
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::source::kubernetes::{
     placement::Placement,
 };
 
-/// So many addresses a pod has at most that nobody has vouched for: each takes room in the kernel's tables.
-const UNVOUCHED: usize = 16;
+/// So many addresses an interface has at most that nobody has vouched for: each takes room in the kernel's tables.
+pub(super) const UNVOUCHED: usize = 16;
 
 /// Behind the name of a pod that is held at its cgroup, where others meet it by its addresses.
 const PEER: &str = "@addresses";
@@ -42,19 +42,22 @@ impl Inner {
         let Some(entry) = self.objects.get(key) else {
             return;
         };
-        let wanted = self.wanted(key, entry);
-        let own = wanted.as_ref().filter(|workload| has_own(key, workload));
+        let wanted = self.wanted(key, entry).into_iter();
+        let wanted: Vec<_> = wanted.chain(self.wanted_beside(key, entry)).collect();
+        let own = wanted.iter().filter(|workload| has_own(key, workload));
         let claimed: Box<[IpAddr]> = own
-            .map(|workload| workload.addresses.iter().copied().collect())
-            .unwrap_or_default();
-        let point = wanted
+            .flat_map(|workload| workload.addresses.iter().copied())
+            .collect();
+        let points: Box<[EndpointSpec]> = wanted
+            .iter()
             .filter(|workload| self.is_here(workload))
-            .and_then(|workload| workload.endpoint.clone());
+            .filter_map(|workload| workload.endpoint.clone())
+            .collect();
         if let Some(entry) = self.objects.remove(key) {
             self.unclaim(key, &entry);
             let entry = Entry {
                 claimed,
-                point,
+                points,
                 ..entry
             };
             for address in &entry.claimed {
@@ -62,7 +65,7 @@ impl Inner {
                 claims.insert(key.clone());
                 self.dirty.extend(claims.iter().cloned());
             }
-            if let Some(point) = &entry.point {
+            for point in &entry.points {
                 let claims = self.points.entry(point.clone()).or_default();
                 claims.insert(key.clone());
                 self.dirty.extend(claims.iter().cloned());
@@ -83,13 +86,13 @@ impl Inner {
                 }
             }
         }
-        if let Some(point) = &entry.point
-            && let Some(claims) = self.points.get_mut(point)
-        {
-            claims.remove(key);
-            self.dirty.extend(claims.iter().cloned());
-            if claims.is_empty() {
-                self.points.remove(point);
+        for point in &entry.points {
+            if let Some(claims) = self.points.get_mut(point) {
+                claims.remove(key);
+                self.dirty.extend(claims.iter().cloned());
+                if claims.is_empty() {
+                    self.points.remove(point);
+                }
             }
         }
         self.touch(key);
@@ -119,7 +122,7 @@ impl Inner {
             return (Vec::new(), errors);
         }
         let Some(workload) = self.wanted(key, entry) else {
-            return (entry.changes.to_vec(), errors);
+            return (self.with_slices(key, entry), errors);
         };
         let pod = Key {
             kind: Kind::Pod,
@@ -134,8 +137,13 @@ impl Inner {
         }
         let workload = self.without_lost(key, workload, &mut errors);
         let peer = as_peer(key, &workload);
-        let all = [Some(workload), peer].into_iter().flatten();
-        let changes = all.map(|workload| Change::Workload(workload.name.clone(), Some(workload)));
+        let mut all: Vec<_> = [Some(workload), peer].into_iter().flatten().collect();
+        for beside in self.wanted_beside(key, entry) {
+            all.push(self.without_lost(key, beside, &mut errors));
+        }
+        let changes = all
+            .into_iter()
+            .map(|workload| Change::Workload(workload.name.clone(), Some(workload)));
         (changes.collect(), errors)
     }
 
@@ -162,7 +170,7 @@ impl Inner {
                 let owner = match self.files.addresses.get(address) {
                     Some(owner) => Some(format!("`{owner}` of a file")),
                     None => self
-                        .winner(self.claims.get(address), key)
+                        .winner(self.claims.get(address), key, Some(address))
                         .map(|other| format!("`{other}`")),
                 };
                 if let Some(owner) = owner {
@@ -178,7 +186,7 @@ impl Inner {
             let owner = if self.is_used_by_files(point) {
                 "a workload of a file".to_owned()
             } else {
-                format!("`{}`", self.winner(self.points.get(point), key)?)
+                format!("`{}`", self.winner(self.points.get(point), key, None)?)
             };
             Some(format!("{point} is that of {owner}, and not its own"))
         });
@@ -195,11 +203,16 @@ impl Inner {
     }
 
     /// Who has what these claim, if that is not `key`.
-    fn winner<'k>(&self, claims: Option<&'k BTreeSet<Key>>, key: &Key) -> Option<&'k Key> {
+    fn winner<'k>(
+        &self,
+        claims: Option<&'k BTreeSet<Key>>,
+        key: &Key,
+        address: Option<&IpAddr>,
+    ) -> Option<&'k Key> {
         let right = |key: &'k Key| {
             let entry = self.objects.get(key)?;
             Some(Right {
-                is_vouched_for: self.is_vouched_for(key, entry),
+                is_vouched_for: self.is_vouched_for(key, entry, address),
                 is_placed: self.is_placed(key, entry),
                 is_pod: key.kind == Kind::Pod,
                 is_alive: !entry.is_ending && !entry.is_gone,
@@ -211,14 +224,14 @@ impl Inner {
         (best != key).then_some(best)
     }
 
-    fn is_placed(&self, key: &Key, entry: &Entry) -> bool {
+    pub(super) fn is_placed(&self, key: &Key, entry: &Entry) -> bool {
         key.kind == Kind::Pod
             && self.placements.contains_key(&*entry.uid)
             && self.pods.get(&entry.uid) == Some(key)
     }
 
     /// The workload that an object is, with where it was found.
-    fn wanted(&self, key: &Key, entry: &Entry) -> Option<Arc<Workload>> {
+    pub(super) fn wanted(&self, key: &Key, entry: &Entry) -> Option<Arc<Workload>> {
         let Some(Change::Workload(_, Some(workload))) = entry.changes.first() else {
             return None;
         };
@@ -250,12 +263,13 @@ impl Inner {
             endpoint: _,
             addresses,
             assured,
+            beside: _,
         } = placement;
         let given =
             |address: &&IpAddr| workload.addresses.contains(*address) || assured.contains(*address);
         if !is_given_any(workload, placement) {
             let first = self.first_seen.get(&*entry.uid);
-            let first = first.into_iter().flatten();
+            let first = first.into_iter().flat_map(|first| &first.own);
             let still = first.filter(|address| addresses.contains(*address));
             return still.take(UNVOUCHED).copied().collect();
         }
@@ -263,14 +277,19 @@ impl Inner {
     }
 
     /// Never of a `Workload`: or it would take the address of a pod that the API has given none yet.
-    fn is_vouched_for(&self, key: &Key, entry: &Entry) -> bool {
+    fn is_vouched_for(&self, key: &Key, entry: &Entry, address: Option<&IpAddr>) -> bool {
         if !self.is_placed(key, entry) {
             return key.kind == Kind::Pod;
         }
         let placement = self.placements.get(&*entry.uid);
         match (entry.changes.first(), placement) {
             (Some(Change::Workload(_, Some(workload))), Some(placement)) => {
-                is_given_any(workload, placement)
+                let own = |address| {
+                    let own = self.own_addresses(entry, workload, placement);
+                    own.contains(address)
+                };
+                // Those of interfaces beside, nobody has given it.
+                is_given_any(workload, placement) && address.is_none_or(own)
             }
             _ => false,
         }

@@ -117,6 +117,9 @@ impl Inner {
     pub(super) fn remove(&mut self, key: &Key) {
         if let Some(entry) = self.objects.remove(key) {
             self.unclaim(key, &entry);
+            if key.kind == Kind::EndpointSlice {
+                self.put_slice(key, None);
+            }
             if self.pods.get(&entry.uid) == Some(key) {
                 self.pods.remove(&entry.uid);
             }

@@ -4,7 +4,7 @@ use agent_policy::model::{EndpointSpec, ObjectName, Workload, World};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::source::kubernetes::arrived::Arrived;
+use crate::source::kubernetes::{arrived::Arrived, placement::Beside};
 
 fn observed(object: &Value) -> Observed {
     let object: Arrived = serde_json::from_value(object.clone()).unwrap();
@@ -52,6 +52,7 @@ fn placed(interface: &str, address: &str) -> Placement {
         endpoint: EndpointSpec::Interface(interface.to_owned()),
         addresses: [address.parse().unwrap()].into(),
         assured: BTreeSet::new(),
+        beside: BTreeMap::new(),
     }
 }
 
@@ -100,6 +101,8 @@ impl Follower {
             again.place(uid, Some(placement.clone()));
         }
         let mut others = again.lock();
+        others.slices = inner.slices.clone();
+        others.first_seen = inner.first_seen.clone();
         for (key, entry) in &inner.objects {
             let entry = Entry {
                 uid: Arc::clone(&entry.uid),
@@ -107,7 +110,7 @@ impl Follower {
                 changes: entry.changes.clone(),
                 errors: Vec::new(),
                 claimed: Box::default(),
-                point: None,
+                points: Box::default(),
                 ..*entry
             };
             others.pods.insert(Arc::clone(&entry.uid), key.clone());
@@ -465,6 +468,53 @@ fn what_the_maker_of_an_interface_has_said_counts_before_the_api() {
     assert_eq!(follower.workload("a").unwrap().addresses, [address].into());
 }
 
+fn with_beside(interface: &str, address: &str, beside: &[(u32, &str, &[&str])]) -> Placement {
+    let mut placement = placed(interface, address);
+    for (index, interface, addresses) in beside {
+        let addresses = addresses.iter().map(|it| it.parse().unwrap());
+        let beside = Beside {
+            interface: (*interface).to_owned(),
+            addresses: addresses.collect(),
+        };
+        placement.beside.insert(*index, beside);
+    }
+    placement
+}
+
+#[test]
+fn an_interface_beside_is_an_endpoint_with_what_it_had_first() {
+    let mut follower = Follower::new();
+    follower.put(&pod("a", "a", "10.0.0.1", 1));
+    let first = with_beside("veth", "10.0.0.1", &[(7, "net", &["10.1.0.1", "10.0.0.1"])]);
+    follower.store.place("a", Some(first));
+    follower.follow();
+    let beside = follower.workload("a+net").unwrap();
+    assert_eq!(beside.labels, follower.workload("a").unwrap().labels);
+    assert_eq!(
+        beside.endpoint,
+        Some(EndpointSpec::Interface("net".to_owned()))
+    );
+    assert!(!beside.ready, "it serves");
+    assert_eq!(follower.owner("10.1.0.1").as_deref(), Some("shop/a+net"));
+    assert_eq!(follower.owner("10.0.0.1").as_deref(), Some("shop/a"));
+    // More from inside is not its own.
+    let more = with_beside("veth", "10.0.0.1", &[(7, "net", &["10.1.0.1", "10.1.0.9"])]);
+    follower.store.place("a", Some(more));
+    follower.follow();
+    assert_eq!(follower.owner("10.1.0.9"), None);
+    assert_eq!(follower.owner("10.1.0.1").as_deref(), Some("shop/a+net"));
+    // What the API gives to another is that one's, whoever was there first.
+    follower.put(&pod("b", "b", "10.1.0.1", 0));
+    assert_eq!(follower.owner("10.1.0.1").as_deref(), Some("shop/b"));
+    assert_eq!(follower.errors().len(), 1, "{:?}", follower.errors());
+    // It goes alone, and with the pod.
+    follower.store.place("a", Some(placed("veth", "10.0.0.1")));
+    follower.follow();
+    assert!(follower.workload("a+net").is_none());
+    assert!(follower.workload("a").is_some());
+    assert!(follower.errors().is_empty(), "{:?}", follower.errors());
+}
+
 #[test]
 fn a_sandbox_whose_pod_is_not_known_is_nobodys() {
     let mut follower = Follower::new();
@@ -505,6 +555,108 @@ fn a_file_and_the_api_add_up_and_of_one_name_that_of_the_file_stays() {
     assert_eq!(follower.errors(), [""; 0]);
     assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/p");
     assert_eq!(follower.world.network_policies.len(), 2);
+}
+
+fn service(selector: Option<&Value>) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "s", "namespace": "shop", "labels": {"large": "x".repeat(1 << 20)}},
+        "spec": {
+            "selector": selector, "clusterIP": "10.96.0.1", "externalIPs": ["::ffff:192.0.2.9", "198.051.100.9"],
+            "ports": [{"name": "a", "port": 80, "targetPort": 8080}, {"name": "b", "port": 81, "targetPort": "b"}],
+        },
+    })
+}
+
+fn slice(name: &str, keeper: &str, port: &str, address: &str) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1beta1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": name, "namespace": "shop", "labels": {
+            "kubernetes.io/service-name": "s", "endpointslice.kubernetes.io/managed-by": keeper,
+        }},
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": port, "port": 9000, "protocol": "TCP"}],
+    })
+}
+
+/// What serves the Service `s` by hand.
+fn by_hand(follower: &Follower) -> Vec<String> {
+    let service = &follower.world.services[&ObjectName::new("shop", "s")];
+    let backends = service.by_hand.iter();
+    backends
+        .map(|it| format!("{}: {}:{}", it.service_port, it.address, it.port))
+        .collect()
+}
+
+#[test]
+fn slices_are_the_backends_of_a_service_without_a_selector_whoever_keeps_them_up() {
+    let mut follower = Follower::new();
+    let controller = "endpointslice-controller.k8s.io";
+    follower.put(&slice("one", "me", "a", "192.0.2.1"));
+    follower.put(&service(None));
+    follower.put(&slice("two", controller, "b", "192.0.2.2"));
+    follower.put(&slice("three", "me", "c", "192.0.2.3"));
+    assert_eq!(
+        by_hand(&follower),
+        ["80: 192.0.2.1:9000", "81: 192.0.2.2:9000"]
+    );
+    follower.put(&slice("one", "me", "a", "192.0.2.4"));
+    follower.delete(Kind::EndpointSlice, "two");
+    assert_eq!(by_hand(&follower), ["80: 192.0.2.4:9000"]);
+    // However they are written, its addresses are frontends.
+    let addresses = &follower.world.services[&ObjectName::new("shop", "s")].addresses;
+    for address in ["10.96.0.1", "192.0.2.9", "198.51.100.9"] {
+        assert!(
+            addresses.contains(&address.parse().unwrap()),
+            "{addresses:?}"
+        );
+    }
+    assert!(follower.errors().is_empty(), "{:?}", follower.errors());
+    assert_eq!(follower.store.lock().objects.len(), 3);
+    follower.delete(Kind::Service, "s");
+    follower.put(&service(None));
+    assert_eq!(by_hand(&follower), ["80: 192.0.2.4:9000"]);
+}
+
+#[test]
+fn of_a_service_with_a_selector_only_the_slices_of_others_than_the_controller_count() {
+    let mut follower = Follower::new();
+    follower.put(&service(Some(&json!({"app": "a"}))));
+    follower.put(&slice(
+        "own",
+        "endpointslice-controller.k8s.io",
+        "a",
+        "10.0.0.1",
+    ));
+    assert!(by_hand(&follower).is_empty());
+    follower.put(&slice("other", "me", "a", "192.0.2.1"));
+    assert_eq!(by_hand(&follower), ["80: 192.0.2.1:9000"]);
+    // What there is of them counts when the selector is gone: proxies go on with it.
+    follower.put(&service(None));
+    assert_eq!(
+        by_hand(&follower),
+        ["80: 10.0.0.1:9000", "80: 192.0.2.1:9000"]
+    );
+}
+
+#[test]
+fn slices_are_kept() {
+    let mut follower = Follower::new();
+    follower.put(&service(None));
+    follower.put(&slice("one", "me", "a", "192.0.2.1"));
+    for kind in Kind::ALL {
+        let seen = follower.store.lock().objects.keys().cloned().collect();
+        follower.store.listed(kind, &seen);
+    }
+    let (lines, _) = follower.store.snapshot().unwrap();
+    let kept = lines
+        .iter()
+        .filter_map(|line| Observed::kept(line).unwrap());
+    let mut again = Follower::new();
+    again.store.take_kept(kept.collect(), BTreeSet::new());
+    again.follow();
+    assert_eq!(by_hand(&again), by_hand(&follower));
+    assert_eq!(by_hand(&again).len(), 1);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{super::with_each_policy, Mistake, with_each_tier_policy};
 use crate::model::{Denied, Mode, PortName, Service, Terms, Workload, World};
 
-pub(super) const MISTAKES: [Mistake; 16] = [
+pub(super) const MISTAKES: [Mistake; 17] = [
     ("what is in audit is enforced", |world| {
         with_each_terms(world, |terms| {
             if terms.mode == Mode::Audit {
@@ -70,6 +70,9 @@ pub(super) const MISTAKES: [Mistake; 16] = [
     }),
     ("what served last is forgotten", |world| {
         with_each_service(world, |service| service.last.clear())
+    }),
+    ("backends made by hand are none", |world| {
+        with_each_service(world, |service| service.by_hand.clear())
     }),
     ("ports of backends have no names", |world| {
         with_each_service(world, |service| {
