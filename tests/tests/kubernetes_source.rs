@@ -1,22 +1,18 @@
 //! Policies and workloads of a real API server of Kubernetes: in force, and still so with the server gone.
 
-#[path = "kubernetes_source/server.rs"]
-mod server;
-
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ringfence_lab::agent::Agent;
+use ringfence_lab::api_server::{Server, is_there};
 use ringfence_lab::lab::{Lab, Netns, Peer};
 use ringfence_lab::manifest;
 use ringfence_lab::probe::Protocol;
 use ringfence_lab::serve::Service;
 use ringfence_lab::wait::eventually;
 use serde_json::Value;
-
-use self::server::{Server, is_there};
 
 const PORT: u16 = 8080;
 

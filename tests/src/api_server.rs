@@ -1,5 +1,7 @@
 //! An API server of Kubernetes and its etcd, in the host namespace of a lab; no kubelet, no pods that run.
 
+pub mod proxy;
+
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::lab::{Lab, Netns};
+use crate::wait::eventually;
 use anyhow::{Context, Result, ensure};
-use ringfence_lab::lab::{Lab, Netns};
-use ringfence_lab::wait::eventually;
 
 /// Where its binaries are: `kube-apiserver`, `etcd` and `kubectl`.
 const BINARIES: &str = "RINGFENCE_KUBE_BIN";
@@ -23,7 +25,8 @@ const PATIENCE: Duration = Duration::from_mins(3);
 /// Who may do everything, and who may do what a test lets it.
 const TOKENS: &str = "admin-token,admin,1,\"system:masters\"\nagent-token,agent,2\n";
 
-pub(crate) struct Server {
+#[derive(Debug)]
+pub struct Server {
     binaries: PathBuf,
     folder: PathBuf,
     /// Of the host, in the lab.
@@ -33,7 +36,7 @@ pub(crate) struct Server {
 }
 
 /// Whether there is an API server to test with; says so if there is none.
-pub(crate) fn is_there() -> bool {
+pub fn is_there() -> bool {
     let there = env::var_os(BINARIES).is_some();
     if !there {
         println!(
@@ -45,7 +48,7 @@ pub(crate) fn is_there() -> bool {
 
 impl Server {
     /// One that answers.
-    pub(crate) fn start(lab: &Lab) -> Result<Self> {
+    pub fn start(lab: &Lab) -> Result<Self> {
         let binaries = env::var_os(BINARIES).context(BINARIES)?;
         let binaries = PathBuf::from(binaries);
         let [address, _] = lab.host_addresses();
@@ -80,7 +83,7 @@ impl Server {
     }
 
     /// Starts the server itself, and waits until it is ready.
-    pub(crate) fn resume(&mut self, host: &Netns, port: u16) -> Result<()> {
+    pub fn resume(&mut self, host: &Netns, port: u16) -> Result<()> {
         let folder = &self.folder;
         let mut command = Command::new(self.binaries.join("kube-apiserver"));
         command.args(["--etcd-servers=http://127.0.0.1:2379", "--allow-privileged"]);
@@ -117,7 +120,7 @@ impl Server {
     }
 
     /// kill -9: it says good-bye to nobody.
-    pub(crate) fn kill(&mut self) -> Result<()> {
+    pub fn kill(&mut self) -> Result<()> {
         let mut server = self.running.take().context("no server to kill")?;
         server.kill()?;
         server.wait()?;
@@ -126,7 +129,7 @@ impl Server {
     }
 
     /// Forgets all versions of objects but the last.
-    pub(crate) fn compact(host: &Netns) -> Result<()> {
+    pub fn compact(host: &Netns) -> Result<()> {
         let post = |path: &str, body: &str| {
             let url = format!("http://127.0.0.1:2379{path}");
             host.ask("curl", &["-sSf", "-d", body, &url])
@@ -141,15 +144,18 @@ impl Server {
         Ok(())
     }
 
-    pub(crate) fn kubeconfig(&self, user: &str) -> PathBuf {
+    pub fn kubeconfig(&self, user: &str) -> PathBuf {
         self.folder.join(user)
     }
 
-    /// What `kubectl` prints.
-    pub(crate) fn kubectl(&self, host: &Netns, arguments: &[&str], input: &str) -> Result<String> {
+    fn kubectl_itself(&self) -> PathBuf {
         let own = self.binaries.join("kubectl");
-        let program = if own.exists() { own } else { "kubectl".into() };
-        let mut command = Command::new(program);
+        if own.exists() { own } else { "kubectl".into() }
+    }
+
+    /// What `kubectl` prints.
+    pub fn kubectl(&self, host: &Netns, arguments: &[&str], input: &str) -> Result<String> {
+        let mut command = Command::new(self.kubectl_itself());
         command.arg(option("--kubeconfig=", &self.kubeconfig("admin")));
         command.args(arguments);
         command.env("HOME", &self.folder);
@@ -168,7 +174,7 @@ impl Server {
     }
 
     /// What `kubectl` of 1.20 has no word for: the status of an object.
-    pub(crate) fn patch(host: &Netns, path: &str, status: &str) -> Result<()> {
+    pub fn patch(host: &Netns, path: &str, status: &str) -> Result<()> {
         let url = format!("https://127.0.0.1:6443{path}");
         let patched = host.ask(
             "curl",
@@ -188,7 +194,7 @@ impl Server {
         patched.map(|_| ())
     }
 
-    pub(crate) fn apply(&self, host: &Netns, objects: &str) -> Result<()> {
+    pub fn apply(&self, host: &Netns, objects: &str) -> Result<()> {
         // Without asking the server for its schemas, which takes longer than anything else.
         let applied = self.kubectl(host, &["apply", "--validate=false", "-f", "-"], objects);
         applied.map(|_| ())
