@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::here::Runs;
 use crate::objects;
+use crate::requests::{self, Counted};
 
 /// The node of the agent.
 pub(crate) const NODE: &str = "node-0";
@@ -40,7 +41,9 @@ pub(crate) struct Cluster {
     pub(crate) agent: Agent,
     _server: Runs,
     pub(crate) proxy: Proxy,
-    _api: Server,
+    pub(crate) api: Server,
+    /// What its server asks of itself.
+    pub(crate) own: Counted,
     pub(crate) size: Size,
     /// A pod of this node.
     pub(crate) server: Peer,
@@ -66,6 +69,7 @@ impl Cluster {
         let pods = kubepods.within("burstable")?;
         let api = Server::start(&lab)?;
         let proxy = Proxy::start(&api, &lab)?;
+        let own = requests::own(&proxy)?;
         let begun = Instant::now();
         fill(&proxy, size)?;
         let mut calls = proxy.connect()?;
@@ -102,7 +106,8 @@ impl Cluster {
             agent,
             _server: runs,
             proxy,
-            _api: api,
+            api,
+            own,
             size,
             server,
             client,
@@ -120,7 +125,7 @@ impl Cluster {
 
     /// Starts the agent, and waits until it holds the server as policy says.
     pub(crate) fn enforce(&mut self) -> Result<()> {
-        self.agent.start()?;
+        self.agent.launch()?;
         let is_complete = self.agent.status_eventually(COMPLETE, |status| {
             let mut endpoints = status["endpoints"].as_array().into_iter().flatten();
             let is_server = |endpoint: &Value| {

@@ -69,6 +69,7 @@ fn main() -> Result<()> {
         cost::MEMORY,
         &cluster.agent,
     )?;
+    requests::restart(&mut cluster, &mut report)?;
     println!("{report}");
     report.write()
 }
