@@ -1,5 +1,6 @@
 //! An API server of Kubernetes and its etcd, in the host namespace of a lab; no kubelet, no pods that run.
 
+pub mod front;
 pub mod proxy;
 
 use std::env;
@@ -23,7 +24,7 @@ const BINARIES: &str = "RINGFENCE_KUBE_BIN";
 const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Who may do everything, and who may do what a test lets it.
-const TOKENS: &str = "admin-token,admin,1,\"system:masters\"\nagent-token,agent,2\n";
+const TOKENS: &str = "admin-token,admin,1,\"system:masters\"\nagent-token,agent,2\naccount-token,account,3,\"system:masters\"\n";
 
 #[derive(Debug)]
 pub struct Server {
@@ -65,12 +66,7 @@ impl Server {
             .output()
             .context("openssl")?;
         ensure!(key.status.success(), "openssl genrsa");
-        let mut etcd = Command::new(binaries.join("etcd"));
-        etcd.arg("--data-dir").arg(folder.join("etcd"));
-        etcd.args(["--listen-client-urls", "http://127.0.0.1:2379"]);
-        etcd.args(["--advertise-client-urls", "http://127.0.0.1:2379"]);
-        etcd.args(["--listen-peer-urls", "http://127.0.0.1:2380"]);
-        let etcd = spawn(lab.host(), &mut etcd, &folder.join("etcd.log"))?;
+        let etcd = etcd(lab.host(), &binaries, &folder)?;
         let mut server = Self {
             binaries,
             folder,
@@ -126,6 +122,21 @@ impl Server {
         server.wait()?;
         fs::write(self.kubeconfig("admin"), kubeconfig("admin", 6443))?;
         Ok(())
+    }
+
+    /// Another cluster in the place of this one, whose server was killed: nothing of it is left.
+    pub fn begin_anew(&mut self, host: &Netns, port: u16) -> Result<()> {
+        self.etcd.kill()?;
+        self.etcd.wait()?;
+        fs::remove_dir_all(self.folder.join("etcd"))?;
+        self.etcd = etcd(host, &self.binaries, &self.folder)?;
+        self.resume(host, port)
+    }
+
+    /// From the server's next start on, the account has this token, and no longer `account-token`.
+    pub fn renew(&self, token: &str) -> Result<()> {
+        let text = TOKENS.replace("account-token", token);
+        fs::write(self.folder.join("tokens.csv"), text).context("tokens")
     }
 
     /// Forgets all versions of objects but the last.
@@ -217,6 +228,15 @@ fn option(name: &str, path: &Path) -> OsString {
     option
 }
 
+fn etcd(host: &Netns, binaries: &Path, folder: &Path) -> Result<Child> {
+    let mut etcd = Command::new(binaries.join("etcd"));
+    etcd.arg("--data-dir").arg(folder.join("etcd"));
+    etcd.args(["--listen-client-urls", "http://127.0.0.1:2379"]);
+    etcd.args(["--advertise-client-urls", "http://127.0.0.1:2379"]);
+    etcd.args(["--listen-peer-urls", "http://127.0.0.1:2380"]);
+    spawn(host, &mut etcd, &folder.join("etcd.log"))
+}
+
 fn spawn(host: &Netns, command: &mut Command, log: &Path) -> Result<Child> {
     let log = File::options().create(true).append(true).open(log)?;
     command
@@ -228,9 +248,18 @@ fn spawn(host: &Netns, command: &mut Command, log: &Path) -> Result<Child> {
 }
 
 fn kubeconfig(user: &str, port: u16) -> String {
+    let (server, token) = (
+        format!("https://127.0.0.1:{port}"),
+        format!("token: {user}-token"),
+    );
+    kubeconfig_of(&server, &token)
+}
+
+/// For a server by its URL, and a user as the file has it.
+pub fn kubeconfig_of(server: &str, user: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: k\n  cluster: {{server: \
-         'https://127.0.0.1:{port}', insecure-skip-tls-verify: true}}\nusers:\n- name: u\n  user: \
-         {{token: {user}-token}}\ncontexts:\n- name: c\n  context: {{cluster: k, user: u}}\n"
+         '{server}', insecure-skip-tls-verify: true}}\nusers:\n- name: u\n  user: \
+         {{{user}}}\ncontexts:\n- name: c\n  context: {{cluster: k, user: u}}\n"
     )
 }

@@ -15,6 +15,8 @@ pub(crate) mod placement;
 mod servers;
 pub(crate) mod store;
 mod taint;
+mod throttle;
+mod token;
 mod trim;
 mod watchers;
 
@@ -113,7 +115,7 @@ async fn connect(source: Source) {
     let Source {
         access,
         store,
-        kept: _,
+        kept,
     } = source;
     loop {
         let description = access.description();
@@ -123,6 +125,14 @@ async fn connect(source: Source) {
                     () = follow(client, &server, &store) => {}
                     () = described_anew(&access, description) => {
                         tracing::info!("the kubeconfig has changed");
+                    }
+                    () = store.of_another_cluster() => {
+                        tracing::warn!(
+                            server = server.url,
+                            "the Kubernetes API is that of another cluster: what is known of the one before is forgotten"
+                        );
+                        store.begin_anew();
+                        kept::forget(&kept);
                     }
                 }
             }

@@ -13,7 +13,7 @@ use super::Server;
 use crate::lab::{Lab, Netns};
 use crate::wait::eventually;
 
-const PORT: u16 = 8001;
+pub(super) const PORT: u16 = 8001;
 const READY: Duration = Duration::from_secs(20);
 /// A call that takes longer has hung.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -146,6 +146,12 @@ impl Inner {
         self.budgets.tried.remove(key);
     }
 
+    /// All objects are no more.
+    pub(super) fn give_all_back(&mut self) {
+        let Budgets { budget, .. } = mem::take(&mut self.budgets);
+        self.budgets.budget = budget;
+    }
+
     /// Looks again at what was refused where there is more room now.
     pub(super) fn use_room(&mut self) {
         for namespace in mem::take(&mut self.budgets.eased) {
