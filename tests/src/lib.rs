@@ -11,6 +11,7 @@
 //! | [`stream`], [`prober`], [`flood`] | traffic that runs while something else happens |
 //! | [`agent`] | the `ringfence` process under test |
 //! | [`drops`] | what it says that it has dropped |
+//! | [`api_server`] | an API server of Kubernetes without nodes |
 //! | [`announced`] | interfaces as the kernel announces them |
 //! | [`cgroup`] | a control group and processes in it |
 //! | [`cluster`] | a node of Kubernetes, and its pods as namespaces |
@@ -26,12 +27,14 @@
 //! | [`guest`] | the first process of a virtual machine, which runs these tests there |
 //! | [`interrupt`] | Ctrl-C as a value |
 //! | [`wire`], [`forge`] | frames, forged and heard |
+//! | [`report`] | what benchmarks have measured |
 //! | [`wait`] | polling with a deadline |
 //!
 //! Used by `tests/tests/*.rs`, by `cargo xtask demo` and by `cargo xtask vm-test`. Never used by what ships.
 
 pub mod agent;
 pub mod announced;
+pub mod api_server;
 pub mod cgroup;
 pub mod cluster;
 pub mod drops;
@@ -50,6 +53,7 @@ pub mod probe;
 pub mod prober;
 pub mod process;
 pub mod puppet;
+pub mod report;
 pub mod scene;
 pub mod serve;
 pub mod soak;

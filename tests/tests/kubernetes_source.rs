@@ -1,22 +1,22 @@
 //! Policies and workloads of a real API server of Kubernetes: in force, and still so with the server gone.
 
-#[path = "kubernetes_source/server.rs"]
-mod server;
+#[path = "kubernetes_source/faults.rs"]
+mod faults;
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ringfence_lab::agent::Agent;
+use ringfence_lab::api_server::{Server, is_there};
 use ringfence_lab::lab::{Lab, Netns, Peer};
 use ringfence_lab::manifest;
 use ringfence_lab::probe::Protocol;
 use ringfence_lab::serve::Service;
 use ringfence_lab::wait::eventually;
 use serde_json::Value;
-
-use self::server::{Server, is_there};
 
 const PORT: u16 = 8080;
 
@@ -87,8 +87,13 @@ struct Scene {
 }
 
 impl Scene {
-    /// Everything but the agent runs.
+    /// Everything but the agent runs, which is to be known by that name.
     fn new(user: &str) -> Result<Self> {
+        Self::by(|api, _| Ok(api.kubeconfig(user)))
+    }
+
+    /// The same, with an agent that reaches the API in another way.
+    fn by(way: impl FnOnce(&Server, &Lab) -> Result<PathBuf>) -> Result<Self> {
         let lab = Lab::bridged()?;
         let server = lab.peer("server", 2)?;
         let (friend, stranger) = (lab.peer("friend", 3)?, lab.peer("stranger", 4)?);
@@ -97,7 +102,7 @@ impl Scene {
         let inventory = manifest::interface(&server, "shop", &[("app", "server")]);
         let inventory = lab.write("inventory.yaml", &inventory)?;
         let agent = Agent::prepare(&lab, "agent", &[&inventory])?;
-        let kubeconfig = api.kubeconfig(user);
+        let kubeconfig = way(&api, &lab)?;
         let agent = agent.with(&["--kubeconfig", &kubeconfig.to_string_lossy()]);
         let scene = Self {
             _service: service,
@@ -108,11 +113,16 @@ impl Scene {
             stranger,
             lab,
         };
-        scene.api.apply(scene.host(), NAMESPACE)?;
-        for peer in [&scene.friend, &scene.stranger] {
-            scene.pod(peer)?;
-        }
+        scene.populate()?;
         Ok(scene)
+    }
+
+    fn populate(&self) -> Result<()> {
+        self.api.apply(self.host(), NAMESPACE)?;
+        for peer in [&self.friend, &self.stranger] {
+            self.pod(peer)?;
+        }
+        Ok(())
     }
 
     fn host(&self) -> &Netns {
@@ -225,6 +235,8 @@ fn policies_of_the_api_are_in_force_and_survive_its_server() -> Result<()> {
     scene.api.kill()?;
     scene.api.resume(host, 6443)?;
     scene.settles(true, false)?;
+    // 410: everything was listed anew.
+    ensure!(scene.agent.log().contains("(410)"), "{}", scene.agent.log());
     scene.shows("21 policies", |kubernetes| {
         watch(kubernetes, "NetworkPolicy")["objects"] == 21
     })

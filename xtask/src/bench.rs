@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: what a large cluster costs the core, what a packet costs, by
 //! `BPF_PROG_TEST_RUN`, and what connections and packets cost on real interfaces, and what the agent costs
-//! with a large policy.
+//! with a large policy and with a large cluster in the API of Kubernetes.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use crate::{
     build::{self, Object},
-    setup, shell,
+    kubernetes, setup, shell,
 };
 
 /// Measure compiling and reading the policies of a large cluster, nanoseconds per packet, and traffic
@@ -36,6 +36,8 @@ enum Bench {
     Wire,
     /// Start, change, memory and events of an agent with a large policy; needs root.
     Agent,
+    /// Policies and pods of an API server of Kubernetes, from the call to what the kernel does; needs root.
+    Kubernetes,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -45,7 +47,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(Bench::Datapath) => &[Bench::Datapath],
         Some(Bench::Wire) => &[Bench::Wire],
         Some(Bench::Agent) => &[Bench::Agent],
-        None => &[Bench::Policy, Bench::Datapath, Bench::Wire, Bench::Agent],
+        Some(Bench::Kubernetes) => &[Bench::Kubernetes],
+        None => &[
+            Bench::Policy,
+            Bench::Datapath,
+            Bench::Wire,
+            Bench::Agent,
+            Bench::Kubernetes,
+        ],
     };
     if benches != [Bench::Policy] && !rustix::process::geteuid().is_root() {
         bail!(
@@ -62,6 +71,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 shipped("bench-wire")?
             }
             Bench::Agent => shipped("bench-agent")?,
+            Bench::Kubernetes => match (kubernetes::prepare()?, what) {
+                (Ok(()), _) => {
+                    let mut cargo = shipped("bench-kubernetes")?;
+                    cargo.env("RINGFENCE_KUBE_BIN", kubernetes::programs()?);
+                    cargo
+                }
+                (Err(why), Some(_)) => bail!(why),
+                (Err(why), None) => {
+                    eprintln!("bench kubernetes: skipped: {why}");
+                    continue;
+                }
+            },
         };
         cargo.arg("--");
         if *quick {

@@ -327,10 +327,11 @@ impl Controller {
         let clock = self.timekeeper.read();
         let held = &self.engine.programmed().port_tables;
         let is_kept = compiler.is_some();
+        let changes = world.changes_from(&self.desired.world);
         let mut compiler = match compiler {
             Some(mut compiler) => {
                 // It has followed to the world of before, and keeps what it needs of it in maps of its own.
-                compiler.apply(&world.changes_from(&self.desired.world), held);
+                compiler.apply(&changes, held);
                 compiler.set_scope(scope, held);
                 compiler.set_clock(clock, held);
                 compiler
@@ -381,7 +382,8 @@ impl Controller {
             since,
         });
         let known = Arc::clone(&self.outlets.inventory.borrow());
-        let known = inventory(&world, tables, &endpoints, (&self.desired.world, &known));
+        let before = (&*self.desired.world, &*known, changes.as_slice());
+        let known = inventory(&world, tables, &endpoints, before);
         self.outlets.inventory.send_replace(Arc::new(known));
         let (interfaces, namespaces) = places(&world, &endpoints);
         self.desired = Desired {

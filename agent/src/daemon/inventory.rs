@@ -2,14 +2,14 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
 
 use agent_policy::{
     compiled::{Compiled, Rank, RuleOrigin, Subject},
-    model::{ObjectName, SubjectName, Workload, WorkloadKind, World},
+    model::{Change, ObjectName, SubjectName, Workload, WorkloadKind, World},
 };
 
 use crate::flow::{
@@ -18,12 +18,12 @@ use crate::flow::{
     views::Views,
 };
 
-/// `before` is the one of the world before.
+/// `before` are the world and the inventory of before, and what leads from that world to this one.
 pub(crate) fn inventory(
     world: &World,
     compiled: &Compiled,
     endpoints: &BTreeMap<u16, SubjectName>,
-    before: (&World, &Inventory),
+    before: (&World, &Inventory, &[Change]),
 ) -> Inventory {
     let of_subject = |name: &SubjectName| match name {
         SubjectName::Workload(name) => {
@@ -32,16 +32,9 @@ pub(crate) fn inventory(
         }
         SubjectName::Node(name) => Some(Arc::new(of_node(world, name))),
     };
-    let (old, Inventory { by_address, .. }) = before;
-    // Most often policies have changed, and nobody else.
-    let is_known =
-        world.workloads.is_same(&old.workloads) && world.addresses.is_same(&old.addresses);
+    let (old, Inventory { by_address, .. }, changes) = before;
     Inventory {
-        by_address: if is_known {
-            Arc::clone(by_address)
-        } else {
-            Arc::new(owners(world))
-        },
+        by_address: owners(world, old, by_address, changes),
         endpoints: endpoints
             .iter()
             .filter_map(|(id, name)| {
@@ -62,16 +55,42 @@ pub(crate) fn inventory(
     }
 }
 
-fn owners(world: &World) -> HashMap<IpAddr, Arc<WorkloadRef>> {
-    let named: HashMap<&ObjectName, Arc<WorkloadRef>> = world
-        .workloads
-        .values()
-        .map(|workload| (&workload.name, Arc::new(of_workload(workload))))
+/// Of ten thousand, one has changed; and most often policies have, and nobody.
+fn owners(
+    world: &World,
+    old: &World,
+    before: &Arc<HashMap<IpAddr, Arc<WorkloadRef>>>,
+    changes: &[Change],
+) -> Arc<HashMap<IpAddr, Arc<WorkloadRef>>> {
+    let workloads = changes.iter().filter_map(|change| match change {
+        Change::Workload(name, new) => Some((old.workloads.get(name), new)),
+        _ => None,
+    });
+    let addresses: BTreeSet<IpAddr> = workloads
+        .flat_map(|(old, new)| [old, new.as_ref()])
+        .flatten()
+        .flat_map(|workload| workload.addresses.iter().copied())
         .collect();
-    let owned = world.addresses.iter();
-    owned
-        .filter_map(|(address, name)| Some((*address, named.get(name).map(Arc::clone)?)))
-        .collect()
+    if addresses.is_empty() {
+        return Arc::clone(before);
+    }
+    let mut owners = HashMap::clone(before);
+    // Once for all addresses of one.
+    let mut named: BTreeMap<&ObjectName, Arc<WorkloadRef>> = BTreeMap::new();
+    for address in addresses {
+        let name = world.addresses.get(&address);
+        match name.and_then(|name| world.workloads.get(name)) {
+            Some(workload) => {
+                let named = named.entry(&workload.name);
+                let owner = named.or_insert_with(|| Arc::new(of_workload(workload)));
+                owners.insert(address, Arc::clone(owner));
+            }
+            None => {
+                owners.remove(&address);
+            }
+        }
+    }
+    Arc::new(owners)
 }
 
 /// The sets of a subject that decide nothing; `None` if it has no such.

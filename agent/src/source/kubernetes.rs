@@ -17,6 +17,8 @@ mod servers;
 mod slice;
 pub(crate) mod store;
 mod taint;
+mod throttle;
+mod token;
 mod trim;
 mod watchers;
 
@@ -111,7 +113,7 @@ async fn connect(source: Source) {
     let Source {
         access,
         store,
-        kept: _,
+        kept,
     } = source;
     loop {
         let description = access.description();
@@ -121,6 +123,14 @@ async fn connect(source: Source) {
                     () = follow(client, &server, &store) => {}
                     () = described_anew(&access, description) => {
                         tracing::info!("the kubeconfig has changed");
+                    }
+                    () = store.of_another_cluster() => {
+                        tracing::warn!(
+                            server = server.url,
+                            "the Kubernetes API is that of another cluster: what is known of the one before is forgotten"
+                        );
+                        store.begin_anew();
+                        kept::forget(&kept);
                     }
                 }
             }

@@ -13,8 +13,9 @@ use kube::{
     client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
+use tower::{buffer::BufferLayer, retry::RetryLayer};
 
-use super::{heard::Listening, store::Store};
+use super::{heard::Listening, store::Store, throttle::Patience, token::Token};
 use crate::config::KubernetesConfig;
 
 /// A pod's own certificate of the API server's authority.
@@ -22,6 +23,9 @@ const AUTHORITY: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 
 /// After so long without a byte a connection is dead. The server ends a watch before, and says something once a minute.
 const SILENCE: Duration = Duration::from_mins(5);
+
+/// Requests that wait to be sent: more than there ever are.
+const WAITING: usize = 256;
 
 /// Where the access to the API is described.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +85,7 @@ impl Access {
     }
 
     /// What describes the access, if it can be used: with the certificates and keys that it names, which are
-    /// renewed in their place. Tokens are read anew by the library.
+    /// renewed in their place. Tokens are read anew with the requests.
     pub(super) fn description(&self) -> Option<Vec<u8>> {
         match self {
             Self::Kubeconfig(path) => {
@@ -122,10 +126,24 @@ impl Access {
             }
         };
         config.read_timeout = Some(SILENCE);
+        config.default_retry = false;
         let server = Server::of(&config);
+        // One that is written down goes before.
+        let token = match &config.auth_info.token {
+            Some(_) => None,
+            None => config.auth_info.token_file.take(),
+        };
+        let listening = Listening {
+            store: Arc::clone(store),
+            token: token.map(|path| Arc::new(Token::new(path.into()))),
+        };
         let builder = ClientBuilder::try_from(config);
         let builder = builder.map_err(|error| AccessError::Client(error.into()))?;
-        let client = builder.with_layer(&Listening(Arc::clone(store))).build();
+        let client = builder
+            .with_layer(&listening)
+            .with_layer(&BufferLayer::new(WAITING))
+            .with_layer(&RetryLayer::new(Patience::default()))
+            .build();
         Ok((client, server))
     }
 }

@@ -1,6 +1,6 @@
 //! When something was heard of each kind: an event, or a bookmark, which the library keeps to itself.
 //!
-//! A layer of the client, that sees the bodies of answers as they arrive.
+//! A layer of the client, that sees the bodies of answers as they arrive, and says in each request who is asking.
 
 use std::{
     pin::Pin,
@@ -8,21 +8,25 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use kube::client::Body;
 use tower::{Layer, Service};
 
-use super::{kind::Kind, store::Store};
+use super::{kind::Kind, store::Store, token::Token};
 
 /// The layer.
 #[derive(Clone, Debug)]
-pub(super) struct Listening(pub(super) Arc<Store>);
+pub(super) struct Listening {
+    pub(super) store: Arc<Store>,
+    /// `None` where the library knows another way to say who is asking.
+    pub(super) token: Option<Arc<Token>>,
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct Listener<S> {
     inner: S,
-    store: Arc<Store>,
+    of: Listening,
 }
 
 /// The body of an answer about a kind.
@@ -36,11 +40,8 @@ impl<S> Layer<S> for Listening {
     type Service = Listener<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let Self(store) = self;
-        Listener {
-            inner,
-            store: Arc::clone(store),
-        }
+        let of = self.clone();
+        Listener { inner, of }
     }
 }
 
@@ -57,12 +58,20 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let Listening { store, token } = &self.of;
         let kind = Kind::of_path(request.uri().path());
-        let of = kind.map(|kind| (kind, Arc::clone(&self.store)));
+        let of = kind.map(|kind| (kind, Arc::clone(store)));
+        let token = token.clone();
+        if let Some(header) = token.as_ref().and_then(|token| token.header()) {
+            request.headers_mut().insert(AUTHORIZATION, header);
+        }
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
+            if let (StatusCode::UNAUTHORIZED, Some(token)) = (answer.status(), token) {
+                token.refused();
+            }
             let of = of.filter(|_| answer.status().is_success());
             if let Some((kind, store)) = &of {
                 store.heard(*kind);

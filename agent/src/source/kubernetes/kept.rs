@@ -170,6 +170,17 @@ fn write(path: &Path, snapshot: Snapshot) -> Result<(), KeptError> {
     Ok(())
 }
 
+/// Of another cluster than the API: not to be enforced once more.
+pub(super) fn forget(path: &Path) {
+    let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::error!(%error, path = %path.display(), "what was kept cannot be removed");
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
 fn size(snapshot: &Snapshot) -> u64 {
     let objects = snapshot.objects.iter().chain(&snapshot.gone);
     let lines = objects.map(|object| object.len() + 1);

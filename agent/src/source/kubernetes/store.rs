@@ -4,6 +4,7 @@
 //! than one of them, or of a pod one address.
 
 mod beside;
+mod cluster;
 mod compose;
 mod conflicts;
 mod progress;
@@ -27,7 +28,9 @@ use std::{
 use agent_policy::model::{Change, EndpointSpec, ObjectName, World};
 use tokio::sync::Notify;
 
-use self::{beside::FirstSeen, progress::Progress, shared::Shared, slices::Slices};
+use self::{
+    beside::FirstSeen, cluster::Cluster, progress::Progress, shared::Shared, slices::Slices,
+};
 use super::{
     kept::Kept,
     kind::{Key, Kind},
@@ -41,6 +44,8 @@ pub(crate) struct Store {
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Told of each change.
     changed: Notify,
+    /// Told when what is heard is of another cluster.
+    other: Notify,
     /// The node enforces what is here.
     enforced: AtomicBool,
 }
@@ -48,6 +53,7 @@ pub(crate) struct Store {
 struct Inner {
     /// The name of this node.
     node: String,
+    cluster: Cluster,
     objects: BTreeMap<Key, Entry>,
     /// By the UID of the pod.
     placements: BTreeMap<String, Placement>,
@@ -131,6 +137,7 @@ impl Store {
         Self {
             inner: Mutex::new(Inner {
                 node,
+                cluster: Cluster::default(),
                 objects: BTreeMap::new(),
                 placements: BTreeMap::new(),
                 first_seen: BTreeMap::new(),
@@ -152,6 +159,7 @@ impl Store {
             }),
             wake: OnceLock::new(),
             changed: Notify::new(),
+            other: Notify::new(),
             enforced: AtomicBool::new(false),
         }
     }
@@ -251,11 +259,28 @@ impl Store {
     pub(crate) fn put(&self, observed: Observed) {
         let mut inner = self.lock();
         inner.heard(observed.key.kind);
-        let changed = inner.put(observed);
+        let before = inner.cluster;
+        let is_taken = inner.is_of_this_cluster(&observed);
+        let is_settled = before != inner.cluster;
+        let changed = is_taken && inner.put(observed);
         drop(inner);
-        if changed {
+        if !is_taken {
+            self.other.notify_one();
+        }
+        if changed || is_settled {
             self.tell();
         }
+    }
+
+    /// Waits until what is heard is of another cluster than what is here.
+    pub(crate) async fn of_another_cluster(&self) {
+        self.other.notified().await;
+    }
+
+    /// Forgets the cluster of before. What is in force stays so until all of the other one is known.
+    pub(crate) fn begin_anew(&self) {
+        self.lock().begin_anew();
+        self.tell();
     }
 
     /// An object is no more.
@@ -313,6 +338,7 @@ impl Store {
         let [.., kept] = &mut inner.servers;
         *kept = servers;
         inner.was_kept = true;
+        inner.kept_of_a_cluster();
     }
 
     /// Why what is heard is not kept; `None` if it is.
@@ -322,8 +348,8 @@ impl Store {
 
     /// The last good versions of all objects, once all have been heard of.
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
-        let inner = self.lock();
-        inner.is_complete().then(|| {
+        let mut inner = self.lock();
+        (inner.is_complete() && !inner.is_held()).then(|| {
             let objects = inner.objects.values();
             let objects = objects.filter(|entry| !entry.json.is_empty());
             let of = |is_gone| {

@@ -9,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 use ringfence_lab::agent::Agent;
 use ringfence_lab::announced::Announcements;
 use ringfence_lab::lab::{Lab, Netns};
+use ringfence_lab::report::Report;
 use ringfence_lab::wait::{always, eventually, eventually_some};
 
 use crate::log::{self, Moment};
-use crate::report::Report;
 
 const SEEN: Duration = Duration::from_secs(10);
 const SETTINGS: &str = "workload_interfaces: {names: ['any*']}\n";

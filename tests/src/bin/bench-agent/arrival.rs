@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ringfence_lab::agent::Agent;
+use ringfence_lab::report::Report;
 use ringfence_lab::wait::eventually_some;
 
 use crate::load::{Ground, LATE};
 use crate::log::{self, Moment};
-use crate::report::Report;
 
 const SEEN: Duration = Duration::from_secs(10);
 

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ringfence_lab::agent::Agent;
+use ringfence_lab::report::Report;
 use ringfence_lab::wait::{always, eventually_some};
 
 use crate::load::{Change, Ground, MANY, PORTS};
 use crate::log;
-use crate::report::Report;
 
 /// Between two datagrams to the same port: how exactly it is told when a change is in force.
 const PACE: Duration = Duration::from_micros(250);

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use ringfence_lab::agent::Agent;
+use ringfence_lab::report::Report;
 use ringfence_lab::wait::eventually;
 
 use crate::load::{FLOWS, Ground};
-use crate::report::Report;
 
 /// Sockets that send in turn, each to every port: so many flows for each of the ports.
 const SOCKETS: usize = 12;

@@ -10,16 +10,17 @@ mod change;
 mod events;
 mod load;
 mod log;
-mod report;
 mod start;
 
 use anyhow::Result;
+use ringfence_lab::report::Report;
 
 use crate::load::Ground;
-use crate::report::Report;
 
 /// Workloads of the inventory.
 const WORKLOADS: u32 = 10_000;
+/// What an agent may take.
+const MEMORY: &str = "resident <= 100";
 /// Blocks in rules.
 const BLOCKS: u32 = 100_000;
 
@@ -28,13 +29,13 @@ fn main() -> Result<()> {
     let (changes, arrivals, starts) = if quick { (50, 10, 1) } else { (1000, 100, 5) };
     let announced = if quick { 20 } else { 250 };
     let ground = Ground::new()?;
-    let mut report = Report::default();
+    let mut report = Report::new("agent");
     let agent = start::measure(&ground, starts, &mut report)?;
     change::measure(&ground, &agent, changes, &mut report)?;
     arrival::measure(&ground, &agent, arrivals, &mut report)?;
-    report.memory("after the changes", &agent)?;
+    report.memory("after the changes", MEMORY, &agent)?;
     events::measure(&ground, &agent, &mut report)?;
-    report.memory("after the events", &agent)?;
+    report.memory("after the events", MEMORY, &agent)?;
     drop(agent);
     announce::measure(announced, &mut report)?;
     println!("{report}");

@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use ringfence_lab::agent::Agent;
+use ringfence_lab::report::Report;
 
+use crate::MEMORY;
 use crate::load::Ground;
 use crate::log;
-use crate::report::Report;
 
 /// Leaves the last agent running.
 pub(crate) fn measure(ground: &Ground, times: usize, report: &mut Report) -> Result<Agent> {
@@ -23,7 +24,7 @@ pub(crate) fn measure(ground: &Ground, times: usize, report: &mut Report) -> Res
         let prefixes = u32::try_from(first.prefixes)?;
         rates.push(f64::from(prefixes) / first.applying.as_secs_f64());
         if fresh.len() == 1 {
-            report.memory("at first", &agent)?;
+            report.memory("at first", MEMORY, &agent)?;
         }
         agent.terminate()?;
         let begin = Instant::now();

@@ -25,11 +25,15 @@ impl Inner {
     pub(super) fn compose(&mut self, before: &World, files: &Arc<World>) -> Option<World> {
         let old_files = mem::replace(&mut self.files, Arc::clone(files));
         let same_files = Arc::ptr_eq(&old_files, files);
-        let mut dirty = mem::take(&mut self.dirty);
         if !same_files {
             // Names and addresses may have been taken, or given up.
-            dirty.extend(self.objects.keys().cloned());
+            self.dirty.extend(self.objects.keys().cloned());
         }
+        let dirty = if self.is_held() {
+            BTreeSet::new()
+        } else {
+            mem::take(&mut self.dirty)
+        };
         let (removed, added) = self.follow(dirty);
         let failsafe = self.failsafe();
         if removed.is_empty() && added.is_empty() && same_files && *before.failsafe == failsafe {

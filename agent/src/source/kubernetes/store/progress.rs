@@ -121,6 +121,7 @@ impl Store {
     pub(crate) fn listed(&self, kind: Kind, seen: &BTreeSet<Key>) {
         let mut inner = self.lock();
         inner.heard(kind);
+        inner.doubt();
         inner.retain(kind, |key| seen.contains(key));
         inner.progress(kind).listed();
         drop(inner);
@@ -137,6 +138,7 @@ impl Store {
         if has_objects && !inner.progress(kind).is_gone_for_long() {
             return false;
         }
+        inner.doubt();
         inner.retain(kind, |_| false);
         inner.progress(kind).absent();
         drop(inner);
@@ -180,8 +182,8 @@ impl Store {
 
     /// Whether there is a state of the API that can be enforced: all of it as it is now, or as it was kept.
     pub(crate) fn is_ready(&self) -> bool {
-        let inner = self.lock();
-        inner.was_kept || inner.is_complete()
+        let mut inner = self.lock();
+        inner.was_kept || inner.is_complete() || inner.is_held()
     }
 
     /// Kinds that have not been listed yet, and why.

@@ -927,3 +927,74 @@ fn a_change_costs_what_it_changes() {
     let changes = with_pod.changes_from(&with_policy);
     assert_eq!(changes.len(), 1, "{changes:?}");
 }
+
+fn system(uid: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system", "uid": uid}})
+}
+
+fn names(follower: &Follower) -> Vec<String> {
+    let workloads = follower.world.workloads.keys();
+    workloads.map(|name| name.name.clone()).collect()
+}
+
+#[test]
+fn what_was_kept_of_another_cluster_is_in_force_until_all_of_this_one_is_known_and_no_longer() {
+    let mut follower = Follower::new();
+    let kept = [
+        system("one"),
+        namespace(&json!({})),
+        pod("old", "u1", "10.0.0.1", 1),
+    ];
+    let kept = kept.iter().map(observed).collect();
+    follower.store.take_kept(Kept {
+        objects: kept,
+        ..Kept::default()
+    });
+    follower.follow();
+    assert_eq!(names(&follower), ["old"]);
+    // Which cluster this is of is not known yet.
+    follower.put(&pod("new", "u2", "10.0.0.1", 2));
+    assert_eq!(names(&follower), ["old"]);
+    follower.put(&system("two"));
+    follower.put(&pod("later", "u3", "10.0.0.3", 3));
+    assert_eq!(names(&follower), ["old"]);
+
+    follower.store.begin_anew();
+    follower.put(&system("two"));
+    follower.put(&namespace(&json!({})));
+    follower.put(&pod("new", "u2", "10.0.0.1", 2));
+    assert!(follower.store.is_ready());
+    assert_eq!(names(&follower), ["old"]);
+    assert!(follower.store.snapshot().is_none());
+    for kind in Kind::ALL {
+        let key = |name: &str, namespace: &str| Key {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let seen = [key("kube-system", ""), key("shop", ""), key("new", "shop")];
+        follower.store.listed(kind, &seen.into());
+    }
+    follower.follow();
+    assert_eq!(names(&follower), ["new"]);
+    assert!(follower.store.snapshot().is_some());
+}
+
+#[test]
+fn what_was_kept_of_this_cluster_goes_on_with_what_is_heard() {
+    let mut follower = Follower::new();
+    let kept = [
+        system("one"),
+        namespace(&json!({})),
+        pod("old", "u1", "10.0.0.1", 1),
+    ];
+    let kept = kept.iter().map(observed).collect();
+    follower.store.take_kept(Kept {
+        objects: kept,
+        ..Kept::default()
+    });
+    follower.put(&pod("new", "u2", "10.0.0.2", 2));
+    assert_eq!(names(&follower), ["old"]);
+    follower.put(&system("one"));
+    assert_eq!(names(&follower), ["new", "old"]);
+}

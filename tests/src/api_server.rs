@@ -1,5 +1,8 @@
 //! An API server of Kubernetes and its etcd, in the host namespace of a lab; no kubelet, no pods that run.
 
+pub mod front;
+pub mod proxy;
+
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::lab::{Lab, Netns};
+use crate::wait::eventually;
 use anyhow::{Context, Result, ensure};
-use ringfence_lab::lab::{Lab, Netns};
-use ringfence_lab::wait::eventually;
 
 /// Where its binaries are: `kube-apiserver`, `etcd` and `kubectl`.
 const BINARIES: &str = "RINGFENCE_KUBE_BIN";
@@ -21,9 +24,10 @@ const BINARIES: &str = "RINGFENCE_KUBE_BIN";
 const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Who may do everything, and who may do what a test lets it.
-const TOKENS: &str = "admin-token,admin,1,\"system:masters\"\nagent-token,agent,2\n";
+const TOKENS: &str = "admin-token,admin,1,\"system:masters\"\nagent-token,agent,2\naccount-token,account,3,\"system:masters\"\n";
 
-pub(crate) struct Server {
+#[derive(Debug)]
+pub struct Server {
     binaries: PathBuf,
     folder: PathBuf,
     /// Of the host, in the lab.
@@ -33,7 +37,7 @@ pub(crate) struct Server {
 }
 
 /// Whether there is an API server to test with; says so if there is none.
-pub(crate) fn is_there() -> bool {
+pub fn is_there() -> bool {
     let there = env::var_os(BINARIES).is_some();
     if !there {
         println!(
@@ -45,7 +49,7 @@ pub(crate) fn is_there() -> bool {
 
 impl Server {
     /// One that answers.
-    pub(crate) fn start(lab: &Lab) -> Result<Self> {
+    pub fn start(lab: &Lab) -> Result<Self> {
         let binaries = env::var_os(BINARIES).context(BINARIES)?;
         let binaries = PathBuf::from(binaries);
         let [address, _] = lab.host_addresses();
@@ -62,12 +66,7 @@ impl Server {
             .output()
             .context("openssl")?;
         ensure!(key.status.success(), "openssl genrsa");
-        let mut etcd = Command::new(binaries.join("etcd"));
-        etcd.arg("--data-dir").arg(folder.join("etcd"));
-        etcd.args(["--listen-client-urls", "http://127.0.0.1:2379"]);
-        etcd.args(["--advertise-client-urls", "http://127.0.0.1:2379"]);
-        etcd.args(["--listen-peer-urls", "http://127.0.0.1:2380"]);
-        let etcd = spawn(lab.host(), &mut etcd, &folder.join("etcd.log"))?;
+        let etcd = etcd(lab.host(), &binaries, &folder)?;
         let mut server = Self {
             binaries,
             folder,
@@ -80,7 +79,7 @@ impl Server {
     }
 
     /// Starts the server itself, and waits until it is ready.
-    pub(crate) fn resume(&mut self, host: &Netns, port: u16) -> Result<()> {
+    pub fn resume(&mut self, host: &Netns, port: u16) -> Result<()> {
         let folder = &self.folder;
         let mut command = Command::new(self.binaries.join("kube-apiserver"));
         command.args(["--etcd-servers=http://127.0.0.1:2379", "--allow-privileged"]);
@@ -117,7 +116,7 @@ impl Server {
     }
 
     /// kill -9: it says good-bye to nobody.
-    pub(crate) fn kill(&mut self) -> Result<()> {
+    pub fn kill(&mut self) -> Result<()> {
         let mut server = self.running.take().context("no server to kill")?;
         server.kill()?;
         server.wait()?;
@@ -125,8 +124,23 @@ impl Server {
         Ok(())
     }
 
+    /// Another cluster in the place of this one, whose server was killed: nothing of it is left.
+    pub fn begin_anew(&mut self, host: &Netns, port: u16) -> Result<()> {
+        self.etcd.kill()?;
+        self.etcd.wait()?;
+        fs::remove_dir_all(self.folder.join("etcd"))?;
+        self.etcd = etcd(host, &self.binaries, &self.folder)?;
+        self.resume(host, port)
+    }
+
+    /// From the server's next start on, the account has this token, and no longer `account-token`.
+    pub fn renew(&self, token: &str) -> Result<()> {
+        let text = TOKENS.replace("account-token", token);
+        fs::write(self.folder.join("tokens.csv"), text).context("tokens")
+    }
+
     /// Forgets all versions of objects but the last.
-    pub(crate) fn compact(host: &Netns) -> Result<()> {
+    pub fn compact(host: &Netns) -> Result<()> {
         let post = |path: &str, body: &str| {
             let url = format!("http://127.0.0.1:2379{path}");
             host.ask("curl", &["-sSf", "-d", body, &url])
@@ -141,15 +155,18 @@ impl Server {
         Ok(())
     }
 
-    pub(crate) fn kubeconfig(&self, user: &str) -> PathBuf {
+    pub fn kubeconfig(&self, user: &str) -> PathBuf {
         self.folder.join(user)
     }
 
-    /// What `kubectl` prints.
-    pub(crate) fn kubectl(&self, host: &Netns, arguments: &[&str], input: &str) -> Result<String> {
+    fn kubectl_itself(&self) -> PathBuf {
         let own = self.binaries.join("kubectl");
-        let program = if own.exists() { own } else { "kubectl".into() };
-        let mut command = Command::new(program);
+        if own.exists() { own } else { "kubectl".into() }
+    }
+
+    /// What `kubectl` prints.
+    pub fn kubectl(&self, host: &Netns, arguments: &[&str], input: &str) -> Result<String> {
+        let mut command = Command::new(self.kubectl_itself());
         command.arg(option("--kubeconfig=", &self.kubeconfig("admin")));
         command.args(arguments);
         command.env("HOME", &self.folder);
@@ -168,7 +185,7 @@ impl Server {
     }
 
     /// What `kubectl` of 1.20 has no word for: the status of an object.
-    pub(crate) fn patch(host: &Netns, path: &str, status: &str) -> Result<()> {
+    pub fn patch(host: &Netns, path: &str, status: &str) -> Result<()> {
         let url = format!("https://127.0.0.1:6443{path}");
         let patched = host.ask(
             "curl",
@@ -188,7 +205,7 @@ impl Server {
         patched.map(|_| ())
     }
 
-    pub(crate) fn apply(&self, host: &Netns, objects: &str) -> Result<()> {
+    pub fn apply(&self, host: &Netns, objects: &str) -> Result<()> {
         // Without asking the server for its schemas, which takes longer than anything else.
         let applied = self.kubectl(host, &["apply", "--validate=false", "-f", "-"], objects);
         applied.map(|_| ())
@@ -211,6 +228,15 @@ fn option(name: &str, path: &Path) -> OsString {
     option
 }
 
+fn etcd(host: &Netns, binaries: &Path, folder: &Path) -> Result<Child> {
+    let mut etcd = Command::new(binaries.join("etcd"));
+    etcd.arg("--data-dir").arg(folder.join("etcd"));
+    etcd.args(["--listen-client-urls", "http://127.0.0.1:2379"]);
+    etcd.args(["--advertise-client-urls", "http://127.0.0.1:2379"]);
+    etcd.args(["--listen-peer-urls", "http://127.0.0.1:2380"]);
+    spawn(host, &mut etcd, &folder.join("etcd.log"))
+}
+
 fn spawn(host: &Netns, command: &mut Command, log: &Path) -> Result<Child> {
     let log = File::options().create(true).append(true).open(log)?;
     command
@@ -222,9 +248,18 @@ fn spawn(host: &Netns, command: &mut Command, log: &Path) -> Result<Child> {
 }
 
 fn kubeconfig(user: &str, port: u16) -> String {
+    let (server, token) = (
+        format!("https://127.0.0.1:{port}"),
+        format!("token: {user}-token"),
+    );
+    kubeconfig_of(&server, &token)
+}
+
+/// For a server by its URL, and a user as the file has it.
+pub fn kubeconfig_of(server: &str, user: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: k\n  cluster: {{server: \
-         'https://127.0.0.1:{port}', insecure-skip-tls-verify: true}}\nusers:\n- name: u\n  user: \
-         {{token: {user}-token}}\ncontexts:\n- name: c\n  context: {{cluster: k, user: u}}\n"
+         '{server}', insecure-skip-tls-verify: true}}\nusers:\n- name: u\n  user: \
+         {{{user}}}\ncontexts:\n- name: c\n  context: {{cluster: k, user: u}}\n"
     )
 }

@@ -6,11 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use ringfence_lab::agent::Agent;
 use serde_json::{Value, json};
 
-#[derive(Debug, Default)]
-pub(crate) struct Report {
+use crate::agent::Agent;
+
+#[derive(Debug)]
+pub struct Report {
+    /// What is measured, in one word.
+    of: &'static str,
     lines: Vec<Line>,
 }
 
@@ -23,24 +26,23 @@ struct Line {
 }
 
 impl Report {
-    /// Times of the same thing, in any order.
-    pub(crate) fn times(&mut self, what: &str, target: &'static str, mut times: Vec<Duration>) {
-        times.sort();
-        let at = |percent: usize| {
-            let index = (times.len() * percent / 100).min(times.len().saturating_sub(1));
-            times
-                .get(index)
-                .map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
-        };
-        self.lines.push(Line {
-            what: format!("{what} ({} times)", times.len()),
-            figures: vec![("p50", at(50)), ("p99", at(99)), ("most", at(100))],
-            unit: "ms",
-            target,
-        });
+    pub fn new(of: &'static str) -> Self {
+        let lines = Vec::new();
+        Self { of, lines }
     }
 
-    pub(crate) fn figure(
+    /// Times of the same thing, in any order.
+    pub fn times(&mut self, what: &str, target: &'static str, times: Vec<Duration>) {
+        let what = format!("{what} ({} times)", times.len());
+        self.figure(&what, target, "ms", percentiles(times, 1e3));
+    }
+
+    /// The same of a metric that others measure too, by its name and in its unit.
+    pub fn metric(&mut self, name: &str, target: &'static str, times: Vec<Duration>) {
+        self.figure(name, target, "s", percentiles(times, 1.0));
+    }
+
+    pub fn figure(
         &mut self,
         what: &str,
         target: &'static str,
@@ -55,7 +57,7 @@ impl Report {
         });
     }
 
-    pub(crate) fn memory(&mut self, when: &str, agent: &Agent) -> Result<()> {
+    pub fn memory(&mut self, when: &str, target: &'static str, agent: &Agent) -> Result<()> {
         let process = agent.process().context("the agent does not run")?;
         let status = fs::read_to_string(format!("/proc/{process}/status"))
             .context("cannot read the agent's status")?;
@@ -70,12 +72,11 @@ impl Report {
             ("of it its own", mib("RssAnon:")?),
             ("peak", mib("VmHWM:")?),
         ];
-        let target = "resident <= 100";
         self.figure(&format!("memory {when}"), target, "MiB", figures);
         Ok(())
     }
 
-    pub(crate) fn write(&self) -> Result<()> {
+    pub fn write(&self) -> Result<()> {
         let lines: Vec<Value> = self
             .lines
             .iter()
@@ -90,11 +91,27 @@ impl Report {
                 })
             })
             .collect();
-        let text = serde_json::to_vec_pretty(&json!({"agent": lines}))?;
+        let text = serde_json::to_vec_pretty(&json!({self.of: lines}))?;
         let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
-        let path = Path::new(&manifest).join("../target/bench-agent.json");
+        let file = format!("../target/bench-{}.json", self.of);
+        let path = Path::new(&manifest).join(file);
         fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
     }
+}
+
+fn percentiles(mut times: Vec<Duration>, unit: f64) -> Vec<(&'static str, f64)> {
+    times.sort();
+    let at = |percent: usize| {
+        let index = (times.len() * percent / 100).min(times.len().saturating_sub(1));
+        let time = times.get(index);
+        time.map_or(f64::NAN, |time| time.as_secs_f64() * unit)
+    };
+    vec![
+        ("p50", at(50)),
+        ("p90", at(90)),
+        ("p99", at(99)),
+        ("most", at(100)),
+    ]
 }
 
 impl fmt::Display for Report {
@@ -108,7 +125,7 @@ impl fmt::Display for Report {
         {
             write!(f, "{what:60}")?;
             for (name, figure) in figures {
-                write!(f, " {name} {figure:.2}")?;
+                write!(f, " {name} {figure:.*}", if *unit == "s" { 4 } else { 2 })?;
             }
             write!(f, " {unit}")?;
             if !target.is_empty() {
