@@ -80,8 +80,8 @@ fn files_that_flip_are_never_mixed_for_a_group() -> Result<()> {
     });
     let denied = denied.into_iter().collect::<Result<Vec<_>>>()?;
     let generation = || {
-        let status = agent.status().unwrap_or_default();
-        status["generation"].as_u64().unwrap_or(0)
+        let shown = agent.status().unwrap_or_default();
+        shown["generation"].as_u64().unwrap_or(0)
     };
     let (begin, mut flips) = (Instant::now(), 0_u64);
     while begin.elapsed() < SPAN {
