@@ -3,6 +3,8 @@
 //! Both run the same `judge`; what is compared is everything around it: the compiler and the
 //! verifier, the maps against plain collections, the reading of a socket buffer against a slice.
 
+#[path = "equality/group.rs"]
+mod group;
 #[path = "equality/tiers.rs"]
 mod tiers;
 #[path = "equality/traffic.rs"]
@@ -47,6 +49,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::traffic::{Sent, Traffic};
 
 const WORLDS: usize = 60;
+const WORLDS_OF_GROUPS: usize = 25;
 /// Packets under a world's first policy, and as many under its second.
 const PACKETS: usize = 120;
 
@@ -123,6 +126,45 @@ fn the_kernel_judges_as_the_host_does() {
     }
 }
 
+/// The programs of cgroups, which are others: no frames, no pieces, no answers.
+#[test]
+fn the_kernel_judges_as_the_host_does_in_groups() {
+    let mut runner = TestRunner::deterministic();
+    let mut bed = testbed("group-equality");
+    let (mut packets, mut passed, mut reasons) = (0, 0, BTreeSet::new());
+    let mut loaded = BTreeSet::new();
+    for number in 0..WORLDS_OF_GROUPS {
+        let mut node = Node::new(&mut bed, world(&mut runner));
+        for _ in 0..2 {
+            let traffic = Traffic::of(&node.world, &node.compiled, &node.endpoints);
+            for _ in 0..PACKETS {
+                let Some(sent) = traffic.packet(&mut runner) else {
+                    break;
+                };
+                packets += 1;
+                passed += usize::from(node.judge_alike_in_group(number, &sent, &mut loaded));
+            }
+            node.compare(number);
+            reasons.extend(node.reasons());
+            let other = world(&mut runner);
+            node.change_policies(other);
+            node.search_alike(number);
+        }
+        node.flush();
+    }
+    eprintln!("{packets} packets, {passed} passed, reasons {reasons:?}");
+    assert!(packets >= 3_000, "only {packets} packets were judged");
+    assert!(
+        passed * 10 > packets && passed * 10 < packets * 9,
+        "{passed} of {packets} passed: a test of one answer"
+    );
+    let missing: Vec<_> = REASONS_IN_GROUPS
+        .iter()
+        .filter(|reason| !reasons.contains(reason))
+        .collect();
+    assert!(missing.is_empty(), "never seen: {missing:?}");
+}
+
 /// Policies as the strategies make them, with ranked ones that deny, reject and end.
 fn world(runner: &mut TestRunner) -> World {
     let mut world = any(runner, strategies::world());
@@ -176,6 +218,21 @@ const REASONS: &[Reason] = &[
     Reason::DenyRule,
     Reason::StaleSchedule,
     Reason::SpoofedNeighbour,
+];
+
+const REASONS_IN_GROUPS: &[Reason] = &[
+    Reason::Rule,
+    Reason::NotIsolated,
+    Reason::Related,
+    Reason::NeighbourDiscovery,
+    Reason::DefaultDeny,
+    Reason::NoState,
+    Reason::Malformed,
+    Reason::Fragment,
+    Reason::ExtensionHeader,
+    Reason::NotIp,
+    Reason::RogueRouter,
+    Reason::DenyRule,
 ];
 
 /// A node in the kernel and its twin on the host.
@@ -362,6 +419,38 @@ impl<'b> Node<'b> {
             "world {number}, {endpoint:?}, {sent:?}: {verdict:?} is answered"
         );
         self.told += usize::from(ran.is_sent_back);
+        verdict.allows()
+    }
+
+    /// By the programs of a cgroup, of which each endpoint has its own; `loaded` have theirs.
+    fn judge_alike_in_group(
+        &mut self,
+        number: usize,
+        sent: &Sent,
+        loaded: &mut BTreeSet<u16>,
+    ) -> bool {
+        let Sent {
+            id,
+            direction,
+            packet,
+            ..
+        } = sent;
+        // It has the node's addresses, and none of its own.
+        let endpoint = Endpoint { id: *id, flags: 0 };
+        if loaded.insert(*id) {
+            self.bed.place_in_cgroup(endpoint).unwrap();
+        }
+        let frame = packet.frame();
+        self.twin.now = boot_nanos();
+        let verdict = group::judged(&self.twin, endpoint, *direction, &frame);
+        let hook = Hook::Cgroup(*id, *direction);
+        let ran = self.bed.run(hook, &frame, true, 1).unwrap();
+        assert_eq!(
+            ran.passes,
+            verdict.allows(),
+            "world {number}, {endpoint:?}, {sent:?}: the host says {verdict:?}; {:#?}",
+            self.world
+        );
         verdict.allows()
     }
 

@@ -60,7 +60,7 @@ fn files_that_flip_are_never_mixed_for_a_group() -> Result<()> {
     let states = states.map(|(role, other)| documents(&both, &neither, &group, role, other));
     lab.write("policies/all.yaml", &states[0])?;
     let agent = Agent::enforcing(&lab, &[Path::new(&lab.folder().join("policies"))])?;
-    let (heard_both, heard_neither) = (both.hear(PORT)?, neither.hear(PORT)?);
+    let (at_both, at_neither) = (both.hear(PORT)?, neither.hear(PORT)?);
     for peer in [&both, &neither] {
         // Who is not known as a neighbour yet waits in a short queue, and may be lost there.
         for address in peer.addresses() {
@@ -80,8 +80,8 @@ fn files_that_flip_are_never_mixed_for_a_group() -> Result<()> {
     });
     let denied = denied.into_iter().collect::<Result<Vec<_>>>()?;
     let generation = || {
-        let status = agent.status().unwrap_or_default();
-        status["generation"].as_u64().unwrap_or(0)
+        let shown = agent.status().unwrap_or_default();
+        shown["generation"].as_u64().unwrap_or(0)
     };
     let (begin, mut flips) = (Instant::now(), 0_u64);
     while begin.elapsed() < SPAN {
@@ -99,6 +99,6 @@ fn files_that_flip_are_never_mixed_for_a_group() -> Result<()> {
     let denied: Vec<u64> = denied.iter().map(Flood::tried).collect();
     eprintln!("{flips} flips; {sent} datagrams that had to pass, {denied:?} that had not");
     ensure!(sent >= tried, "{tried} tried, {sent} sent");
-    heard_both.hears(from, sent)?;
-    heard_neither.hears(from, 0)
+    at_both.hears(from, sent)?;
+    at_neither.hears(from, 0)
 }

@@ -322,6 +322,7 @@ fn the_last_word_of_a_peer_is_answered_whatever_policy_says_by_then() -> Result<
     Ok(())
 }
 
+#[derive(Clone, Copy)]
 enum Side {
     Local,
     Remote,

@@ -340,6 +340,20 @@ impl Engine {
         self.attached.get(&endpoint)?.unsecured()
     }
 
+    /// How many programs of others run before an endpoint's; 0 if that cannot be read now.
+    pub(crate) fn ahead(&self, endpoint: u16) -> u32 {
+        let attached = self.attached.get(&endpoint);
+        let ahead = attached.map(|attached| attached.ahead(&self.dir));
+        match ahead {
+            Some(Ok(ahead)) => ahead,
+            Some(Err(error)) => {
+                tracing::debug!(endpoint, %error, "cannot tell what runs before it");
+                0
+            }
+            None => 0,
+        }
+    }
+
     /// What others have done since this was asked last.
     pub(crate) fn noticed(&mut self) -> Vec<Tampering> {
         std::mem::take(&mut self.noticed)

@@ -108,6 +108,8 @@ impl Controller {
             }
             if status.hook == Some(Hook::Cgroup) {
                 status.unjudged = unjudged(place, self.engine.unsecured(id), &unwatched);
+            } else if status.hook.is_some() {
+                status.unjudged = taken_before(self.engine.ahead(id)).into_iter().collect();
             }
             endpoints.insert(id, status);
         }
@@ -165,6 +167,15 @@ fn unjudged(place: Place<'_>, unsecured: Option<&str>, unwatched: &[String]) -> 
                 .collect()
         }
     }
+}
+
+/// What programs of others may keep from an endpoint's own.
+fn taken_before(ahead: u32) -> Option<String> {
+    (ahead > 0).then(|| {
+        format!(
+            "what programs of others take out of the interface's chain before ({ahead} in one direction)"
+        )
+    })
 }
 
 pub(super) fn endpoint_status(

@@ -89,6 +89,37 @@ impl Attached {
         Ok((!self.is_pinned(dir)?).then_some(Kind::Unpinned))
     }
 
+    /// How many programs of others run before it, each of which could end the chain: what that one takes for
+    /// itself, nobody judges. Of a cgroup none, where all have to agree.
+    pub(crate) fn ahead(&self, dir: &BpfDir) -> Result<u32, AttachError> {
+        let Target::Interface { index, hook } = self.target else {
+            return Ok(0);
+        };
+        let mut ahead = 0;
+        if hook == TcHook::Clsact {
+            for seen in observe_filters(dir, index, self.pair())? {
+                if let Observed::Attached { ahead: filters, .. } = seen {
+                    ahead = ahead.max(filters);
+                }
+            }
+        }
+        let chains = [AttachType::TcxIngress, AttachType::TcxEgress];
+        for (chain, program) in chains.into_iter().zip(&self.programs) {
+            let before = match syscall::programs_of_interface(index, chain) {
+                // Links run before filters.
+                Ok(chain) if hook == TcHook::Clsact => chain.len(),
+                Ok(chain) => chain.iter().take_while(|its| *its != program).count(),
+                // The kernel has no such chains, or the interface has gone.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV)) => {
+                    0
+                }
+                Err(error) => return Err(failed("read the chain of", interface(index))(error)),
+            };
+            ahead = ahead.max(u32::try_from(before).unwrap_or(u32::MAX));
+        }
+        Ok(ahead)
+    }
+
     /// Gives links their names back.
     pub(crate) fn pin_again(&self) -> Result<(), AttachError> {
         for (path, link) in &self.links {
