@@ -1,10 +1,6 @@
-//! Services and EndpointSlices of a real API server, translated by a real kube-proxy.
+//! Services and `EndpointSlice`s of a real API server, translated by a real kube-proxy.
 //!
 //! No controller of the cluster runs: what it would write is written by hand, and so is what it would not.
-
-#[expect(dead_code, reason = "it does more than is asked of it here")]
-#[path = "kubernetes_source/server.rs"]
-mod server;
 
 use std::env;
 use std::fs::File;
@@ -14,14 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ringfence_lab::agent::Agent;
+use ringfence_lab::api_server::{Server, is_there};
 use ringfence_lab::lab::{Lab, Netns, Peer};
 use ringfence_lab::manifest;
 use ringfence_lab::probe::Protocol;
 use ringfence_lab::serve::Service;
 use ringfence_lab::wait::eventually;
 use serde_json::{Value, json};
-
-use self::server::{Server, is_there};
 
 const PORT: u16 = 8080;
 

@@ -1,5 +1,6 @@
 //! What kube-proxy makes of Services, in nftables of the lab's host.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
@@ -53,11 +54,11 @@ pub(crate) fn lead(
             Source::Node => "meta mark set meta mark | 0x4000 ",
         };
         for protocol in ["tcp", "udp"] {
-            text.push_str(&format!(
-                "add rule inet proxy services {family} daddr {} {protocol} dport {} {mark}dnat {family} to {to}\n",
-                door.ip(),
-                door.port(),
-            ));
+            let (ip, port) = (door.ip(), door.port());
+            writeln!(
+                text,
+                "add rule inet proxy services {family} daddr {ip} {protocol} dport {port} {mark}dnat {family} to {to}"
+            )?;
         }
     }
     let file = lab.write("proxy.nft", &text)?;

@@ -2,7 +2,7 @@
 //!
 //! A cluster is known by the UID of its namespace `kube-system`, which each has from its beginning to its end.
 
-use super::{BTreeSet, Inner, Key, Kind, Observed, Progress};
+use super::{BTreeSet, Inner, Key, Kind, Observed, Progress, Slices};
 
 const NAMESPACE: &str = "kube-system";
 
@@ -79,10 +79,10 @@ impl Inner {
         let known: BTreeSet<Key> = objects.into_keys().collect();
         self.dirty.extend(known);
         self.dirty.extend(self.in_force.keys().cloned());
-        self.give_all_back();
         self.pods.clear();
         self.claims.clear();
         self.points.clear();
+        self.slices = Slices::default();
         let [_, served, kept] = &mut self.servers;
         served.clear();
         kept.clear();

@@ -648,12 +648,14 @@ fn slices_are_kept() {
         let seen = follower.store.lock().objects.keys().cloned().collect();
         follower.store.listed(kind, &seen);
     }
-    let (lines, _) = follower.store.snapshot().unwrap();
-    let kept = lines
-        .iter()
-        .filter_map(|line| Observed::kept(line).unwrap());
+    let snapshot = follower.store.snapshot().unwrap();
+    let kept = snapshot.objects.iter();
+    let kept = kept.filter_map(|line| Observed::kept(line).unwrap());
     let mut again = Follower::new();
-    again.store.take_kept(kept.collect(), BTreeSet::new());
+    again.store.take_kept(Kept {
+        objects: kept.collect(),
+        ..Kept::default()
+    });
     again.follow();
     assert_eq!(by_hand(&again), by_hand(&follower));
     assert_eq!(by_hand(&again).len(), 1);
