@@ -274,7 +274,10 @@ impl Store {
 
     /// Waits until what is heard is of another cluster than what is here.
     pub(crate) async fn of_another_cluster(&self) {
-        self.other.notified().await;
+        // Told of more than once, and asked about after all was begun anew.
+        while !self.lock().is_of_another_cluster() {
+            self.other.notified().await;
+        }
     }
 
     /// Forgets the cluster of before. What is in force stays so until all of the other one is known.

@@ -66,13 +66,16 @@ impl Inner {
         )
     }
 
+    pub(super) fn is_of_another_cluster(&self) -> bool {
+        self.cluster == Cluster::Other
+    }
+
     /// Forgets everything but what is in force, and where the pods of this node are.
     pub(super) fn begin_anew(&mut self) {
-        let is_in_force = self.was_kept || self.is_complete();
-        self.cluster = if is_in_force {
-            Cluster::Replacing
-        } else {
+        self.cluster = if self.in_force.is_empty() {
             Cluster::Known
+        } else {
+            Cluster::Replacing
         };
         self.was_kept = false;
         let objects = std::mem::take(&mut self.objects);

@@ -183,7 +183,7 @@ impl Store {
     /// Whether there is a state of the API that can be enforced: all of it as it is now, or as it was kept.
     pub(crate) fn is_ready(&self) -> bool {
         let mut inner = self.lock();
-        inner.was_kept || inner.is_complete() || inner.is_held()
+        inner.was_kept || inner.is_complete() || (inner.is_held() && !inner.in_force.is_empty())
     }
 
     /// Kinds that have not been listed yet, and why.
