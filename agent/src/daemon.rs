@@ -278,9 +278,10 @@ async fn find_pods(
             tracing::error!("pods are not looked for any more: {error:#}");
         }
     });
-    match looked_once.await {
-        Ok(()) => store.looked(),
-        Err(_) => tracing::error!("pods could not be looked for"),
+    if looked_once.await.is_ok() {
+        store.looked();
+    } else {
+        tracing::error!("pods could not be looked for");
     }
     finding
 }

@@ -73,7 +73,7 @@ fn only_answer<T: DeserializeOwned + Send + 'static>(
         path: socket.to_owned(),
         source,
     };
-    let (answer, answered) = mpsc::channel();
+    let (answer, answered) = mpsc::sync_channel(1);
     // Left behind if it hangs: it ends with the command.
     thread::Builder::new()
         .name("asking".to_owned())

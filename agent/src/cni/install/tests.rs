@@ -146,7 +146,7 @@ fn what_else_is_in_the_folder_stays_as_it_is() {
         let name = format!("{number:03}-other");
         fs::write(path(&format!("{name}.bak")), "{").unwrap();
         fs::write(path(&format!("{name}.conflist~")), [0xff, 0]).unwrap();
-        fs::write(path(&format!("99{name}.conflist")), LISTED).unwrap();
+        fs::write(path(&format!("zz{name}.conflist")), LISTED).unwrap();
     }
     fs::create_dir(path("00-folder.conflist")).unwrap();
     std::os::unix::fs::symlink("nowhere", path("01-broken.conflist")).unwrap();
@@ -156,7 +156,7 @@ fn what_else_is_in_the_folder_stays_as_it_is() {
     assert!(read_back(&folder, "20-b.conflist").contains("ringfence"));
     uninstall(folder.path()).unwrap();
     assert_eq!(names(&folder), before);
-    for name in before.iter().filter(|name| name.starts_with("99")) {
+    for name in before.iter().filter(|name| name.starts_with("zz")) {
         assert_eq!(read_back(&folder, name), LISTED);
     }
     assert!(!read_back(&folder, "20-b.conflist").contains("ringfence"));

@@ -534,8 +534,8 @@ fn a_pod_counts_once_the_labels_of_its_namespace_are_known() {
     assert_eq!(follower.store.pod_named(&name), None);
     let nobodys = follower.store.sandboxes_of_nobody();
     assert_eq!(nobodys, ["veth1".to_owned()].into());
-    // Nor with labels that are wrong.
-    follower.put(&namespace(&json!({"team": 1})));
+    // Nor with labels that are too many.
+    follower.put(&namespace(&json!({"team": "x".repeat(100_000)})));
     assert!(follower.workload("a").is_none());
 
     follower.put(&namespace(&json!({"team": "a"})));
