@@ -1,5 +1,7 @@
 //! Policies and workloads of a real API server of Kubernetes: in force, and still so with the server gone.
 
+#[path = "kubernetes_source/reports.rs"]
+mod reports;
 #[path = "kubernetes_source/server.rs"]
 mod server;
 

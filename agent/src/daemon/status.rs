@@ -281,6 +281,10 @@ impl Shared {
         is_held.then_some(spec)
     }
 
+    pub(crate) fn is_enforcing(&self) -> bool {
+        self.lock().is_enforcing()
+    }
+
     /// One line for whoever started the agent.
     pub(crate) fn summary(&self) -> String {
         let told = self.lock();
@@ -318,6 +322,21 @@ impl Shared {
 }
 
 impl Told {
+    fn is_enforcing(&self) -> bool {
+        let Enforcement {
+            generation,
+            endpoints,
+            unconfined,
+            ..
+        } = &self.enforcement;
+        *generation > 0
+            && endpoints
+                .values()
+                .chain(unconfined)
+                .all(|endpoint| endpoint.state != EndpointState::Failed)
+            && all_are_held(&self.unknown)
+    }
+
     /// All tables, of which the controller knows nothing of those of flows.
     fn with_flows(&self, tables: &[TableFill]) -> Vec<TableFill> {
         let mut tables = tables.to_vec();
@@ -435,12 +454,7 @@ impl StatusSource for Shared {
             uptime_s: self.started.elapsed().as_secs(),
             node: self.node.clone(),
             generation: *generation,
-            enforcing: *generation > 0
-                && endpoints
-                    .values()
-                    .chain(unconfined)
-                    .all(|endpoint| endpoint.state != EndpointState::Failed)
-                && all_are_held(&told.unknown),
+            enforcing: told.is_enforcing(),
             last_load: told.load.clone(),
             kubernetes: self.kubernetes.as_ref().map(|store| store.status()),
             policies: policies

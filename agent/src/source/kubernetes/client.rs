@@ -23,6 +23,9 @@ const AUTHORITY: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 /// After so long without a byte a connection is dead. The server ends a watch before, and says something once a minute.
 const SILENCE: Duration = Duration::from_mins(5);
 
+/// Who asks a question waits no longer for the next byte of the answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
 /// Where the access to the API is described.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -72,6 +75,23 @@ impl Access {
         Ok(Self::Kubeconfig(path))
     }
 
+    /// As [`Self::find`], for somebody at a terminal, who has a file where `kubectl` has it.
+    ///
+    /// # Errors
+    ///
+    /// As those.
+    pub(crate) fn of_operator(kubeconfig: Option<PathBuf>) -> Result<Self, AccessError> {
+        let found = Self::find(&KubernetesConfig { kubeconfig });
+        let usual = std::env::home_dir().map(|home| home.join(".kube/config"));
+        match (found, usual) {
+            (Err(AccessError::NoPod(_)), Some(path)) if path.exists() => {
+                check(&path)?;
+                Ok(Self::Kubeconfig(path))
+            }
+            (found, _) => found,
+        }
+    }
+
     /// The files that are read again and again.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         match self {
@@ -107,9 +127,29 @@ impl Access {
         &self,
         store: &Arc<Store>,
     ) -> Result<(Client, Server), AccessError> {
-        let mut config = match self {
+        let mut config = self.config().await?;
+        config.read_timeout = Some(SILENCE);
+        let server = Server::of(&config);
+        let builder = ClientBuilder::try_from(config);
+        let builder = builder.map_err(|error| AccessError::Client(error.into()))?;
+        let client = builder.with_layer(&Listening(Arc::clone(store))).build();
+        Ok((client, server))
+    }
+
+    /// For a few questions.
+    pub(super) async fn ask(&self) -> Result<(Client, Server), AccessError> {
+        let mut config = self.config().await?;
+        config.read_timeout = Some(ANSWER);
+        let server = Server::of(&config);
+        let client = Client::try_from(config);
+        let client = client.map_err(|error| AccessError::Client(error.into()))?;
+        Ok((client, server))
+    }
+
+    async fn config(&self) -> Result<Config, AccessError> {
+        match self {
             Self::InCluster => {
-                Config::incluster().map_err(|error| AccessError::NoPod(error.to_string()))?
+                Config::incluster().map_err(|error| AccessError::NoPod(error.to_string()))
             }
             Self::Kubeconfig(path) => {
                 let file = check(path)?;
@@ -118,15 +158,9 @@ impl Access {
                 config.map_err(|source| AccessError::Kubeconfig {
                     path: path.clone(),
                     source: Box::new(source),
-                })?
+                })
             }
-        };
-        config.read_timeout = Some(SILENCE);
-        let server = Server::of(&config);
-        let builder = ClientBuilder::try_from(config);
-        let builder = builder.map_err(|error| AccessError::Client(error.into()))?;
-        let client = builder.with_layer(&Listening(Arc::clone(store))).build();
-        Ok((client, server))
+        }
     }
 }
 

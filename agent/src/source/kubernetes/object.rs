@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{
     arrived::Arrived,
     kind::{Key, Kind},
+    report::Version,
     trim::{STATIC_MIRROR, STATIC_UID, trim},
 };
 
@@ -30,6 +31,8 @@ pub(crate) struct Observed {
     /// What it says of the world; not to be used if there are errors.
     pub(crate) changes: Box<[Change]>,
     pub(crate) errors: Vec<String>,
+    /// Of a policy.
+    pub(crate) version: Option<Version>,
 }
 
 impl Observed {
@@ -37,6 +40,7 @@ impl Observed {
     pub(crate) fn read(kind: Kind, arrived: Arrived) -> Option<Self> {
         let key = key(kind, &arrived)?;
         let Arrived { object, problem } = arrived;
+        let version = kind.is_policy().then(|| Version::of(&object.metadata));
         let (json, excess) = trim(kind, object);
         let metadata = json.get("metadata");
         let text = |field: &str| Some(metadata?.get(field)?.as_str()?.to_owned());
@@ -70,6 +74,7 @@ impl Observed {
             has_ended,
             json,
             errors,
+            version,
         })
     }
 

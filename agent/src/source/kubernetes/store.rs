@@ -7,6 +7,7 @@ mod compose;
 mod conflicts;
 mod progress;
 mod shared;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -22,13 +23,15 @@ use std::{
 };
 
 use agent_policy::model::{Change, EndpointSpec, ObjectName, Workload, World};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use self::{progress::Progress, shared::Shared};
+pub(crate) use self::summary::Standing;
+use self::{progress::Progress, shared::Shared, summary::Versions};
 use super::{
     kind::{Key, Kind},
     object::Observed,
     placement::Placement,
+    report::Summary,
 };
 use crate::control::status::KubernetesStatus;
 
@@ -43,6 +46,8 @@ pub(crate) struct Store {
     changed: Notify,
     /// The node enforces what is here.
     enforced: AtomicBool,
+    /// What of it the node enforces.
+    standing: watch::Sender<Standing>,
 }
 
 struct Inner {
@@ -75,6 +80,11 @@ struct Inner {
     /// Why nothing is kept.
     keeping: Option<String>,
     reached: Option<String>,
+    /// What the world that was put together last has of policies; where they have changed since, it is not that any more.
+    summary: Arc<Summary>,
+    is_revised: bool,
+    /// Why nothing is published.
+    publishing: Option<String>,
 }
 
 /// The last good version of an object, and what is wrong with the last one.
@@ -89,6 +99,8 @@ struct Entry {
     errors: Vec<String>,
     claimed: Box<[IpAddr]>,
     point: Option<EndpointSpec>,
+    /// Of a policy.
+    versions: Option<Box<Versions>>,
 }
 
 /// What is wrong with an object.
@@ -130,10 +142,14 @@ impl Store {
                 was_kept: false,
                 keeping: None,
                 reached: None,
+                summary: Arc::default(),
+                is_revised: true,
+                publishing: None,
             }),
             wake: OnceLock::new(),
             changed: Notify::new(),
             enforced: AtomicBool::new(false),
+            standing: watch::Sender::default(),
         }
     }
 
@@ -249,12 +265,20 @@ impl Store {
         self.tell();
     }
 
+    /// All there is of a kind is being told, in no order.
+    pub(crate) fn lists(&self, kind: Kind) {
+        let mut inner = self.lock();
+        inner.progress(kind).lists();
+        inner.is_revised = true;
+    }
+
     /// All there is of a kind has been told.
     pub(crate) fn listed(&self, kind: Kind, seen: &BTreeSet<Key>) {
         let mut inner = self.lock();
         inner.heard(kind);
         inner.retain(kind, |key| seen.contains(key));
         inner.progress(kind).listed();
+        inner.is_revised = true;
         drop(inner);
         self.tell();
     }
@@ -371,6 +395,7 @@ impl Store {
             complete: inner.is_complete(),
             from_kept: inner.was_kept && !inner.is_complete(),
             not_kept: inner.keeping.clone(),
+            not_published: inner.publishing.clone(),
             watches: inner
                 .progress
                 .iter()
@@ -440,17 +465,23 @@ impl Inner {
 
     fn put(&mut self, observed: Observed) -> bool {
         let key = observed.key.clone();
-        let old = self.objects.get(&key);
-        if old.is_some_and(|old| old.uid != observed.uid) {
-            // Another one of that name: the one before is gone.
-            self.leave(&key);
-        } else if old.is_some_and(|old| old.is_as(&observed)) {
-            return false;
+        self.is_revised |= key.kind.is_policy();
+        let old = self.objects.get_mut(&key);
+        if let Some(old) = old {
+            if old.uid != observed.uid {
+                // Another one of that name: the one before is gone.
+                self.leave(&key);
+            } else if old.is_as(&observed) {
+                // Of another version all the same.
+                old.is_of(&observed);
+                return false;
+            }
         }
         if observed.has_ended {
             self.delete(&key);
             return true;
         }
+        let versions = Versions::of(&observed);
         let Observed {
             key: _,
             uid,
@@ -460,6 +491,7 @@ impl Inner {
             json,
             mut changes,
             errors,
+            version: _,
         } = observed;
         self.shared.share(&mut changes);
         let entry = self.objects.entry(key.clone()).or_insert_with(|| Entry {
@@ -472,7 +504,9 @@ impl Inner {
             errors: Vec::new(),
             claimed: Box::default(),
             point: None,
+            versions: None,
         });
+        entry.versions = versions.map(|new| Box::new(new.after(entry.versions.take())));
         entry.is_ending = is_ending;
         entry.is_gone = false;
         if errors.is_empty() {
@@ -489,6 +523,7 @@ impl Inner {
 
     /// A pod whose sandbox is still there stays what it was.
     fn delete(&mut self, key: &Key) {
+        self.is_revised |= key.kind.is_policy();
         let Some(entry) = self.objects.get_mut(key) else {
             return;
         };
@@ -585,6 +620,12 @@ impl Entry {
     /// Whether nothing that counts has changed: most of what the API tells of is none of it.
     fn is_as(&self, observed: &Observed) -> bool {
         self.json == observed.json && self.errors == observed.errors && !self.is_gone
+    }
+
+    /// Takes another version of the same.
+    fn is_of(&mut self, observed: &Observed) {
+        let new = Versions::of(observed);
+        self.versions = new.map(|new| Box::new(new.after(self.versions.take())));
     }
 }
 

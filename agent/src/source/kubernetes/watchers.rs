@@ -56,10 +56,14 @@ pub(super) async fn follow(
 }
 
 /// Not all agents at once.
-fn jittered(least: Duration) -> Duration {
+pub(super) fn jittered(least: Duration) -> Duration {
+    least.mul_f64(1.0 + part())
+}
+
+/// From 0 to 1, at random.
+pub(super) fn part() -> f64 {
     let random = RandomState::new().build_hasher().finish();
-    let part = f64::from(u16::try_from(random % 1000).unwrap_or(0)) / 1000.0;
-    least.mul_f64(1.0 + part)
+    f64::from(u16::try_from(random % 1000).unwrap_or(0)) / 1000.0
 }
 
 /// Ends if there is no such kind, after so long.
@@ -79,7 +83,10 @@ async fn follow_defined(kind: Kind, client: Client, store: &Store, patience: Dur
         }
         let has_failed = event.is_err();
         match event {
-            Ok(Event::Init) => seen.clear(),
+            Ok(Event::Init) => {
+                store.lists(kind);
+                seen.clear();
+            }
             Ok(Event::InitApply(object)) => {
                 seen.extend(object::key(kind, &object));
                 put(store, kind, object);

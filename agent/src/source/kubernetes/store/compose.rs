@@ -30,7 +30,10 @@ impl Inner {
             // Names and addresses may have been taken, or given up.
             dirty.extend(self.objects.keys().cloned());
         }
+        // What files declare may have taken the place of a policy.
+        self.is_revised |= dirty.iter().any(|key| key.kind.is_policy());
         let (removed, added) = self.follow(dirty);
+        self.summarize();
         let failsafe = self.failsafe();
         if removed.is_empty() && added.is_empty() && same_files && *before.failsafe == failsafe {
             return None;

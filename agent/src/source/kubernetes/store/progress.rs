@@ -26,6 +26,8 @@ pub(crate) struct Progress {
     error: Option<String>,
     /// Since when the server says that there is no such kind.
     gone: Option<Instant>,
+    /// Objects come as a list has them, and not in the order of their changes.
+    is_listing: bool,
 }
 
 impl Progress {
@@ -41,7 +43,16 @@ impl Progress {
         self.gone.get_or_insert_with(Instant::now).elapsed() >= GONE
     }
 
+    pub(super) fn lists(&mut self) {
+        self.is_listing = true;
+    }
+
+    pub(super) fn is_listing(&self) -> bool {
+        self.is_listing
+    }
+
     pub(super) fn listed(&mut self) {
+        self.is_listing = false;
         self.gone = None;
         self.state = WatchState::Listed;
     }
@@ -70,6 +81,7 @@ impl Progress {
             heard,
             error,
             gone: _,
+            is_listing: _,
         } = self;
         WatchStatus {
             kind: kind.name().to_owned(),
