@@ -58,6 +58,8 @@ pub(crate) struct Shared {
 /// What others have told.
 #[derive(Default)]
 struct Told {
+    /// Policy has come into force, be it that there is nobody here to enforce it on.
+    has_begun: bool,
     enforcement: Enforcement,
     unknown: Vec<UnknownLink>,
     world: Arc<World>,
@@ -205,7 +207,9 @@ impl Shared {
     }
 
     pub(crate) fn enforces(&self, enforcement: Enforcement) {
-        self.lock().enforcement = enforcement;
+        let mut told = self.lock();
+        told.has_begun = true;
+        told.enforcement = enforcement;
     }
 
     /// An idle end of an endpoint's was asked to speak.
@@ -324,12 +328,11 @@ impl Shared {
 impl Told {
     fn is_enforcing(&self) -> bool {
         let Enforcement {
-            generation,
             endpoints,
             unconfined,
             ..
         } = &self.enforcement;
-        *generation > 0
+        self.has_begun
             && endpoints
                 .values()
                 .chain(unconfined)
