@@ -43,7 +43,6 @@ const EXIT_CODES: &str = "Exit codes: 0 all is well, or permitted; 1 the answer 
 enum Command {
     /// Enforce policy and record flows, until stopped.
     Run(settings::RunArgs),
-    /// Show how the running agent is.
     Status(status::StatusArgs),
     /// Show flow records of the running agent.
     Flows(flows::FlowsArgs),

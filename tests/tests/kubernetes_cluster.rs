@@ -29,6 +29,12 @@ fn pods_are_isolated_and_follow_every_change_of_policy() -> Result<()> {
     // The policy is there before the pods are, and they get ready: what the kubelet asks of them passes.
     let scene = Scene::isolated(&cluster)?;
     scene.only_the_friend_gets_in()?;
+    let told = eventually(Duration::from_mins(1), || {
+        let path = "jsonpath={.items[*].status.enforcing}";
+        let told = cluster.kubectl(&["get", "agentstatuses", "-o", path]);
+        told.is_ok_and(|enforcing| enforcing == "true")
+    });
+    ensure!(told, "the agent does not tell the API what it enforces");
 
     scene.apply(&[ingress("only-friend", "stranger", &[PORT])])?;
     scene.settles(

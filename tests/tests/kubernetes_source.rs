@@ -2,6 +2,8 @@
 
 #[path = "kubernetes_source/faults.rs"]
 mod faults;
+#[path = "kubernetes_source/reports.rs"]
+mod reports;
 
 use std::path::PathBuf;
 use std::process::Command;

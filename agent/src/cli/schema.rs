@@ -4,8 +4,9 @@ use std::io::Write;
 
 use agent_policy::schema::{self, Kind};
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
-use crate::{cli::output, exit::Answer};
+use crate::{cli::output, exit::Answer, source::kubernetes::report};
 
 /// Print the JSON Schema (draft 2020-12) of a kind, or one schema of all kinds.
 ///
@@ -42,12 +43,21 @@ enum Spelled {
 pub(crate) fn run(args: &SchemaArgs, out: &mut impl Write) -> anyhow::Result<Answer> {
     let SchemaArgs { kind, crds } = args;
     let schema = match kind {
-        None if *crds => schema::crds(),
+        None if *crds => definitions(),
         None => schema::of_all(),
         Some(name) => schema::of((*name).into()),
     };
     output::unless_closed(output::json(&schema, out))?;
     Ok(Answer::Yes)
+}
+
+/// Those of the kinds that are read, and of the one that agents write.
+fn definitions() -> Value {
+    let mut all = schema::crds();
+    if let Some(items) = all.get_mut("items").and_then(Value::as_array_mut) {
+        items.push(report::definition());
+    }
+    all
 }
 
 impl From<Spelled> for Kind {
@@ -64,7 +74,6 @@ impl From<Spelled> for Kind {
 #[cfg(test)]
 mod tests {
     use clap::FromArgMatches as _;
-    use serde_json::Value;
 
     use super::*;
 
@@ -86,5 +95,16 @@ mod tests {
         assert_eq!(printed(&["schema", "nametable"])["title"], "NameTable");
         let all = printed(&["schema"]);
         assert_eq!(all["oneOf"].as_array().unwrap().len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn a_cluster_has_the_kind_that_agents_write_too() {
+        let all = printed(&["schema", "--crds"]);
+        let kinds = all["items"].as_array().unwrap().iter();
+        let kinds: Vec<_> = kinds
+            .filter_map(|crd| crd["spec"]["names"]["kind"].as_str())
+            .collect();
+        let expected = ["Workload", "RingfencePolicy", "NameTable", "AgentStatus"];
+        assert_eq!(kinds, expected);
     }
 }

@@ -1,5 +1,6 @@
 //! `ringfence status`: how the running agent is.
 
+mod cluster;
 mod kubernetes;
 
 use std::{
@@ -24,8 +25,12 @@ use crate::{
     },
     exit::Answer,
     flow::stage::StageCounts,
+    source::kubernetes::fleet::Asked,
 };
 
+/// Show how the running agent is, or what all nodes of a cluster have in force.
+///
+/// Exit code: 0; 1 if policy is not in force (--enforcing), or not on every node (--cluster); 2 on an error.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     #[arg(short, long, value_name = "FORMAT", default_value_t, value_enum)]
@@ -33,12 +38,24 @@ pub(crate) struct StatusArgs {
     /// Say only whether policy is in force; exits with 1 if not.
     #[arg(long, conflicts_with = "output")]
     enforcing: bool,
+    /// Ask the Kubernetes API, not an agent: which nodes have in force what is there? Exits with 1 if not all.
+    #[arg(long, conflicts_with_all = ["enforcing", "socket"])]
+    cluster: bool,
+    /// The same of one policy: NAMESPACE/NAME of a network policy, NAME of what has no namespace, or KIND/… of either.
+    #[arg(long, value_name = "POLICY", requires = "cluster")]
+    policy: Option<Asked>,
+    /// How the API is reached; else $KUBECONFIG, what a pod is given, or ~/.kube/config.
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    kubeconfig: Option<PathBuf>,
     /// Control socket of the agent.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
 }
 
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<Answer> {
+    if args.cluster {
+        return cluster::run(args);
+    }
     let status = client::status(&args.socket)?;
     let mut out = io::stdout().lock();
     if args.enforcing {

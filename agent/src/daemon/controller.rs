@@ -300,8 +300,10 @@ impl Controller {
         self.refused = None;
         let begun = Instant::now();
         if let Err(error) = self.enforce(world, this_node) {
-            tracing::error!("{error:#}");
-            errors.push(format!("{error:#}"));
+            let error = format!("{error:#}");
+            tracing::error!("{error}");
+            self.inputs.refused(&error);
+            errors.push(error);
             self.refused = Some(Instant::now());
         }
         if self.reading + begun.elapsed() > LARGE {

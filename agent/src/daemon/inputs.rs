@@ -73,6 +73,20 @@ impl Inputs {
         &self.sandboxes
     }
 
+    /// Says that what was read last is in force, for whoever asks the API.
+    pub(crate) fn in_force(&self, generation: u32, enforcing: bool) {
+        if let Some(store) = &self.api {
+            store.settle(generation, enforcing);
+        }
+    }
+
+    /// Says why it is not.
+    pub(crate) fn refused(&self, why: &str) {
+        if let Some(store) = &self.api {
+            store.refuse(why);
+        }
+    }
+
     /// Reads again what has changed; `None` if nothing has.
     pub(crate) fn reload(&mut self) -> Option<Reload> {
         let reload = self.files.reload();

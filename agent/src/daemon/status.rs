@@ -58,6 +58,8 @@ pub(crate) struct Shared {
 /// What others have told.
 #[derive(Default)]
 struct Told {
+    /// Policy has come into force, be it that there is nobody here to enforce it on.
+    has_begun: bool,
     enforcement: Enforcement,
     unknown: Vec<UnknownLink>,
     world: Arc<World>,
@@ -205,7 +207,9 @@ impl Shared {
     }
 
     pub(crate) fn enforces(&self, enforcement: Enforcement) {
-        self.lock().enforcement = enforcement;
+        let mut told = self.lock();
+        told.has_begun = true;
+        told.enforcement = enforcement;
     }
 
     /// An idle end of an endpoint's was asked to speak.
@@ -289,6 +293,10 @@ impl Shared {
         is_held.then_some(spec)
     }
 
+    pub(crate) fn is_enforcing(&self) -> bool {
+        self.lock().is_enforcing()
+    }
+
     /// One line for whoever started the agent.
     pub(crate) fn summary(&self) -> String {
         let told = self.lock();
@@ -326,6 +334,20 @@ impl Shared {
 }
 
 impl Told {
+    fn is_enforcing(&self) -> bool {
+        let Enforcement {
+            endpoints,
+            unconfined,
+            ..
+        } = &self.enforcement;
+        self.has_begun
+            && endpoints
+                .values()
+                .chain(unconfined)
+                .all(|endpoint| endpoint.state != EndpointState::Failed)
+            && all_are_held(&self.unknown)
+    }
+
     /// All tables, of which the controller knows nothing of those of flows.
     fn with_flows(&self, tables: &[TableFill]) -> Vec<TableFill> {
         let mut tables = tables.to_vec();
@@ -443,12 +465,7 @@ impl StatusSource for Shared {
             uptime_s: self.started.elapsed().as_secs(),
             node: self.node.clone(),
             generation: *generation,
-            enforcing: *generation > 0
-                && endpoints
-                    .values()
-                    .chain(unconfined)
-                    .all(|endpoint| endpoint.state != EndpointState::Failed)
-                && all_are_held(&told.unknown),
+            enforcing: told.is_enforcing(),
             last_load: told.load.clone(),
             kubernetes: self.kubernetes.as_ref().map(|store| store.status()),
             policies: policies

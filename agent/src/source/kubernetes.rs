@@ -7,12 +7,15 @@ mod arrived;
 mod client;
 mod definitions;
 mod events;
+pub(crate) mod fleet;
 mod heard;
 mod kept;
 mod kind;
 mod object;
 mod pause;
 pub(crate) mod placement;
+mod publish;
+pub(crate) mod report;
 mod servers;
 mod slice;
 pub(crate) mod store;
@@ -165,6 +168,7 @@ async fn follow(client: Client, server: &Server, store: &Arc<Store>) {
         let definitions = definitions.clone();
         watchers::follow(kind, client.clone(), Arc::clone(store), definitions)
     });
+    let told = publish::publish(client.clone(), Arc::clone(store), definitions.clone());
     let looks = async {
         loop {
             tokio::time::sleep(RESOLVE).await;
@@ -175,6 +179,7 @@ async fn follow(client: Client, server: &Server, store: &Arc<Store>) {
     tokio::join!(
         futures::future::join_all(watches),
         looks,
+        told,
         definitions::follow(client.clone(), changed),
         servers::follow(client.clone(), Arc::clone(store)),
         events::tell(client.clone(), Arc::clone(store)),

@@ -22,6 +22,7 @@ pub(super) fn render(
         complete,
         from_kept,
         not_kept,
+        not_published,
         watches,
         errors,
     } = status;
@@ -34,6 +35,13 @@ pub(super) fn render(
     writeln!(out, "Kubernetes API {}: {state}", shown(server))?;
     if let Some(why) = not_kept {
         writeln!(out, "  not kept on disk: {}", shown(why))?;
+    }
+    if let Some(why) = not_published {
+        writeln!(
+            out,
+            "  what is in force is not told in the API: {}",
+            shown(why)
+        )?;
     }
     let rows: Vec<_> = watches.iter().map(row).collect();
     let header = ["WATCH", "STATE", "OBJECTS", "HEARD"].map(str::to_owned);
@@ -91,6 +99,7 @@ mod tests {
             complete: false,
             from_kept: true,
             not_kept: None,
+            not_published: Some("no right (403)".to_owned()),
             watches: vec![
                 watch("Pod", "listed", 12, Some(3)),
                 WatchStatus {
@@ -104,6 +113,7 @@ mod tests {
         render(&status, Paint::Plain, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let expected = "Kubernetes API https://10.96.0.1/: as it was kept, until all is known\n\
+                        \u{20} what is in force is not told in the API: no right (403)\n\
                         WATCH          STATE     OBJECTS  HEARD\n\
                         Pod            listed    12       3 s ago\n\
                         NetworkPolicy  starting  2        never\n\

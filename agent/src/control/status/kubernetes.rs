@@ -14,6 +14,9 @@ pub(crate) struct KubernetesStatus {
     /// Why what is heard is not kept on disk.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) not_kept: Option<String>,
+    /// Why the API is not told what is in force here.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) not_published: Option<String>,
     pub(crate) watches: Vec<WatchStatus>,
     /// Of objects, and between them. The last good version of each is in force.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]

@@ -128,6 +128,10 @@ impl Controller {
             },
             tables: self.tables(),
         });
+        if self.refused.is_none() {
+            let generation = self.engine.programmed().generation;
+            self.inputs.in_force(generation, self.shared.is_enforcing());
+        }
     }
 
     /// Enforces what has been attached for the first time, and ends what policy does not permit of it.

@@ -26,6 +26,8 @@ const SILENCE: Duration = Duration::from_mins(5);
 
 /// Requests that wait to be sent: more than there ever are.
 const WAITING: usize = 256;
+/// Who asks a question waits no longer for the next byte of the answer.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// Where the access to the API is described.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +78,23 @@ impl Access {
         Ok(Self::Kubeconfig(path))
     }
 
+    /// As [`Self::find`], for somebody at a terminal, who has a file where `kubectl` has it.
+    ///
+    /// # Errors
+    ///
+    /// As those.
+    pub(crate) fn of_operator(kubeconfig: Option<PathBuf>) -> Result<Self, AccessError> {
+        let found = Self::find(&KubernetesConfig { kubeconfig });
+        let usual = std::env::home_dir().map(|home| home.join(".kube/config"));
+        match (found, usual) {
+            (Err(AccessError::NoPod(_)), Some(path)) if path.exists() => {
+                check(&path)?;
+                Ok(Self::Kubeconfig(path))
+            }
+            (found, _) => found,
+        }
+    }
+
     /// The files that are read again and again.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         match self {
@@ -111,20 +130,7 @@ impl Access {
         &self,
         store: &Arc<Store>,
     ) -> Result<(Client, Server), AccessError> {
-        let mut config = match self {
-            Self::InCluster => {
-                Config::incluster().map_err(|error| AccessError::NoPod(error.to_string()))?
-            }
-            Self::Kubeconfig(path) => {
-                let file = check(path)?;
-                let options = KubeConfigOptions::default();
-                let config = Config::from_custom_kubeconfig(file, &options).await;
-                config.map_err(|source| AccessError::Kubeconfig {
-                    path: path.clone(),
-                    source: Box::new(source),
-                })?
-            }
-        };
+        let mut config = self.config().await?;
         config.read_timeout = Some(SILENCE);
         config.default_retry = false;
         let server = Server::of(&config);
@@ -145,6 +151,33 @@ impl Access {
             .with_layer(&RetryLayer::new(Patience::default()))
             .build();
         Ok((client, server))
+    }
+
+    /// For a few questions.
+    pub(super) async fn ask(&self) -> Result<(Client, Server), AccessError> {
+        let mut config = self.config().await?;
+        config.read_timeout = Some(ANSWER);
+        let server = Server::of(&config);
+        let client = Client::try_from(config);
+        let client = client.map_err(|error| AccessError::Client(error.into()))?;
+        Ok((client, server))
+    }
+
+    async fn config(&self) -> Result<Config, AccessError> {
+        match self {
+            Self::InCluster => {
+                Config::incluster().map_err(|error| AccessError::NoPod(error.to_string()))
+            }
+            Self::Kubeconfig(path) => {
+                let file = check(path)?;
+                let options = KubeConfigOptions::default();
+                let config = Config::from_custom_kubeconfig(file, &options).await;
+                config.map_err(|source| AccessError::Kubeconfig {
+                    path: path.clone(),
+                    source: Box::new(source),
+                })
+            }
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Key {
     pub(crate) name: String,
 }
 
-const OURS: (&str, &str) = ("ringfence.io", "v1alpha1");
+pub(super) const OURS: (&str, &str) = ("ringfence.io", "v1alpha1");
 
 impl Kind {
     pub(crate) const ALL: [Self; 10] = [
@@ -41,6 +41,14 @@ impl Kind {
         Self::NameTable,
         Self::Pod,
         Self::Workload,
+    ];
+
+    /// Those that agents tell the state of: what somebody writes to have it enforced.
+    pub(crate) const POLICIES: [Self; 4] = [
+        Self::NetworkPolicy,
+        Self::ClusterNetworkPolicy,
+        Self::RingfencePolicy,
+        Self::NameTable,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -121,6 +129,26 @@ impl Kind {
                 path == all
             })
         })
+    }
+
+    pub(crate) fn is_policy(self) -> bool {
+        Self::POLICIES.contains(&self)
+    }
+
+    /// Whether objects of it are in a namespace.
+    pub(crate) fn has_namespaces(self) -> bool {
+        match self {
+            Self::Service
+            | Self::EndpointSlice
+            | Self::NetworkPolicy
+            | Self::Pod
+            | Self::Workload => true,
+            Self::Namespace
+            | Self::Node
+            | Self::ClusterNetworkPolicy
+            | Self::RingfencePolicy
+            | Self::NameTable => false,
+        }
     }
 
     /// Whether there may be no such kind: it is defined by a CRD, or older servers have none.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{
     arrived::Arrived,
     kind::{Key, Kind},
+    report::Version,
     slice::Slice,
     trim::{STATIC_MIRROR, STATIC_UID, trim},
 };
@@ -32,6 +33,8 @@ pub(crate) struct Observed {
     pub(crate) changes: Box<[Change]>,
     pub(super) slice: Option<Slice>,
     pub(crate) errors: Vec<String>,
+    /// Of a policy.
+    pub(crate) version: Option<Version>,
 }
 
 impl Observed {
@@ -39,6 +42,7 @@ impl Observed {
     pub(crate) fn read(kind: Kind, arrived: Arrived) -> Option<Self> {
         let key = key(kind, &arrived)?;
         let Arrived { object, problem } = arrived;
+        let version = kind.is_policy().then(|| Version::of(&object.metadata));
         let (json, excess) = trim(kind, object);
         let metadata = json.get("metadata");
         let text = |field: &str| Some(metadata?.get(field)?.as_str()?.to_owned());
@@ -84,6 +88,7 @@ impl Observed {
             has_ended,
             json,
             errors,
+            version,
         })
     }
 

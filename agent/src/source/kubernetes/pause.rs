@@ -39,9 +39,13 @@ impl Pauses {
 
 /// Not all agents at once.
 pub(super) fn jittered(least: Duration) -> Duration {
+    least.mul_f64(1.0 + part())
+}
+
+/// From 0 to 1, at random.
+pub(super) fn part() -> f64 {
     let random = RandomState::new().build_hasher().finish();
-    let part = f64::from(u16::try_from(random % 1000).unwrap_or(0)) / 1000.0;
-    least.mul_f64(1.0 + part)
+    f64::from(u16::try_from(random % 1000).unwrap_or(0)) / 1000.0
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod shared;
 mod shown;
 mod slices;
 mod staying;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -26,16 +27,19 @@ use std::{
 };
 
 use agent_policy::model::{Change, EndpointSpec, ObjectName, World};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
+pub(crate) use self::summary::Standing;
 use self::{
     beside::FirstSeen, cluster::Cluster, progress::Progress, shared::Shared, slices::Slices,
+    summary::Versions,
 };
 use super::{
     kept::Kept,
     kind::{Key, Kind},
     object::Observed,
     placement::Placement,
+    report::Summary,
 };
 
 /// Shared by the watchers, who fill it, by who finds pods, and by the controller, who is woken.
@@ -48,6 +52,8 @@ pub(crate) struct Store {
     other: Notify,
     /// The node enforces what is here.
     enforced: AtomicBool,
+    /// What of it the node enforces.
+    standing: watch::Sender<Standing>,
 }
 
 struct Inner {
@@ -84,6 +90,11 @@ struct Inner {
     /// Why nothing is kept.
     keeping: Option<String>,
     reached: Option<String>,
+    /// What the world that was put together last has of policies; where they have changed since, it is not that any more.
+    summary: Arc<Summary>,
+    is_revised: bool,
+    /// Why nothing is published.
+    publishing: Option<String>,
 }
 
 /// The last good version of an object, and what is wrong with the last one.
@@ -98,6 +109,8 @@ struct Entry {
     errors: Vec<String>,
     claimed: Box<[IpAddr]>,
     points: Box<[EndpointSpec]>,
+    /// Of a policy.
+    versions: Option<Box<Versions>>,
 }
 
 /// What is wrong with an object.
@@ -156,11 +169,15 @@ impl Store {
                 has_looked: false,
                 keeping: None,
                 reached: None,
+                summary: Arc::default(),
+                is_revised: true,
+                publishing: None,
             }),
             wake: OnceLock::new(),
             changed: Notify::new(),
             other: Notify::new(),
             enforced: AtomicBool::new(false),
+            standing: watch::Sender::default(),
         }
     }
 
@@ -392,17 +409,23 @@ impl Store {
 impl Inner {
     fn put(&mut self, observed: Observed) -> bool {
         let key = observed.key.clone();
-        let old = self.objects.get(&key);
-        if old.is_some_and(|old| old.uid != observed.uid) {
-            // Another one of that name: the one before is gone.
-            self.leave(&key);
-        } else if old.is_some_and(|old| old.is_as(&observed)) {
-            return false;
+        self.is_revised |= key.kind.is_policy();
+        let old = self.objects.get_mut(&key);
+        if let Some(old) = old {
+            if old.uid != observed.uid {
+                // Another one of that name: the one before is gone.
+                self.leave(&key);
+            } else if old.is_as(&observed) {
+                // Of another version all the same.
+                old.is_of(&observed);
+                return false;
+            }
         }
         if observed.has_ended {
             self.delete(&key);
             return true;
         }
+        let versions = Versions::of(&observed);
         let Observed {
             key: _,
             uid,
@@ -413,6 +436,7 @@ impl Inner {
             mut changes,
             slice,
             errors,
+            version: _,
         } = observed;
         self.shared.share(&mut changes);
         let is_first = key.kind == Kind::Namespace && !self.is_known(&key.name);
@@ -426,7 +450,9 @@ impl Inner {
             errors: Vec::new(),
             claimed: Box::default(),
             points: Box::default(),
+            versions: None,
         });
+        entry.versions = versions.map(|new| Box::new(new.after(entry.versions.take())));
         entry.is_ending = is_ending;
         entry.is_gone = false;
         if errors.is_empty() {
@@ -475,6 +501,12 @@ impl Entry {
     /// Whether nothing that counts has changed: most of what the API tells of is none of it.
     fn is_as(&self, observed: &Observed) -> bool {
         self.json == observed.json && self.errors == observed.errors && !self.is_gone
+    }
+
+    /// Takes another version of the same.
+    fn is_of(&mut self, observed: &Observed) {
+        let new = Versions::of(observed);
+        self.versions = new.map(|new| Box::new(new.after(self.versions.take())));
     }
 
     /// Where a pod is to run, or a workload is; `None` of what is nowhere.

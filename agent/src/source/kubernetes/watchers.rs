@@ -93,7 +93,10 @@ async fn follow_defined(
     while let Some(event) = events.next().await {
         let pause = pauses.after(&event);
         match event {
-            Ok(Event::Init) => seen.clear(),
+            Ok(Event::Init) => {
+                store.lists(kind);
+                seen.clear();
+            }
             Ok(Event::InitApply(object)) => {
                 seen.extend(object::key(kind, &object));
                 put(store, kind, object);

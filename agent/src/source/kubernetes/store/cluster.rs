@@ -86,6 +86,7 @@ impl Inner {
         self.claims.clear();
         self.points.clear();
         self.slices = Slices::default();
+        self.is_revised = true;
         let [_, served, kept] = &mut self.servers;
         served.clear();
         kept.clear();

@@ -29,12 +29,18 @@ impl Inner {
             // Names and addresses may have been taken, or given up.
             self.dirty.extend(self.objects.keys().cloned());
         }
-        let dirty = if self.is_held() {
+        let is_held = self.is_held();
+        let dirty = if is_held {
             BTreeSet::new()
         } else {
             mem::take(&mut self.dirty)
         };
+        // What files declare may have taken the place of a policy.
+        self.is_revised |= dirty.iter().any(|key| key.kind.is_policy());
         let (removed, added) = self.follow(dirty);
+        if !is_held {
+            self.summarize();
+        }
         let failsafe = self.failsafe();
         if removed.is_empty() && added.is_empty() && same_files && *before.failsafe == failsafe {
             return None;

@@ -41,6 +41,8 @@ pub(crate) struct Progress {
     gone: Option<Instant>,
     /// Since when it refuses to tell of it.
     refused: Option<Instant>,
+    /// Objects come as a list has them, and not in the order of their changes.
+    is_listing: bool,
 }
 
 impl Progress {
@@ -69,7 +71,16 @@ impl Progress {
         self.gone.get_or_insert_with(Instant::now).elapsed() >= GONE
     }
 
+    pub(super) fn lists(&mut self) {
+        self.is_listing = true;
+    }
+
+    pub(super) fn is_listing(&self) -> bool {
+        self.is_listing
+    }
+
     pub(super) fn listed(&mut self) {
+        self.is_listing = false;
         self.gone = None;
         self.state = WatchState::Listed;
     }
@@ -99,6 +110,7 @@ impl Progress {
             error,
             gone: _,
             refused: _,
+            is_listing: _,
         } = self;
         WatchStatus {
             kind: kind.name().to_owned(),
@@ -117,6 +129,13 @@ impl Progress {
 }
 
 impl Store {
+    /// All there is of a kind is being told, in no order.
+    pub(crate) fn lists(&self, kind: Kind) {
+        let mut inner = self.lock();
+        inner.progress(kind).lists();
+        inner.is_revised = true;
+    }
+
     /// All there is of a kind has been told.
     pub(crate) fn listed(&self, kind: Kind, seen: &BTreeSet<Key>) {
         let mut inner = self.lock();
@@ -124,6 +143,7 @@ impl Store {
         inner.doubt();
         inner.retain(kind, |key| seen.contains(key));
         inner.progress(kind).listed();
+        inner.is_revised = true;
         drop(inner);
         self.tell();
     }

@@ -24,6 +24,7 @@ impl Store {
             complete: inner.is_complete(),
             from_kept: inner.was_kept && !inner.is_complete(),
             not_kept: inner.keeping.clone(),
+            not_published: inner.publishing.clone(),
             watches: inner
                 .progress
                 .iter()

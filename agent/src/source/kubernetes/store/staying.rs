@@ -32,6 +32,7 @@ impl Inner {
     /// A pod whose sandbox is still there stays what it was, and its namespace with it: without that, it would have
     /// other labels in its last moments.
     pub(super) fn delete(&mut self, key: &Key) {
+        self.is_revised |= key.kind.is_policy();
         let Some(entry) = self.objects.get(key) else {
             return;
         };

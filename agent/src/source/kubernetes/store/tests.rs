@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::source::kubernetes::{arrived::Arrived, placement::Beside};
 
+mod standing;
+
 fn observed(object: &Value) -> Observed {
     let object: Arrived = serde_json::from_value(object.clone()).unwrap();
     let kind = Kind::of_name(object.types().unwrap()).unwrap();
@@ -111,6 +113,7 @@ impl Follower {
                 errors: Vec::new(),
                 claimed: Box::default(),
                 points: Box::default(),
+                versions: None,
                 ..*entry
             };
             others.pods.insert(Arc::clone(&entry.uid), key.clone());
