@@ -98,7 +98,7 @@ pub(crate) const DAEMON_SET: [Place; 11] = [
         "/resources",
         "{requests: {cpu: 50m, memory: 128Mi}, limits: {memory: 1Gi}}",
     ),
-    place("      containers:\n", "PLUGIN      containers:\n"),
+    place("      containers:\n", "PLUGIN      containers:\nBESIDE"),
     // A strategic merge puts what it adds first.
     place("      volumes:\n", "      volumes:\nFOLDERS"),
 ];
@@ -114,9 +114,7 @@ pub(crate) const SETTINGS: [Place; 2] = [
 ];
 
 /// Of the CNI plugin.
-pub(crate) const PLUGIN: [Place; 4] = [
-    IMAGE,
-    PULL,
+pub(crate) const PLUGIN: [Place; 2] = [
     valued(
         "hostPath: {path: /etc/cni/net.d,",
         "hostPath: {path: {{ .Values.cni.confDir | quote }},",
@@ -158,19 +156,28 @@ pub(crate) fn template(name: &str, read: impl Fn(&str) -> Result<String>) -> Res
 
 /// With the plugin's parts where a strategic merge puts them.
 fn daemon_set(base: &str, plugin: &str) -> Result<String> {
-    let plugin = filled(plugin, &PLUGIN)?;
+    let mut plugin = filled(plugin, &PLUGIN)?;
+    for place in [IMAGE, PULL] {
+        ensure!(plugin.contains(place.text), "no {:?}", place.text);
+        plugin = plugin.replace(place.text, place.template);
+    }
     let (_, parts) = plugin
         .split_once("      initContainers:\n")
         .context("no initContainers")?;
-    let (containers, volumes) = parts.split_once("      volumes:\n").context("no volumes")?;
+    let (containers, parts) = parts
+        .split_once("      containers:\n")
+        .context("no containers")?;
+    let (beside, volumes) = parts.split_once("      volumes:\n").context("no volumes")?;
     let when = |text: &str| {
         format!("      {{{{- if .Values.cni.enabled }}}}\n{text}      {{{{- end }}}}\n")
     };
     let containers = when(&format!("      initContainers:\n{containers}"));
+    let beside = when(beside);
     let volumes = when(&format!("{}\n", volumes.trim_end()));
     let daemon_set = filled(base, &DAEMON_SET)?;
     Ok(daemon_set
         .replace("PLUGIN", &containers)
+        .replace("BESIDE", &beside)
         .replace("FOLDERS", &volumes))
 }
 
