@@ -5,10 +5,10 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`live`] | a packet of a flow that the table has |
-//! | [`start`] | one that starts a flow, or would |
-//! | [`related`] | ICMP errors, which are about one |
-//! | [`policy`] | what policy says, and whose an address is |
+//! | `live` | a packet of a flow that the table has |
+//! | `start` | one that starts a flow, or would |
+//! | `related` | ICMP errors, which are about one |
+//! | `policy` | what policy says, and whose an address is |
 
 mod live;
 mod policy;

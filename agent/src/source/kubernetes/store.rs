@@ -18,7 +18,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    fmt, mem,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -78,6 +78,8 @@ struct Inner {
     shared: Shared,
     /// Objects that may add something else now.
     dirty: BTreeSet<Key>,
+    /// What was kept of an earlier run, until it is part of the world.
+    kept: Vec<Change>,
     /// The world of files that was looked at last.
     files: Arc<World>,
     /// Where the API is: as its clients reach it, where its servers are, and where it was in an earlier run.
@@ -162,6 +164,7 @@ impl Store {
                 conflicts: BTreeMap::new(),
                 shared: Shared::default(),
                 dirty: BTreeSet::new(),
+                kept: Vec::new(),
                 files: Arc::default(),
                 servers: Default::default(),
                 progress,
@@ -358,6 +361,10 @@ impl Store {
         let [.., kept] = &mut inner.servers;
         *kept = servers;
         inner.was_kept = true;
+        // At once: what is heard from here on may be of another cluster.
+        let dirty = mem::take(&mut inner.dirty);
+        let (_, added) = inner.follow(dirty);
+        inner.kept = added;
         inner.kept_of_a_cluster();
     }
 

@@ -32,7 +32,7 @@ fn fixed_worlds(count: usize) -> impl Iterator<Item = (World, Time, Vec<Question
 #[test]
 fn every_reason_occurs() {
     let mut seen = BTreeMap::<String, usize>::new();
-    for (world, _, questions) in fixed_worlds(60) {
+    for (world, _, questions) in fixed_worlds(80) {
         for question in &questions {
             let answer = Reference(&world).answer(question);
             let reason = match &answer.why {

@@ -37,16 +37,21 @@ impl Inner {
         };
         // What files declare may have taken the place of a policy.
         self.is_revised |= dirty.iter().any(|key| key.kind.is_policy());
+        let kept = mem::take(&mut self.kept);
         let (removed, added) = self.follow(dirty);
         if !is_held {
             self.summarize();
         }
         let failsafe = self.failsafe();
-        if removed.is_empty() && added.is_empty() && same_files && *before.failsafe == failsafe {
+        let is_same = kept.is_empty() && removed.is_empty() && added.is_empty();
+        if is_same && same_files && *before.failsafe == failsafe {
             return None;
         }
         let mut world = before.clone();
         let mut touched = Touched::default();
+        for change in &kept {
+            touched.apply(&mut world, change);
+        }
         // Removals first, so that names and addresses are free for who takes them.
         for change in &removed {
             touched.apply(&mut world, &without(change));
@@ -72,7 +77,7 @@ impl Inner {
     }
 
     /// What these objects no longer add, and what they add now.
-    fn follow(&mut self, dirty: BTreeSet<Key>) -> (Vec<Change>, Vec<Change>) {
+    pub(super) fn follow(&mut self, dirty: BTreeSet<Key>) -> (Vec<Change>, Vec<Change>) {
         let (mut removed, mut added) = (Vec::new(), Vec::new());
         for key in dirty {
             let (new, errors) = self.effective(&key);
