@@ -68,7 +68,9 @@ pub(super) fn trim(data: &mut Map<String, Value>) {
 fn serves(endpoint: &Value) -> bool {
     let says = |name: &str| endpoint.get("conditions")?.get(name)?.as_bool();
     let is_ready = says("ready").unwrap_or(true);
-    is_ready || says("serving").unwrap_or(false)
+    // What is not said is yes of one that goes: proxies take it so.
+    let is_going = || says("terminating").unwrap_or(false);
+    is_ready || says("serving").unwrap_or_else(is_going)
 }
 
 // === impl Slice ===
@@ -153,12 +155,14 @@ mod tests {
                 {"addresses": ["192.0.2.2"], "conditions": {"ready": true, "terminating": false}},
                 {"addresses": ["192.0.2.3"], "conditions": {"ready": false}},
                 {"addresses": ["192.0.2.4"], "conditions": {"ready": false, "serving": true}},
+                {"addresses": ["192.0.2.7"], "conditions": {"ready": false, "terminating": true}},
+                {"addresses": ["192.0.2.8"], "conditions": {"ready": false, "serving": false, "terminating": true}},
                 {"addresses": ["010.000.2.005", "::ffff:192.0.2.6", "name"]},
             ],
             "ports": [{"port": 8080}, {"name": "u", "port": 53, "protocol": "UDP"}, {"name": "all"}],
         });
         let expected = json!({
-            "endpoints": [{"addresses": ["10.0.2.5", "192.0.2.1", "192.0.2.2", "192.0.2.4", "192.0.2.6"]}],
+            "endpoints": [{"addresses": ["10.0.2.5", "192.0.2.1", "192.0.2.2", "192.0.2.4", "192.0.2.6", "192.0.2.7"]}],
             "ports": [
                 {"name": "", "port": 8080, "protocol": "TCP"},
                 {"name": "u", "port": 53, "protocol": "UDP"},

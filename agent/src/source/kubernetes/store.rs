@@ -60,6 +60,8 @@ struct Inner {
     /// The name of this node.
     node: String,
     cluster: Cluster,
+    /// That of its namespace `kube-system`, once it is known.
+    cluster_uid: Option<Arc<str>>,
     objects: BTreeMap<Key, Entry>,
     /// By the UID of the pod.
     placements: BTreeMap<String, Placement>,
@@ -153,6 +155,7 @@ impl Store {
             inner: Mutex::new(Inner {
                 node,
                 cluster: Cluster::default(),
+                cluster_uid: None,
                 objects: BTreeMap::new(),
                 placements: BTreeMap::new(),
                 first_seen: BTreeMap::new(),
@@ -246,7 +249,7 @@ impl Store {
         let inner = self.lock();
         let placements = inner.placements.iter();
         placements
-            .filter(|(uid, _)| inner.pod(uid).is_none())
+            .filter(|(uid, _)| !inner.is_anybodys(uid))
             .flat_map(|(_, placement)| {
                 let own = match &placement.endpoint {
                     EndpointSpec::Interface(name) => Some(name),
@@ -356,16 +359,17 @@ impl Store {
             inner.put_gone(object);
         }
         for object in objects {
+            // All of one cluster, as they were kept together.
+            inner.is_of_this_cluster(&object);
             inner.put(object);
         }
         let [.., kept] = &mut inner.servers;
         *kept = servers;
         inner.was_kept = true;
-        // At once: what is heard from here on may be of another cluster.
+        // At once: what is heard from here on may be of another cluster, and nothing is put into force then.
         let dirty = mem::take(&mut inner.dirty);
         let (_, added) = inner.follow(dirty);
         inner.kept = added;
-        inner.kept_of_a_cluster();
     }
 
     /// Why what is heard is not kept; `None` if it is.
@@ -480,6 +484,15 @@ impl Inner {
             self.dirty.extend(waiting);
         }
         true
+    }
+
+    /// Whether a sandbox is that of a pod which is known, and part of the world unless nothing new is.
+    fn is_anybodys(&self, uid: &str) -> bool {
+        let is_in_force = || {
+            let key = self.pods.get(uid);
+            key.is_some_and(|key| self.in_force.contains_key(key))
+        };
+        self.pod(uid).is_some() && (!self.is_between_clusters() || is_in_force())
     }
 
     fn pod(&self, uid: &str) -> Option<KnownPod> {

@@ -2,7 +2,7 @@
 //!
 //! A cluster is known by the UID of its namespace `kube-system`, which each has from its beginning to its end.
 
-use super::{BTreeSet, Inner, Key, Kind, Observed, Progress, Slices};
+use super::{Arc, BTreeSet, Inner, Key, Kind, Observed, Progress, Slices};
 
 const NAMESPACE: &str = "kube-system";
 
@@ -11,10 +11,6 @@ pub(super) enum Cluster {
     /// All is of the cluster that the API tells of.
     #[default]
     Known,
-    /// What was kept of an earlier run, and nothing was heard yet.
-    Kept,
-    /// Something was heard beside it, and not yet of which cluster.
-    Doubtful,
     /// What is heard is of another cluster than what is here. It is not taken until all is begun anew.
     Other,
     /// Begun anew: what is in force is of the cluster before, until all of this one is known.
@@ -22,37 +18,23 @@ pub(super) enum Cluster {
 }
 
 impl Inner {
-    pub(super) fn kept_of_a_cluster(&mut self) {
-        if self.objects.contains_key(&Key::namespace(NAMESPACE)) {
-            self.cluster = Cluster::Kept;
-        }
-    }
-
     /// Whether what is heard belongs to what is here.
     pub(super) fn is_of_this_cluster(&mut self, observed: &Observed) -> bool {
         if self.cluster == Cluster::Other {
             return false;
         }
-        if observed.key == Key::namespace(NAMESPACE) {
-            let before = self.objects.get(&observed.key);
-            if before.is_some_and(|before| before.uid != observed.uid) {
-                self.cluster = Cluster::Other;
-                return false;
-            }
-            if matches!(self.cluster, Cluster::Kept | Cluster::Doubtful) {
-                self.cluster = Cluster::Known;
-            }
-        } else {
-            self.doubt();
+        if observed.key != Key::namespace(NAMESPACE) {
+            return true;
         }
-        true
-    }
-
-    /// Something was heard, be it that there is nothing.
-    pub(super) fn doubt(&mut self) {
-        if self.cluster == Cluster::Kept {
-            self.cluster = Cluster::Doubtful;
+        // Remembered by itself: a server that has just begun may list its namespaces before it has made this one.
+        let of = self
+            .cluster_uid
+            .get_or_insert_with(|| Arc::clone(&observed.uid));
+        let is_ours = *of == observed.uid;
+        if !is_ours {
+            self.cluster = Cluster::Other;
         }
+        is_ours
     }
 
     /// Whether what is in force stays, whatever is heard: half of one cluster and half of another is neither.
@@ -60,10 +42,12 @@ impl Inner {
         if self.cluster == Cluster::Replacing && self.is_complete() {
             self.cluster = Cluster::Known;
         }
-        matches!(
-            self.cluster,
-            Cluster::Doubtful | Cluster::Other | Cluster::Replacing
-        )
+        self.is_between_clusters()
+    }
+
+    /// The same, as it was asked last.
+    pub(super) fn is_between_clusters(&self) -> bool {
+        matches!(self.cluster, Cluster::Other | Cluster::Replacing)
     }
 
     pub(super) fn is_of_another_cluster(&self) -> bool {
@@ -78,6 +62,7 @@ impl Inner {
             Cluster::Replacing
         };
         self.was_kept = false;
+        self.cluster_uid = None;
         let objects = std::mem::take(&mut self.objects);
         let known: BTreeSet<Key> = objects.into_keys().collect();
         self.dirty.extend(known);

@@ -23,13 +23,18 @@ struct Touched {
 
 impl Inner {
     pub(super) fn compose(&mut self, before: &World, files: &Arc<World>) -> Option<World> {
-        let old_files = mem::replace(&mut self.files, Arc::clone(files));
+        let is_held = self.is_held();
+        let old_files = if is_held {
+            // They are laid over what is in force again afterwards, which may take away what has their names.
+            Arc::clone(&self.files)
+        } else {
+            mem::replace(&mut self.files, Arc::clone(files))
+        };
         let same_files = Arc::ptr_eq(&old_files, files);
         if !same_files {
             // Names and addresses may have been taken, or given up.
             self.dirty.extend(self.objects.keys().cloned());
         }
-        let is_held = self.is_held();
         let dirty = if is_held {
             BTreeSet::new()
         } else {

@@ -140,7 +140,6 @@ impl Store {
     pub(crate) fn listed(&self, kind: Kind, seen: &BTreeSet<Key>) {
         let mut inner = self.lock();
         inner.heard(kind);
-        inner.doubt();
         inner.retain(kind, |key| seen.contains(key));
         inner.progress(kind).listed();
         inner.is_revised = true;
@@ -158,7 +157,6 @@ impl Store {
         if has_objects && !inner.progress(kind).is_gone_for_long() {
             return false;
         }
-        inner.doubt();
         inner.retain(kind, |_| false);
         inner.progress(kind).absent();
         drop(inner);

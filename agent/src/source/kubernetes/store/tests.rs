@@ -959,9 +959,8 @@ fn what_was_kept_of_another_cluster_is_in_force_until_all_of_this_one_is_known_a
     });
     follower.follow();
     assert_eq!(names(&follower), ["old"]);
-    // Which cluster this is of is not known yet.
-    follower.put(&pod("new", "u2", "10.0.0.1", 2));
-    assert_eq!(names(&follower), ["old"]);
+    // Of a server that has just begun: it has no such namespace yet.
+    follower.delete(Kind::Namespace, "kube-system");
     follower.put(&system("two"));
     follower.put(&pod("later", "u3", "10.0.0.3", 3));
     assert_eq!(names(&follower), ["old"]);
@@ -972,6 +971,13 @@ fn what_was_kept_of_another_cluster_is_in_force_until_all_of_this_one_is_known_a
     follower.put(&pod("new", "u2", "10.0.0.1", 2));
     assert!(follower.store.is_ready());
     assert_eq!(names(&follower), ["old"]);
+    // What has begun meanwhile is closed.
+    follower
+        .store
+        .place("u2", Some(placed("veth2", "10.0.0.1")));
+    follower.follow();
+    let nobodys = follower.store.sandboxes_of_nobody();
+    assert_eq!(nobodys, ["veth2".to_owned()].into());
     assert!(follower.store.snapshot().is_none());
     for kind in Kind::ALL {
         let key = |name: &str, namespace: &str| Key {
@@ -984,6 +990,7 @@ fn what_was_kept_of_another_cluster_is_in_force_until_all_of_this_one_is_known_a
     }
     follower.follow();
     assert_eq!(names(&follower), ["new"]);
+    assert!(follower.store.sandboxes_of_nobody().is_empty());
     assert!(follower.store.snapshot().is_some());
 }
 
@@ -1001,7 +1008,7 @@ fn what_was_kept_of_this_cluster_goes_on_with_what_is_heard() {
         ..Kept::default()
     });
     follower.put(&pod("new", "u2", "10.0.0.2", 2));
-    assert_eq!(names(&follower), ["old"]);
+    assert_eq!(names(&follower), ["new", "old"]);
     follower.put(&system("one"));
     assert_eq!(names(&follower), ["new", "old"]);
 }
