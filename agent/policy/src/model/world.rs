@@ -1,6 +1,7 @@
 //! All objects together, and how one object changes that.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
@@ -143,11 +144,25 @@ fn differences<K: Ord + Clone, V: PartialEq>(
     if new.is_same(old) {
         return;
     }
-    let gone = old.keys().filter(|key| !new.contains_key(key));
-    changes.extend(gone.map(|key| change(key.clone(), None)));
-    let differing = new.iter().filter(|(key, value)| {
-        old.get(key)
-            .is_none_or(|old| !Arc::ptr_eq(old, value) && old != *value)
-    });
+    // Side by side: to look each up in the other takes ten times as long, for every change of a pod.
+    let (mut olds, mut news) = (old.iter().peekable(), new.iter().peekable());
+    let mut differing = Vec::new();
+    loop {
+        let order = match (olds.peek(), news.peek()) {
+            (Some((old, _)), Some((new, _))) => old.cmp(new),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => break,
+        };
+        let old = (order != Ordering::Greater).then(|| olds.next()).flatten();
+        let new = (order != Ordering::Less).then(|| news.next()).flatten();
+        match (old, new) {
+            (Some((key, _)), None) => changes.push(change(key.clone(), None)),
+            (Some((_, old)), Some((_, new))) if Arc::ptr_eq(old, new) || old == new => {}
+            (_, Some((key, value))) => differing.push((key, value)),
+            (None, None) => {}
+        }
+    }
+    let differing = differing.into_iter();
     changes.extend(differing.map(|(key, value)| change(key.clone(), Some(Arc::clone(value)))));
 }
