@@ -12,11 +12,14 @@ use ringfence_lab::cgroup::{Cgroup, Confined};
 use ringfence_lab::kept;
 use ringfence_lab::lab::{Lab, Netns};
 use ringfence_lab::probe::{Outcome, Protocol};
-use ringfence_lab::wait::patient;
+use ringfence_lab::wait::{always, patient};
 use serde_json::Value;
 
 /// For what is announced, and for what is not, on a busy machine.
 const FOUND: Duration = Duration::from_secs(20);
+
+/// Several looks long.
+const STAYS: Duration = Duration::from_secs(2);
 
 const UID: &str = "11111111-2222-3333-4444-555555555555";
 const OTHER: &str = "99999999-8888-7777-6666-555555555555";
@@ -494,6 +497,20 @@ fn an_agent_holds_every_interface_of_a_pod() -> Result<()> {
     let listening = client.serve(Protocol::Tcp, 9000)?;
     peer.reaches(Protocol::Tcp, client.v4(9000))?;
     drop(listening);
+    // A process of the pod can move the inner end to where nobody asks, and not off policy.
+    let hidden = Netns::create(format!("{}-hidden", node.lab.prefix()))?;
+    peer.ip(&format!("link set net1 netns {}", hidden.name()))?;
+    ensure!(
+        always(STAYS, || agent
+            .status()
+            .is_ok_and(|status| all_held(&status))),
+        "{}",
+        agent.log()
+    );
+    hidden
+        .ip("link set net1 up\naddr add 10.88.0.2/24 dev net1\nroute add default via 10.88.0.1")?;
+    let _hidden_service = hidden.serve(Protocol::Tcp, 8080)?;
+    client.is_dropped_to(Protocol::Tcp, beside)?;
     // It goes alone.
     node.lab.host().ip("link del rfnet1")?;
     let alone = |status: &Value| {

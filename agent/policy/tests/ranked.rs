@@ -316,7 +316,10 @@ fn a_service_is_reached_at_all_its_addresses() {
 #[test]
 fn a_service_that_the_proxy_of_the_cluster_leaves_alone_hides_nothing() {
     let world = world(
-        "apiVersion: v1\nkind: Service\nmetadata: {name: headless}\n\
+        "apiVersion: v1\nkind: Service\n\
+         metadata: {name: labelled, labels: {service.kubernetes.io/headless: ''}}\n\
+         spec: {clusterIP: 10.96.0.3, selector: {a: b}, ports: [{port: 80}]}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {name: headless}\n\
          spec: {type: NodePort, clusterIP: None, externalIPs: [192.0.2.1], selector: {a: b}, \
            ports: [{port: 80, nodePort: 30080}]}\n\
          status: {loadBalancer: {ingress: [{ip: 192.0.2.2}]}}\n---\n\
@@ -333,6 +336,8 @@ fn a_service_that_the_proxy_of_the_cluster_leaves_alone_hides_nothing() {
     let at = ["10.96.0.2", "192.0.2.7"].map(|it| (it.parse().unwrap(), 80));
     assert_eq!(by_hand.collect::<Vec<_>>(), at);
     assert_eq!(other.addresses.len(), 2);
+    let labelled = &world.services[&ObjectName::new("default", "labelled")];
+    assert_eq!(labelled.by_hand.len(), 1);
 }
 
 #[test]

@@ -40,8 +40,11 @@ const TYPES: Choice<Type> = Choice::new(
     ],
 );
 
-/// With this label it is for another proxy than that of Kubernetes, which leaves it alone.
-const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+/// With one of these labels it is for another proxy than that of Kubernetes, which leaves it alone.
+const OTHER_PROXY: [&str; 2] = [
+    "service.kubernetes.io/service-proxy-name",
+    "service.kubernetes.io/headless",
+];
 
 /// What `spec` says.
 struct Spec {
@@ -94,7 +97,8 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
         }
     } else {
         let addresses: BTreeSet<IpAddr> = marks.addresses.keys().copied().collect();
-        let by_hand = if metadata.labels.contains_key(OTHER_PROXY) {
+        let labels = &metadata.labels;
+        let by_hand = if OTHER_PROXY.iter().any(|label| labels.contains_key(*label)) {
             untranslated(&addresses, &ports)
         } else {
             BTreeSet::new()

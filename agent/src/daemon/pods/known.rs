@@ -121,7 +121,9 @@ impl Known {
                     // Those were of another sandbox.
                     self.assured.clear();
                 }
+                let held = self.held();
                 self.host = Some(way.index);
+                let own = way.index;
                 let others = beside.iter().map(|way| way.index);
                 self.sides = others.chain([way.index]).collect();
                 let judged = Judgement::Interface {
@@ -132,6 +134,7 @@ impl Known {
                 let placement = judged.placement(None);
                 self.found = placement.map(|mut placement| {
                     placement.assured.clone_from(&self.assured);
+                    keep(&mut placement, held, own, links);
                     Found { placement, notes }
                 });
             }
@@ -169,6 +172,18 @@ impl Known {
             None => self.unseen(),
         }
         again
+    }
+
+    /// The numbers of the interfaces that it is held at.
+    fn held(&self) -> BTreeSet<u32> {
+        let found = self.found.as_ref();
+        let beside = found.map(|found| found.placement.beside.keys());
+        beside
+            .into_iter()
+            .flatten()
+            .copied()
+            .chain(self.host)
+            .collect()
     }
 
     /// Nothing was asked, or nobody could be.
@@ -313,6 +328,20 @@ impl Known {
         }
         self.amiss = amiss;
         (seen, has_gone)
+    }
+}
+
+/// What led to the sandbox stays its own until it is gone: a process of the pod can move the inner end to a namespace
+/// that it has made. Whose its addresses are then, nobody knows.
+fn keep(placement: &mut Placement, held: BTreeSet<u32>, own: u32, links: &Links) {
+    for index in held {
+        if let Some(link) = links.get(index).filter(|_| index != own) {
+            let beside = || Beside {
+                interface: link.name.clone(),
+                addresses: BTreeSet::new(),
+            };
+            placement.beside.entry(index).or_insert_with(beside);
+        }
     }
 }
 
