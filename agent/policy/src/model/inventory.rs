@@ -79,6 +79,14 @@ pub struct Service {
     pub source: Source,
 }
 
+impl Service {
+    /// With one of these labels it is for another proxy than that of Kubernetes, which leaves it alone.
+    pub const OTHER_PROXY: [&str; 2] = [
+        "service.kubernetes.io/service-proxy-name",
+        "service.kubernetes.io/headless",
+    ];
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     pub name: Option<String>,

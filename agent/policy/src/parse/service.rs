@@ -40,12 +40,6 @@ const TYPES: Choice<Type> = Choice::new(
     ],
 );
 
-/// With one of these labels it is for another proxy than that of Kubernetes, which leaves it alone.
-const OTHER_PROXY: [&str; 2] = [
-    "service.kubernetes.io/service-proxy-name",
-    "service.kubernetes.io/headless",
-];
-
 /// What `spec` says.
 struct Spec {
     kind: Type,
@@ -98,7 +92,10 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     } else {
         let addresses: BTreeSet<IpAddr> = marks.addresses.keys().copied().collect();
         let labels = &metadata.labels;
-        let by_hand = if OTHER_PROXY.iter().any(|label| labels.contains_key(*label)) {
+        let by_hand = if Service::OTHER_PROXY
+            .iter()
+            .any(|label| labels.contains_key(*label))
+        {
             untranslated(&addresses, &ports)
         } else {
             BTreeSet::new()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_policy::model::Service;
 use kube::core::DynamicObject;
 use serde_json::{Map, Value, json};
 
@@ -13,12 +14,6 @@ const LABELS: usize = 64 << 10;
 
 /// Of the annotations, those that say how a policy is meant.
 const OURS: &str = "ringfence.io/";
-
-/// A Service that the cluster's own proxy leaves alone.
-const OTHER_PROXY: [&str; 2] = [
-    "service.kubernetes.io/service-proxy-name",
-    "service.kubernetes.io/headless",
-];
 
 /// A static pod's UID as its node knows it, where the API has another one of its mirror.
 pub(super) const STATIC_UID: &str = "kubernetes.io/config.hash";
@@ -161,7 +156,7 @@ fn pod(data: &mut Map<String, Value>) {
 /// Whether a label says something to anybody. Of these kinds it is only what others' software writes there.
 fn is_read(kind: Kind, label: &str) -> bool {
     match kind {
-        Kind::Service => OTHER_PROXY.contains(&label),
+        Kind::Service => Service::OTHER_PROXY.contains(&label),
         Kind::EndpointSlice => slice::LABELS.contains(&label),
         Kind::Namespace
         | Kind::Node

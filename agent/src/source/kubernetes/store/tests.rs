@@ -939,6 +939,19 @@ fn system(uid: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system", "uid": uid}})
 }
 
+/// What was kept of a cluster with one pod.
+fn takes_cluster_one(follower: &Follower) {
+    let kept = [
+        system("one"),
+        namespace(&json!({})),
+        pod("old", "u1", "10.0.0.1", 1),
+    ];
+    follower.store.take_kept(Kept {
+        objects: kept.iter().map(observed).collect(),
+        ..Kept::default()
+    });
+}
+
 fn names(follower: &Follower) -> Vec<String> {
     let workloads = follower.world.workloads.keys();
     workloads.map(|name| name.name.clone()).collect()
@@ -947,16 +960,7 @@ fn names(follower: &Follower) -> Vec<String> {
 #[test]
 fn what_was_kept_of_another_cluster_is_in_force_until_all_of_this_one_is_known_and_no_longer() {
     let mut follower = Follower::new();
-    let kept = [
-        system("one"),
-        namespace(&json!({})),
-        pod("old", "u1", "10.0.0.1", 1),
-    ];
-    let kept = kept.iter().map(observed).collect();
-    follower.store.take_kept(Kept {
-        objects: kept,
-        ..Kept::default()
-    });
+    takes_cluster_one(&follower);
     follower.follow();
     assert_eq!(names(&follower), ["old"]);
     // Of a server that has just begun: it has no such namespace yet.
@@ -997,16 +1001,7 @@ fn what_was_kept_of_another_cluster_is_in_force_until_all_of_this_one_is_known_a
 #[test]
 fn what_was_kept_of_this_cluster_goes_on_with_what_is_heard() {
     let mut follower = Follower::new();
-    let kept = [
-        system("one"),
-        namespace(&json!({})),
-        pod("old", "u1", "10.0.0.1", 1),
-    ];
-    let kept = kept.iter().map(observed).collect();
-    follower.store.take_kept(Kept {
-        objects: kept,
-        ..Kept::default()
-    });
+    takes_cluster_one(&follower);
     follower.put(&pod("new", "u2", "10.0.0.2", 2));
     assert_eq!(names(&follower), ["new", "old"]);
     follower.put(&system("one"));
