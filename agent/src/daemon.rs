@@ -46,7 +46,7 @@ use crate::{
     control::server::Server,
     daemon::{
         controller::{Controller, Kept},
-        pods::{Finder, Gate, Placer},
+        pods::{Finder, Gate, Memory, Placer},
         service::Heartbeat,
         status::Shared,
         traffic::Traffic,
@@ -183,7 +183,7 @@ impl Prepared {
         let mut finding = None;
         if let Some((store, _)) = &following {
             // Before anything is enforced: what an earlier agent has attached for them stays.
-            finding = Some(find_pods(Arc::clone(store), helper, &shared, ordered).await);
+            finding = Some(find_pods(&config, Arc::clone(store), helper, &shared, ordered).await);
             inputs.reload();
         }
 
@@ -262,12 +262,13 @@ async fn ended(task: Option<&mut JoinHandle<()>>) {
 
 /// Looks for the pods of this node, again and again; returns when it has done so once.
 async fn find_pods(
+    config: &Config,
     store: Arc<Store>,
     helper: Option<Arc<Helper>>,
     shared: &Arc<Shared>,
     ordered: mpsc::Receiver<pods::Order>,
 ) -> JoinHandle<()> {
-    let finder = Finder::new(None, helper);
+    let finder = Finder::new(None, helper, Some(Memory::open(&config.state_dir)));
     let placer = Placer {
         store: Arc::clone(&store),
         shared: Arc::clone(shared),

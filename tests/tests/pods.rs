@@ -511,6 +511,11 @@ fn an_agent_holds_every_interface_of_a_pod() -> Result<()> {
         .ip("link set net1 up\naddr add 10.88.0.2/24 dev net1\nroute add default via 10.88.0.1")?;
     let _hidden_service = hidden.serve(Protocol::Tcp, 8080)?;
     client.is_dropped_to(Protocol::Tcp, beside)?;
+    // Nor is it off with an agent that was not there when it moved.
+    agent.kill()?;
+    agent.start()?;
+    ensure!(all_held(&agent.status()?), "{}", agent.log());
+    client.is_dropped_to(Protocol::Tcp, beside)?;
     // It goes alone.
     node.lab.host().ip("link del rfnet1")?;
     let alone = |status: &Value| {
@@ -520,5 +525,42 @@ fn an_agent_holds_every_interface_of_a_pod() -> Result<()> {
     ensure!(agent.status_eventually(FOUND, alone), "{}", agent.log());
     client.is_dropped_to(Protocol::Tcp, peer.v4(8080))?;
     drop(process);
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_has_moved_its_interface_away_is_held_by_the_next_agent_too() -> Result<()> {
+    let mut node = Node::new()?;
+    let (client, peer) = (node.lab.peer("client", 2)?, node.lab.peer("pod", 3)?);
+    let objects = [
+        kept::pod("shop", "server", UID, "server"),
+        kept::unreachable("shop", "server"),
+    ];
+    let mut agent = kept::agent(&node.lab, &objects)?;
+    agent.start()?;
+    let group = node.pod("burstable", UID)?;
+    let process = runs(&group, &peer)?;
+    let is_held = |status: &Value| {
+        let endpoint = &status["endpoints"][0];
+        endpoint["spec"] == "interface veth-pod" && endpoint["state"] == "attached"
+    };
+    ensure!(agent.status_eventually(FOUND, is_held), "{}", agent.log());
+    let hidden = Netns::create(format!("{}-hidden", node.lab.prefix()))?;
+    peer.ip(&format!("link set eth0 netns {}", hidden.name()))?;
+    let address = peer.v4(0).ip();
+    hidden.ip(&format!("link set eth0 up\naddr add {address}/24 dev eth0"))?;
+    let service = hidden.serve(Protocol::Tcp, 8080)?;
+    client.is_dropped_to(Protocol::Tcp, peer.v4(8080))?;
+    agent.kill()?;
+    agent.start()?;
+    ensure!(is_held(&agent.status()?), "{}", agent.log());
+    client.is_dropped_to(Protocol::Tcp, peer.v4(8080))?;
+    // What counts is that the sandbox goes, not where it was hidden.
+    drop(service);
+    drop(process);
+    drop(group);
+    drop(hidden);
+    let is_gone = |status: &Value| status["endpoints"][0]["state"] == "waiting";
+    ensure!(agent.status_eventually(FOUND, is_gone), "{}", agent.log());
     Ok(())
 }

@@ -66,7 +66,7 @@ pub(crate) fn run(args: PodsArgs) -> anyhow::Result<Answer> {
         below,
         output,
     } = args;
-    let mut finder = Finder::new(below, None);
+    let mut finder = Finder::new(below, None, None);
     let mut printer = Printer {
         output,
         failed: None,

@@ -11,6 +11,7 @@ mod hints;
 mod judge;
 mod known;
 mod layout;
+mod memory;
 mod place;
 mod tree;
 
@@ -31,6 +32,7 @@ use self::{finder::Depth, hints::Hints};
 pub(crate) use self::{
     finder::{Announced, Finder, Found, Placed, Told},
     gate::Gate,
+    memory::Memory,
     place::Placer,
 };
 use crate::datapath::{

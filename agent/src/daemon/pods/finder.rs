@@ -1,7 +1,7 @@
 //! One look after another at the pods of this node.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -13,6 +13,7 @@ use agent_policy::model::EndpointSpec;
 use super::{
     judge::Judgement,
     known::{Known, NO_HOST_SIDE},
+    memory::Memory,
     tree::{Group, Tree},
 };
 use crate::{
@@ -76,6 +77,10 @@ pub(crate) struct Finder {
     tree: Tree,
     helper: Option<Arc<Helper>>,
     known: BTreeMap<String, Known>,
+    /// Where they are held, for the next agent; `None` for one that only looks.
+    memory: Option<Memory>,
+    /// What an earlier agent held is among the known.
+    is_taken_up: bool,
     /// When it was looked for where kubelets have their cgroups.
     searched: Option<Instant>,
 }
@@ -93,11 +98,17 @@ pub(crate) struct Looked {
 
 impl Finder {
     /// Looks for pods below a folder only, or wherever there are cgroups.
-    pub(crate) fn new(below: Option<PathBuf>, helper: Option<Arc<Helper>>) -> Self {
+    pub(crate) fn new(
+        below: Option<PathBuf>,
+        helper: Option<Arc<Helper>>,
+        memory: Option<Memory>,
+    ) -> Self {
         Self {
             tree: Tree::new(below),
             helper,
             known: BTreeMap::new(),
+            is_taken_up: memory.is_none(),
+            memory,
             searched: None,
         }
     }
@@ -132,6 +143,7 @@ impl Finder {
             self.tree.search();
         }
         let mut groups = self.tree.pods();
+        let taken_up = self.take_up(&links);
         for uid in groups.keys() {
             self.known.entry(uid.clone()).or_default();
         }
@@ -150,7 +162,7 @@ impl Finder {
             if again {
                 looked.again = Some(SOON);
             }
-            if known.found != before {
+            if known.found != before || taken_up.contains(uid) {
                 changed.push((uid.clone(), known.found.clone()));
             }
             // What is placed says its own notes.
@@ -165,6 +177,23 @@ impl Finder {
         self.known
             .retain(|_, known| known.group.is_some() || known.found.is_some());
         looked
+    }
+
+    /// Goes on where an earlier agent was, the first time. Gives whose places nobody has been told of yet.
+    fn take_up(&mut self, links: &Links) -> BTreeSet<String> {
+        if std::mem::replace(&mut self.is_taken_up, true) {
+            return BTreeSet::new();
+        }
+        let held = self.memory.iter().flat_map(Memory::pods);
+        for (uid, held) in held {
+            // One that has been announced since is where that says.
+            if let (Entry::Vacant(entry), Some(known)) =
+                (self.known.entry(uid.clone()), Known::of(held, links))
+            {
+                entry.insert(known);
+            }
+        }
+        self.known.keys().cloned().collect()
     }
 
     /// One look at everything.
@@ -259,6 +288,11 @@ impl Finder {
                 tracing::info!(pod = uid, "pod gone");
             }
             placed.place(&uid, found.as_ref());
+        }
+        if let Some(memory) = &mut self.memory {
+            let known = self.known.iter();
+            let held = known.filter_map(|(uid, known)| Some((uid.clone(), known.to_keep()?)));
+            memory.keep(held.collect());
         }
     }
 }

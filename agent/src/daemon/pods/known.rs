@@ -12,6 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     finder::{Depth, Found, Told},
     judge::{Judgement, judge},
+    memory::Held,
     tree::{Group, Process},
 };
 use crate::{
@@ -65,6 +66,44 @@ pub(super) struct Known {
 // === impl Known ===
 
 impl Known {
+    /// As an earlier agent held it, if what it was held at is still there.
+    pub(super) fn of(held: &Held, links: &Links) -> Option<Self> {
+        let Held {
+            host,
+            addresses,
+            assured,
+            beside,
+        } = held;
+        let placement = Placement {
+            endpoint: EndpointSpec::Interface(links.get(*host)?.name.clone()),
+            addresses: addresses.clone(),
+            assured: assured.clone(),
+            beside: beside.clone(),
+        };
+        let mut known = Self {
+            host: Some(*host),
+            assured: assured.clone(),
+            ..Self::default()
+        };
+        known.found = Some(Found {
+            placement,
+            notes: Vec::new(),
+        });
+        known.sides = known.held();
+        Some(known)
+    }
+
+    /// What the next agent is to know of it; `None` of what is at no interface.
+    pub(super) fn to_keep(&self) -> Option<Held> {
+        let placement = &self.found.as_ref()?.placement;
+        Some(Held {
+            host: self.host?,
+            addresses: placement.addresses.clone(),
+            assured: placement.assured.clone(),
+            beside: placement.beside.clone(),
+        })
+    }
+
     /// True if it has to be looked at again soon.
     pub(super) fn look(
         &mut self,

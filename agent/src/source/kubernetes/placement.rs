@@ -6,6 +6,7 @@ use std::{
 };
 
 use agent_policy::model::{EndpointSpec, ObjectName};
+use serde::{Deserialize, Serialize};
 
 /// A pod's point of enforcement, as it was found on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub(crate) struct Placement {
 }
 
 /// An interface beside the one that the cluster's network gave the pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Beside {
     /// Its host side.
     pub(crate) interface: String,
