@@ -114,7 +114,7 @@ pub(crate) fn install(folder: &Path, options: &Options) -> Result<Outcome, Insta
     write_beside(&made, &text(&made, &list)?, mode(&path), || {
         is_still(&path, &read_before)
     })?;
-    fs::remove_file(&path).map_err(failed("remove", &path))?;
+    take_away(&path, &read_before)?;
     sync(folder)?;
     Ok(Outcome::Changed(made))
 }
@@ -385,16 +385,35 @@ fn is_still(path: &Path, before: &Json) -> Result<(), InstallError> {
     }
 }
 
-/// Under a name that no runtime takes for a configuration, or for a plugin; then in its place, if it may be.
+/// Removes a file unless its owner has written it anew, at whatever moment.
+fn take_away(path: &Path, before: &Json) -> Result<(), InstallError> {
+    let aside = beside(path, "old");
+    fs::rename(path, &aside).map_err(failed("remove", path))?;
+    let is_other = is_still(&aside, before).is_err();
+    // What has come meanwhile is newer still.
+    let is_back = is_other && fs::hard_link(&aside, path).is_ok();
+    fs::remove_file(&aside).map_err(failed("remove", &aside))?;
+    if is_back || is_there(path) {
+        return Err(InstallError::Changed(path.to_path_buf()));
+    }
+    Ok(())
+}
+
+/// A name that no runtime takes for a configuration, or for a plugin.
+fn beside(path: &Path, kind: &str) -> PathBuf {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    folder.join(format!(".{name}.{}.{kind}", std::process::id()))
+}
+
+/// Under another name; then in its place, if it may be.
 fn write_beside(
     path: &Path,
     bytes: &[u8],
     mode: u32,
     may_be: impl Fn() -> Result<(), InstallError>,
 ) -> Result<(), InstallError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let draft = folder.join(format!(".{name}.{}.new", std::process::id()));
+    let draft = beside(path, "new");
     let written = (|| {
         let mut file = File::create(&draft)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -410,7 +429,7 @@ fn write_beside(
         drop(fs::remove_file(&draft));
         return Err(error);
     }
-    sync(folder)
+    sync(path.parent().unwrap_or(Path::new(".")))
 }
 
 fn sync(folder: &Path) -> Result<(), InstallError> {
