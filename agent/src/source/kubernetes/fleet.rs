@@ -145,8 +145,9 @@ impl ClusterStatus {
         nodes.filter(|node| node.state == State::InForce).count()
     }
 
+    /// Not where there is no node at all: nobody enforces anything then.
     pub(crate) fn is_everywhere(&self) -> bool {
-        self.in_force() == self.nodes.len()
+        !self.nodes.is_empty() && self.in_force() == self.nodes.len()
     }
 }
 

@@ -244,23 +244,22 @@ impl Store {
         self.tell();
     }
 
-    /// Interfaces of the node that lead to a pod of which there is no good version, or of whose namespace.
+    /// Interfaces of the node that lead to a pod of which there is no good version, or of whose namespace; and further
+    /// ones of a pod whose name a file has given to what has none of them.
     pub(crate) fn sandboxes_of_nobody(&self) -> BTreeSet<String> {
         let inner = self.lock();
         let placements = inner.placements.iter();
-        placements
-            .filter(|(uid, _)| !inner.is_anybodys(uid))
-            .flat_map(|(_, placement)| {
-                let own = match &placement.endpoint {
-                    EndpointSpec::Interface(name) => Some(name),
-                    _ => None,
-                };
-                let beside = placement.beside.values();
-                own.into_iter()
-                    .chain(beside.map(|beside| &beside.interface))
-            })
-            .cloned()
-            .collect()
+        let nobodys = placements.flat_map(|(uid, placement)| {
+            let is_anybodys = inner.is_anybodys(uid);
+            let own = match &placement.endpoint {
+                EndpointSpec::Interface(name) if !is_anybodys => Some(name),
+                _ => None,
+            };
+            let beside = placement.beside.values().map(|beside| &beside.interface);
+            let beside = beside.filter(|name| !is_anybodys || !inner.is_held_at(name));
+            own.into_iter().chain(beside.collect::<Vec<_>>())
+        });
+        nobodys.cloned().collect()
     }
 
     /// The pod with this UID, if the API has told of it.

@@ -25,6 +25,8 @@ const PEER: &str = "@addresses";
 struct Right<'k> {
     /// The API says so, or who made the sandbox does: not the sandbox alone, in which a pod may add what it likes.
     is_vouched_for: bool,
+    /// Of an address: not what an interface beside the pod's own has, for which nobody says anything.
+    is_of_its_own: bool,
     /// Its sandbox was found on this node, and has it.
     is_placed: bool,
     /// Its address comes from the node, where that of a `Workload` is what somebody wrote.
@@ -122,7 +124,8 @@ impl Inner {
             return (Vec::new(), errors);
         }
         let Some(workload) = self.wanted(key, entry) else {
-            return (self.with_slices(key, entry), errors);
+            let changes = self.with_slices(key, entry, &mut errors);
+            return (changes, errors);
         };
         let pod = Key {
             kind: Kind::Pod,
@@ -213,6 +216,7 @@ impl Inner {
             let entry = self.objects.get(key)?;
             Some(Right {
                 is_vouched_for: self.is_vouched_for(key, entry, address),
+                is_of_its_own: address.is_none_or(|address| !self.is_beside(key, entry, address)),
                 is_placed: self.is_placed(key, entry),
                 is_pod: key.kind == Kind::Pod,
                 is_alive: !entry.is_ending && !entry.is_gone,
@@ -295,6 +299,14 @@ impl Inner {
         }
     }
 
+    /// Whether a pod has an address at an interface beside its own alone.
+    fn is_beside(&self, key: &Key, entry: &Entry, address: &IpAddr) -> bool {
+        let own = self.wanted(key, entry);
+        let is_own = own.is_some_and(|own| own.addresses.contains(address));
+        let mut beside = self.wanted_beside(key, entry).into_iter();
+        !is_own && beside.any(|beside| beside.addresses.contains(address))
+    }
+
     fn is_here(&self, workload: &Workload) -> bool {
         let node = workload.node.as_ref();
         node.is_none_or(|node| *node == self.node)
@@ -332,6 +344,17 @@ impl Inner {
             }
             Change::Name(..) | Change::Failsafe(_) => None,
         })
+    }
+
+    /// Whether somebody is in force at an interface.
+    pub(super) fn is_held_at(&self, interface: &str) -> bool {
+        let point = EndpointSpec::Interface(interface.to_owned());
+        let claims = self.points.get(&point).into_iter().flatten();
+        let mut in_force = claims.filter_map(|key| self.in_force.get(key)).flatten();
+        in_force.any(|change| match change {
+            Change::Workload(_, Some(workload)) => workload.endpoint.as_ref() == Some(&point),
+            _ => false,
+        }) || self.is_used_by_files(&point)
     }
 
     fn is_used_by_files(&self, point: &EndpointSpec) -> bool {

@@ -10,6 +10,10 @@ use crate::source::kubernetes::{
     slice::Slice,
 };
 
+/// So many backends slices give a Service at most: its ports times their addresses are more than a node has memory for,
+/// and whoever may write in one namespace may write both.
+pub(super) const BACKENDS: usize = 10_000;
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slices {
     /// By their Services, which need not be there.
@@ -62,8 +66,13 @@ impl Inner {
         counts
     }
 
-    /// What an object says, with the backends that slices give a Service.
-    pub(super) fn with_slices(&self, key: &Key, entry: &Entry) -> Vec<Change> {
+    /// What an object says, with the backends that slices give a Service, as far as there are not too many.
+    pub(super) fn with_slices(
+        &self,
+        key: &Key,
+        entry: &Entry,
+        errors: &mut Vec<String>,
+    ) -> Vec<Change> {
         let mut changes = entry.changes.to_vec();
         if key.kind != Kind::Service {
             return changes;
@@ -75,8 +84,14 @@ impl Inner {
             let counting = self.slices.all(key);
             let counting = counting.filter(|slice| slice.counts_for(service));
             let mut by_hand = service.by_hand.clone();
-            for slice in counting {
-                by_hand.extend(slice.backends(service));
+            let mut backends = counting.flat_map(|slice| slice.backends(service));
+            by_hand.extend(backends.by_ref().take(BACKENDS));
+            let are_more = backends.next().is_some();
+            drop(backends);
+            if are_more {
+                errors.push(format!(
+                    "EndpointSlices give it more than {BACKENDS} backends: the first of them count"
+                ));
             }
             if by_hand != service.by_hand {
                 Arc::make_mut(service).by_hand = by_hand;

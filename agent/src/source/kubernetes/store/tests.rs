@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::source::kubernetes::{arrived::Arrived, placement::Beside};
 
+mod slices;
 mod standing;
 
 fn observed(object: &Value) -> Observed {
@@ -532,6 +533,42 @@ fn a_sandbox_whose_pod_is_not_known_is_nobodys() {
     assert!(of_nobody(&follower).is_empty());
 }
 
+#[test]
+fn a_further_interface_is_nobodys_where_a_file_has_the_name_of_its_pod() {
+    let mut follower = Follower::new();
+    follower.put(&pod("p", "u1", "10.0.0.1", 1));
+    let placement = with_beside("veth1", "10.0.0.1", &[(7, "net", &["10.1.0.1"])]);
+    follower.store.place("u1", Some(placement));
+    follower.follow();
+    assert!(follower.store.sandboxes_of_nobody().is_empty());
+    let text = "apiVersion: ringfence.io/v1alpha1\nkind: Workload\nmetadata: {name: p, namespace: \
+        shop}\nspec: {addresses: [10.0.0.1], endpoint: {interface: veth1}}\n";
+    let file = agent_policy::load::parse_file("a.yaml".into(), text.as_bytes());
+    let (world, _) = agent_policy::load::assemble(&[file]);
+    follower.files = Arc::new(world);
+    follower.follow();
+    let nobodys = follower.store.sandboxes_of_nobody();
+    assert_eq!(nobodys, ["net".to_owned()].into());
+}
+
+#[test]
+fn an_interface_beside_takes_no_address_from_a_workload() {
+    let mut follower = Follower::new();
+    follower.put(&pod("a", "u1", "10.0.0.1", 1));
+    follower.put(&json!({
+        "apiVersion": "ringfence.io/v1alpha1", "kind": "Workload",
+        "metadata": {"name": "machine", "namespace": "shop", "uid": "w"},
+        "spec": {"addresses": ["192.0.2.1"]},
+    }));
+    let placement = with_beside("veth1", "10.0.0.1", &[(7, "net", &["192.0.2.1"])]);
+    follower.store.place("u1", Some(placement));
+    follower.follow();
+    assert_eq!(follower.owner("192.0.2.1").as_deref(), Some("shop/machine"));
+    let beside = follower.workload("a+net").unwrap();
+    assert!(beside.endpoint.is_some() && beside.addresses.is_empty());
+    assert_eq!(follower.errors().len(), 1, "{:?}", follower.errors());
+}
+
 /// As a kubelet names static pods.
 const HASH: &str = "6ad7e1c4fd5e4bd4bd1b6c2a1c8b7f00";
 
@@ -560,110 +597,6 @@ fn a_file_and_the_api_add_up_and_of_one_name_that_of_the_file_stays() {
     assert_eq!(follower.errors(), [""; 0]);
     assert_eq!(follower.owner("10.0.0.1").unwrap(), "shop/p");
     assert_eq!(follower.world.network_policies.len(), 2);
-}
-
-fn service(selector: Option<&Value>) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": "s", "namespace": "shop", "labels": {"large": "x".repeat(1 << 20)}},
-        "spec": {
-            "selector": selector, "clusterIP": "10.96.0.1", "externalIPs": ["::ffff:192.0.2.9", "198.051.100.9"],
-            "ports": [{"name": "a", "port": 80, "targetPort": 8080}, {"name": "b", "port": 81, "targetPort": "b"}],
-        },
-    })
-}
-
-fn slice(name: &str, keeper: &str, port: &str, address: &str) -> Value {
-    json!({
-        "apiVersion": "discovery.k8s.io/v1beta1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": name, "namespace": "shop", "labels": {
-            "kubernetes.io/service-name": "s", "endpointslice.kubernetes.io/managed-by": keeper,
-        }},
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-        "ports": [{"name": port, "port": 9000, "protocol": "TCP"}],
-    })
-}
-
-/// What serves the Service `s` by hand.
-fn by_hand(follower: &Follower) -> Vec<String> {
-    let service = &follower.world.services[&ObjectName::new("shop", "s")];
-    let backends = service.by_hand.iter();
-    backends
-        .map(|it| format!("{}: {}:{}", it.service_port, it.address, it.port))
-        .collect()
-}
-
-#[test]
-fn slices_are_the_backends_of_a_service_without_a_selector_whoever_keeps_them_up() {
-    let mut follower = Follower::new();
-    let controller = "endpointslice-controller.k8s.io";
-    follower.put(&slice("one", "me", "a", "192.0.2.1"));
-    follower.put(&service(None));
-    follower.put(&slice("two", controller, "b", "192.0.2.2"));
-    follower.put(&slice("three", "me", "c", "192.0.2.3"));
-    assert_eq!(
-        by_hand(&follower),
-        ["80: 192.0.2.1:9000", "81: 192.0.2.2:9000"]
-    );
-    follower.put(&slice("one", "me", "a", "192.0.2.4"));
-    follower.delete(Kind::EndpointSlice, "two");
-    assert_eq!(by_hand(&follower), ["80: 192.0.2.4:9000"]);
-    // However they are written, its addresses are frontends.
-    let addresses = &follower.world.services[&ObjectName::new("shop", "s")].addresses;
-    for address in ["10.96.0.1", "192.0.2.9", "198.51.100.9"] {
-        assert!(
-            addresses.contains(&address.parse().unwrap()),
-            "{addresses:?}"
-        );
-    }
-    assert!(follower.errors().is_empty(), "{:?}", follower.errors());
-    assert_eq!(follower.store.lock().objects.len(), 4);
-    follower.delete(Kind::Service, "s");
-    follower.put(&service(None));
-    assert_eq!(by_hand(&follower), ["80: 192.0.2.4:9000"]);
-}
-
-#[test]
-fn of_a_service_with_a_selector_only_the_slices_of_others_than_the_controller_count() {
-    let mut follower = Follower::new();
-    follower.put(&service(Some(&json!({"app": "a"}))));
-    follower.put(&slice(
-        "own",
-        "endpointslice-controller.k8s.io",
-        "a",
-        "10.0.0.1",
-    ));
-    assert!(by_hand(&follower).is_empty());
-    follower.put(&slice("other", "me", "a", "192.0.2.1"));
-    assert_eq!(by_hand(&follower), ["80: 192.0.2.1:9000"]);
-    // What there is of them counts when the selector is gone: proxies go on with it.
-    follower.put(&service(None));
-    assert_eq!(
-        by_hand(&follower),
-        ["80: 10.0.0.1:9000", "80: 192.0.2.1:9000"]
-    );
-}
-
-#[test]
-fn slices_are_kept() {
-    let mut follower = Follower::new();
-    follower.put(&service(None));
-    follower.put(&slice("one", "me", "a", "192.0.2.1"));
-    for kind in Kind::ALL {
-        let seen = follower.store.lock().objects.keys().cloned().collect();
-        follower.store.listed(kind, &seen);
-    }
-    let snapshot = follower.store.snapshot().unwrap();
-    let kept = snapshot.objects.iter();
-    let kept = kept.filter_map(|line| Observed::kept(line).unwrap());
-    let mut again = Follower::new();
-    again.store.take_kept(Kept {
-        objects: kept.collect(),
-        ..Kept::default()
-    });
-    again.follow();
-    assert_eq!(by_hand(&again), by_hand(&follower));
-    assert_eq!(by_hand(&again).len(), 1);
 }
 
 #[test]
