@@ -37,6 +37,8 @@ const TEXTS: [(&str, &str); 3] = [
     ("etc/group", "root:x:0:\n"),
     ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
 ];
+/// This machine's, if it has any: without, nobody makes a client of an API, even where that is without TLS.
+const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 const EMPTY: [&str; 6] = ["dev", "proc", "root", "sys", "tmp", "var/lib"];
 
 /// Files of every guest, by name.
@@ -66,6 +68,10 @@ impl Root {
         }
         for (name, text) in TEXTS {
             root.put(name, Entry::Text(text.into()));
+        }
+        let certificates = Path::new("/").join(CERTIFICATES);
+        if certificates.is_file() {
+            root.put(CERTIFICATES, Entry::File(certificates));
         }
         for name in PROGRAMS {
             let program = shell::find(name);
