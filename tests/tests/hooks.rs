@@ -91,12 +91,14 @@ fn dropped(pod: &Pod, reason: Reason) -> Result<u64> {
 /// Goes through the steps, for a pod that has no flows yet.
 fn takes(name: &str, steps: impl Fn(Ends) -> Vec<Step>) -> Result<()> {
     let mut pod = Pod::new(name, POLICY)?;
+    // To these it is the same: the pod's node has no address here.
+    let made_here = !pod.bed.can_arrive()?;
     for ends in Ends::ALL {
         pod.bed.flush_flows()?;
         for (at, (direction, packet, reason)) in steps(ends).into_iter().enumerate() {
             let before = reason.map(|reason| dropped(&pod, reason)).transpose()?;
             let hook = Hook::Interface(direction);
-            let ran = pod.bed.run(hook, &packet.frame(), false, 1)?;
+            let ran = pod.bed.run(hook, &packet.frame(), made_here, 1)?;
             let what = format!("step {at}, {direction:?}, {packet:?}");
             ensure!(ran.passes == reason.is_none(), "{what}: {ran:?}");
             if let Some((reason, before)) = reason.zip(before) {
