@@ -4,6 +4,7 @@
 //! reproduce it. A new command is a file with `struct Args` and `fn run(&Args)`, a variant of
 //! [`Task`] and a line of [`main`].
 
+mod apt;
 mod bench;
 mod build;
 mod ci;
