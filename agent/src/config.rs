@@ -12,6 +12,7 @@ mod tests;
 
 use std::{
     fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -47,6 +48,9 @@ pub(crate) struct Config {
     /// Where flow records go as JSON lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) flows: Option<Target>,
+    /// Where Prometheus scrapes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) log_format: LogFormat,
     /// Enforcement ends with the agent.
     pub(crate) detach_on_exit: bool,
@@ -134,6 +138,7 @@ impl Config {
             state_dir,
             socket,
             flows,
+            metrics,
             log_format,
             detach_on_exit,
             capacities,
@@ -163,6 +168,7 @@ impl Config {
             state_dir: absolute("state_dir", state_dir, DEFAULT_STATE_DIR)?,
             socket,
             flows: flows.as_deref().map(Target::parse),
+            metrics: metrics.as_deref().map(listened_at).transpose()?,
             log_format: log_format.unwrap_or_default(),
             detach_on_exit: detach_on_exit.unwrap_or_default(),
             capacities: Capacities::check(&capacities.unwrap_or_default())?,
@@ -222,6 +228,12 @@ fn within(
         return Ok(value);
     }
     Err(refuse(setting, &value, format!("1 to {most}")))
+}
+
+fn listened_at(metrics: &str) -> Result<SocketAddr, ConfigError> {
+    let expected = "an address and a port, such as 127.0.0.1:9464 or [::1]:9464";
+    let address = metrics.parse();
+    address.map_err(|_| refuse("metrics", &metrics, expected))
 }
 
 /// Paths are kept whole, because a daemon may be started from anywhere.

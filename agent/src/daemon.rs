@@ -60,6 +60,7 @@ use crate::{
         object::Sizes,
     },
     flow::ring::{DEFAULT_LINES, Ring},
+    metrics,
     source::kubernetes::{Access, Source, store::Store},
 };
 
@@ -72,7 +73,7 @@ pub(crate) struct Prepared {
     node: Arc<str>,
     ring: Arc<Ring>,
     shared: Arc<Shared>,
-    server: Server,
+    doors: Doors,
     inputs: inputs::Inputs,
     kubernetes: Option<Source>,
     /// Pods that wait to start.
@@ -82,6 +83,29 @@ pub(crate) struct Prepared {
     /// Held as long as the agent runs.
     state: File,
     bpffs: File,
+}
+
+/// Where the agent is asked.
+struct Doors {
+    server: Server,
+    metrics: Option<metrics::Server>,
+}
+
+impl Doors {
+    /// Answers for ever.
+    async fn run(self, shared: Arc<Shared>) {
+        let Self { server, metrics } = self;
+        let scraped = async {
+            let Some(metrics) = metrics else { return };
+            let flows = Arc::clone(&shared.flows);
+            let latencies = shared.latencies.clone();
+            let registry = metrics::registry(shared, flows, &latencies);
+            if let Err(error) = metrics.run(registry).await {
+                tracing::error!(%error, "no scrapes are answered");
+            }
+        };
+        tokio::join!(server.run(), scraped);
+    }
 }
 
 /// Does what needs rights that the agent gives up, and gives them up.
@@ -118,6 +142,11 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
         Arc::clone(&shared) as _,
         gate,
     )?;
+    let metrics = config.metrics.map(|address| {
+        let server = metrics::Server::bind(address);
+        server.with_context(|| format!("cannot listen for scrapes at {address}"))
+    });
+    let metrics = metrics.transpose()?;
     // Read before the kernel is touched: input with errors changes nothing there.
     let inputs = inputs::Inputs::read(config.policies.clone(), config.failsafe.rules(), store)?;
     let dir = BpfDir::prepare(&config.bpffs)?;
@@ -129,7 +158,7 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
         node,
         ring,
         shared,
-        server,
+        doors: Doors { server, metrics },
         inputs,
         kubernetes,
         ordered,
@@ -148,7 +177,7 @@ impl Prepared {
             node,
             ring,
             shared,
-            server,
+            doors,
             mut inputs,
             kubernetes,
             ordered,
@@ -173,7 +202,7 @@ impl Prepared {
         let traffic = Traffic::start(&config, &node, &engine, &ring, &shared)?;
         let (triggers, triggered) = watch::channel();
         let watching = watch::Watching::start(&triggers, pins)?;
-        let serving = tokio::spawn(server.run());
+        let serving = tokio::spawn(doors.run(Arc::clone(&shared)));
         let mut signals = Signals::new()?;
         let files_alone = fresh && !config.policies.is_empty();
         let following = tokio::select! {

@@ -11,6 +11,7 @@ pub mod datapath;
 mod exit;
 mod flow;
 mod log;
+mod metrics;
 mod source;
 
 pub use cli::run;

@@ -8,6 +8,7 @@ mod apt;
 mod bench;
 mod build;
 mod ci;
+mod consumers;
 mod demo;
 mod fuzz;
 mod image;

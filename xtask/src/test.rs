@@ -4,7 +4,9 @@ use std::process::Command;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::{build, build::Object, image, kubernetes, kubernetes::Cluster, setup, shell};
+use crate::{
+    build, build::Object, consumers, image, kubernetes, kubernetes::Cluster, setup, shell,
+};
 
 /// Set up, build, and run all tests; those on the real datapath need root.
 #[derive(Debug, Default, clap::Args)]
@@ -51,10 +53,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure()?;
     // The tests judge the object that ships, inside a binary that is quick to build.
     let object = build::object(Object::Release)?;
+    let readers = if *unit || *kubernetes {
+        None
+    } else {
+        consumers::ready()?
+    };
     let cargo = |arguments: &[&str]| {
         let mut cargo = shell::command("cargo");
         cargo.env("RINGFENCE_BPF_OBJECT", &object);
         cargo.env("RINGFENCE_BIN", shell::root().join(BINARY));
+        cargo.envs(readers.iter().map(|folder| ("RINGFENCE_CONSUMERS", folder)));
         cargo.args(arguments);
         cargo
     };

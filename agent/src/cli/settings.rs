@@ -54,6 +54,9 @@ pub(crate) struct RunArgs {
     /// Write flow records as JSON lines to a file, or to standard output by -.
     #[arg(long, value_name = "PATH")]
     flows: Option<String>,
+    /// Answer Prometheus at this address, at /metrics, by HTTP to whoever reaches it.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<String>,
     /// End enforcement with the agent. Otherwise the kernel keeps enforcing without it.
     #[arg(long)]
     detach_on_exit: bool,
@@ -87,6 +90,7 @@ impl RunArgs {
             kubeconfig,
             node,
             flows,
+            metrics,
             detach_on_exit,
             print_config,
             output,
@@ -98,6 +102,7 @@ impl RunArgs {
                 .then_some(RawKubernetes { kubeconfig }),
             node,
             flows,
+            metrics,
             detach_on_exit: detach_on_exit.then_some(true),
             ..RawConfig::default()
         };

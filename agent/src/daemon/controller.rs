@@ -362,6 +362,8 @@ impl Controller {
         let plan = Arc::new(plan);
         self.engine.apply(&plan)?;
         let since = Instant::now();
+        let applying = begun.elapsed().saturating_sub(compiling);
+        self.shared.latencies.took(compiling, applying);
         // Closed, until whoever is there now has been attached: never open in between.
         self.ended.extend(&plan.remove_words);
         if !plan.is_empty() {
@@ -372,7 +374,7 @@ impl Controller {
                 answers = plan.policy.len(),
                 reading = ?self.reading,
                 ?compiling,
-                applying = ?begun.elapsed().saturating_sub(compiling),
+                ?applying,
                 "policy is in force"
             );
         }

@@ -38,6 +38,7 @@ use crate::{
         maps::{self, FlowMaps},
     },
     flow::{clock::WallTime, sink::SinkCounts, stage::Stage, views::OpinionCounts},
+    metrics::{FlowCounts, Latencies},
     source::kubernetes::store::Store,
 };
 
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     unknown: Option<UnknownMode>,
     /// Objects of the Kubernetes API.
     kubernetes: Option<Arc<Store>>,
+    pub(crate) flows: Arc<FlowCounts>,
+    pub(crate) latencies: Latencies,
     told: Mutex<Told>,
 }
 
@@ -117,6 +120,8 @@ impl Shared {
             events_seen: Arc::default(),
             unknown: config.workload_interfaces.mode(config.kubernetes.is_some()),
             kubernetes,
+            flows: Arc::default(),
+            latencies: Latencies::default(),
             told: Mutex::default(),
         }
     }

@@ -111,6 +111,7 @@ impl Traffic {
             removals,
             sets: Box::new(Sets::open(&folder)?),
             opinions,
+            counts: Arc::clone(&shared.flows),
             cgroups: Box::new(Groups(Paths::new())),
         };
         let (stop, stopped) = watch::channel(false);

@@ -10,7 +10,7 @@ use super::{
     enrich::{Enricher, Inventory},
     line::Written,
     process::{CgroupPaths, Namer},
-    record::Tampering,
+    record::{Line, Tampering},
     report::{Removal, Report, SweepInput},
     ring::Ring,
     sink::Sink,
@@ -18,6 +18,7 @@ use super::{
     tracker::{Outcome, Tracker, TrackerCapacity},
     views::{OpinionCounts, PolicySets},
 };
+use crate::metrics::FlowCounts;
 
 /// Lines that are passed on together: each time, somebody may have to be woken.
 const LINES: usize = 256;
@@ -51,6 +52,8 @@ pub(crate) struct Pipeline {
     pub(crate) removals: mpsc::Sender<Vec<Removal>>,
     pub(crate) sets: Box<dyn PolicySets>,
     pub(crate) opinions: Arc<OpinionCounts>,
+    /// Of all records, for whoever asks for numbers alone.
+    pub(crate) counts: Arc<FlowCounts>,
     /// Where the cgroups of processes are.
     pub(crate) cgroups: Box<dyn CgroupPaths>,
 }
@@ -69,6 +72,7 @@ impl Pipeline {
             removals,
             sets,
             opinions,
+            counts,
             cgroups,
         } = self;
         let mut tracker = Tracker::new(started, capacity);
@@ -93,6 +97,9 @@ impl Pipeline {
             while !reports.as_slice().is_empty() {
                 for report in reports.by_ref().take(LINES) {
                     let line = enricher.line(report, &inventory);
+                    if let Line::Flow(record) = &line {
+                        counts.add(record);
+                    }
                     lines.push(Written::new(line, &mut scratch));
                 }
                 let records = lines.iter().filter(|line| line.flow().is_some()).count();
@@ -120,7 +127,7 @@ mod tests {
     use agent_common::{event::EventKind, process::Process, verdict::Reason};
 
     use super::*;
-    use crate::flow::{process::NoPaths, record::Line, views::NoSets};
+    use crate::flow::{process::NoPaths, views::NoSets};
 
     #[tokio::test]
     async fn events_come_out_named_and_in_order() {
@@ -139,6 +146,7 @@ mod tests {
             removals,
             sets: Box::new(NoSets),
             opinions: Arc::default(),
+            counts: Arc::default(),
             cgroups: Box::new(NoPaths),
         };
         let event = |kind, time| Event {

@@ -1,0 +1,281 @@
+//! The numbers of `status`.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet},
+    metrics::MetricType,
+    registry::Unit,
+};
+
+use super::label::{Labels, Text};
+use crate::{
+    control::{
+        server::StatusSource,
+        status::{
+            EndpointState, EventCounts, KubernetesStatus, RecordCounts, RejectionSums, Status,
+            TableFill, UnknownState,
+        },
+    },
+    flow::stage::StageCounts,
+};
+
+/// Asked at each scrape.
+pub(super) struct Numbers(pub(super) Arc<dyn StatusSource>);
+
+impl fmt::Debug for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Numbers").finish_non_exhaustive()
+    }
+}
+
+/// One after another, as they are scraped.
+struct Writer<'e>(DescriptorEncoder<'e>);
+
+impl Writer<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        metric.encode_gauge(&value)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)
+    }
+
+    /// One for each value of a label.
+    fn gauges<'v>(
+        &mut self,
+        (name, help, unit): (&str, &str, Option<&Unit>),
+        label: &'static str,
+        values: impl Iterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for (text, value) in values {
+            let labels = Labels([(label, Text::new(text))]);
+            metric.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    /// One for each value of a label.
+    fn counters<'v>(
+        &mut self,
+        (name, help): (&str, &str),
+        label: &'static str,
+        values: impl Iterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (text, value) in values {
+            write_counter(&mut metric, &Labels([(label, Text::new(text))]), value)?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn write_counter<const N: usize>(
+    metric: &mut MetricEncoder<'_>,
+    labels: &Labels<N>,
+    value: u64,
+) -> fmt::Result {
+    let mut metric = metric.encode_family(labels)?;
+    metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)
+}
+
+impl Collector for Numbers {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let status = self.0.status();
+        let mut out = Writer(encoder);
+        agent(&status, &mut out)?;
+        packets(&status, &mut out)?;
+        records(&status.records, &status.events, &mut out)?;
+        status
+            .kubernetes
+            .as_ref()
+            .map_or(Ok(()), |kubernetes| api(kubernetes, &mut out))
+    }
+}
+
+fn agent(status: &Status, out: &mut Writer<'_>) -> fmt::Result {
+    out.gauges(
+        ("build", "The agent's version; always 1", None),
+        "version",
+        [(status.agent_version.as_str(), 1)].into_iter(),
+    )?;
+    let help = "Whether all that is to be held is held, and enforces";
+    out.gauge("enforcing", help, status.enforcing.into())?;
+    let help = "Of the policy that is in force";
+    out.gauge("generation", help, status.generation.into())?;
+    let up = ("uptime", "How long the agent has been running");
+    let mut metric =
+        out.0
+            .encode_descriptor(up.0, up.1, Some(&Unit::Seconds), MetricType::Gauge)?;
+    metric.encode_gauge(&status.uptime_s)?;
+    let load = status.last_load.as_ref();
+    let help = "What is wrong with the policy that was read last; then the one before is in force";
+    out.gauge(
+        "load_errors",
+        help,
+        load.map_or(0, |load| count(load.errors.len())),
+    )?;
+    out.gauges(
+        ("policies", "Policies in force", None),
+        "kind",
+        status
+            .policies
+            .iter()
+            .map(|(kind, number)| (kind.as_str(), count(*number))),
+    )?;
+    let all = [
+        EndpointState::Attached,
+        EndpointState::Waiting,
+        EndpointState::Failed,
+    ];
+    let endpoints = all.map(|state| {
+        let endpoints = status.endpoints.iter();
+        (
+            state.name(),
+            count(endpoints.filter(|it| it.state == state).count()),
+        )
+    });
+    out.gauges(
+        ("endpoints", "Endpoints of this node", None),
+        "state",
+        endpoints.into_iter(),
+    )?;
+    if let Some(unknown) = &status.unknown_interfaces {
+        let all = [
+            UnknownState::Denied,
+            UnknownState::Observed,
+            UnknownState::LeftAlone,
+            UnknownState::Failed,
+        ];
+        let interfaces = all.map(|state| {
+            let interfaces = unknown.interfaces.iter();
+            (
+                state.name(),
+                count(interfaces.filter(|it| it.state == state).count()),
+            )
+        });
+        let what = (
+            "unknown_interfaces",
+            "Interfaces of which nobody knows whose they are",
+            None,
+        );
+        out.gauges(what, "state", interfaces.into_iter())?;
+    }
+    let fill = |value: fn(&TableFill) -> u64| {
+        let tables = status.tables.iter();
+        tables.map(move |table| (table.name.as_str(), value(table)))
+    };
+    let used = ("table_entries", "Entries of the kernel's tables", None);
+    out.gauges(used, "table", fill(|table| table.used))?;
+    let room = (
+        "table_capacity",
+        "Entries that the kernel's tables have room for",
+        None,
+    );
+    out.gauges(room, "table", fill(|table| table.capacity))?;
+    let help = "What others did to programs, links and tables in the kernel";
+    out.counters(("tampering", help), "how", numbers(&status.tampered))?;
+    let restarts = status.privileges.helper.map_or(0, |helper| helper.restarts);
+    let help = "How often a helper has taken the place of one that ended";
+    out.counter("helper_restarts", help, restarts)
+}
+
+fn packets(status: &Status, out: &mut Writer<'_>) -> fmt::Result {
+    let help = "Packets dropped, as the kernel counts them";
+    out.counters(("dropped_packets", help), "reason", numbers(&status.drops))?;
+    let help = "Permitted packets for whose flows there was no room: their replies need a rule";
+    out.counter("unremembered_packets", help, status.unremembered)?;
+    let RejectionSums {
+        sent,
+        suppressed,
+        prompted,
+    } = status.rejections;
+    let answers = [
+        ("sent", sent),
+        ("suppressed", suppressed),
+        ("prompted", prompted),
+    ];
+    let help = "Answers to denied packets";
+    out.counters(("rejections", help), "result", answers.into_iter())?;
+    let help = "Records of flows of which policies in audit, or staged ones, say something else";
+    out.counters(("would_be", help), "what", numbers(&status.would_be))
+}
+
+fn records(records: &RecordCounts, events: &EventCounts, out: &mut Writer<'_>) -> fmt::Result {
+    out.counter("events", "Events read from the kernel", events.seen)?;
+    let help = "Events for which the kernel had no room";
+    out.counter("events_lost", help, events.lost)?;
+    let sinks = || records.sinks.iter();
+    let of = |value: fn(&StageCounts) -> u64| {
+        sinks().map(move |(sink, counts)| (sink.as_str(), value(counts)))
+    };
+    let help = "Records that were offered to a sink";
+    out.counters(("sink_seen", help), "sink", of(|counts| counts.seen))?;
+    let help = "Records that a sink has passed on";
+    out.counters(
+        ("sink_exported", help),
+        "sink",
+        of(|counts| counts.exported),
+    )?;
+    let mut metric = out.0.encode_descriptor(
+        "sink_lost",
+        "Records that a sink had to drop",
+        None,
+        MetricType::Counter,
+    )?;
+    for (sink, counts) in sinks() {
+        for (kind, lost) in &counts.lost_by_kind {
+            let labels = Labels([("sink", Text::new(sink)), ("kind", Text::new(kind))]);
+            write_counter(&mut metric, &labels, *lost)?;
+        }
+    }
+    Ok(())
+}
+
+fn api(kubernetes: &KubernetesStatus, out: &mut Writer<'_>) -> fmt::Result {
+    let help = "Whether all of the Kubernetes API that counts has been heard of";
+    out.gauge("kubernetes_complete", help, kubernetes.complete.into())?;
+    let help = "Objects of the Kubernetes API of which the last version is not in force";
+    out.gauge("kubernetes_errors", help, count(kubernetes.errors.len()))?;
+    let watches = || kubernetes.watches.iter();
+    out.gauges(
+        (
+            "kubernetes_objects",
+            "Objects of the Kubernetes API that are known",
+            None,
+        ),
+        "kind",
+        watches().map(|watch| (watch.kind.as_str(), count(watch.objects))),
+    )?;
+    out.gauges(
+        (
+            "kubernetes_silence",
+            "How long ago the Kubernetes API was heard of a kind; absent if it never was",
+            Some(&Unit::Seconds),
+        ),
+        "kind",
+        watches().filter_map(|watch| Some((watch.kind.as_str(), watch.heard_s?))),
+    )
+}
+
+fn numbers(by_name: &BTreeMap<String, u64>) -> impl Iterator<Item = (&str, u64)> {
+    by_name
+        .iter()
+        .map(|(name, number)| (name.as_str(), *number))
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
