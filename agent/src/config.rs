@@ -7,6 +7,7 @@ mod frames;
 mod interfaces;
 mod kubernetes;
 mod raw;
+mod sinks;
 #[cfg(test)]
 mod tests;
 
@@ -24,8 +25,13 @@ pub(crate) use self::{
     interfaces::WorkloadInterfacesConfig,
     kubernetes::{KubernetesConfig, RawKubernetes},
     raw::{RawCapacities, RawConfig},
+    sinks::SinkConfig,
 };
-use crate::{datapath::bpffs::DEFAULT_FOLDER, flow::sink::Target, log::LogFormat};
+use crate::{
+    datapath::bpffs::DEFAULT_FOLDER,
+    flow::sink::{SinkSettings, Target, choice::Choice},
+    log::LogFormat,
+};
 
 pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/ringfence";
 pub(crate) const DEFAULT_SOCKET: &str = "/run/ringfence/ringfence.sock";
@@ -48,6 +54,9 @@ pub(crate) struct Config {
     /// Where flow records go as JSON lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) flows: Option<Target>,
+    /// Further places for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sinks: Vec<SinkConfig>,
     /// Where Prometheus scrapes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) metrics: Option<SocketAddr>,
@@ -138,6 +147,7 @@ impl Config {
             state_dir,
             socket,
             flows,
+            sinks,
             metrics,
             log_format,
             detach_on_exit,
@@ -168,6 +178,7 @@ impl Config {
             state_dir: absolute("state_dir", state_dir, DEFAULT_STATE_DIR)?,
             socket,
             flows: flows.as_deref().map(Target::parse),
+            sinks: SinkConfig::check(sinks.unwrap_or_default())?,
             metrics: metrics.as_deref().map(listened_at).transpose()?,
             log_format: log_format.unwrap_or_default(),
             detach_on_exit: detach_on_exit.unwrap_or_default(),
@@ -179,6 +190,27 @@ impl Config {
             )?,
             kubernetes: kubernetes.map(KubernetesConfig::check).transpose()?,
         })
+    }
+
+    /// By the names that they are shown by.
+    pub(crate) fn all_sinks(&self) -> impl Iterator<Item = (String, SinkSettings)> {
+        let flag = self.flows.iter().map(|target| {
+            let settings = SinkSettings {
+                target: target.clone(),
+                rotation: None,
+                choice: Choice::default(),
+            };
+            (target.to_string(), settings)
+        });
+        let listed = self.sinks.iter().map(|sink| {
+            let settings = SinkSettings {
+                target: Target::File(sink.file.path.clone()),
+                rotation: Some(sink.file.rotation),
+                choice: sink.choice.clone(),
+            };
+            (sink.name.clone(), settings)
+        });
+        flag.chain(listed)
     }
 
     /// What only `run` needs.

@@ -493,6 +493,7 @@ fn counts(counts: &StageCounts) -> String {
         exported,
         lost,
         lost_by_kind,
+        left_out,
     } = counts;
     let mut text = format!("seen {seen}, exported {exported}, lost {lost}");
     if !lost_by_kind.is_empty() {
@@ -501,6 +502,9 @@ fn counts(counts: &StageCounts) -> String {
             .map(|(kind, count)| format!("{kind} {count}"))
             .collect();
         text = format!("{text} ({})", kinds.join(", "));
+    }
+    if *left_out > 0 {
+        text = format!("{text}; {left_out} left out by its settings");
     }
     text
 }

@@ -10,7 +10,7 @@ use serde_saphyr::UserMessageFormatter;
 
 use super::{
     ConfigError, failsafe::RawFailsafe, frames::RawFrames, interfaces::RawWorkloadInterfaces,
-    kubernetes::RawKubernetes,
+    kubernetes::RawKubernetes, sinks::RawSinks,
 };
 use crate::log::LogFormat;
 
@@ -23,6 +23,7 @@ pub(crate) struct RawConfig {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) socket: Option<PathBuf>,
     pub(crate) flows: Option<String>,
+    pub(crate) sinks: Option<RawSinks>,
     pub(crate) metrics: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) detach_on_exit: Option<bool>,
@@ -84,6 +85,9 @@ impl RawConfig {
         if let Some(interfaces) = &mut raw.workload_interfaces {
             path.clone_into(&mut interfaces.file);
         }
+        if let Some(sinks) = &mut raw.sinks {
+            sinks.is_of(path);
+        }
         Ok(raw)
     }
 
@@ -97,6 +101,7 @@ impl RawConfig {
             state_dir,
             socket,
             flows,
+            sinks,
             metrics,
             log_format,
             detach_on_exit,
@@ -113,6 +118,7 @@ impl RawConfig {
             state_dir: state_dir.or(below.state_dir),
             socket: socket.or(below.socket),
             flows: flows.or(below.flows),
+            sinks: sinks.or(below.sinks),
             metrics: metrics.or(below.metrics),
             log_format: log_format.or(below.log_format),
             detach_on_exit: detach_on_exit.or(below.detach_on_exit),

@@ -62,6 +62,10 @@ fn settings_print_as_a_file_that_gives_them_again() {
          detach_on_exit: true\ncapacities: {flows: 7}\n\
          frames: {allow: [0x8809, lldp, '0x22f0', 35063], dhcp_client: true}\n\
          workload_interfaces: {names: [veth*, tap0, veth*], unknown: compatible}\n\
+         metrics: '[::1]:9464'\n\
+         sinks: [{name: siem, file: {path: /var/log/flows, rotate_bytes: 70000, rotate_seconds: 60, keep_bytes: 5, \
+         compress: none}, filter: {verdicts: [deny], directions: [egress], namespaces: [a], labels: {b: c}, \
+         cidrs: [10.0.0.0/8]}, sample: 10}, {name: all, file: {path: /b}}]\n\
          kubernetes: {kubeconfig: /etc/kubernetes/agent.conf}\n",
     )
     .unwrap();
@@ -89,6 +93,12 @@ fn what_is_not_understood_is_named_with_its_place() {
             "compatible",
         ),
         ("workload_interfaces: {names: veth*}\n", ":1:", "sequence"),
+        ("sinks:\n- {name: a}\n", ":2:", "file"),
+        (
+            "sinks:\n- name: a\n  file: {path: /a}\n  filters: {}\n",
+            ":4:",
+            "filters",
+        ),
     ] {
         let message = parse(text).unwrap_err().to_string();
         println!("{message}");
@@ -156,4 +166,32 @@ fn names_that_are_no_workloads_are_all_told_with_their_places() {
          settings.yaml:6:5: `workload_interfaces.names` is `lo`, expected another name: nothing of a \
          workload is at the loopback interface"
     );
+}
+
+#[test]
+fn what_is_wrong_with_sinks_is_all_told_with_its_place() {
+    let error = check(
+        "sinks:\n- name: 'a b'\n  file: {path: flows.jsonl, rotate_bytes: 7}\n  sample: 0\n\
+         - name: b\n  file: {path: /b, rotate_seconds: 1}\n  filter: {cidrs: [10.0.0.1/8, x]}\n\
+         - name: b\n  file: {path: /b}\n",
+    );
+    let expected = "\
+        settings.yaml:2:9: `sinks.name` is `a b`, expected a word of letters, digits, `-` and `_`, which status and metrics show\n\
+        settings.yaml:3:16: `sinks.file.path` is `flows.jsonl`, expected the path of a file, from the root on\n\
+        settings.yaml:3:43: `sinks.file.rotate_bytes` is `7`, expected at least 65536\n\
+        settings.yaml:4:11: `sinks.sample` is `0`, expected at least 1: one of so many permitted flows is written\n\
+        settings.yaml:6:36: `sinks.file.rotate_seconds` is `1`, expected at least 60\n\
+        settings.yaml:7:20: `sinks.filter.cidrs` is `10.0.0.1/8`, expected 10.0.0.0/8, without bits of hosts\n\
+        settings.yaml:7:32: `sinks.filter.cidrs` is `x`, expected a network, as in 10.0.0.0/8 or fd00::/8\n\
+        settings.yaml:8:9: `sinks.name` is `b`, expected a name that no other sink has\n\
+        settings.yaml:9:16: `sinks.file.path` is `/b`, expected a file that no other sink writes";
+    assert_eq!(error.unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn the_page_of_sinks_shows_settings_that_hold() {
+    let page = include_str!("../../docs/sinks.md");
+    let shown = page.split_once("```yaml\n").unwrap().1;
+    let sinks = check(shown.split_once("```").unwrap().0).unwrap().sinks;
+    assert_eq!(sinks.len(), 2);
 }

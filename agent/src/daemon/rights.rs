@@ -102,10 +102,12 @@ fn needed(config: &Config, inputs: &Inputs) -> Vec<(PathBuf, Access)> {
     needed.push((config.state_dir.clone(), changed));
     needed.push((config.bpffs.clone(), changed));
     needed.push((folder(&config.socket), changed));
-    if let Some(Target::File(path)) = &config.flows {
-        // It may be moved, and is then made anew.
-        needed.push((folder(path), changed));
-        needed.push((path.clone(), Access::WRITE_OK));
+    for (_, sink) in config.all_sinks() {
+        if let Target::File(path) = sink.target {
+            // It may be moved, and is then made anew.
+            needed.push((folder(&path), changed));
+            needed.push((path, Access::WRITE_OK));
+        }
     }
     needed
 }

@@ -83,10 +83,11 @@ impl Traffic {
         let mut sinks = Vec::new();
         let mut writers = Vec::new();
         let mut counts = Vec::new();
-        if let Some(target) = &config.flows {
-            let (sink, writer) = Sink::start(target.clone(), Arc::clone(node), DEFAULT_QUEUE)
+        for (name, settings) in config.all_sinks() {
+            let target = settings.target.clone();
+            let (sink, writer) = Sink::start(settings, Arc::clone(node), DEFAULT_QUEUE)
                 .with_context(|| format!("cannot write flow records to {target}"))?;
-            counts.push((target.to_string(), sink.counts()));
+            counts.push((name, sink.counts()));
             sinks.push(sink);
             writers.push(writer);
         }

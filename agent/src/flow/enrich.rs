@@ -153,6 +153,7 @@ impl Enricher {
             generation: (generation != Flow::NEVER).then_some(generation),
             endpoint: name.cloned(),
             process: self.namer.name(&process, direction),
+            sampling: None,
         }
     }
 
@@ -245,6 +246,7 @@ impl Enricher {
             endpoint: name.cloned(),
             // Of many, perhaps: the first one's has been told.
             process: None,
+            sampling: None,
         }
     }
 }

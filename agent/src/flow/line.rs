@@ -1,8 +1,11 @@
 //! A line of the stream as it is passed on: written once, however many read it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
-use super::record::{Kind, Line, Verdict, WorkloadRef};
+use super::{
+    key::FlowId,
+    record::{Direction, Kind, Line, Verdict, WorkloadRef},
+};
 
 /// Shared by the ring, its followers and the sinks. A record takes twice the room of its text, and most wait for
 /// nothing but to be copied out.
@@ -17,6 +20,11 @@ pub(crate) struct Written {
 pub(crate) struct Flow {
     pub(crate) kind: Kind,
     pub(crate) verdict: Verdict,
+    pub(crate) direction: Direction,
+    pub(crate) id: FlowId,
+    /// A policy in audit, or a staged one, says something else.
+    pub(crate) has_opinions: bool,
+    pub(crate) ips: [Option<IpAddr>; 2],
     pub(crate) ends: [Option<Arc<WorkloadRef>>; 2],
 }
 
@@ -29,6 +37,10 @@ impl Written {
             Line::Flow(record) => Some(Flow {
                 kind: record.kind,
                 verdict: record.verdict,
+                direction: record.direction,
+                id: record.flow_id,
+                has_opinions: !record.would_be.is_empty(),
+                ips: [record.src.ip, record.dst.ip],
                 ends: [record.src.workload, record.dst.workload],
             }),
             Line::Loss(_) | Line::Tampering(_) => None,
@@ -42,6 +54,15 @@ impl Written {
     /// As JSON, with its end.
     pub(crate) fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// Appends it with the field that comes last, of one of so many.
+    pub(crate) fn put_sampled(&self, one_in: NonZeroU32, out: &mut Vec<u8>) {
+        let Some(open) = self.text.strip_suffix(b"}\n") else {
+            return out.extend_from_slice(&self.text);
+        };
+        out.extend_from_slice(open);
+        out.extend_from_slice(format!(",\"sampling\":{one_in}}}\n").as_bytes());
     }
 
     /// `None` if it is about no flow.

@@ -5,7 +5,7 @@
 
 mod text;
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use agent_common::verdict::Reason;
 use serde::{Deserialize, Serialize};
@@ -80,6 +80,9 @@ pub(crate) struct Record {
     /// Whose the socket at the endpoint's side is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) process: Option<ProcessRef>,
+    /// One of so many permitted flows is written, and this is one of them; absent where all are.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) sampling: Option<NonZeroU32>,
 }
 
 /// Something is missing from the stream here, and this much.

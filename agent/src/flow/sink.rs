@@ -4,8 +4,10 @@
 //! and counted, updates first; what cannot be written is counted, and a loss record stands in the
 //! stream where writing works again.
 
+pub(crate) mod choice;
 mod output;
 mod queue;
+mod rotation;
 mod writer;
 
 use std::{
@@ -19,7 +21,8 @@ use std::{
 
 use tokio::task::JoinHandle;
 
-use self::{queue::Queue, writer::Writer};
+pub(crate) use self::rotation::{Compression, Rotation};
+use self::{choice::Choice, queue::Queue, writer::Writer};
 use super::{
     line::Written,
     record::Kind,
@@ -36,11 +39,20 @@ pub(crate) enum Target {
     File(PathBuf),
 }
 
+/// What a sink is told to do.
+#[derive(Clone, Debug)]
+pub(crate) struct SinkSettings {
+    pub(crate) target: Target,
+    pub(crate) rotation: Option<Rotation>,
+    pub(crate) choice: Choice,
+}
+
 /// The entrance of a sink.
 #[derive(Debug)]
 pub(crate) struct Sink {
     queue: Arc<Queue>,
     shared: Arc<Shared>,
+    choice: Arc<Choice>,
 }
 
 /// What entrance and writer both count.
@@ -62,16 +74,22 @@ impl Sink {
     ///
     /// The target cannot be opened. Later on that is survived, and counted.
     pub(crate) fn start(
-        target: Target,
+        settings: SinkSettings,
         node: Arc<str>,
         queue: usize,
     ) -> io::Result<(Self, JoinHandle<()>)> {
         let queue = Arc::new(Queue::new(queue.max(4)));
         let shared = Arc::new(Shared::default());
-        let writer = Writer::open(target, node, Arc::clone(&shared))?;
+        let choice = Arc::new(settings.choice.clone());
+        let writer = Writer::open(settings, node, Arc::clone(&shared))?;
         let lines = Arc::clone(&queue);
         let task = tokio::task::spawn_blocking(move || writer.run(&lines));
-        Ok((Self { queue, shared }, task))
+        let sink = Self {
+            queue,
+            shared,
+            choice,
+        };
+        Ok((sink, task))
     }
 
     pub(crate) fn counts(&self) -> SinkCounts {
@@ -81,13 +99,20 @@ impl Sink {
     /// Queues lines, or sheds them. Never waits.
     pub(crate) fn offer(&self, lines: &[Arc<Written>]) {
         let kind = |line: &Written| line.flow().map(|flow| flow.kind);
-        let records = lines.iter().filter(|line| line.flow().is_some()).count();
+        let is_flow = |line: &&&Arc<Written>| line.flow().is_some();
+        let taken: Vec<&Arc<Written>> = lines
+            .iter()
+            .filter(|line| self.choice.takes(line))
+            .collect();
+        let records = taken.iter().copied().filter(|line| is_flow(&line)).count();
+        let all = lines.iter().filter(|line| is_flow(&line)).count();
+        self.shared.stage.left_out((all - records) as u64);
         self.shared.stage.seen(records as u64);
         // The last quarter of the queue is kept for what cannot be made up for: the next update
         // of a flow has all that its last one had, but a denial comes once.
         let reserve = self.queue.capacity() / 4;
         self.queue.offer(
-            lines,
+            taken.into_iter(),
             |line, room| kind(line) == Some(Kind::Update) && room <= reserve,
             |line| {
                 if let Some(kind) = kind(line) {

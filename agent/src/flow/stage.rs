@@ -15,6 +15,7 @@ pub(crate) struct Stage {
     seen: AtomicU64,
     exported: AtomicU64,
     lost: [AtomicU64; Kind::ALL.len()],
+    left_out: AtomicU64,
 }
 
 /// The counts of a stage at one moment.
@@ -26,11 +27,23 @@ pub(crate) struct StageCounts {
     /// Losses by kind of record; kinds without losses are left out.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub(crate) lost_by_kind: BTreeMap<String, u64>,
+    /// Records that the settings of a sink leave out; they are none of those seen.
+    #[serde(skip_serializing_if = "is_none", default)]
+    pub(crate) left_out: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Stage {
     pub(crate) fn seen(&self, count: u64) {
         self.seen.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn left_out(&self, count: u64) {
+        self.left_out.fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn exported(&self, count: u64) {
@@ -61,6 +74,7 @@ impl Stage {
             exported,
             lost,
             lost_by_kind,
+            left_out: self.left_out.load(Ordering::Relaxed),
         }
     }
 }

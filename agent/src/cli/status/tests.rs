@@ -65,6 +65,7 @@ fn status() -> Status {
         exported: 12 - lost,
         lost,
         lost_by_kind: BTreeMap::from([("update".to_owned(), lost)]),
+        left_out: 0,
     };
     Status {
         agent_version: "0.1.0".to_owned(),

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use serde::Serialize;
 
-use super::{End, Icmp, Line, ProcessRef, Protocol, Record, Traffic, Verdict};
+use super::{End, Line, ProcessRef, Protocol, Record, Traffic, Verdict};
 use crate::flow::{clock::WallTime, key::FlowId};
 
 /// The JSON of what is part of many records. Made when it is first asked for, and no part of the value.
@@ -53,6 +53,7 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
         generation,
         endpoint,
         process,
+        sampling,
     } = record;
     put(out, r#"{"schema_version":"#);
     json(schema_version, out);
@@ -78,13 +79,7 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
     side(dst, out);
     put(out, r#","protocol":"#);
     transport(protocol, out);
-    if let Some(Icmp { kind, code }) = icmp {
-        put(out, r#","icmp":{"type":"#);
-        json(kind, out);
-        put(out, r#","code":"#);
-        json(code, out);
-        out.push(b'}');
-    }
+    optional(r#","icmp":"#, icmp.as_ref(), out);
     put(out, r#","direction":"#);
     json(direction, out);
     put(out, r#","initiator_known":"#);
@@ -124,6 +119,7 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
         put(out, r#","process":"#);
         owner(process, out);
     }
+    optional(r#","sampling":"#, sampling.as_ref(), out);
     out.push(b'}');
 }
 

@@ -42,9 +42,9 @@ impl Queue {
 
     /// Takes the lines for which there is room; of each, `is_crowded_out` is asked with the room that is left, and
     /// `refused` is told of those that are not taken.
-    pub(super) fn offer(
+    pub(super) fn offer<'l>(
         &self,
-        lines: &[Arc<Written>],
+        lines: impl Iterator<Item = &'l Arc<Written>>,
         is_crowded_out: impl Fn(&Written, usize) -> bool,
         refused: impl Fn(&Written),
     ) {

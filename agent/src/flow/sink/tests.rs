@@ -1,6 +1,6 @@
 //! Sinks under pressure and on broken ground.
 
-use std::{fs, time::Duration};
+use std::{fs, num::NonZeroU32, path::Path, time::Duration};
 
 use agent_common::process::Process;
 
@@ -10,7 +10,7 @@ use crate::flow::{
     enrich::{Enricher, Inventory},
     key::Key,
     process::Namer,
-    record::{EndReason, Line},
+    record::{Direction, EndReason, Line, Verdict},
     report::{Count, FlowReport, Report},
     views::NoSets,
 };
@@ -52,7 +52,15 @@ fn line(kind: Kind) -> Arc<Written> {
     Written::new(line, &mut Vec::new())
 }
 
-fn lines(path: &std::path::Path) -> Vec<Line> {
+fn to(path: &Path) -> SinkSettings {
+    SinkSettings {
+        target: Target::File(path.to_owned()),
+        rotation: None,
+        choice: Choice::default(),
+    }
+}
+
+fn lines(path: &Path) -> Vec<Line> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines()
         .map(|line| Line::parse(line).unwrap())
@@ -74,7 +82,7 @@ async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 async fn lines_are_whole_and_in_the_file_when_the_sink_ends() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flows.jsonl");
-    let (sink, task) = Sink::start(Target::File(path.clone()), "node-1".into(), 1024).unwrap();
+    let (sink, task) = Sink::start(to(&path), "node-1".into(), 1024).unwrap();
     let counts = sink.counts();
     for _ in 0..1000 {
         sink.offer(&[line(Kind::Start)]);
@@ -93,6 +101,7 @@ fn a_crowded_queue_sheds_updates_first_and_counts_by_kind() {
     let sink = Sink {
         queue: Arc::new(Queue::new(8)),
         shared: Arc::default(),
+        choice: Arc::default(),
     };
     for _ in 0..10 {
         sink.offer(&[line(Kind::Update)]);
@@ -116,7 +125,7 @@ async fn a_deleted_folder_costs_counted_records_and_a_loss_record_when_it_is_bac
     let below = folder.path().join("flows");
     let path = below.join("flows.jsonl");
     fs::create_dir(&below).unwrap();
-    let (sink, task) = Sink::start(Target::File(path.clone()), "node-1".into(), 1024).unwrap();
+    let (sink, task) = Sink::start(to(&path), "node-1".into(), 1024).unwrap();
     let counts = sink.counts();
     sink.offer(&[line(Kind::Start)]);
     eventually("the first line", || lines(&path).len() == 1).await;
@@ -146,8 +155,7 @@ async fn a_deleted_folder_costs_counted_records_and_a_loss_record_when_it_is_bac
 
 #[tokio::test]
 async fn a_full_disk_costs_counted_records_and_not_the_agent() {
-    let (sink, task) =
-        Sink::start(Target::File("/dev/full".into()), "node-1".into(), 1024).unwrap();
+    let (sink, task) = Sink::start(to(Path::new("/dev/full")), "node-1".into(), 1024).unwrap();
     let counts = sink.counts();
     sink.offer(&[line(Kind::Deny)]);
     drop(sink);
@@ -157,6 +165,109 @@ async fn a_full_disk_costs_counted_records_and_not_the_agent() {
 
 #[tokio::test]
 async fn a_target_that_cannot_be_opened_is_told_at_the_start() {
-    let target = Target::File("/nowhere/flows.jsonl".into());
-    assert!(Sink::start(target, "node-1".into(), 8).is_err());
+    let settings = to(Path::new("/nowhere/flows.jsonl"));
+    assert!(Sink::start(settings, "node-1".into(), 8).is_err());
+}
+
+/// Of a flow between these, with an id of its own.
+fn between(verdict: &str, number: u64, addition: &str) -> Arc<Written> {
+    let text = format!(
+        r#"{{"schema_version":1,"seq":{number},"node":"n","agent_version":"0.1.0","kind":"start","flow_id":"{number:016x}",
+        "start":"2023-11-14T22:13:20.000000000Z","src":{{"ip":"10.0.0.2","port":1,"workload":{{"namespace":"edge",
+        "name":"gateway","kind":"Pod","labels":{{"app":"gateway","tier":"front"}}}}}},"dst":{{"ip":"192.0.2.1","port":2}},
+        "protocol":{{"number":6,"name":"tcp"}},"direction":"egress","initiator_known":true,
+        "forward":{{"packets":1,"bytes":60}},"reverse":{{"packets":0,"bytes":0}},"verdict":"{verdict}",
+        "default_deny":false{addition}}}"#
+    );
+    Written::new(Line::parse(&text).unwrap(), &mut Vec::new())
+}
+
+#[test]
+fn a_filter_has_something_that_fits_in_every_list() {
+    let takes = |change: &dyn Fn(&mut choice::Filter)| {
+        let mut choice = Choice::default();
+        change(&mut choice.filter);
+        choice.takes(&between("allow", 1, ""))
+    };
+    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert!(takes(&|_| {}));
+    assert!(takes(
+        &|it| it.verdicts = vec![Verdict::Deny, Verdict::Allow]
+    ));
+    assert!(!takes(&|it| it.verdicts = vec![Verdict::Deny]));
+    assert!(takes(&|it| it.directions = vec![Direction::Egress]));
+    assert!(!takes(&|it| it.directions = vec![Direction::Ingress]));
+    assert!(takes(
+        &|it| it.namespaces = vec!["shop".into(), "edge".into()]
+    ));
+    assert!(!takes(&|it| it.namespaces = vec!["shop".into()]));
+    assert!(takes(
+        &|it| it.labels = [label("app", "gateway"), label("tier", "front")].into()
+    ));
+    assert!(!takes(
+        &|it| it.labels = [label("app", "gateway"), label("tier", "back")].into()
+    ));
+    assert!(takes(&|it| it.cidrs = vec!["192.0.2.0/24".parse().unwrap()]));
+    assert!(!takes(&|it| it.cidrs = vec!["fd00::/8".parse().unwrap()]));
+    // Each of the lists has to.
+    assert!(!takes(&|it| {
+        it.namespaces = vec!["edge".into()];
+        it.cidrs = vec!["198.51.100.0/24".parse().unwrap()];
+    }));
+}
+
+#[tokio::test]
+async fn of_permitted_flows_alone_one_in_so_many_is_written_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.jsonl");
+    let mut settings = to(&path);
+    settings.choice.sample = NonZeroU32::new(10);
+    let (sink, task) = Sink::start(settings, "node-1".into(), 1024).unwrap();
+    let counts = sink.counts();
+    let audited = r#","would_be":[{"view":"audit","verdict":"deny","reason":"default-deny"}]"#;
+    for number in 0..100 {
+        sink.offer(&[
+            between("allow", number, ""),
+            between("deny", number, ""),
+            between("allow", number, audited),
+        ]);
+    }
+    drop(sink);
+    task.await.unwrap();
+    let mut written = [0; 2];
+    for line in lines(&path) {
+        let Line::Flow(record) = line else {
+            panic!("{line:?}")
+        };
+        let is_sampled = record.sampling.is_some();
+        written[usize::from(is_sampled)] += 1;
+        assert!(!is_sampled || record.flow_id.0 % 10 == 0);
+        assert_eq!(record.sampling.map_or(10, NonZeroU32::get), 10);
+    }
+    assert_eq!(written, [200, 10]);
+    let counts = counts.get();
+    assert_eq!(
+        (counts.seen, counts.exported, counts.left_out),
+        (210, 210, 90)
+    );
+}
+
+#[tokio::test]
+async fn half_a_line_of_an_agent_that_was_killed_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.jsonl");
+    let whole = between("allow", 1, "");
+    for torn in [Vec::new(), whole.text()[..50].to_vec(), vec![b'x'; 200_000]] {
+        fs::write(&path, [whole.text(), &torn].concat()).unwrap();
+        let (sink, task) = Sink::start(to(&path), "node-1".into(), 8).unwrap();
+        sink.offer(&[between("deny", 2, "")]);
+        drop(sink);
+        task.await.unwrap();
+        assert_eq!(lines(&path).len(), 2);
+    }
+    fs::write(&path, "half").unwrap();
+    let (sink, task) = Sink::start(to(&path), "node-1".into(), 8).unwrap();
+    drop(sink);
+    task.await.unwrap();
+    assert_eq!(lines(&path).len(), 0);
 }

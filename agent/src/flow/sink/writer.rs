@@ -9,7 +9,8 @@ use std::{
 use tracing::{info, warn};
 
 use super::{
-    Shared, Target,
+    Shared, SinkSettings, Target,
+    choice::Choice,
     output::Output,
     queue::{Closing, Queue},
 };
@@ -28,6 +29,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Writer {
     target: Target,
     output: Output,
+    choice: Choice,
     node: Arc<str>,
     shared: Arc<Shared>,
     failed: Option<Failure>,
@@ -45,15 +47,21 @@ struct Failure {
 
 impl Writer {
     pub(super) fn open(
-        target: Target,
+        settings: SinkSettings,
         node: Arc<str>,
         shared: Arc<Shared>,
     ) -> std::io::Result<Self> {
-        let output = Output::open(target.clone())?;
+        let SinkSettings {
+            target,
+            rotation,
+            choice,
+        } = settings;
+        let output = Output::open(target.clone(), rotation)?;
         let shed_since = WallTime::now();
         Ok(Self {
             target,
             output,
+            choice,
             node,
             shared,
             failed: None,
@@ -101,7 +109,10 @@ impl Writer {
                 .write(batch);
         }
         for line in lines {
-            batch.extend_from_slice(line.text());
+            match self.choice.sampling(line) {
+                Some(one_in) => line.put_sampled(one_in, batch),
+                None => batch.extend_from_slice(line.text()),
+            }
         }
         match self.output.write(batch) {
             Ok(()) => {

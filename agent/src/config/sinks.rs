@@ -1,0 +1,256 @@
+//! Where flow records go, beside the one file that a flag can name.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use serde_saphyr::{Location, Spanned};
+
+use super::{ConfigError, Item, Items};
+use crate::flow::{
+    record::{Direction, Verdict},
+    sink::{
+        Compression, Rotation,
+        choice::{Choice, Filter},
+    },
+};
+
+/// A list, with the file that it is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Vec<Spanned<RawSink>>")]
+pub(crate) struct RawSinks {
+    pub(super) path: PathBuf,
+    list: Vec<Spanned<RawSink>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSink {
+    name: Spanned<String>,
+    file: RawFile,
+    #[serde(default)]
+    filter: RawFilter,
+    sample: Option<Spanned<u32>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    path: Spanned<PathBuf>,
+    rotate_bytes: Option<Spanned<u64>>,
+    rotate_seconds: Option<Spanned<u64>>,
+    keep_bytes: Option<u64>,
+    compress: Option<Compression>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawFilter {
+    verdicts: Vec<Verdict>,
+    directions: Vec<Direction>,
+    namespaces: Vec<String>,
+    labels: std::collections::BTreeMap<String, String>,
+    cidrs: Vec<Spanned<String>>,
+}
+
+/// Prints as what gives the same settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct SinkConfig {
+    pub(crate) name: String,
+    pub(crate) file: FileConfig,
+    #[serde(flatten)]
+    pub(crate) choice: Choice,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct FileConfig {
+    pub(crate) path: PathBuf,
+    #[serde(flatten)]
+    pub(crate) rotation: Rotation,
+}
+
+/// Below this, more time goes into files than into records.
+const SMALLEST: u64 = 64 << 10;
+/// Between two files, whatever their size.
+const SHORTEST: u64 = 60;
+
+struct Reader {
+    path: PathBuf,
+    refused: Vec<Item>,
+}
+
+impl SinkConfig {
+    /// # Errors
+    ///
+    /// With all that is wrong, in the order in which it is written.
+    pub(super) fn check(raw: RawSinks) -> Result<Vec<Self>, ConfigError> {
+        let RawSinks { path, list } = raw;
+        let mut reader = Reader {
+            path,
+            refused: Vec::new(),
+        };
+        let (mut names, mut files) = (BTreeSet::new(), BTreeSet::new());
+        let mut sinks = Vec::new();
+        for written in list {
+            let RawSink {
+                name,
+                file,
+                filter,
+                sample,
+            } = written.value;
+            if !is_name(&name.value) {
+                let expected =
+                    "a word of letters, digits, `-` and `_`, which status and metrics show";
+                reader.refuse(&name.referenced, "sinks.name", &name.value, expected);
+            } else if !names.insert(name.value.clone()) {
+                let expected = "a name that no other sink has";
+                reader.refuse(&name.referenced, "sinks.name", &name.value, expected);
+            }
+            let place = file.path.referenced;
+            let file = reader.file(file);
+            if !files.insert(file.path.clone()) {
+                let expected = "a file that no other sink writes";
+                let seen = file.path.display().to_string();
+                reader.refuse(&place, "sinks.file.path", &seen, expected);
+            }
+            let sample = sample.and_then(|sample| {
+                let one_in = std::num::NonZeroU32::new(sample.value);
+                if one_in.is_none() {
+                    let expected = "at least 1: one of so many permitted flows is written";
+                    reader.refuse(&sample.referenced, "sinks.sample", "0", expected);
+                }
+                one_in
+            });
+            sinks.push(Self {
+                name: name.value,
+                file,
+                choice: Choice {
+                    filter: reader.filter(filter),
+                    sample,
+                },
+            });
+        }
+        if reader.refused.is_empty() {
+            Ok(sinks)
+        } else {
+            Err(ConfigError::Items(Items(reader.refused)))
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let is_good = |it: u8| it.is_ascii_alphanumeric() || it == b'-' || it == b'_';
+    (1..=63).contains(&name.len()) && name.bytes().all(is_good)
+}
+
+impl Reader {
+    fn refuse(&mut self, at: &Location, setting: &'static str, seen: &str, expected: &str) {
+        self.refused.push(Item {
+            path: self.path.clone(),
+            line: at.line(),
+            column: at.column(),
+            setting,
+            seen: format!("`{seen}`"),
+            expected: expected.to_owned(),
+        });
+    }
+
+    fn file(&mut self, raw: RawFile) -> FileConfig {
+        let RawFile {
+            path,
+            rotate_bytes,
+            rotate_seconds,
+            keep_bytes,
+            compress,
+        } = raw;
+        if !path.value.is_absolute() || path.value.file_name().is_none() {
+            let seen = path.value.display().to_string();
+            let expected = "the path of a file, from the root on";
+            self.refuse(&path.referenced, "sinks.file.path", &seen, expected);
+        }
+        let default = Rotation::default();
+        let least = |value: Option<Spanned<u64>>, least, setting, reader: &mut Self| {
+            let value = value?;
+            if value.value < least {
+                let expected = format!("at least {least}");
+                reader.refuse(
+                    &value.referenced,
+                    setting,
+                    &value.value.to_string(),
+                    &expected,
+                );
+            }
+            Some(value.value)
+        };
+        let bytes = least(rotate_bytes, SMALLEST, "sinks.file.rotate_bytes", self);
+        let seconds = least(rotate_seconds, SHORTEST, "sinks.file.rotate_seconds", self);
+        FileConfig {
+            path: path.value,
+            rotation: Rotation {
+                rotate_bytes: bytes.unwrap_or(default.rotate_bytes),
+                rotate_seconds: seconds.or(default.rotate_seconds),
+                keep_bytes: keep_bytes.unwrap_or(default.keep_bytes),
+                compress: compress.unwrap_or(default.compress),
+            },
+        }
+    }
+
+    fn filter(&mut self, raw: RawFilter) -> Filter {
+        let RawFilter {
+            verdicts,
+            directions,
+            namespaces,
+            labels,
+            cidrs,
+        } = raw;
+        let mut networks = Vec::new();
+        for cidr in cidrs {
+            match cidr.value.parse::<IpNet>() {
+                Ok(network) if network == network.trunc() => networks.push(network),
+                Ok(network) => {
+                    let expected = format!("{}, without bits of hosts", network.trunc());
+                    self.refuse(
+                        &cidr.referenced,
+                        "sinks.filter.cidrs",
+                        &cidr.value,
+                        &expected,
+                    );
+                }
+                Err(_) => {
+                    let expected = "a network, as in 10.0.0.0/8 or fd00::/8";
+                    self.refuse(
+                        &cidr.referenced,
+                        "sinks.filter.cidrs",
+                        &cidr.value,
+                        expected,
+                    );
+                }
+            }
+        }
+        Filter {
+            verdicts,
+            directions,
+            namespaces,
+            labels,
+            cidrs: networks,
+        }
+    }
+}
+
+impl From<Vec<Spanned<RawSink>>> for RawSinks {
+    fn from(list: Vec<Spanned<RawSink>>) -> Self {
+        Self {
+            path: PathBuf::new(),
+            list,
+        }
+    }
+}
+
+impl RawSinks {
+    pub(super) fn is_of(&mut self, path: &Path) {
+        path.clone_into(&mut self.path);
+    }
+}

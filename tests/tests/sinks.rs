@@ -1,0 +1,144 @@
+//! Flow records in several files, as the settings choose them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ringfence_lab::agent::Agent;
+use ringfence_lab::probe::{Outcome, Protocol};
+use ringfence_lab::scene::{FRIEND_ONLY, OTHER_PORT, PORT, Scene};
+use ringfence_lab::wait::eventually;
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(20);
+/// Connections, each with two records of some 700 bytes: more than three files.
+const CONNECTIONS: usize = 200;
+
+fn settings(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "sinks:\n\
+         - name: all\n  file: {{path: {folder}/all.jsonl, rotate_bytes: 65536}}\n\
+         - name: denied\n  file: {{path: {folder}/denied.jsonl}}\n  filter: {{verdicts: [deny]}}\n\
+         - name: elsewhere\n  file: {{path: {folder}/elsewhere.jsonl}}\n  filter: {{namespaces: [other]}}\n"
+    )
+}
+
+fn enforced(scene: &Scene) -> Result<(Agent, PathBuf)> {
+    let folder = scene.lab.folder().join("records");
+    fs::create_dir_all(&folder)?;
+    let path = scene.lab.write("settings.yaml", &settings(&folder))?;
+    let mut agent = scene
+        .agent()?
+        .with(&["--config", &path.display().to_string()]);
+    agent.start()?;
+    Ok((agent, folder))
+}
+
+fn records(text: &str) -> Result<Vec<Value>> {
+    let lines = text.lines().map(serde_json::from_str);
+    lines.collect::<Result<_, _>>().context("a broken line")
+}
+
+/// What files of these names hold together, unpacked, and how many there are.
+fn held(folder: &Path, name: &str) -> Result<(Vec<Value>, usize)> {
+    let (mut all, mut files) = (Vec::new(), 0);
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        if !file.starts_with(name) || file.ends_with(".new") {
+            continue;
+        }
+        files += 1;
+        let text = if file.ends_with(".gz") {
+            let output = Command::new("gzip").arg("-dc").arg(&path).output()?;
+            ensure!(output.status.success(), "{file} is no file of gzip");
+            String::from_utf8(output.stdout)?
+        } else {
+            fs::read_to_string(&path)?
+        };
+        all.extend(records(&text)?);
+    }
+    Ok((all, files))
+}
+
+#[test]
+fn each_file_has_what_it_is_for_and_none_grows_for_ever() -> Result<()> {
+    let scene = Scene::with(FRIEND_ONLY)?;
+    let (mut agent, folder) = enforced(&scene)?;
+    let (friend, server) = (&scene.friend, &scene.server);
+    for _ in 0..CONNECTIONS {
+        ensure!(friend.probe(Protocol::Tcp, server.v4(PORT)) == Outcome::Allowed);
+    }
+    ensure!(friend.probe(Protocol::Tcp, server.v4(OTHER_PORT)) == Outcome::TimedOut);
+    let mut last = Value::Null;
+    let counts = |status: &Value, sink: &str, what: &str| {
+        status["records"]["sinks"][sink][what].as_u64().unwrap_or(0)
+    };
+    let is_written = eventually(SOON, || {
+        last = agent.status().unwrap_or_default();
+        let [seen, written] = ["seen", "exported"].map(|what| counts(&last, "all", what));
+        seen > 2 * CONNECTIONS as u64 && seen == written && counts(&last, "denied", "exported") > 0
+    });
+    ensure!(is_written, "{:#}", last["records"]);
+    ensure!(
+        counts(&last, "denied", "left_out") >= 2 * CONNECTIONS as u64,
+        "{:#}",
+        last["records"]
+    );
+    ensure!(
+        counts(&last, "elsewhere", "seen") == 0,
+        "{:#}",
+        last["records"]
+    );
+    agent.terminate()?;
+
+    let (all, files) = held(&folder, "all.jsonl")?;
+    ensure!(files > 3, "{files} files");
+    let flows: Vec<&Value> = all
+        .iter()
+        .filter(|it| it.get("flow_id").is_some())
+        .collect();
+    let numbers: BTreeSet<u64> = flows.iter().filter_map(|it| it["seq"].as_u64()).collect();
+    ensure!(numbers.len() == flows.len(), "records are there twice");
+    ensure!(
+        flows.len() as u64 >= counts(&last, "all", "exported"),
+        "records are missing"
+    );
+    let (denied, files) = held(&folder, "denied.jsonl")?;
+    ensure!(files == 1 && !denied.is_empty());
+    ensure!(
+        denied.iter().all(|it| it["verdict"] == "deny"),
+        "{denied:?}"
+    );
+    ensure!(held(&folder, "elsewhere.jsonl")?.0.is_empty());
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_is_killed_leaves_what_readers_read() -> Result<()> {
+    let scene = Scene::with(FRIEND_ONLY)?;
+    let (mut agent, folder) = enforced(&scene)?;
+    let (friend, server) = (&scene.friend, &scene.server);
+    for _ in 0..3 {
+        for _ in 0..20 {
+            ensure!(friend.probe(Protocol::Tcp, server.v4(PORT)) == Outcome::Allowed);
+        }
+        agent.kill()?;
+        // As if it had been killed within a line.
+        let path = folder.join("all.jsonl");
+        let text = fs::read(&path)?;
+        fs::write(
+            &path,
+            [&text[..], b"{\"schema_version\":1,\"seq\":"].concat(),
+        )?;
+        agent.start()?;
+    }
+    agent.terminate()?;
+    let (all, _) = held(&folder, "all.jsonl")?;
+    ensure!(all.len() > 20, "{} records", all.len());
+    Ok(())
+}
