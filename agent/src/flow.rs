@@ -14,6 +14,7 @@
 //! listings come in as values of `agent_common`.
 
 pub(crate) mod clock;
+mod community;
 pub(crate) mod enrich;
 pub(crate) mod idle;
 pub(crate) mod key;

@@ -11,6 +11,7 @@ use agent_common::{
 };
 
 use super::{
+    community,
     key::{self, FlowId, Key},
     process::Namer,
     record::{
@@ -118,6 +119,7 @@ impl Enricher {
         let local = side(key.local(), workload);
         let remote = side(key.remote(), inventory.by_address.get(&key.remote().0));
         let (src, dst) = in_order(direction, local, remote);
+        let community_id = community_id(&src, &dst, protocol, icmp);
         let verdict = if kind == Kind::Deny {
             Verdict::Deny
         } else {
@@ -131,6 +133,7 @@ impl Enricher {
             agent_version: Cow::Borrowed(AGENT_VERSION),
             kind,
             flow_id: id,
+            community_id,
             start,
             end,
             src,
@@ -224,6 +227,8 @@ impl Enricher {
             agent_version: Cow::Borrowed(AGENT_VERSION),
             kind: Kind::Deny,
             flow_id: FlowId::new(&Key::of_denial(&key), 0),
+            // One of its addresses is folded.
+            community_id: None,
             start,
             end: Some(end),
             src,
@@ -313,6 +318,10 @@ impl Why {
             },
         }
     }
+}
+
+fn community_id(src: &End, dst: &End, protocol: u8, icmp: Option<Icmp>) -> Option<String> {
+    community::id((src.ip?, src.port), (dst.ip?, dst.port), protocol, icmp)
 }
 
 /// The initiator first.

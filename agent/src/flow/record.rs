@@ -38,6 +38,9 @@ pub(crate) struct Record {
     pub(crate) agent_version: Cow<'static, str>,
     pub(crate) kind: Kind,
     pub(crate) flow_id: FlowId,
+    /// As other tools name it, too.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) community_id: Option<String>,
     pub(crate) start: WallTime,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) end: Option<WallTime>,

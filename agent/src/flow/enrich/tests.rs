@@ -107,7 +107,8 @@ fn json(report: Report) -> String {
 fn a_flow_is_told_from_its_initiator_with_names_on_both_sides() {
     let expected = concat!(
         r#"{"schema_version":1,"seq":1,"node":"node-1","agent_version":"0.1.0","kind":"end","#,
-        r#""flow_id":"0000000000000abc","start":"2023-11-14T22:13:20.000000000Z","#,
+        r#""flow_id":"0000000000000abc","community_id":"1:IHM3YPTZ7HUTvuRDYhLeJClYCV8=","#,
+        r#""start":"2023-11-14T22:13:20.000000000Z","#,
         r#""end":"2023-11-14T22:13:21.000000000Z","#,
         r#""src":{"ip":"10.0.0.2","port":40000,"workload":{"namespace":"edge","#,
         r#""name":"gateway","kind":"Workload","labels":{"app":"gateway"}}},"#,

@@ -32,6 +32,7 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
         agent_version,
         kind,
         flow_id,
+        community_id,
         start,
         end,
         src,
@@ -67,6 +68,7 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
     put(out, kind.name());
     put(out, r#"","flow_id":"#);
     id(*flow_id, out);
+    optional(r#","community_id":"#, community_id.as_ref(), out);
     put(out, r#","start":"#);
     time(*start, out);
     if let Some(end) = end {
