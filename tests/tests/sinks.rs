@@ -108,6 +108,35 @@ fn each_file_has_what_it_is_for_and_none_grows_for_ever() -> Result<()> {
         flows.len() as u64 >= counts(&last, "all", "exported"),
         "records are missing"
     );
+    // The same, as an analyst reads them.
+    let mut arguments = vec!["flows".to_owned()];
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path().display().to_string();
+        if path.contains("all.jsonl") {
+            arguments.extend(["--file".to_owned(), path]);
+        }
+    }
+    let ask = |more: &[&str]| -> Result<Vec<Value>> {
+        let more = more.iter().map(|&word| word.to_owned());
+        let output = agent.call(&arguments.iter().cloned().chain(more).collect::<Vec<_>>())?;
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let values = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+        Ok(values.collect::<Result<_, _>>()?)
+    };
+    ensure!(ask(&["-o", "json"])?.len() == all.len());
+    ensure!(ask(&["-o", "json", "--verdict", "allow", "--last", "7"])?.len() == 7);
+    ensure!(ask(&["-o", "json", "--since", "1d"])?.len() == all.len());
+    let top = ask(&["top", "--by", "rule", "--bytes", "-o", "json"])?;
+    let mut rows = top[0].as_array().into_iter().flatten();
+    let is_there = rows.any(|row| {
+        row["name"] == "allow: shop/server ingress[0]"
+            && row["flows"].as_u64() == Some(CONNECTIONS as u64)
+    });
+    ensure!(is_there, "{top:?}");
     let (denied, files) = held(&folder, "denied.jsonl")?;
     ensure!(files == 1 && !denied.is_empty());
     ensure!(

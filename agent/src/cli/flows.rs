@@ -1,4 +1,7 @@
-//! `ringfence flows`: records of the running agent, as they were and as they come.
+//! `ringfence flows`: records of the running agent, as they were and as they come, or of files.
+
+mod lines;
+mod top;
 
 use std::{
     io::{self, BufWriter, Write},
@@ -6,12 +9,16 @@ use std::{
     path::PathBuf,
 };
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
+use self::{
+    lines::{Ago, Lines},
+    top::TopArgs,
+};
 use super::output::{Colour, Columns, Format, Paint};
 use crate::{
     config::DEFAULT_SOCKET,
-    control::{FlowsRequest, client, filter::WorkloadName},
+    control::{FlowsRequest, filter::WorkloadName},
     exit::Answer,
     flow::{
         clock::WallTime,
@@ -25,40 +32,72 @@ const AT_ONCE: usize = 64 * 1024;
 #[derive(Debug, Args)]
 pub(crate) struct FlowsArgs {
     /// Go on with what comes.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "file")]
     follow: bool,
-    /// Only so many of the records that are kept.
-    #[arg(long, value_name = "N")]
+    /// Only so many of the records that are kept, the last ones.
+    #[arg(long, value_name = "N", global = true)]
     last: Option<usize>,
+    /// Only those of this time up to now, such as 90s, 10m, 2h or 7d.
+    #[arg(long, value_name = "TIME", global = true)]
+    since: Option<Ago>,
     /// Only what was permitted, or only what was not.
-    #[arg(long)]
+    #[arg(long, global = true)]
     verdict: Option<Verdict>,
     /// Only flows from or to this workload.
-    #[arg(long, value_name = "NAMESPACE/NAME")]
+    #[arg(long, value_name = "NAMESPACE/NAME", global = true)]
     workload: Option<WorkloadName>,
-    #[arg(short, long, value_name = "FORMAT", default_value_t, value_enum)]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        default_value_t,
+        value_enum,
+        global = true
+    )]
     output: Format,
+    /// Read this file of records, also one that is packed by gzip, and ask no agent. May be repeated, the oldest first.
+    #[arg(long, value_name = "PATH", global = true)]
+    file: Vec<PathBuf>,
     /// Control socket of the agent.
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, global = true)]
     socket: PathBuf,
+    #[command(subcommand)]
+    sums: Option<Sums>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sums {
+    /// Add records up.
+    Top(TopArgs),
 }
 
 pub(crate) fn run(args: FlowsArgs) -> anyhow::Result<Answer> {
     let FlowsArgs {
         follow,
         last,
+        since,
         verdict,
         workload,
         output,
+        file,
         socket,
+        sums,
     } = args;
     let request = FlowsRequest {
         last,
-        follow,
+        follow: follow && sums.is_none(),
         verdict,
         workload,
     };
-    let mut lines = client::flows(&socket, request)?;
+    let mut lines = if file.is_empty() {
+        Lines::of_agent(&socket, request, since)?
+    } else {
+        Lines::of_files(file, request, since)?
+    };
+    if let Some(Sums::Top(args)) = sums {
+        top::run(&args, lines, output)?;
+        return Ok(Answer::Yes);
+    }
     match output {
         Format::Json => {
             // Lines that come together are written together: each by itself would wake who reads them.
