@@ -161,6 +161,7 @@ impl Config {
         if node.is_empty() {
             return Err(refuse("node", &"empty", "the name of this node"));
         }
+        let flows = flows.as_deref().map(Target::parse);
         let socket = absolute("socket", socket, DEFAULT_SOCKET)?;
         let length = socket.as_os_str().len();
         if length > SOCKET_PATH_LIMIT {
@@ -177,8 +178,8 @@ impl Config {
             bpffs: absolute("bpffs", bpffs, DEFAULT_FOLDER)?,
             state_dir: absolute("state_dir", state_dir, DEFAULT_STATE_DIR)?,
             socket,
-            flows: flows.as_deref().map(Target::parse),
-            sinks: SinkConfig::check(sinks.unwrap_or_default())?,
+            sinks: SinkConfig::check(sinks.unwrap_or_default(), flows.as_ref())?,
+            flows,
             metrics: metrics.as_deref().map(listened_at).transpose()?,
             log_format: log_format.unwrap_or_default(),
             detach_on_exit: detach_on_exit.unwrap_or_default(),
@@ -264,8 +265,10 @@ fn within(
 
 fn listened_at(metrics: &str) -> Result<SocketAddr, ConfigError> {
     let expected = "an address and a port, such as 127.0.0.1:9464 or [::1]:9464";
-    let address = metrics.parse();
-    address.map_err(|_| refuse("metrics", &metrics, expected))
+    let address = metrics.parse().ok();
+    // Nobody would learn which port 0 has become.
+    let address = address.filter(|address: &SocketAddr| address.port() != 0);
+    address.ok_or_else(|| refuse("metrics", &metrics, expected))
 }
 
 /// Paths are kept whole, because a daemon may be started from anywhere.

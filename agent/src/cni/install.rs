@@ -390,10 +390,22 @@ fn take_away(path: &Path, before: &Json) -> Result<(), InstallError> {
     let aside = beside(path, "old");
     fs::rename(path, &aside).map_err(failed("remove", path))?;
     let is_other = is_still(&aside, before).is_err();
-    // What has come meanwhile is newer still.
-    let is_back = is_other && fs::hard_link(&aside, path).is_ok();
-    fs::remove_file(&aside).map_err(failed("remove", &aside))?;
-    if is_back || is_there(path) {
+    if is_other {
+        match fs::hard_link(&aside, path) {
+            Ok(()) => {}
+            // What has come meanwhile is newer still.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // Where there are no such links. What was moved aside stays, whatever comes of it.
+            Err(_) => fs::rename(&aside, path).map_err(failed("put back", path))?,
+        }
+    }
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("remove", &aside)(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    if is_there(path) {
         return Err(InstallError::Changed(path.to_path_buf()));
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use ipnet::IpNet;
@@ -13,7 +13,7 @@ use super::{ConfigError, Item, Items};
 use crate::flow::{
     record::{Direction, Verdict},
     sink::{
-        Compression, Rotation,
+        Compression, Rotation, Target,
         choice::{Choice, Filter},
     },
 };
@@ -86,13 +86,18 @@ impl SinkConfig {
     /// # Errors
     ///
     /// With all that is wrong, in the order in which it is written.
-    pub(super) fn check(raw: RawSinks) -> Result<Vec<Self>, ConfigError> {
+    pub(super) fn check(raw: RawSinks, flows: Option<&Target>) -> Result<Vec<Self>, ConfigError> {
         let RawSinks { path, list } = raw;
         let mut reader = Reader {
             path,
             refused: Vec::new(),
         };
-        let (mut names, mut files) = (BTreeSet::new(), BTreeSet::new());
+        // Of the one that a flag has named, too.
+        let mut names: BTreeSet<String> = flows.iter().map(ToString::to_string).collect();
+        let mut files = BTreeSet::new();
+        if let Some(Target::File(path)) = flows {
+            files.extend(std::path::absolute(path).ok());
+        }
         let mut sinks = Vec::new();
         for written in list {
             let RawSink {
@@ -143,7 +148,8 @@ impl SinkConfig {
 
 fn is_name(name: &str) -> bool {
     let is_good = |it: u8| it.is_ascii_alphanumeric() || it == b'-' || it == b'_';
-    (1..=63).contains(&name.len()) && name.bytes().all(is_good)
+    let is_word = name.starts_with(|it: char| it.is_ascii_alphanumeric());
+    is_word && name.len() <= 63 && name.bytes().all(is_good)
 }
 
 impl Reader {
@@ -166,9 +172,13 @@ impl Reader {
             keep_bytes,
             compress,
         } = raw;
-        if !path.value.is_absolute() || path.value.file_name().is_none() {
+        let is_above = |part| part == Component::ParentDir;
+        if !path.value.is_absolute()
+            || path.value.file_name().is_none()
+            || path.value.components().any(is_above)
+        {
             let seen = path.value.display().to_string();
-            let expected = "the path of a file, from the root on";
+            let expected = "the path of a file, from the root on, without `..`";
             self.refuse(&path.referenced, "sinks.file.path", &seen, expected);
         }
         let default = Rotation::default();

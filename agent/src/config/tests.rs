@@ -125,6 +125,10 @@ fn values_that_cannot_work_are_refused_with_what_was_expected() {
             "`capacities.endpoints` is 65536, expected 1 to 65535",
         ),
         (
+            "metrics: 127.0.0.1:0",
+            "`metrics` is 127.0.0.1:0, expected an address and a port, such as 127.0.0.1:9464 or [::1]:9464",
+        ),
+        (
             "frames: {allow: [lldpp]}",
             "`frames.allow` is `lldpp`, expected a number, as in 0x88cc, or one of profinet, \
              ethercat, lldp, eapol, macsec, ptp, fcoe",
@@ -171,20 +175,21 @@ fn names_that_are_no_workloads_are_all_told_with_their_places() {
 #[test]
 fn what_is_wrong_with_sinks_is_all_told_with_its_place() {
     let error = check(
-        "sinks:\n- name: 'a b'\n  file: {path: flows.jsonl, rotate_bytes: 7}\n  sample: 0\n\
+        "flows: /b\nsinks:\n- name: 'a b'\n  file: {path: flows.jsonl, rotate_bytes: 7}\n  sample: 0\n\
          - name: b\n  file: {path: /b, rotate_seconds: 1}\n  filter: {cidrs: [10.0.0.1/8, x]}\n\
          - name: b\n  file: {path: /b}\n",
     );
     let expected = "\
-        settings.yaml:2:9: `sinks.name` is `a b`, expected a word of letters, digits, `-` and `_`, which status and metrics show\n\
-        settings.yaml:3:16: `sinks.file.path` is `flows.jsonl`, expected the path of a file, from the root on\n\
-        settings.yaml:3:43: `sinks.file.rotate_bytes` is `7`, expected at least 65536\n\
-        settings.yaml:4:11: `sinks.sample` is `0`, expected at least 1: one of so many permitted flows is written\n\
-        settings.yaml:6:36: `sinks.file.rotate_seconds` is `1`, expected at least 60\n\
-        settings.yaml:7:20: `sinks.filter.cidrs` is `10.0.0.1/8`, expected 10.0.0.0/8, without bits of hosts\n\
-        settings.yaml:7:32: `sinks.filter.cidrs` is `x`, expected a network, as in 10.0.0.0/8 or fd00::/8\n\
-        settings.yaml:8:9: `sinks.name` is `b`, expected a name that no other sink has\n\
-        settings.yaml:9:16: `sinks.file.path` is `/b`, expected a file that no other sink writes";
+        settings.yaml:3:9: `sinks.name` is `a b`, expected a word of letters, digits, `-` and `_`, which status and metrics show\n\
+        settings.yaml:4:16: `sinks.file.path` is `flows.jsonl`, expected the path of a file, from the root on, without `..`\n\
+        settings.yaml:4:43: `sinks.file.rotate_bytes` is `7`, expected at least 65536\n\
+        settings.yaml:5:11: `sinks.sample` is `0`, expected at least 1: one of so many permitted flows is written\n\
+        settings.yaml:7:36: `sinks.file.rotate_seconds` is `1`, expected at least 60\n\
+        settings.yaml:7:16: `sinks.file.path` is `/b`, expected a file that no other sink writes\n\
+        settings.yaml:8:20: `sinks.filter.cidrs` is `10.0.0.1/8`, expected 10.0.0.0/8, without bits of hosts\n\
+        settings.yaml:8:32: `sinks.filter.cidrs` is `x`, expected a network, as in 10.0.0.0/8 or fd00::/8\n\
+        settings.yaml:9:9: `sinks.name` is `b`, expected a name that no other sink has\n\
+        settings.yaml:10:16: `sinks.file.path` is `/b`, expected a file that no other sink writes";
     assert_eq!(error.unwrap_err().to_string(), expected);
 }
 

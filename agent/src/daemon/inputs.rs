@@ -105,16 +105,15 @@ impl Inputs {
     /// Puts files and API together, once there is a state of the API; before, the files are all there is.
     fn compose(&mut self) -> bool {
         let files = self.files.world();
-        let composed = match &self.api {
+        let (composed, sandboxes) = match &self.api {
             Some(store) if store.is_ready() => {
-                let world = store.compose(&self.world, &files);
-                world.map(Arc::new)
+                let (world, sandboxes) = store.compose(&self.world, &files);
+                (world.map(Arc::new), sandboxes)
             }
-            Some(_) | None => (!Arc::ptr_eq(&self.world, &files)).then_some(files),
-        };
-        let sandboxes = match &self.api {
-            Some(store) if store.is_ready() => store.sandboxes_of_nobody(),
-            Some(_) | None => BTreeSet::new(),
+            Some(_) | None => {
+                let is_other = !Arc::ptr_eq(&self.world, &files);
+                (is_other.then_some(files), BTreeSet::new())
+            }
         };
         let is_other = composed.is_some() || sandboxes != self.sandboxes;
         self.sandboxes = sandboxes;

@@ -105,8 +105,8 @@ fn needed(config: &Config, inputs: &Inputs) -> Vec<(PathBuf, Access)> {
     for (_, sink) in config.all_sinks() {
         if let Target::File(path) = sink.target {
             // It may be moved, and is then made anew.
-            needed.push((folder(&path), changed));
-            needed.push((path, Access::WRITE_OK));
+            needed.push((folder(&path), changed | Access::READ_OK));
+            needed.push((path, Access::WRITE_OK | Access::READ_OK));
         }
     }
     needed

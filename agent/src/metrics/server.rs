@@ -1,11 +1,12 @@
 //! HTTP for whoever scrapes.
 
 use std::{
+    fmt,
     future::Future as _,
     io,
     net::{SocketAddr, TcpListener as BlockingListener},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -13,7 +14,10 @@ use std::{
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        StatusCode,
+        header::{CONNECTION, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -28,11 +32,11 @@ use tokio::{
 /// Connections at a time; more wait.
 const CONNECTIONS: usize = 16;
 
-/// Who has not asked by then is sent away: it would keep others out.
+/// Who has not asked by then, or has not taken the answer so long after that, is sent away: it would keep others out.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// After an answer, another question may come for so long.
-const LONGEST: Duration = Duration::from_mins(2);
+/// What was gathered is good for so long, however many ask.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// What `OpenMetrics` calls itself.
 const FORM: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -71,19 +75,52 @@ impl Server {
         };
         let router = Router::new()
             .route("/metrics", get(scrape))
-            .with_state(Arc::new(registry));
+            .with_state(Arc::new(Gathered {
+                registry,
+                turn: Arc::new(Semaphore::new(1)),
+                last: Mutex::default(),
+            }));
         axum::serve(places, router).await
     }
 }
 
-async fn scrape(State(registry): State<Arc<Registry>>) -> Response {
-    // It reads the kernel's tables: not on a thread that others wait for.
-    let encoded = tokio::task::spawn_blocking(move || {
+/// What is answered, gathered by one at a time: whoever asks and goes leaves no more behind than that.
+struct Gathered {
+    registry: Registry,
+    turn: Arc<Semaphore>,
+    last: Mutex<Option<(Instant, Arc<str>)>>,
+}
+
+impl Gathered {
+    fn text(&self) -> Result<Arc<str>, fmt::Error> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, text)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            return Ok(Arc::clone(text));
+        }
         let mut out = String::new();
-        text::encode(&mut out, &registry).map(|()| out)
+        text::encode(&mut out, &self.registry)?;
+        let out: Arc<str> = out.into();
+        *last = Some((Instant::now(), Arc::clone(&out)));
+        Ok(out)
+    }
+}
+
+async fn scrape(State(gathered): State<Arc<Gathered>>) -> Response {
+    // It is never closed.
+    let turn = Arc::clone(&gathered.turn).acquire_owned().await;
+    // It reads the kernel's tables: not on a thread that others wait for. Its turn lasts until it is done, also if
+    // nobody waits for the answer any more.
+    let encoded = tokio::task::spawn_blocking(move || {
+        let text = gathered.text();
+        drop(turn);
+        text
     });
     match encoded.await {
-        Ok(Ok(text)) => ([(CONTENT_TYPE, FORM)], text).into_response(),
+        Ok(Ok(text)) => (
+            [(CONTENT_TYPE, FORM), (CONNECTION, "close")],
+            text.to_string(),
+        )
+            .into_response(),
         Ok(Err(_)) | Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -134,7 +171,7 @@ impl AsyncWrite for Connection {
         }
         if !self.is_answered {
             self.is_answered = true;
-            self.until.as_mut().reset(Instant::now() + LONGEST);
+            self.until.as_mut().reset(Instant::now() + PATIENCE);
         }
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }

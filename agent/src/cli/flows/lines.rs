@@ -135,15 +135,33 @@ type Read = Box<dyn Iterator<Item = anyhow::Result<(Line, String)>>>;
 
 fn read(path: &Path) -> Read {
     let name = path.display().to_string();
-    let lines = match open(path) {
-        Ok(file) => (1..).zip(file.lines()),
+    let mut file = match open(path) {
+        Ok(file) => file,
         Err(error) => return Box::new(std::iter::once(Err(error))),
     };
-    Box::new(lines.map(move |(number, text): (u64, _)| {
-        let text = text.with_context(|| format!("cannot read {name}"))?;
-        let line = Line::parse(&text);
-        let line = line.with_context(|| format!("{name}:{number}: not a flow record"))?;
-        Ok((line, text))
+    let mut number = 0_u64;
+    Box::new(std::iter::from_fn(move || {
+        number += 1;
+        let mut text = String::new();
+        let read = file.read_line(&mut text);
+        match read.with_context(|| format!("cannot read {name}")) {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) => return Some(Err(error)),
+        }
+        let is_whole = text.ends_with('\n');
+        let text = text.trim_end_matches('\n').to_owned();
+        match Line::parse(&text) {
+            Ok(line) => Some(Ok((line, text))),
+            Err(_) if !is_whole => {
+                eprintln!("{name}:{number}: half a record, which is left out");
+                None
+            }
+            Err(error) => {
+                let told = format!("{name}:{number}: not a flow record");
+                Some(Err(anyhow::Error::from(error).context(told)))
+            }
+        }
     }))
 }
 

@@ -53,7 +53,7 @@ enum By {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 struct Sums {
     name: String,
-    flows: usize,
+    flows: u64,
     /// Packets.
     denied: u64,
     packets: u64,
@@ -78,16 +78,12 @@ pub(super) fn run(args: &TopArgs, lines: Lines, format: Format) -> anyhow::Resul
     }
     let mut rows: Vec<Sums> = groups
         .into_iter()
-        .map(|(name, Group { ids, sums })| Sums {
-            name,
-            flows: ids.len(),
-            ..sums
-        })
+        .map(|(name, Group { ids: _, sums })| Sums { name, ..sums })
         .collect();
     let key = |sums: &Sums| match (args.bytes, args.packets) {
         (true, _) => sums.bytes,
         (_, true) => sums.packets,
-        _ => u64::try_from(sums.flows).unwrap_or(u64::MAX),
+        _ => sums.flows,
     };
     rows.sort_by_key(|sums| Reverse(key(sums)));
     rows.truncate(args.rows);
@@ -105,9 +101,11 @@ pub(super) fn run(args: &TopArgs, lines: Lines, format: Format) -> anyhow::Resul
 
 fn add(groups: &mut BTreeMap<String, Group>, by: By, record: &Record) {
     let Group { ids, sums } = groups.entry(name(by, record)).or_default();
-    ids.insert(record.flow_id);
     // A record of a sample stands for others.
     let times = record.sampling.map_or(1, |one_in| one_in.get().into());
+    if ids.insert(record.flow_id) {
+        sums.flows = sums.flows.saturating_add(times);
+    }
     let packets = record
         .forward
         .packets
@@ -205,7 +203,7 @@ mod tests {
         }
     }
 
-    fn sums(by: By) -> BTreeMap<String, (usize, u64, u64, u64)> {
+    fn sums(by: By) -> BTreeMap<String, (u64, u64, u64, u64)> {
         let mut groups = BTreeMap::new();
         add(&mut groups, by, &record(1, "", ""));
         add(&mut groups, by, &record(1, r#""start","#, r#""end","#));
@@ -221,8 +219,8 @@ mod tests {
         );
         let groups = groups.into_iter();
         groups
-            .map(|(name, Group { ids, sums })| {
-                (name, (ids.len(), sums.denied, sums.packets, sums.bytes))
+            .map(|(name, Group { ids: _, sums })| {
+                (name, (sums.flows, sums.denied, sums.packets, sums.bytes))
             })
             .collect()
     }
@@ -230,13 +228,13 @@ mod tests {
     #[test]
     fn records_add_up_and_those_of_a_sample_stand_for_others() {
         let one = |name: &str, sums| BTreeMap::from([(name.to_owned(), sums)]);
-        let all = (3, 3, 39, 1950);
+        let all = (12, 3, 39, 1950);
         assert_eq!(sums(By::Workload), one("shop/api", all));
         assert_eq!(sums(By::Peer), one("192.0.2.1", all));
         assert_eq!(sums(By::Port), one("TCP/443", all));
         assert_eq!(sums(By::Process), one("-", all));
         let rules = sums(By::Rule);
-        assert_eq!(rules["allow: rule"], (2, 0, 36, 1800));
+        assert_eq!(rules["allow: rule"], (11, 0, 36, 1800));
         assert_eq!(rules["deny: default-deny"], (1, 3, 3, 150));
     }
 }

@@ -263,10 +263,18 @@ impl Finder {
 
     /// What is gone first: an address, or an interface, may be another's by now.
     fn tell(&mut self, mut changed: Vec<(String, Option<Found>)>, placed: &mut dyn Placed) {
-        let taken: BTreeMap<u32, String> = changed
-            .iter()
-            .filter(|(_, found)| found.is_some())
-            .filter_map(|(uid, _)| Some((self.known.get(uid)?.host?, uid.clone())))
+        let found = changed.iter().filter(|(_, found)| found.is_some());
+        let mut hosts: Vec<(bool, u32, String)> = found
+            .filter_map(|(uid, _)| {
+                let known = self.known.get(uid)?;
+                Some((known.group.is_some(), known.host?, uid.clone()))
+            })
+            .collect();
+        // Of several the last one counts: one that is there before one of which only the interface is.
+        hosts.sort();
+        let taken: BTreeMap<u32, String> = hosts
+            .into_iter()
+            .map(|(_, host, uid)| (host, uid))
             .collect();
         for (uid, known) in &mut self.known {
             let Some(owner) = known.host.and_then(|host| taken.get(&host)) else {
@@ -289,7 +297,8 @@ impl Finder {
             }
             placed.place(&uid, found.as_ref());
         }
-        if let Some(memory) = &mut self.memory {
+        // Not before what an earlier agent has kept is among them.
+        if let Some(memory) = self.memory.as_mut().filter(|_| self.is_taken_up) {
             let known = self.known.iter();
             let held = known.filter_map(|(uid, known)| Some((uid.clone(), known.to_keep()?)));
             memory.keep(held.collect());

@@ -24,6 +24,8 @@ pub(crate) struct Memory {
     path: PathBuf,
     boot: String,
     pods: BTreeMap<String, Held>,
+    /// The disk has not taken what there is now.
+    has_failed: bool,
 }
 
 /// A pod that is held at an interface.
@@ -66,6 +68,7 @@ impl Memory {
             } else {
                 BTreeMap::new()
             },
+            has_failed: false,
         }
     }
 
@@ -83,10 +86,18 @@ impl Memory {
             pods,
         };
         let written = serde_json::to_vec(&kept).map_err(io::Error::from);
-        if let Err(error) = written.and_then(|bytes| file::replace(&self.path, &bytes)) {
-            tracing::error!(path = %self.path.display(), %error, "cannot keep where pods are held");
+        match written.and_then(|bytes| file::replace(&self.path, &bytes)) {
+            Ok(()) => {
+                self.pods = kept.pods;
+                self.has_failed = false;
+            }
+            // The next look tries again.
+            Err(error) => {
+                if !std::mem::replace(&mut self.has_failed, true) {
+                    tracing::error!(path = %self.path.display(), %error, "cannot keep where pods are held");
+                }
+            }
         }
-        self.pods = kept.pods;
     }
 }
 
@@ -120,6 +131,20 @@ mod tests {
         assert!(open("two").pods().is_empty());
         fs::write(&path, "{").unwrap();
         assert!(open("one").pods().is_empty());
+    }
+
+    #[test]
+    fn what_the_disk_did_not_take_is_written_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("state");
+        let path = below.join("pods.json");
+        let open = || Memory::of_boot(path.clone(), "one".to_owned());
+        let mut memory = open();
+        memory.keep(held());
+        assert!(open().pods().is_empty());
+        fs::create_dir(&below).unwrap();
+        memory.keep(held());
+        assert_eq!(*open().pods(), held());
     }
 
     #[test]

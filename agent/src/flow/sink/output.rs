@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::{File, Metadata, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -28,13 +28,19 @@ impl Output {
     ///
     /// The file cannot be opened: a mistake that is better told at the start than in a log.
     pub(super) fn open(target: Target, rotation: Option<Rotation>) -> io::Result<Self> {
-        let (mut file, mut rotator) = (None, None);
-        if let Target::File(path) = &target {
+        let (mut target, mut file, mut rotator) = (target, None, None);
+        if let Target::File(path) = &mut target {
+            if let Some(rotation) = rotation {
+                // What a link leads to is moved aside, and not the link.
+                if let Ok(real) = path.canonicalize() {
+                    *path = real;
+                }
+                // It makes room, too.
+                rotator = Some(Rotator::start(rotation, path.clone())?);
+            }
             let opened = open(path)?;
-            cut_back(path, &opened)?;
+            end_last_line(path, &opened);
             file = Some(opened);
-            let rotate = |rotation| Rotator::start(rotation, path.clone());
-            rotator = rotation.map(rotate).transpose()?;
         }
         Ok(Self {
             target,
@@ -56,16 +62,18 @@ impl Output {
                     Some(file) => file,
                     None => open(path)?,
                 };
-                let rotator = self.rotator.as_ref();
-                let rotator = rotator.filter(|rotator| rotator.is_due(&file, batch.len()));
-                let file = match rotator {
-                    Some(rotator) => {
-                        rotator.rotate(&file)?;
-                        open(path)?
-                    }
-                    None => file,
+                let rotator = self.rotator.as_mut();
+                let file = if rotator.is_some_and(|it| it.has_rotated(&file, batch.len())) {
+                    open_as(path, &file)?
+                } else {
+                    file
                 };
-                write_whole(&file, batch)?;
+                if let Err(error) = write_whole(&file, batch) {
+                    if let Some(rotator) = &self.rotator {
+                        rotator.look();
+                    }
+                    return Err(error);
+                }
                 self.file = Some(file);
                 Ok(())
             }
@@ -112,29 +120,64 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// An agent that was killed may have left half a line.
-fn cut_back(path: &Path, file: &File) -> io::Result<()> {
-    const AT_ONCE: u64 = 1 << 16;
+/// With the mode of the one before.
+fn open_as(path: &Path, before: &File) -> io::Result<File> {
+    let mode = before.metadata()?.mode() & 0o777;
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(mode).open(path)
+}
+
+/// An agent that was killed may have left half a line. One of ours is cut off; after anything else, a line begins anew.
+fn end_last_line(path: &Path, mut file: &File) {
+    let ended = last_line(path, file).and_then(|last| match last {
+        LastLine::Whole => Ok(()),
+        LastLine::Half { begins } => file.set_len(begins),
+        LastLine::Other => file.write_all(b"\n"),
+    });
+    if let Err(error) = ended {
+        tracing::warn!(path = %path.display(), %error, "half a line may be left in it");
+    }
+}
+
+enum LastLine {
+    Whole,
+    /// Of a record.
+    Half {
+        begins: u64,
+    },
+    Other,
+}
+
+/// More than any record has.
+const LONGEST: u64 = 1 << 20;
+
+/// How all records begin.
+const BEGIN: &[u8] = b"{\"schema_version\"";
+
+fn last_line(path: &Path, file: &File) -> io::Result<LastLine> {
     let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Ok(());
+    if !metadata.is_file() || metadata.len() == 0 {
+        return Ok(LastLine::Whole);
     }
-    let reader = File::open(path)?;
-    let mut end = metadata.len();
-    while end > 0 {
-        let start = end.saturating_sub(AT_ONCE);
-        let mut part = vec![0; usize::try_from(end - start).unwrap_or_default()];
-        reader.read_exact_at(&mut part, start)?;
-        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
-            end = start + u64::try_from(at + 1).unwrap_or_default();
-            break;
+    let start = metadata.len().saturating_sub(LONGEST);
+    let mut tail = vec![0; usize::try_from(metadata.len() - start).unwrap_or_default()];
+    File::open(path)?.read_exact_at(&mut tail, start)?;
+    let line = match tail.iter().rposition(|byte| *byte == b'\n') {
+        Some(at) => at + 1,
+        None if start == 0 => 0,
+        None => return Ok(LastLine::Other),
+    };
+    let half = tail.get(line..).unwrap_or_default();
+    let common = half.len().min(BEGIN.len());
+    Ok(if half.is_empty() {
+        LastLine::Whole
+    } else if half.get(..common) == BEGIN.get(..common) {
+        LastLine::Half {
+            begins: start + u64::try_from(line).unwrap_or_default(),
         }
-        end = start;
-    }
-    if end < metadata.len() {
-        file.set_len(end)?;
-    }
-    Ok(())
+    } else {
+        LastLine::Other
+    })
 }
 
 fn write_whole(mut file: &File, batch: &[u8]) -> io::Result<()> {

@@ -4,10 +4,11 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{self, BufReader, BufWriter},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::mpsc::{self, SyncSender},
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use flate2::{Compression as Level, write::GzEncoder};
@@ -52,7 +53,15 @@ pub(super) struct Rotator {
     rotation: Rotation,
     path: PathBuf,
     tidy: SyncSender<()>,
+    /// When it could not be moved aside: it is written to all the same.
+    failed: Option<Instant>,
 }
+
+/// Until it is tried again.
+const AGAIN: Duration = Duration::from_mins(1);
+
+/// Names in one second.
+const NUMBERS: u32 = 1000;
 
 impl Rotator {
     /// # Errors
@@ -74,11 +83,38 @@ impl Rotator {
             rotation,
             path,
             tidy,
+            failed: None,
         })
     }
 
+    /// Moves the file aside if its time has come; `false` if it is to be written to further.
+    pub(super) fn has_rotated(&mut self, file: &File, more: usize) -> bool {
+        let rests = self.failed.is_some_and(|at| at.elapsed() < AGAIN);
+        if rests || !self.is_due(file, more) {
+            return false;
+        }
+        match self.rotate(file) {
+            Ok(()) => {
+                self.failed = None;
+                true
+            }
+            Err(error) => {
+                if self.failed.is_none() {
+                    warn!(path = %self.path.display(), %error, "cannot be moved aside, and grows on");
+                }
+                self.failed = Some(Instant::now());
+                false
+            }
+        }
+    }
+
+    /// A file could not be written: perhaps for want of the room that older ones take.
+    pub(super) fn look(&self) {
+        let _is_told = self.tidy.try_send(()).is_ok();
+    }
+
     /// Whether `more` bytes belong into the next file.
-    pub(super) fn is_due(&self, file: &File, more: usize) -> bool {
+    fn is_due(&self, file: &File, more: usize) -> bool {
         let Ok(metadata) = file.metadata() else {
             return false;
         };
@@ -97,21 +133,18 @@ impl Rotator {
     }
 
     /// Moves it aside, whole and on disk.
-    pub(super) fn rotate(&self, file: &File) -> io::Result<()> {
+    fn rotate(&self, file: &File) -> io::Result<()> {
         file.sync_all()?;
-        let now = Timestamp::now().to_zoned(TimeZone::UTC);
-        let stem = format!("{}", now.strftime("%Y%m%dT%H%M%S"));
-        let mut number = 0;
-        let aside = loop {
-            let aside = with_suffix(&self.path, &format!(".{stem}.{number:03}"));
-            if !aside.exists() && !with_suffix(&aside, PACKED).exists() {
-                break aside;
-            }
-            number += 1;
-        };
-        fs::rename(&self.path, aside)?;
+        let stem = stem();
+        let mut names = (0..NUMBERS).map(|number| format!(".{stem}.{number:03}"));
+        let aside = names.find_map(|name| {
+            let aside = with_suffix(&self.path, &name);
+            let is_free = !aside.exists() && !with_suffix(&aside, PACKED).exists();
+            is_free.then_some(aside)
+        });
+        fs::rename(&self.path, aside.ok_or(io::ErrorKind::AlreadyExists)?)?;
         // One look is enough for all that have come meanwhile.
-        let _is_told = self.tidy.try_send(()).is_ok();
+        self.look();
         Ok(())
     }
 }
@@ -140,58 +173,103 @@ fn suffix_of<'n>(name: &'n OsStr, own: &OsStr) -> Option<&'n str> {
     is_ours.then_some(kind)
 }
 
-/// Those that were moved aside, the oldest first.
+/// Those that were moved aside, the oldest first. What has a time to come is of a clock that was set back since, and older
+/// than all that it has named now.
 fn rotated(path: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     let own = path.file_name().unwrap_or_default();
     let folder = path.parent().unwrap_or(Path::new("."));
+    let now = with_suffix(path, &format!(".{}", stem()));
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        if let Some(kind) = suffix_of(&name, own) {
-            found.push((folder.join(&name), kind.to_owned()));
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if let Some(kind) = suffix_of(&name, own).filter(|_| is_file) {
+            let file = folder.join(&name);
+            // Those of this very second, with their numbers, are none of the future.
+            let is_of_now = file
+                .to_str()
+                .zip(now.to_str())
+                .is_some_and(|(file, now)| file.starts_with(now));
+            let has_been = is_of_now || file < now;
+            found.push((has_been, file, kind.to_owned()));
         }
     }
     found.sort();
-    Ok(found)
+    let found = found.into_iter();
+    Ok(found.map(|(_, file, kind)| (file, kind)).collect())
 }
 
+fn stem() -> String {
+    let now = Timestamp::now().to_zoned(TimeZone::UTC);
+    now.strftime("%Y%m%dT%H%M%S").to_string()
+}
+
+/// What goes wrong with one file keeps nobody from the others, and what cannot be packed counts as it is.
 fn tidy_up(path: &Path, rotation: Rotation) {
-    if let Err(error) = tidy(path, rotation) {
+    let packed = pack_all(path, rotation);
+    if let Err(error) = packed.and(retain(path, rotation.keep_bytes)) {
         warn!(path = %path.display(), %error, "files of flow records that were moved aside are not looked after");
     }
 }
 
-fn tidy(path: &Path, rotation: Rotation) -> io::Result<()> {
+fn pack_all(path: &Path, rotation: Rotation) -> io::Result<()> {
     let found = rotated(path)?;
     for (file, _) in found.iter().filter(|(_, kind)| kind == DRAFT) {
-        fs::remove_file(file)?;
+        remove(file);
     }
     let plain = found.iter().filter(|(_, kind)| kind.is_empty());
     for (file, _) in plain.filter(|_| rotation.compress == Compression::Gzip) {
-        pack(file)?;
-    }
-    let mut kept: Vec<(PathBuf, u64)> = Vec::new();
-    for (file, _) in rotated(path)? {
-        let bytes = fs::metadata(&file)?.len();
-        kept.push((file, bytes));
-    }
-    let mut sum: u64 = kept.iter().map(|(_, bytes)| bytes).sum();
-    for (file, bytes) in kept {
-        if sum <= rotation.keep_bytes {
-            break;
+        if let Err(error) = pack(file) {
+            warn!(path = %file.display(), %error, "is not packed");
         }
-        fs::remove_file(file)?;
-        sum -= bytes;
     }
     Ok(())
+}
+
+fn retain(path: &Path, keep_bytes: u64) -> io::Result<()> {
+    let files = rotated(path)?.into_iter();
+    let kept: Vec<(PathBuf, u64)> = files
+        .filter_map(|(file, _)| {
+            let bytes = fs::metadata(&file).ok()?.len();
+            Some((file, bytes))
+        })
+        .collect();
+    let mut sum: u64 = kept.iter().map(|(_, bytes)| bytes).sum();
+    for (file, bytes) in kept {
+        if sum <= keep_bytes {
+            break;
+        }
+        if remove(&file) {
+            sum -= bytes;
+        }
+    }
+    Ok(())
+}
+
+fn remove(file: &Path) -> bool {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            warn!(path = %file.display(), %error, "is not removed");
+            false
+        }
+        Ok(()) | Err(_) => true,
+    }
 }
 
 /// Whole or not at all: under another name, until it is on disk.
 fn pack(file: &Path) -> io::Result<()> {
     let draft = with_suffix(file, DRAFT);
     let packed = (|| {
-        let mut from = BufReader::new(File::open(file)?);
-        let out = BufWriter::new(File::create(&draft)?);
+        let from = File::open(file)?;
+        // Whoever may read the one may read the other.
+        let mode = from.metadata()?.mode() & 0o777;
+        let out = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&draft)?;
+        let (mut from, out) = (BufReader::new(from), BufWriter::new(out));
         let mut packer = GzEncoder::new(out, Level::fast());
         io::copy(&mut from, &mut packer)?;
         let out = packer.finish()?.into_inner()?;

@@ -257,7 +257,8 @@ async fn half_a_line_of_an_agent_that_was_killed_is_cut_off() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flows.jsonl");
     let whole = between("allow", 1, "");
-    for torn in [Vec::new(), whole.text()[..50].to_vec(), vec![b'x'; 200_000]] {
+    let half = |length: usize| whole.text()[..length].to_vec();
+    for torn in [Vec::new(), half(1), half(50), half(whole.text().len() - 1)] {
         fs::write(&path, [whole.text(), &torn].concat()).unwrap();
         let (sink, task) = Sink::start(to(&path), "node-1".into(), 8).unwrap();
         sink.offer(&[between("deny", 2, "")]);
@@ -265,9 +266,33 @@ async fn half_a_line_of_an_agent_that_was_killed_is_cut_off() {
         task.await.unwrap();
         assert_eq!(lines(&path).len(), 2);
     }
-    fs::write(&path, "half").unwrap();
-    let (sink, task) = Sink::start(to(&path), "node-1".into(), 8).unwrap();
+    // What is none of ours stays.
+    for other in ["half".to_owned(), "x".repeat(3 << 20)] {
+        fs::write(&path, &other).unwrap();
+        let (sink, task) = Sink::start(to(&path), "node-1".into(), 8).unwrap();
+        drop(sink);
+        task.await.unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), other + "\n");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_moved_aside_is_written_to_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nothing fits behind such a name.
+    let path = folder.path().join("f".repeat(250));
+    let mut settings = to(&path);
+    settings.rotation = Some(Rotation {
+        rotate_bytes: 1000,
+        ..Rotation::default()
+    });
+    let (sink, task) = Sink::start(settings, "node-1".into(), 1024).unwrap();
+    let counts = sink.counts();
+    for number in 1..20 {
+        sink.offer(&[between("deny", number, "")]);
+        eventually("a line", || counts.get().exported == number).await;
+    }
     drop(sink);
     task.await.unwrap();
-    assert_eq!(lines(&path).len(), 0);
+    assert_eq!((lines(&path).len(), counts.get().lost), (19, 0));
 }

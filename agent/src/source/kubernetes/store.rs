@@ -246,20 +246,9 @@ impl Store {
 
     /// Interfaces of the node that lead to a pod of which there is no good version, or of whose namespace; and further
     /// ones of a pod whose name a file has given to what has none of them.
+    #[cfg(test)]
     pub(crate) fn sandboxes_of_nobody(&self) -> BTreeSet<String> {
-        let inner = self.lock();
-        let placements = inner.placements.iter();
-        let nobodys = placements.flat_map(|(uid, placement)| {
-            let is_anybodys = inner.is_anybodys(uid);
-            let own = match &placement.endpoint {
-                EndpointSpec::Interface(name) if !is_anybodys => Some(name),
-                _ => None,
-            };
-            let beside = placement.beside.values().map(|beside| &beside.interface);
-            let beside = beside.filter(|name| !is_anybodys || !inner.is_held_at(name));
-            own.into_iter().chain(beside.collect::<Vec<_>>())
-        });
-        nobodys.cloned().collect()
+        self.lock().sandboxes_of_nobody()
     }
 
     /// The pod with this UID, if the API has told of it.
@@ -398,9 +387,16 @@ impl Store {
         })
     }
 
-    /// The world of files with all that the API adds; `None` if it is the one of before.
-    pub(crate) fn compose(&self, before: &World, files: &Arc<World>) -> Option<World> {
-        self.lock().compose(before, files)
+    /// The world of files with all that the API adds, `None` if it is the one of before; and the interfaces that lead to
+    /// a pod which is nobody's in it.
+    pub(crate) fn compose(
+        &self,
+        before: &World,
+        files: &Arc<World>,
+    ) -> (Option<World>, BTreeSet<String>) {
+        let mut inner = self.lock();
+        let world = inner.compose(before, files);
+        (world, inner.sandboxes_of_nobody())
     }
 
     fn tell(&self) {
@@ -483,6 +479,23 @@ impl Inner {
             self.dirty.extend(waiting);
         }
         true
+    }
+
+    /// Interfaces of the node that lead to a pod of which there is no good version, or of whose namespace; and further
+    /// ones of a pod whose name a file has given to what has none of them.
+    fn sandboxes_of_nobody(&self) -> BTreeSet<String> {
+        let placements = self.placements.iter();
+        let nobodys = placements.flat_map(|(uid, placement)| {
+            let is_anybodys = self.is_anybodys(uid);
+            let own = match &placement.endpoint {
+                EndpointSpec::Interface(name) if !is_anybodys => Some(name),
+                _ => None,
+            };
+            let beside = placement.beside.values().map(|beside| &beside.interface);
+            let beside = beside.filter(|name| !is_anybodys || !self.is_held_at(name));
+            own.into_iter().chain(beside.collect::<Vec<_>>())
+        });
+        nobodys.cloned().collect()
     }
 
     /// Whether a sandbox is that of a pod which is known, and part of the world unless nothing new is.

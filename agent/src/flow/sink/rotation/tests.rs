@@ -48,14 +48,24 @@ fn only_files_that_were_moved_aside_are_ours() {
 fn the_oldest_go_when_there_is_more_than_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("f");
-    let old = |number: u32| folder.path().join(format!("f.20261130T07350{number}.000"));
+    let old = |number: u32| folder.path().join(format!("f.20251130T07350{number}.000"));
     for number in 0..5 {
         fs::write(old(number), [b'x'; 100]).unwrap();
     }
     fs::write(&path, [b'x'; 5000]).unwrap();
     fs::write(folder.path().join("f.1"), [b'x'; 5000]).unwrap();
-    tidy(&path, rotation(250, Compression::None)).unwrap();
-    let kept = ["f", "f.1", "f.20261130T073503.000", "f.20261130T073504.000"];
+    // Of a clock that was set back since: the first to go.
+    fs::write(folder.path().join("f.20991130T073500.000.gz"), [b'x'; 100]).unwrap();
+    // What cannot be removed, or is no file, is in nobody's way.
+    fs::create_dir(folder.path().join("f.20251130T073400.000")).unwrap();
+    tidy_up(&path, rotation(250, Compression::None));
+    let kept = [
+        "f",
+        "f.1",
+        "f.20251130T073400.000",
+        "f.20251130T073503.000",
+        "f.20251130T073504.000",
+    ];
     assert_eq!(names(folder.path()), kept);
 }
 
@@ -64,11 +74,11 @@ fn what_is_packed_is_the_same_and_what_was_half_packed_is_packed_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("f");
     let text = "a line\n".repeat(10_000);
-    let old = folder.path().join("f.20261130T073500.000");
+    let old = folder.path().join("f.20251130T073500.000");
     fs::write(&old, &text).unwrap();
     fs::write(with_suffix(&old, DRAFT), "half").unwrap();
-    tidy(&path, rotation(10_000, Compression::Gzip)).unwrap();
-    assert_eq!(names(folder.path()), ["f.20261130T073500.000.gz"]);
+    tidy_up(&path, rotation(10_000, Compression::Gzip));
+    assert_eq!(names(folder.path()), ["f.20251130T073500.000.gz"]);
     let packed = fs::read(with_suffix(&old, PACKED)).unwrap();
     assert!(packed.len() < text.len() / 10);
     let mut read = String::new();

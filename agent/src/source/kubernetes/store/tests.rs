@@ -89,10 +89,10 @@ impl Follower {
     }
 
     fn follow(&mut self) {
-        if let Some(world) = self.store.compose(&self.world, &self.files) {
+        if let Some(world) = self.store.compose(&self.world, &self.files).0 {
             self.world = world;
         }
-        assert_eq!(self.store.compose(&self.world, &self.files), None);
+        assert_eq!(self.store.compose(&self.world, &self.files).0, None);
         if !self.store.lock().is_held() {
             self.agrees_with_one_from_scratch();
         }
@@ -129,6 +129,7 @@ impl Follower {
         drop(others);
         let mut world = again
             .compose(&World::default(), &self.files)
+            .0
             .unwrap_or_default();
         // One that is no longer named may stay until it is deleted.
         for (name, labels) in &self.world.namespaces {
@@ -801,11 +802,12 @@ fn the_servers_of_the_api_are_reached_whatever_policies_say() {
     let world = follower
         .store
         .compose(&follower.world, &follower.files)
+        .0
         .unwrap();
     assert_eq!(world.failsafe[0].name, "api-server 192.0.2.1:6443");
     follower.world = world;
     assert_eq!(
-        follower.store.compose(&follower.world, &follower.files),
+        follower.store.compose(&follower.world, &follower.files).0,
         None
     );
 }
@@ -837,7 +839,7 @@ fn a_change_costs_what_it_changes() {
         pod["metadata"]["annotations"] = json!({});
         store.put(observed(&pod));
     }
-    let world = store.compose(&World::default(), &files).unwrap();
+    let world = store.compose(&World::default(), &files).0.unwrap();
     assert_eq!(world.addresses.len(), usize::try_from(PODS).unwrap());
     println!("{} KiB for {PODS} pods", memory().saturating_sub(before));
     let distinct: BTreeSet<_> = world
@@ -849,7 +851,7 @@ fn a_change_costs_what_it_changes() {
 
     let begun = Instant::now();
     store.put(observed(&policy("a", &json!({"podSelector": {}}))));
-    let with_policy = store.compose(&world, &files).unwrap();
+    let with_policy = store.compose(&world, &files).0.unwrap();
     println!("a policy: {:?}", begun.elapsed());
     assert!(with_policy.workloads.is_same(&world.workloads));
     assert!(with_policy.addresses.is_same(&world.addresses));
@@ -862,7 +864,7 @@ fn a_change_costs_what_it_changes() {
         1,
     )));
     assert_eq!(store.lock().dirty.len(), 2);
-    let with_pod = store.compose(&with_policy, &files).unwrap();
+    let with_pod = store.compose(&with_policy, &files).0.unwrap();
     println!("a pod: {:?}", begun.elapsed());
     let changes = with_pod.changes_from(&with_policy);
     assert_eq!(changes.len(), 1, "{changes:?}");
