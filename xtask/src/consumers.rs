@@ -24,6 +24,11 @@ pub(crate) fn ready() -> Result<Option<PathBuf>> {
     if fs::read_to_string(&mark).is_ok_and(|there| there == wanted) {
         return Ok(Some(programs));
     }
+    // A package that was left behind halfway would be taken for one that was asked for.
+    if folder.exists() {
+        fs::remove_dir_all(&folder)
+            .with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let packages = PACKAGES.map(str::to_owned);
     let apt = Apt::of_machine();

@@ -255,12 +255,17 @@ fn process(record: &Record) -> String {
     process.map_or_else(|| "-".to_owned(), ToString::to_string)
 }
 
-fn why(record: &Record) -> String {
-    let decided = match (&record.policy, &record.drop_reason, &record.reason) {
+/// The rule, or the reason where there was none.
+fn decided(record: &Record) -> String {
+    match (&record.policy, &record.drop_reason, &record.reason) {
         (Some(rule), _, _) => rule.to_string(),
         (None, Some(reason), _) | (None, None, Some(reason)) => reason.to_string(),
         (None, None, None) => "-".to_owned(),
-    };
+    }
+}
+
+fn why(record: &Record) -> String {
+    let decided = decided(record);
     let mut text = match record.end_reason {
         Some(reason) => format!("{decided} ({})", reason.name()),
         None => decided,

@@ -86,7 +86,7 @@ impl RawConfig {
             path.clone_into(&mut interfaces.file);
         }
         if let Some(sinks) = &mut raw.sinks {
-            sinks.is_of(path);
+            path.clone_into(&mut sinks.file);
         }
         Ok(raw)
     }

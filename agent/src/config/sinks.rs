@@ -1,8 +1,9 @@
 //! Where flow records go, beside the one file that a flag can name.
 
 use std::{
-    collections::BTreeSet,
-    path::{Component, Path, PathBuf},
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    path::{Component, PathBuf},
 };
 
 use ipnet::IpNet;
@@ -22,7 +23,7 @@ use crate::flow::{
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "Vec<Spanned<RawSink>>")]
 pub(crate) struct RawSinks {
-    pub(super) path: PathBuf,
+    pub(super) file: PathBuf,
     list: Vec<Spanned<RawSink>>,
 }
 
@@ -52,7 +53,7 @@ struct RawFilter {
     verdicts: Vec<Verdict>,
     directions: Vec<Direction>,
     namespaces: Vec<String>,
-    labels: std::collections::BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
     cidrs: Vec<Spanned<String>>,
 }
 
@@ -87,7 +88,7 @@ impl SinkConfig {
     ///
     /// With all that is wrong, in the order in which it is written.
     pub(super) fn check(raw: RawSinks, flows: Option<&Target>) -> Result<Vec<Self>, ConfigError> {
-        let RawSinks { path, list } = raw;
+        let RawSinks { file: path, list } = raw;
         let mut reader = Reader {
             path,
             refused: Vec::new(),
@@ -122,7 +123,7 @@ impl SinkConfig {
                 reader.refuse(&place, "sinks.file.path", &seen, expected);
             }
             let sample = sample.and_then(|sample| {
-                let one_in = std::num::NonZeroU32::new(sample.value);
+                let one_in = NonZeroU32::new(sample.value);
                 if one_in.is_none() {
                     let expected = "at least 1: one of so many permitted flows is written";
                     reader.refuse(&sample.referenced, "sinks.sample", "0", expected);
@@ -253,14 +254,8 @@ impl Reader {
 impl From<Vec<Spanned<RawSink>>> for RawSinks {
     fn from(list: Vec<Spanned<RawSink>>) -> Self {
         Self {
-            path: PathBuf::new(),
+            file: PathBuf::new(),
             list,
         }
-    }
-}
-
-impl RawSinks {
-    pub(super) fn is_of(&mut self, path: &Path) {
-        path.clone_into(&mut self.path);
     }
 }

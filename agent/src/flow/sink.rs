@@ -99,14 +99,12 @@ impl Sink {
     /// Queues lines, or sheds them. Never waits.
     pub(crate) fn offer(&self, lines: &[Arc<Written>]) {
         let kind = |line: &Written| line.flow().map(|flow| flow.kind);
-        let is_flow = |line: &&&Arc<Written>| line.flow().is_some();
-        let taken: Vec<&Arc<Written>> = lines
-            .iter()
-            .filter(|line| self.choice.takes(line))
-            .collect();
-        let records = taken.iter().copied().filter(|line| is_flow(&line)).count();
-        let all = lines.iter().filter(|line| is_flow(&line)).count();
-        self.shared.stage.left_out((all - records) as u64);
+        let taken = lines.iter().filter(|line| self.choice.takes(line));
+        let taken: Vec<&Arc<Written>> = taken.collect();
+        let records = taken.iter().filter(|line| line.flow().is_some()).count();
+        // What is about no flow is for every sink.
+        let left_out = lines.len() - taken.len();
+        self.shared.stage.left_out(left_out as u64);
         self.shared.stage.seen(records as u64);
         // The last quarter of the queue is kept for what cannot be made up for: the next update
         // of a flow has all that its last one had, but a denial comes once.

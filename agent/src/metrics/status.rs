@@ -35,9 +35,13 @@ struct Writer<'e>(DescriptorEncoder<'e>);
 
 impl Writer<'_> {
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.gauge_of(name, help, None, value)
+    }
+
+    fn gauge_of(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
         let mut metric = self
             .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
         metric.encode_gauge(&value)
     }
 
@@ -115,11 +119,8 @@ fn agent(status: &Status, out: &mut Writer<'_>) -> fmt::Result {
     out.gauge("enforcing", help, status.enforcing.into())?;
     let help = "Of the policy that is in force";
     out.gauge("generation", help, status.generation.into())?;
-    let up = ("uptime", "How long the agent has been running");
-    let mut metric =
-        out.0
-            .encode_descriptor(up.0, up.1, Some(&Unit::Seconds), MetricType::Gauge)?;
-    metric.encode_gauge(&status.uptime_s)?;
+    let help = "How long the agent has been running";
+    out.gauge_of("uptime", help, Some(&Unit::Seconds), status.uptime_s)?;
     let load = status.last_load.as_ref();
     let help = "What is wrong with the policy that was read last; then the one before is in force";
     out.gauge(
@@ -144,7 +145,7 @@ fn agent(status: &Status, out: &mut Writer<'_>) -> fmt::Result {
         let endpoints = status.endpoints.iter();
         (
             state.name(),
-            count(endpoints.filter(|it| it.state == state).count()),
+            number(endpoints.filter(|it| it.state == state)),
         )
     });
     out.gauges(
@@ -163,7 +164,7 @@ fn agent(status: &Status, out: &mut Writer<'_>) -> fmt::Result {
             let interfaces = unknown.interfaces.iter();
             (
                 state.name(),
-                count(interfaces.filter(|it| it.state == state).count()),
+                number(interfaces.filter(|it| it.state == state)),
             )
         });
         let what = (
@@ -274,6 +275,10 @@ fn numbers(by_name: &BTreeMap<String, u64>) -> impl Iterator<Item = (&str, u64)>
     by_name
         .iter()
         .map(|(name, number)| (name.as_str(), *number))
+}
+
+fn number<T>(all: impl Iterator<Item = T>) -> u64 {
+    count(all.count())
 }
 
 fn count(number: usize) -> u64 {

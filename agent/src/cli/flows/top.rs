@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{end, lines::Lines, why};
+use super::{decided, end, lines::Lines};
 use crate::{
     cli::output::{self, Columns, Format, Paint},
     flow::{
@@ -129,15 +129,7 @@ fn name(by: By, record: &Record) -> String {
             None => host(own),
         },
         By::Peer => host(peer),
-        By::Rule => {
-            // Which end came first is no part of a rule.
-            let ended = Record {
-                end_reason: None,
-                would_be: Vec::new(),
-                ..record.clone()
-            };
-            format!("{}: {}", record.verdict.name(), why(&ended))
-        }
+        By::Rule => format!("{}: {}", record.verdict.name(), decided(record)),
         By::Process => match &record.process {
             Some(process) => process.comm.clone(),
             None => "-".to_owned(),
