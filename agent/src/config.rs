@@ -29,7 +29,7 @@ pub(crate) use self::{
 };
 use crate::{
     datapath::bpffs::DEFAULT_FOLDER,
-    flow::sink::{SinkSettings, Target, choice::Choice},
+    flow::sink::{Destination, SinkSettings, Target, choice::Choice, privacy::Privacy},
     log::LogFormat,
 };
 
@@ -193,23 +193,19 @@ impl Config {
         })
     }
 
-    /// By the names that they are shown by.
-    pub(crate) fn all_sinks(&self) -> impl Iterator<Item = (String, SinkSettings)> {
-        let flag = self.flows.iter().map(|target| {
-            let settings = SinkSettings {
-                target: target.clone(),
-                rotation: None,
-                choice: Choice::default(),
-            };
-            (target.to_string(), settings)
+    /// What a flag names, and what is listed.
+    pub(crate) fn all_sinks(&self) -> impl Iterator<Item = SinkSettings> {
+        let flag = self.flows.iter().map(|target| SinkSettings {
+            name: target.to_string(),
+            destination: Destination::Plain(target.clone()),
+            choice: Choice::default(),
+            privacy: Privacy::default(),
         });
-        let listed = self.sinks.iter().map(|sink| {
-            let settings = SinkSettings {
-                target: Target::File(sink.file.path.clone()),
-                rotation: Some(sink.file.rotation),
-                choice: sink.choice.clone(),
-            };
-            (sink.name.clone(), settings)
+        let listed = self.sinks.iter().map(|sink| SinkSettings {
+            name: sink.name.clone(),
+            destination: sink.destination.clone(),
+            choice: sink.choice.clone(),
+            privacy: sink.privacy.clone(),
         });
         flag.chain(listed)
     }

@@ -18,7 +18,6 @@ mod community;
 pub(crate) mod enrich;
 pub(crate) mod idle;
 pub(crate) mod key;
-pub(crate) mod line;
 pub(crate) mod pipeline;
 pub(crate) mod process;
 pub(crate) mod record;

@@ -46,7 +46,7 @@ pub(crate) struct Args {
 }
 
 /// Guests that run at the same time: each spends part of its time waiting.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 1;
 
 /// How much of the end-to-end tests a guest runs.
 #[derive(Debug)]

@@ -14,8 +14,9 @@ use super::{ConfigError, Item, Items};
 use crate::flow::{
     record::{Direction, Verdict},
     sink::{
-        Compression, Rotation, Target,
+        Compression, Destination, FileSettings, Rotation, Target,
         choice::{Choice, Filter},
+        privacy::{Dropped, Hashed, Privacy},
     },
 };
 
@@ -31,10 +32,12 @@ pub(crate) struct RawSinks {
 #[serde(deny_unknown_fields)]
 struct RawSink {
     name: Spanned<String>,
-    file: RawFile,
+    file: Option<RawFile>,
     #[serde(default)]
     filter: RawFilter,
     sample: Option<Spanned<u32>>,
+    #[serde(default)]
+    privacy: RawPrivacy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -57,21 +60,28 @@ struct RawFilter {
     cidrs: Vec<Spanned<String>>,
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawPrivacy {
+    drop: BTreeSet<Dropped>,
+    hash: Vec<Spanned<Hashed>>,
+    key_file: Option<PathBuf>,
+}
+
 /// Prints as what gives the same settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct SinkConfig {
     pub(crate) name: String,
-    pub(crate) file: FileConfig,
+    #[serde(flatten)]
+    pub(crate) destination: Destination,
     #[serde(flatten)]
     pub(crate) choice: Choice,
+    #[serde(skip_serializing_if = "Privacy::is_none")]
+    pub(crate) privacy: Privacy,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct FileConfig {
-    pub(crate) path: PathBuf,
-    #[serde(flatten)]
-    pub(crate) rotation: Rotation,
-}
+/// As they stand in the settings.
+const DESTINATIONS: &str = "`file`";
 
 /// Below this, more time goes into files than into records.
 const SMALLEST: u64 = 64 << 10;
@@ -106,6 +116,7 @@ impl SinkConfig {
                 file,
                 filter,
                 sample,
+                privacy,
             } = written.value;
             if !is_name(&name.value) {
                 let expected =
@@ -115,12 +126,16 @@ impl SinkConfig {
                 let expected = "a name that no other sink has";
                 reader.refuse(&name.referenced, "sinks.name", &name.value, expected);
             }
-            let place = file.path.referenced;
-            let file = reader.file(file);
-            if !files.insert(file.path.clone()) {
-                let expected = "a file that no other sink writes";
-                let seen = file.path.display().to_string();
-                reader.refuse(&place, "sinks.file.path", &seen, expected);
+            let mut destinations = Vec::new();
+            if let Some(file) = file {
+                let place = file.path.referenced;
+                let file = reader.file(file);
+                if !files.insert(file.path.clone()) {
+                    let expected = "a file that no other sink writes";
+                    let seen = file.path.display().to_string();
+                    reader.refuse(&place, "sinks.file.path", &seen, expected);
+                }
+                destinations.push(Destination::File(file));
             }
             let sample = sample.and_then(|sample| {
                 let one_in = NonZeroU32::new(sample.value);
@@ -130,9 +145,18 @@ impl SinkConfig {
                 }
                 one_in
             });
+            let number = destinations.len();
+            let destination = destinations.pop().filter(|_| number == 1);
+            let Some(destination) = destination else {
+                let seen = format!("{number} destinations");
+                let expected = format!("one of {DESTINATIONS}");
+                reader.refuse(&written.referenced, "sinks", &seen, &expected);
+                continue;
+            };
             sinks.push(Self {
                 name: name.value,
-                file,
+                destination,
+                privacy: reader.privacy(privacy),
                 choice: Choice {
                     filter: reader.filter(filter),
                     sample,
@@ -165,7 +189,7 @@ impl Reader {
         });
     }
 
-    fn file(&mut self, raw: RawFile) -> FileConfig {
+    fn file(&mut self, raw: RawFile) -> FileSettings {
         let RawFile {
             path,
             rotate_bytes,
@@ -198,7 +222,7 @@ impl Reader {
         };
         let bytes = least(rotate_bytes, SMALLEST, "sinks.file.rotate_bytes", self);
         let seconds = least(rotate_seconds, SHORTEST, "sinks.file.rotate_seconds", self);
-        FileConfig {
+        FileSettings {
             path: path.value,
             rotation: Rotation {
                 rotate_bytes: bytes.unwrap_or(default.rotate_bytes),
@@ -206,6 +230,28 @@ impl Reader {
                 keep_bytes: keep_bytes.unwrap_or(default.keep_bytes),
                 compress: compress.unwrap_or(default.compress),
             },
+        }
+    }
+
+    fn privacy(&mut self, raw: RawPrivacy) -> Privacy {
+        let RawPrivacy {
+            drop,
+            hash,
+            key_file,
+        } = raw;
+        let mut hashed = BTreeSet::new();
+        for field in hash {
+            if drop.iter().any(|dropped| dropped.leaves_out(field.value)) {
+                let expected = "a field that `drop` does not leave out";
+                let seen = field.value.name();
+                self.refuse(&field.referenced, "sinks.privacy.hash", seen, expected);
+            }
+            hashed.insert(field.value);
+        }
+        Privacy {
+            drop,
+            hash: hashed,
+            key_file,
         }
     }
 

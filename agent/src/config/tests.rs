@@ -93,7 +93,6 @@ fn what_is_not_understood_is_named_with_its_place() {
             "compatible",
         ),
         ("workload_interfaces: {names: veth*}\n", ":1:", "sequence"),
-        ("sinks:\n- {name: a}\n", ":2:", "file"),
         (
             "sinks:\n- name: a\n  file: {path: /a}\n  filters: {}\n",
             ":4:",
@@ -191,6 +190,25 @@ fn what_is_wrong_with_sinks_is_all_told_with_its_place() {
         settings.yaml:9:9: `sinks.name` is `b`, expected a name that no other sink has\n\
         settings.yaml:10:16: `sinks.file.path` is `/b`, expected a file that no other sink writes";
     assert_eq!(error.unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn a_sink_goes_to_one_place() {
+    let told = check("sinks:\n- {name: a}\n").unwrap_err().to_string();
+    assert!(
+        told.contains("settings.yaml:2:3: `sinks` is `0 destinations`"),
+        "{told}"
+    );
+}
+
+#[test]
+fn what_is_hashed_is_there() {
+    let told = check(
+        "sinks:\n- name: a\n  file: {path: /a}\n  privacy: {drop: [workload], hash: [ip, labels]}\n",
+    );
+    let told = told.unwrap_err().to_string();
+    let expected = "settings.yaml:4:42: `sinks.privacy.hash` is `labels`, expected a field that `drop` does not leave out";
+    assert_eq!(told, expected);
 }
 
 #[test]

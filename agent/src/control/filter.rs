@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::FlowsRequest;
-use crate::flow::line::{Flow, Written};
+use crate::flow::record::{Line, Record};
 
 /// `NAMESPACE/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(crate) struct InvalidWorkloadName {
 
 impl FlowsRequest {
     /// Losses pass every filter: what is missing might have matched. So does what was tampered with.
-    pub(crate) fn wants(&self, line: &Written) -> bool {
+    pub(crate) fn wants(&self, line: &Line) -> bool {
         let Self {
             last: _,
             follow: _,
@@ -37,8 +37,8 @@ impl FlowsRequest {
 }
 
 impl WorkloadName {
-    fn is_part_of(&self, flow: &Flow) -> bool {
-        let mut ends = flow.ends.iter().flatten();
+    fn is_part_of(&self, flow: &Record) -> bool {
+        let mut ends = flow.workloads();
         ends.any(|it| it.namespace == self.namespace && it.name == self.name)
     }
 }

@@ -264,7 +264,7 @@ impl Handler {
         // What there is, is written at once: a line by itself costs more to write than to make.
         let mut text = Vec::new();
         for line in wanted {
-            text.extend_from_slice(line.text());
+            line.write(&mut text);
             if text.len() >= AT_ONCE {
                 writer.write_all(&text).await?;
                 text.clear();
@@ -282,7 +282,7 @@ impl Handler {
                 self.lagged(lost).write(&mut text);
             }
             for line in lines.drain(..).filter(|line| request.wants(line)) {
-                text.extend_from_slice(line.text());
+                line.write(&mut text);
             }
             writer.write_all(&text).await?;
         }

@@ -18,7 +18,6 @@ use super::{
 };
 use crate::flow::{
     clock::WallTime,
-    line::Written,
     record::{Line, Loss, LossRecord},
     ring::Ring,
 };
@@ -67,7 +66,7 @@ fn bind(path: &Path, ring: &Arc<Ring>) -> Result<Server, BindError> {
     Server::bind(path, "node-1".into(), Arc::clone(ring), status, None)
 }
 
-fn loss(count: u64) -> Arc<Written> {
+fn loss(count: u64) -> Arc<Line> {
     let (first, last) = (WallTime(0), WallTime(0));
     let loss = Loss {
         stage: "tracker".into(),
@@ -77,7 +76,7 @@ fn loss(count: u64) -> Arc<Written> {
         last,
     };
     let line = Line::Loss(LossRecord::new("node-1".into(), None, loss));
-    Written::new(line, &mut Vec::new())
+    Arc::new(line)
 }
 
 /// Runs `client` on its own thread against a server on a fresh socket.

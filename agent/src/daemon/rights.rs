@@ -20,7 +20,6 @@ use crate::{
         helper::Helper,
         privileges::{self, ForFiles, Kept},
     },
-    flow::sink::Target,
     source::kubernetes::Source,
 };
 
@@ -102,12 +101,14 @@ fn needed(config: &Config, inputs: &Inputs) -> Vec<(PathBuf, Access)> {
     needed.push((config.state_dir.clone(), changed));
     needed.push((config.bpffs.clone(), changed));
     needed.push((folder(&config.socket), changed));
-    for (_, sink) in config.all_sinks() {
-        if let Target::File(path) = sink.target {
+    for sink in config.all_sinks() {
+        let (files, keys) = sink.paths();
+        for path in files {
             // It may be moved, and is then made anew.
             needed.push((folder(&path), changed | Access::READ_OK));
             needed.push((path, Access::WRITE_OK | Access::READ_OK));
         }
+        needed.extend(keys.into_iter().map(|path| (path, Access::READ_OK)));
     }
     needed
 }

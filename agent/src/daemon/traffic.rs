@@ -83,10 +83,10 @@ impl Traffic {
         let mut sinks = Vec::new();
         let mut writers = Vec::new();
         let mut counts = Vec::new();
-        for (name, settings) in config.all_sinks() {
-            let target = settings.target.clone();
+        for settings in config.all_sinks() {
+            let name = settings.name.clone();
             let (sink, writer) = Sink::start(settings, Arc::clone(node), DEFAULT_QUEUE)
-                .with_context(|| format!("cannot write flow records to {target}"))?;
+                .with_context(|| format!("cannot write flow records to {name}"))?;
             counts.push((name, sink.counts()));
             sinks.push(sink);
             writers.push(writer);

@@ -8,7 +8,6 @@ use tokio::sync::{mpsc, watch};
 use super::{
     clock::{BootTime, Clock},
     enrich::{Enricher, Inventory},
-    line::Written,
     process::{CgroupPaths, Namer},
     record::{Line, Tampering},
     report::{Removal, Report, SweepInput},
@@ -78,7 +77,7 @@ impl Pipeline {
         let mut tracker = Tracker::new(started, capacity);
         let mut enricher = Enricher::new(node, sets, opinions, Namer::new(Clock::read(), cgroups));
         let mut outcome = Outcome::default();
-        let (mut lines, mut scratch) = (Vec::with_capacity(LINES), Vec::new());
+        let mut lines = Vec::with_capacity(LINES);
         while let Some(input) = input.recv().await {
             let clock = Clock::read();
             match input {
@@ -100,7 +99,7 @@ impl Pipeline {
                     if let Line::Flow(record) = &line {
                         counts.add(record);
                     }
-                    lines.push(Written::new(line, &mut scratch));
+                    lines.push(Arc::new(line));
                 }
                 let records = lines.iter().filter(|line| line.flow().is_some()).count();
                 stage.seen(records as u64);
@@ -183,7 +182,7 @@ mod tests {
             .follow()
             .0
             .iter()
-            .map(|line| match &line.line() {
+            .map(|line| match &**line {
                 Line::Flow(record) => (record.seq, record.kind.name()),
                 Line::Loss(_) | Line::Tampering(_) => (0, "other"),
             })

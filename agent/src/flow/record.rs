@@ -302,6 +302,14 @@ pub(crate) enum Verdict {
 // === impl Line ===
 
 impl Line {
+    /// `None` if it is about no flow.
+    pub(crate) fn flow(&self) -> Option<&Record> {
+        match self {
+            Self::Flow(record) => Some(record),
+            Self::Loss(_) | Self::Tampering(_) => None,
+        }
+    }
+
     /// Appends it as a line of JSON.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         text::line(self, out);
@@ -320,6 +328,21 @@ impl Line {
             "tampering" => serde_json::from_str(text).map(Self::Tampering),
             _ => serde_json::from_str(text).map(Self::Flow),
         }
+    }
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Both ends, the initiator first.
+    pub(crate) fn ends(&self) -> [&End; 2] {
+        [&self.src, &self.dst]
+    }
+
+    pub(crate) fn workloads(&self) -> impl Iterator<Item = &WorkloadRef> {
+        self.ends()
+            .into_iter()
+            .filter_map(|end| end.workload.as_deref())
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::line::Written;
+use super::record::Line;
 
 /// How many lines are kept, unless told otherwise.
 pub(crate) const DEFAULT_LINES: usize = 4096;
@@ -29,7 +29,7 @@ pub(crate) struct Ring {
 #[derive(Debug, Default)]
 struct Lines {
     /// For those who come, and for followers who are behind.
-    kept: VecDeque<Arc<Written>>,
+    kept: VecDeque<Arc<Line>>,
     /// How many there have been.
     count: u64,
 }
@@ -52,7 +52,7 @@ impl Ring {
         }
     }
 
-    pub(crate) fn push(&self, new: &[Arc<Written>]) {
+    pub(crate) fn push(&self, new: &[Arc<Line>]) {
         let mut lines = self.lock();
         for line in new {
             if lines.kept.len() >= self.capacity.max(FOLLOWER_LAG) {
@@ -66,7 +66,7 @@ impl Ring {
     }
 
     /// All lines that are kept, and a reader of every line after them.
-    pub(crate) fn follow(self: &Arc<Self>) -> (Vec<Arc<Written>>, Follower) {
+    pub(crate) fn follow(self: &Arc<Self>) -> (Vec<Arc<Line>>, Follower) {
         let lines = self.lock();
         let beyond = lines.kept.len().saturating_sub(self.capacity);
         let follower = Follower {
@@ -85,7 +85,7 @@ impl Ring {
 
 impl Follower {
     /// Waits for lines, and adds some of them to `lines`; how many it has lost before these.
-    pub(crate) async fn read(&mut self, lines: &mut Vec<Arc<Written>>) -> u64 {
+    pub(crate) async fn read(&mut self, lines: &mut Vec<Arc<Line>>) -> u64 {
         loop {
             // What comes from here on is news, and what came before is read now.
             self.news.borrow_and_update();
@@ -97,7 +97,7 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, lines: &mut Vec<Arc<Written>>) -> u64 {
+    fn take(&mut self, lines: &mut Vec<Arc<Line>>) -> u64 {
         let all = self.ring.lock();
         let behind = all.count - self.read;
         let kept = all.kept.len();
@@ -115,10 +115,10 @@ mod tests {
     use super::*;
     use crate::flow::{
         clock::WallTime,
-        record::{Line, Loss, LossRecord},
+        record::{Loss, LossRecord},
     };
 
-    fn line(number: u64) -> Arc<Written> {
+    fn line(number: u64) -> Arc<Line> {
         let loss = Loss {
             stage: "sink".into(),
             reason: "full".into(),
@@ -126,12 +126,11 @@ mod tests {
             first: WallTime(0),
             last: WallTime(0),
         };
-        let line = Line::Loss(LossRecord::new("node-1".into(), None, loss));
-        Written::new(line, &mut Vec::new())
+        Arc::new(Line::Loss(LossRecord::new("node-1".into(), None, loss)))
     }
 
-    fn number(line: &Written) -> u64 {
-        match line.line() {
+    fn number(line: &Line) -> u64 {
+        match line {
             Line::Loss(record) => record.loss.count,
             Line::Flow(_) | Line::Tampering(_) => 0,
         }

@@ -1,13 +1,26 @@
-//! Records as JSON lines to a file or to standard output.
+//! Records on their way out of the agent, to files and over the network.
 //!
-//! A sink has its own queue and its own thread: a slow disk slows nobody. What does not fit is shed
-//! and counted, updates first; what cannot be written is counted, and a loss record stands in the
+//! A sink has its own queue and its own thread: a slow disk, or a collector that is away, slows nobody. What does not fit
+//! is shed and counted, updates first; what cannot be written is counted, and a loss record stands in the
 //! stream where writing works again.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`choice`] | which records a sink is for |
+//! | [`queue`], [`writer`] | its queue and its thread |
+//! | [`shape`], [`privacy`] | what a record becomes for it |
+//! | [`output`] | what all ways out have in common |
+//! | [`file`], [`rotation`] | lines in files |
+//! | [`remote`] | far ends, and who they are |
 
 pub(crate) mod choice;
+mod file;
 mod output;
+pub(crate) mod privacy;
 mod queue;
+pub(crate) mod remote;
 mod rotation;
+mod shape;
 mod writer;
 
 use std::{
@@ -19,32 +32,61 @@ use std::{
     },
 };
 
+use serde::Serialize;
 use tokio::task::JoinHandle;
 
-pub(crate) use self::rotation::{Compression, Rotation};
-use self::{choice::Choice, queue::Queue, writer::Writer};
+use self::{choice::Choice, privacy::Privacy, queue::Queue, writer::Writer};
+pub(crate) use self::{
+    file::FileSettings,
+    rotation::{Compression, Rotation},
+};
 use super::{
-    line::Written,
-    record::Kind,
+    record::{Kind, Line},
     stage::{Stage, StageCounts},
 };
 
 /// Lines that may wait to be written.
 pub(crate) const DEFAULT_QUEUE: usize = 65_536;
 
-/// Where the lines go.
+/// Where lines go that a flag asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Stdout,
     File(PathBuf),
 }
 
+/// Where records go, and as what. Prints as what gives the same settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Destination {
+    /// JSON lines in a file that is left as it is.
+    #[serde(skip)]
+    Plain(Target),
+    File(FileSettings),
+}
+
 /// What a sink is told to do.
 #[derive(Clone, Debug)]
 pub(crate) struct SinkSettings {
-    pub(crate) target: Target,
-    pub(crate) rotation: Option<Rotation>,
+    /// By which status and metrics show it.
+    pub(crate) name: String,
+    pub(crate) destination: Destination,
     pub(crate) choice: Choice,
+    pub(crate) privacy: Privacy,
+}
+
+impl SinkSettings {
+    /// Files that are written, and files that are read, again and again.
+    pub(crate) fn paths(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let mut read = Vec::new();
+        read.extend(self.privacy.key_file.clone());
+        let written = match &self.destination {
+            Destination::Plain(Target::Stdout) => Vec::new(),
+            Destination::Plain(Target::File(path)) => vec![path.clone()],
+            Destination::File(file) => vec![file.path.clone()],
+        };
+        (written, read)
+    }
 }
 
 /// The entrance of a sink.
@@ -72,7 +114,7 @@ impl Sink {
     ///
     /// # Errors
     ///
-    /// The target cannot be opened. Later on that is survived, and counted.
+    /// The destination cannot be opened. Later on that is survived, and counted.
     pub(crate) fn start(
         settings: SinkSettings,
         node: Arc<str>,
@@ -97,10 +139,10 @@ impl Sink {
     }
 
     /// Queues lines, or sheds them. Never waits.
-    pub(crate) fn offer(&self, lines: &[Arc<Written>]) {
-        let kind = |line: &Written| line.flow().map(|flow| flow.kind);
+    pub(crate) fn offer(&self, lines: &[Arc<Line>]) {
+        let kind = |line: &Line| line.flow().map(|flow| flow.kind);
         let taken = lines.iter().filter(|line| self.choice.takes(line));
-        let taken: Vec<&Arc<Written>> = taken.collect();
+        let taken: Vec<&Arc<Line>> = taken.collect();
         let records = taken.iter().filter(|line| line.flow().is_some()).count();
         // What is about no flow is for every sink.
         let left_out = lines.len() - taken.len();
@@ -114,7 +156,7 @@ impl Sink {
             |line, room| kind(line) == Some(Kind::Update) && room <= reserve,
             |line| {
                 if let Some(kind) = kind(line) {
-                    self.shared.stage.lost(kind);
+                    self.shared.stage.lost(kind, 1);
                 }
                 self.shared.shed.fetch_add(1, Ordering::Relaxed);
             },

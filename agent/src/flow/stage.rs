@@ -50,9 +50,9 @@ impl Stage {
         self.exported.fetch_add(count, Ordering::Relaxed);
     }
 
-    pub(crate) fn lost(&self, kind: Kind) {
+    pub(crate) fn lost(&self, kind: Kind, count: u64) {
         if let Some(counter) = self.lost.get(kind as usize) {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.fetch_add(count, Ordering::Relaxed);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
         FlowsRequest,
         client::{self, Conversation},
     },
-    flow::{clock::WallTime, line::Written, record::Line},
+    flow::{clock::WallTime, record::Line},
 };
 
 /// A time that is over, such as `90s`, `10m`, `2h` or `7d`.
@@ -81,8 +81,8 @@ impl Lines {
         let lines = files.into_iter().flat_map(|path| read(&path));
         let mut wanted = lines.filter_map(move |line| match line {
             Ok((line, text)) => {
-                let is_wanted = since.is_none_or(|since| time(&line) >= since)
-                    && request.wants(&Written::new(line, &mut Vec::new()));
+                let is_wanted =
+                    since.is_none_or(|since| time(&line) >= since) && request.wants(&line);
                 is_wanted.then_some(Ok(text))
             }
             Err(error) => Some(Err(error)),

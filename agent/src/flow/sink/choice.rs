@@ -1,14 +1,11 @@
 //! Which records a sink is for.
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32};
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::flow::{
-    line::{Flow, Written},
-    record::{Direction, Verdict, WorkloadRef},
-};
+use crate::flow::record::{Direction, End, Line, Record, Verdict, WorkloadRef};
 
 /// Prints as what gives the same settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -41,29 +38,29 @@ pub(crate) struct Filter {
 
 impl Choice {
     /// Losses, and what was tampered with, are for every sink: what is missing might have fitted.
-    pub(crate) fn takes(&self, line: &Written) -> bool {
+    pub(crate) fn takes(&self, line: &Line) -> bool {
         line.flow()
             .is_none_or(|flow| self.filter.fits(flow) && self.is_in_sample(flow))
     }
 
     /// By how many a record that was taken is to be multiplied.
-    pub(crate) fn sampling(&self, line: &Written) -> Option<NonZeroU32> {
+    pub(crate) fn sampling(&self, line: &Line) -> Option<NonZeroU32> {
         let flow = line.flow()?;
         self.sample
             .filter(|one_in| one_in.get() > 1 && is_sampled(flow))
     }
 
-    fn is_in_sample(&self, flow: &Flow) -> bool {
+    fn is_in_sample(&self, flow: &Record) -> bool {
         let Some(one_in) = self.sample.filter(|_| is_sampled(flow)) else {
             return true;
         };
         // All of its bits are as good as any.
-        flow.id.0.is_multiple_of(one_in.get().into())
+        flow.flow_id.0.is_multiple_of(one_in.get().into())
     }
 }
 
-fn is_sampled(flow: &Flow) -> bool {
-    flow.verdict == Verdict::Allow && !flow.has_opinions
+fn is_sampled(flow: &Record) -> bool {
+    flow.verdict == Verdict::Allow && flow.would_be.is_empty()
 }
 
 impl Filter {
@@ -71,7 +68,7 @@ impl Filter {
         *self == Self::default()
     }
 
-    fn fits(&self, flow: &Flow) -> bool {
+    fn fits(&self, flow: &Record) -> bool {
         let Self {
             verdicts,
             directions,
@@ -79,16 +76,22 @@ impl Filter {
             labels,
             cidrs,
         } = self;
-        let ends = || flow.ends.iter().flatten();
         let has_labels = |end: &WorkloadRef| {
             let mut labels = labels.iter();
             labels.all(|(key, value)| end.labels.get(key) == Some(value))
         };
-        let is_within = |ip: &IpAddr| cidrs.iter().any(|network| network.contains(ip));
+        let is_within = |end: &End| {
+            let mut cidrs = cidrs.iter();
+            end.ip
+                .is_some_and(|ip| cidrs.any(|network| network.contains(&ip)))
+        };
         (verdicts.is_empty() || verdicts.contains(&flow.verdict))
             && (directions.is_empty() || directions.contains(&flow.direction))
-            && (namespaces.is_empty() || ends().any(|end| namespaces.contains(&end.namespace)))
-            && (labels.is_empty() || ends().any(|end| has_labels(end)))
-            && (cidrs.is_empty() || flow.ips.iter().flatten().any(is_within))
+            && (namespaces.is_empty()
+                || flow
+                    .workloads()
+                    .any(|end| namespaces.contains(&end.namespace)))
+            && (labels.is_empty() || flow.workloads().any(has_labels))
+            && (cidrs.is_empty() || flow.ends().into_iter().any(is_within))
     }
 }

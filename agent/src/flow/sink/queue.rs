@@ -3,9 +3,10 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
-use crate::flow::line::Written;
+use crate::flow::record::Line;
 
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -16,8 +17,8 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    lines: VecDeque<Arc<Written>>,
-    is_closed: bool,
+    lines: VecDeque<Arc<Line>>,
+    closed: Option<Instant>,
 }
 
 /// Closes a queue when it is dropped.
@@ -44,14 +45,14 @@ impl Queue {
     /// `refused` is told of those that are not taken.
     pub(super) fn offer<'l>(
         &self,
-        lines: impl Iterator<Item = &'l Arc<Written>>,
-        is_crowded_out: impl Fn(&Written, usize) -> bool,
-        refused: impl Fn(&Written),
+        lines: impl Iterator<Item = &'l Arc<Line>>,
+        is_crowded_out: impl Fn(&Line, usize) -> bool,
+        refused: impl Fn(&Line),
     ) {
         let mut state = self.lock();
         for line in lines {
             let room = self.capacity.saturating_sub(state.lines.len());
-            if state.is_closed || room == 0 || is_crowded_out(line, room) {
+            if state.closed.is_some() || room == 0 || is_crowded_out(line, room) {
                 refused(line);
             } else {
                 state.lines.push_back(Arc::clone(line));
@@ -61,12 +62,13 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Waits for lines, and moves at most so many of them to `lines`. None come if there will be none any more.
-    pub(super) fn take(&self, lines: &mut Vec<Arc<Written>>, most: usize) {
-        let wait = |state: &mut State| state.lines.is_empty() && !state.is_closed;
-        let mut state = self
+    /// Waits for lines, no longer than `patience`, and moves at most so many of them to `lines`. False if there are none,
+    /// and will be none any more.
+    pub(super) fn take(&self, lines: &mut Vec<Arc<Line>>, most: usize, patience: Duration) -> bool {
+        let wait = |state: &mut State| state.lines.is_empty() && state.closed.is_none();
+        let (mut state, _) = self
             .changed
-            .wait_while(self.lock(), wait)
+            .wait_timeout_while(self.lock(), patience, wait)
             .unwrap_or_else(PoisonError::into_inner);
         let number = state.lines.len().min(most);
         lines.extend(state.lines.drain(..number));
@@ -74,10 +76,29 @@ impl Queue {
             // After a flood.
             state.lines.shrink_to(most);
         }
+        number > 0 || state.closed.is_none()
+    }
+
+    /// Waits until it is closed, no longer than `patience`; whether it is.
+    pub(super) fn is_closed_within(&self, patience: Duration) -> bool {
+        let wait = |state: &mut State| state.closed.is_none();
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(self.lock(), patience, wait)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.closed.is_some()
+    }
+
+    /// Zero if it is not.
+    pub(super) fn closed_for(&self) -> Duration {
+        self.lock()
+            .closed
+            .map(|at| at.elapsed())
+            .unwrap_or_default()
     }
 
     pub(super) fn close(&self) {
-        self.lock().is_closed = true;
+        self.lock().closed.get_or_insert_with(Instant::now);
         self.changed.notify_one();
     }
 

@@ -10,12 +10,12 @@ use crate::flow::{
     enrich::{Enricher, Inventory},
     key::Key,
     process::Namer,
-    record::{Direction, EndReason, Line, Verdict},
+    record::{Direction, End, EndReason, Line, Record, Verdict},
     report::{Count, FlowReport, Report},
     views::NoSets,
 };
 
-fn line(kind: Kind) -> Arc<Written> {
+fn line(kind: Kind) -> Arc<Line> {
     let key = Key::V4(agent_common::flow::FlowKey {
         endpoint: 1,
         protocol: 17,
@@ -48,15 +48,19 @@ fn line(kind: Kind) -> Arc<Written> {
         Arc::default(),
         Namer::without_paths(),
     );
-    let line = enricher.line(Report::Flow(report), &Inventory::default());
-    Written::new(line, &mut Vec::new())
+    Arc::new(enricher.line(Report::Flow(report), &Inventory::default()))
 }
 
 fn to(path: &Path) -> SinkSettings {
+    settings(Destination::Plain(Target::File(path.to_owned())))
+}
+
+fn settings(destination: Destination) -> SinkSettings {
     SinkSettings {
-        target: Target::File(path.to_owned()),
-        rotation: None,
+        name: "sink".to_owned(),
+        destination,
         choice: Choice::default(),
+        privacy: Privacy::default(),
     }
 }
 
@@ -170,7 +174,7 @@ async fn a_target_that_cannot_be_opened_is_told_at_the_start() {
 }
 
 /// Of a flow between these, with an id of its own.
-fn between(verdict: &str, number: u64, addition: &str) -> Arc<Written> {
+fn between(verdict: &str, number: u64, addition: &str) -> Arc<Line> {
     let text = format!(
         r#"{{"schema_version":1,"seq":{number},"node":"n","agent_version":"0.1.0","kind":"start","flow_id":"{number:016x}",
         "start":"2023-11-14T22:13:20.000000000Z","src":{{"ip":"10.0.0.2","port":1,"workload":{{"namespace":"edge",
@@ -179,7 +183,7 @@ fn between(verdict: &str, number: u64, addition: &str) -> Arc<Written> {
         "forward":{{"packets":1,"bytes":60}},"reverse":{{"packets":0,"bytes":0}},"verdict":"{verdict}",
         "default_deny":false{addition}}}"#
     );
-    Written::new(Line::parse(&text).unwrap(), &mut Vec::new())
+    Arc::new(Line::parse(&text).unwrap())
 }
 
 #[test]
@@ -257,9 +261,11 @@ async fn half_a_line_of_an_agent_that_was_killed_is_cut_off() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flows.jsonl");
     let whole = between("allow", 1, "");
-    let half = |length: usize| whole.text()[..length].to_vec();
-    for torn in [Vec::new(), half(1), half(50), half(whole.text().len() - 1)] {
-        fs::write(&path, [whole.text(), &torn].concat()).unwrap();
+    let mut text = Vec::new();
+    whole.write(&mut text);
+    let half = |length: usize| text[..length].to_vec();
+    for torn in [Vec::new(), half(1), half(50), half(text.len() - 1)] {
+        fs::write(&path, [&text[..], &torn].concat()).unwrap();
         let (sink, task) = Sink::start(to(&path), "node-1".into(), 8).unwrap();
         sink.offer(&[between("deny", 2, "")]);
         drop(sink);
@@ -281,11 +287,13 @@ async fn a_file_that_cannot_be_moved_aside_is_written_to_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
     // Nothing fits behind such a name.
     let path = folder.path().join("f".repeat(250));
-    let mut settings = to(&path);
-    settings.rotation = Some(Rotation {
-        rotate_bytes: 1000,
-        ..Rotation::default()
-    });
+    let settings = settings(Destination::File(FileSettings {
+        path: path.clone(),
+        rotation: Rotation {
+            rotate_bytes: 1000,
+            ..Rotation::default()
+        },
+    }));
     let (sink, task) = Sink::start(settings, "node-1".into(), 1024).unwrap();
     let counts = sink.counts();
     for number in 1..20 {
@@ -295,4 +303,99 @@ async fn a_file_that_cannot_be_moved_aside_is_written_to_all_the_same() {
     drop(sink);
     task.await.unwrap();
     assert_eq!((lines(&path).len(), counts.get().lost), (19, 0));
+}
+
+/// What has become of a record between two named ends.
+fn shaped(privacy: Privacy) -> Record {
+    let line = between(
+        "allow",
+        7,
+        r#","endpoint":"edge/gateway","process":{"pid":1,"comm":"curl","uid":0,"cgroup_id":2,"cgroup":"/a"},"community_id":"1:x""#,
+    );
+    let shape = shape::Shape::new(Choice::default(), privacy).unwrap();
+    match shape.of(&line).into_owned() {
+        Line::Flow(record) => record,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_a_sink_is_not_to_be_told_is_in_none_of_its_fields() {
+    let record = shaped(Privacy {
+        drop: [
+            privacy::Dropped::Ip,
+            privacy::Dropped::Port,
+            privacy::Dropped::Workload,
+            privacy::Dropped::Process,
+        ]
+        .into(),
+        ..Privacy::default()
+    });
+    assert_eq!((record.src, record.dst), (End::default(), End::default()));
+    assert_eq!((record.endpoint, record.process), (None, None));
+    assert_eq!(record.community_id, None);
+    assert_ne!(record.flow_id.0, 7, "it is made of the addresses");
+}
+
+#[test]
+fn pseudonyms_are_the_same_under_one_key_and_tell_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let with_key = |key: &str| {
+        let path = folder.path().join("key");
+        fs::write(&path, key).unwrap();
+        let hash = [
+            privacy::Hashed::Ip,
+            privacy::Hashed::Workload,
+            privacy::Hashed::Labels,
+            privacy::Hashed::Process,
+            privacy::Hashed::Node,
+        ];
+        shaped(Privacy {
+            hash: hash.into(),
+            key_file: Some(path),
+            ..Privacy::default()
+        })
+    };
+    let record = with_key("0123456789abcdef");
+    assert_eq!(record, with_key("0123456789abcdef\n"));
+    let other = with_key("0123456789abcdeg");
+    assert_ne!((&record.src, record.flow_id), (&other.src, other.flow_id));
+
+    let mut text = Vec::new();
+    Line::Flow(record.clone()).write(&mut text);
+    let text = String::from_utf8(text).unwrap();
+    for told in [
+        "10.0.0.2",
+        "edge",
+        "\"gateway\"",
+        "front",
+        "curl",
+        "\"/a\"",
+        "1:x",
+    ] {
+        assert!(!text.contains(told), "{told} in {text}");
+    }
+    let workload = record.src.workload.unwrap();
+    let endpoint = format!("{}/{}", workload.namespace, workload.name);
+    assert_eq!(record.endpoint.as_deref(), Some(&*endpoint));
+    assert!(record.src.ip.unwrap().to_string().starts_with("fd04:"));
+    assert!(workload.labels.contains_key("app"), "keys stay");
+}
+
+#[test]
+fn a_key_that_could_be_found_by_trying_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    fs::write(&path, "short").unwrap();
+    let mut settings = to(&folder.path().join("flows"));
+    settings.privacy.hash.insert(privacy::Hashed::Ip);
+    settings.privacy.key_file = Some(path);
+    let shared = Arc::default();
+    let refused = Writer::open(settings, "node-1".into(), shared)
+        .err()
+        .unwrap();
+    assert!(
+        refused.to_string().contains("fewer than 16 bytes"),
+        "{refused}"
+    );
 }

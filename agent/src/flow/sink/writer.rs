@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -9,41 +10,65 @@ use std::{
 use tracing::{info, warn};
 
 use super::{
-    Shared, SinkSettings, Target,
-    choice::Choice,
-    output::Output,
+    Shared, SinkSettings, output,
+    output::{Failure, Output, Settled},
     queue::{Closing, Queue},
+    shape::Shape,
 };
 use crate::flow::{
     clock::WallTime,
-    line::Written,
-    record::{Line, Loss, LossRecord},
+    record::{Kind, Line, Loss, LossRecord},
 };
 
 /// Lines that are written at once.
 const BATCH: usize = 256;
 
-/// How long a target that failed is left alone; what comes meanwhile is counted as lost.
-const RETRY: Duration = Duration::from_secs(1);
+/// How long an output that is broken is left alone; what comes meanwhile is counted as lost.
+const BROKEN: Duration = Duration::from_secs(1);
+
+/// Between two attempts to reach a far end that is away: twice as long each time.
+const SOONEST: Duration = Duration::from_millis(250);
+const LATEST: Duration = Duration::from_secs(10);
+
+/// For lines that wait for a far end when the agent ends.
+const LAST: Duration = Duration::from_secs(5);
+
+const TICK: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
-    target: Target,
-    output: Output,
-    choice: Choice,
+    name: String,
+    output: Box<dyn Output>,
+    shape: Shape,
     node: Arc<str>,
     shared: Arc<Shared>,
-    failed: Option<Failure>,
+    failed: Option<Failed>,
+    /// By reason.
+    untold: BTreeMap<&'static str, Untold>,
     /// Lines shed at the entrance that the stream has been told of.
     shed_told: u64,
     shed_since: WallTime,
+    ticked: Instant,
 }
 
-/// The target does not take lines.
-struct Failure {
+/// The output takes no lines.
+#[derive(Clone, Copy)]
+struct Failed {
     at: Instant,
+    lost: u64,
+    /// Of an end that is away.
+    attempts: u32,
+    /// The agent ends.
+    for_good: bool,
+}
+
+/// Lines lost here that the stream has not been told of.
+struct Untold {
     first: WallTime,
     count: u64,
 }
+
+const WRITE_FAILED: &str = "write-failed";
+const REFUSED: &str = "refused";
 
 impl Writer {
     pub(super) fn open(
@@ -52,21 +77,22 @@ impl Writer {
         shared: Arc<Shared>,
     ) -> std::io::Result<Self> {
         let SinkSettings {
-            target,
-            rotation,
+            name,
+            destination,
             choice,
+            privacy,
         } = settings;
-        let output = Output::open(target.clone(), rotation)?;
-        let shed_since = WallTime::now();
         Ok(Self {
-            target,
-            output,
-            choice,
+            name,
+            output: output::open(&destination, &node)?,
+            shape: Shape::new(choice, privacy)?,
             node,
             shared,
             failed: None,
+            untold: BTreeMap::new(),
             shed_told: 0,
-            shed_since,
+            shed_since: WallTime::now(),
+            ticked: Instant::now(),
         })
     }
 
@@ -74,90 +100,158 @@ impl Writer {
         // However this ends, what comes then is counted as lost.
         let _closed = Closing(queue);
         let mut lines = Vec::with_capacity(BATCH);
-        let mut batch = Vec::new();
-        loop {
-            queue.take(&mut lines, BATCH);
-            if lines.is_empty() {
-                break;
+        while queue.take(&mut lines, BATCH, TICK) {
+            if !lines.is_empty() {
+                self.write(&lines, queue);
+                lines.clear();
             }
-            self.write(&lines, &mut batch);
-            lines.clear();
+            if self.ticked.elapsed() >= TICK {
+                self.ticked = Instant::now();
+                let settled = self.output.tick();
+                self.settle(settled);
+            }
         }
-        if let Some(failure) = &self.failed {
-            warn!(output = %self.target, lost = failure.count, "flow records were not written");
+        let settled = self.output.finish();
+        self.settle(settled);
+        if let Some(Failed { lost, .. }) = self.failed {
+            warn!(sink = self.name, lost, "flow records were not written");
         }
     }
 
-    fn write(&mut self, lines: &[Arc<Written>], batch: &mut Vec<u8>) {
-        if self
-            .failed
-            .as_ref()
-            .is_some_and(|failure| failure.at.elapsed() < RETRY)
-        {
-            self.lose(lines);
+    fn write(&mut self, lines: &[Arc<Line>], queue: &Queue) {
+        if self.is_broken() {
+            return self.lose(lines, WRITE_FAILED);
+        }
+        loop {
+            let now = WallTime::now();
+            let shed = self.shared.shed.load(Ordering::Relaxed);
+            let mut told = self.losses(shed, now);
+            told.extend(lines.iter().map(|line| self.shape.of(line)));
+            match self.output.write(&told) {
+                Ok(settled) => {
+                    (self.shed_told, self.shed_since) = (shed, now);
+                    self.untold.clear();
+                    if let Some(Failed { lost, .. }) = self.failed.take() {
+                        info!(sink = self.name, lost, "flow records flow again");
+                    }
+                    return self.settle(settled);
+                }
+                Err(Failure::Refused(error)) => {
+                    warn!(sink = self.name, "flow records are refused: {error:#}");
+                    return self.lose(lines, REFUSED);
+                }
+                Err(Failure::Broken(error)) => {
+                    self.fail(&error);
+                    return self.lose(lines, WRITE_FAILED);
+                }
+                Err(Failure::Away(error)) => {
+                    self.fail(&error);
+                    if !self.is_to_try_again(queue) {
+                        return self.lose(lines, WRITE_FAILED);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether there is no point in trying.
+    fn is_broken(&self) -> bool {
+        self.failed.is_some_and(|failed| {
+            failed.for_good || failed.attempts == 0 && failed.at.elapsed() < BROKEN
+        })
+    }
+
+    fn fail(&mut self, error: &anyhow::Error) {
+        if self.failed.is_none() {
+            warn!(
+                sink = self.name,
+                "flow records cannot be written: {error:#}"
+            );
+        }
+        let failed = self.failed.get_or_insert(Failed {
+            at: Instant::now(),
+            lost: 0,
+            attempts: 0,
+            for_good: false,
+        });
+        failed.at = Instant::now();
+    }
+
+    /// Waits for the far end; when the agent ends, not for long.
+    fn is_to_try_again(&mut self, queue: &Queue) -> bool {
+        let Some(failed) = &mut self.failed else {
+            return true;
+        };
+        let pause = SOONEST
+            .saturating_mul(1 << failed.attempts.min(10))
+            .min(LATEST);
+        failed.attempts += 1;
+        if queue.is_closed_within(pause) {
+            failed.for_good = queue.closed_for() >= LAST;
+            if !failed.for_good {
+                std::thread::sleep(SOONEST);
+            }
+        }
+        !failed.for_good
+    }
+
+    fn settle(&mut self, settled: Settled) {
+        let Settled { exported, lost } = settled;
+        self.shared.stage.exported(exported);
+        for (kind, count) in Kind::ALL.into_iter().zip(lost) {
+            self.lost(kind, count, REFUSED);
+        }
+    }
+
+    fn lose(&mut self, lines: &[Arc<Line>], reason: &'static str) {
+        for line in lines {
+            match line.flow() {
+                Some(flow) => self.lost(flow.kind, 1, reason),
+                None => self.tell_later(1, reason),
+            }
+        }
+    }
+
+    fn lost(&mut self, kind: Kind, count: u64, reason: &'static str) {
+        self.shared.stage.lost(kind, count);
+        self.tell_later(count, reason);
+    }
+
+    fn tell_later(&mut self, count: u64, reason: &'static str) {
+        if count == 0 {
             return;
         }
-        let now = WallTime::now();
-        let shed = self.shared.shed.load(Ordering::Relaxed);
-        batch.clear();
-        if let Some(Failure { first, count, .. }) = self.failed {
-            self.loss("write-failed", count, first, now).write(batch);
+        if let Some(failed) = &mut self.failed {
+            failed.lost += count;
         }
-        if shed > self.shed_told {
-            let count = shed - self.shed_told;
-            self.loss("queue-full", count, self.shed_since, now)
-                .write(batch);
-        }
-        for line in lines {
-            match self.choice.sampling(line) {
-                Some(one_in) => line.put_sampled(one_in, batch),
-                None => batch.extend_from_slice(line.text()),
-            }
-        }
-        match self.output.write(batch) {
-            Ok(()) => {
-                if let Some(failure) = self.failed.take() {
-                    info!(output = %self.target, lost = failure.count, "flow records flow again");
-                }
-                (self.shed_told, self.shed_since) = (shed, now);
-                let records = lines.iter().filter(|line| line.flow().is_some()).count();
-                self.shared.stage.exported(records as u64);
-            }
-            Err(error) => {
-                if self.failed.is_none() {
-                    warn!(output = %self.target, %error, "flow records cannot be written");
-                }
-                let failure = self.failed.get_or_insert(Failure {
-                    at: Instant::now(),
-                    first: now,
-                    count: 0,
-                });
-                failure.at = Instant::now();
-                self.lose(lines);
-            }
-        }
+        let untold = self.untold.entry(reason).or_insert_with(|| Untold {
+            first: WallTime::now(),
+            count: 0,
+        });
+        untold.count += count;
     }
 
-    fn lose(&mut self, lines: &[Arc<Written>]) {
-        if let Some(failure) = &mut self.failed {
-            failure.count += lines.len() as u64;
-        }
-        for line in lines {
-            if let Some(flow) = line.flow() {
-                self.shared.stage.lost(flow.kind);
-            }
-        }
-    }
-
-    fn loss(&self, reason: &'static str, count: u64, first: WallTime, last: WallTime) -> Line {
-        let (stage, reason) = (Cow::Borrowed("sink"), Cow::Borrowed(reason));
-        let loss = Loss {
-            stage,
-            reason,
-            count,
-            first,
-            last,
-        };
-        Line::Loss(LossRecord::new(Arc::clone(&self.node), None, loss))
+    /// What the stream has not been told of.
+    fn losses<'l>(&self, shed: u64, now: WallTime) -> Vec<Cow<'l, Line>> {
+        let untold = self.untold.iter();
+        let untold = untold.map(|(reason, it)| (*reason, it.count, it.first));
+        let shed = ("queue-full", shed - self.shed_told, self.shed_since);
+        let all = untold.chain([shed].into_iter().filter(|(_, count, _)| *count > 0));
+        all.map(|(reason, count, first)| {
+            let (stage, reason) = (Cow::Borrowed("sink"), Cow::Borrowed(reason));
+            let loss = Loss {
+                stage,
+                reason,
+                count,
+                first,
+                last: now,
+            };
+            Cow::Owned(Line::Loss(LossRecord::new(
+                Arc::clone(&self.node),
+                None,
+                loss,
+            )))
+        })
+        .collect()
     }
 }

@@ -1,0 +1,259 @@
+//! What a sink is not to be told: fields left out, or replaced by pseudonyms.
+//!
+//! A pseudonym is a keyed hash (HMAC, RFC 2104, with SHA-256): the same value has the same one, so that records can still be
+//! joined and counted, and nobody without the key can find the value by trying.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    fs, io,
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use hmac::{Hmac, Mac as _};
+use rustix::rand::{GetRandomFlags, getrandom};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use crate::flow::{
+    key::FlowId,
+    record::{ProcessRef, Record, WorkloadRef},
+};
+
+/// Prints as what gives the same settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Privacy {
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) drop: BTreeSet<Dropped>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) hash: BTreeSet<Hashed>,
+    /// Of pseudonyms; without one, each run of the agent has others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+/// What can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Dropped {
+    /// Addresses of both ends.
+    Ip,
+    /// Ports of both ends.
+    Port,
+    /// Who the ends are, and the endpoint.
+    Workload,
+    Labels,
+    Process,
+}
+
+/// What can have a pseudonym.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Hashed {
+    Ip,
+    /// Namespace and name of the ends, and the endpoint.
+    Workload,
+    /// Their values.
+    Labels,
+    /// What a process calls itself, and the path of its cgroup.
+    Process,
+    Node,
+}
+
+impl Dropped {
+    pub(crate) fn leaves_out(self, field: Hashed) -> bool {
+        match self {
+            Self::Ip => field == Hashed::Ip,
+            Self::Port => false,
+            Self::Workload => field == Hashed::Workload || field == Hashed::Labels,
+            Self::Labels => field == Hashed::Labels,
+            Self::Process => field == Hashed::Process,
+        }
+    }
+}
+
+impl Hashed {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Workload => "workload",
+            Self::Labels => "labels",
+            Self::Process => "process",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// Shorter keys are found by trying.
+const SHORTEST_KEY: usize = 16;
+
+/// Puts pseudonyms on, and takes fields off.
+pub(super) struct Pseudonyms {
+    privacy: Privacy,
+    keyed: Hmac<Sha256>,
+}
+
+impl Privacy {
+    pub(crate) fn is_none(&self) -> bool {
+        self.drop.is_empty() && self.hash.is_empty()
+    }
+}
+
+impl Pseudonyms {
+    /// # Errors
+    ///
+    /// The key cannot be read, or is too short.
+    pub(super) fn new(privacy: Privacy) -> io::Result<Self> {
+        let key = match &privacy.key_file {
+            Some(path) => read_key(path)?,
+            None => {
+                let mut key = [0; 32];
+                getrandom(&mut key, GetRandomFlags::empty())?;
+                key.to_vec()
+            }
+        };
+        let keyed =
+            Hmac::new_from_slice(&key).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(Self { privacy, keyed })
+    }
+
+    pub(super) fn put_on(&self, record: &mut Record) {
+        let drops = |field| self.privacy.drop.contains(&field);
+        let hashes = |field| self.privacy.hash.contains(&field);
+        if drops(Dropped::Ip) || hashes(Hashed::Ip) || drops(Dropped::Port) {
+            // It is a hash of them without a key.
+            record.community_id = None;
+        }
+        if drops(Dropped::Ip) || hashes(Hashed::Ip) {
+            let [a, b, c, d, e, f, g, h, ..] = self.hash(&record.flow_id.0.to_be_bytes());
+            record.flow_id = FlowId(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+        }
+        for end in [&mut record.src, &mut record.dst] {
+            if drops(Dropped::Ip) {
+                end.ip = None;
+            } else if hashes(Hashed::Ip) {
+                end.ip = end.ip.map(|ip| self.of_ip(ip));
+            }
+            if drops(Dropped::Port) {
+                end.port = None;
+            }
+            if drops(Dropped::Workload) {
+                end.workload = None;
+            } else if let Some(workload) = &end.workload {
+                end.workload = Some(self.of_workload(workload));
+            }
+        }
+        if drops(Dropped::Workload) {
+            record.endpoint = None;
+        } else if hashes(Hashed::Workload) {
+            let endpoint = record.endpoint.take();
+            record.endpoint = endpoint.map(|name| self.of_name(&name).into());
+        }
+        if drops(Dropped::Process) {
+            record.process = None;
+        } else if hashes(Hashed::Process)
+            && let Some(process) = &mut record.process
+        {
+            self.put_on_process(process);
+        }
+        self.put_on_node(&mut record.node);
+    }
+
+    pub(super) fn put_on_node(&self, node: &mut Arc<str>) {
+        if self.privacy.hash.contains(&Hashed::Node) {
+            *node = self.of_text(node).into();
+        }
+    }
+
+    fn put_on_process(&self, process: &mut ProcessRef) {
+        process.comm = self.of_text(&process.comm);
+        let cgroup = process.cgroup.take();
+        process.cgroup = cgroup.map(|path| self.of_text(&path).into());
+    }
+
+    fn of_workload(&self, workload: &Arc<WorkloadRef>) -> Arc<WorkloadRef> {
+        let names = self.privacy.hash.contains(&Hashed::Workload);
+        let values = self.privacy.hash.contains(&Hashed::Labels);
+        let drops_labels = self.privacy.drop.contains(&Dropped::Labels);
+        if !names && !values && !drops_labels {
+            return Arc::clone(workload);
+        }
+        let mut workload = WorkloadRef::clone(workload);
+        if names {
+            if !workload.namespace.is_empty() {
+                workload.namespace = self.of_text(&workload.namespace);
+            }
+            workload.name = self.of_text(&workload.name);
+        }
+        if drops_labels {
+            workload.labels = Arc::default();
+        } else if values {
+            let labels = workload.labels.iter();
+            let labels = labels.map(|(key, value)| (key.clone(), self.of_text(value)));
+            workload.labels = Arc::new(labels.collect());
+        }
+        Arc::new(workload)
+    }
+
+    /// In a network of its own for each family, within those that nobody routes (RFC 4193).
+    fn of_ip(&self, ip: IpAddr) -> IpAddr {
+        let (family, mut hash) = match ip {
+            IpAddr::V4(ip) => (4, self.hash(&ip.octets())),
+            IpAddr::V6(ip) => (6, self.hash(&ip.octets())),
+        };
+        let [network, second, ..] = &mut hash;
+        (*network, *second) = (0xfd, family);
+        Ipv6Addr::from(hash).into()
+    }
+
+    /// `NAMESPACE/NAME`, each as it stands at the workload.
+    fn of_name(&self, name: &str) -> String {
+        match name.split_once('/') {
+            Some((namespace, name)) => {
+                format!("{}/{}", self.of_text(namespace), self.of_text(name))
+            }
+            None => self.of_text(name),
+        }
+    }
+
+    fn of_text(&self, text: &str) -> String {
+        let hash = self.hash(text.as_bytes());
+        let mut pseudonym = "h-".to_owned();
+        for byte in hash.iter().take(8) {
+            write!(pseudonym, "{byte:02x}").unwrap_or_default();
+        }
+        pseudonym
+    }
+
+    fn hash(&self, value: &[u8]) -> [u8; 16] {
+        let keyed = self.keyed.clone().chain_update(value).finalize();
+        let mut hash = [0; 16];
+        for (to, from) in hash.iter_mut().zip(keyed.into_bytes()) {
+            *to = from;
+        }
+        hash
+    }
+}
+
+impl std::fmt::Debug for Pseudonyms {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pseudonyms")
+            .field("privacy", &self.privacy)
+            .finish_non_exhaustive()
+    }
+}
+
+fn read_key(path: &PathBuf) -> io::Result<Vec<u8>> {
+    let told = |what: &dyn std::fmt::Display| {
+        io::Error::other(format!("key of pseudonyms {}: {what}", path.display()))
+    };
+    let mut key = fs::read(path).map_err(|error| told(&error))?;
+    key.truncate(key.trim_ascii_end().len());
+    if key.len() < SHORTEST_KEY {
+        return Err(told(&format!("has fewer than {SHORTEST_KEY} bytes")));
+    }
+    Ok(key)
+}

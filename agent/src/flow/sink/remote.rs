@@ -1,0 +1,177 @@
+//! Far ends of sinks: their names, connections to them, and their certificates.
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
+use serde::{Deserialize, Serialize};
+
+/// For a connection to come about.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// For bytes to be taken, or to come.
+const TRANSFER: Duration = Duration::from_secs(5);
+
+/// `HOST:PORT`. A name is looked up anew for each connection: where it leads may change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Remote(String);
+
+/// How a far end proves who it is, and this one to it. The files are read anew for each connection, so that certificates can
+/// be replaced. Prints as what gives the same settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tls {
+    /// In PEM; those of the system if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// In PEM, with those that lead to an authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cert_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// What the certificate of the far end must name, if it is not the host of its address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server_name: Option<String>,
+}
+
+impl Remote {
+    /// `None` unless it is a host and a port.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = host
+            .strip_prefix('[')
+            .and_then(|it| it.strip_suffix(']'))
+            .unwrap_or(host);
+        let is_bare = text.starts_with('[') || !host.contains(':');
+        let is_good = !host.is_empty() && is_bare && !host.contains(char::is_whitespace);
+        (is_good && port.parse::<u16>().is_ok_and(|port| port != 0)).then(|| Self(text.to_owned()))
+    }
+
+    /// Without brackets.
+    pub(crate) fn host(&self) -> &str {
+        let host = self.0.rsplit_once(':').map_or(&*self.0, |(host, _)| host);
+        host.strip_prefix('[')
+            .and_then(|it| it.strip_suffix(']'))
+            .unwrap_or(host)
+    }
+
+    pub(super) fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        let found: Vec<_> = self.0.to_socket_addrs()?.collect();
+        if found.is_empty() {
+            return Err(io::Error::other(format!("{} has no address", self.0)));
+        }
+        Ok(found)
+    }
+
+    /// To the first address that answers. What is sent or awaited on it later fails after seconds.
+    pub(super) fn connect(&self) -> io::Result<TcpStream> {
+        let mut last = None;
+        for address in self.resolve()? {
+            match TcpStream::connect_timeout(&address, CONNECT) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(TRANSFER))?;
+                    stream.set_write_timeout(Some(TRANSFER))?;
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::Error::other("no address")))
+    }
+
+    /// As [`Self::connect`]; whose end it is has been proved when this returns.
+    pub(super) fn connect_tls(
+        &self,
+        tls: &Tls,
+    ) -> anyhow::Result<StreamOwned<ClientConnection, TcpStream>> {
+        let name = tls.server_name.as_deref().unwrap_or(self.host());
+        let name = ServerName::try_from(name.to_owned()).context("not a name of a server")?;
+        let connection = ClientConnection::new(Arc::new(tls.client()?), name)?;
+        let mut stream = StreamOwned::new(connection, self.connect()?);
+        stream.conn.complete_io(&mut stream.sock)?;
+        Ok(stream)
+    }
+}
+
+impl std::fmt::Display for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Tls {
+    pub(super) fn client(&self) -> anyhow::Result<ClientConfig> {
+        let roots = self.roots()?;
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots);
+        let (Some(certificate), Some(key)) = (&self.cert_file, &self.key_file) else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let chain = certificates(certificate)?;
+        let told = || format!("key {}", key.display());
+        let key = PrivateKeyDer::from_pem_file(key).with_context(told)?;
+        Ok(builder.with_client_auth_cert(chain, key)?)
+    }
+
+    /// Files that are read.
+    pub(crate) fn files(&self) -> impl Iterator<Item = PathBuf> {
+        [&self.ca_file, &self.cert_file, &self.key_file]
+            .into_iter()
+            .flatten()
+            .cloned()
+    }
+
+    fn roots(&self) -> anyhow::Result<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        let found = match &self.ca_file {
+            Some(path) => certificates(path)?,
+            None => rustls_native_certs::load_native_certs().certs,
+        };
+        let (known, _) = roots.add_parsable_certificates(found);
+        ensure!(
+            known > 0,
+            "no certificate of an authority is known; name one by `ca_file`"
+        );
+        Ok(roots)
+    }
+}
+
+fn certificates(path: &PathBuf) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let told = || format!("certificates {}", path.display());
+    let text = fs::read(path).with_context(told)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let found = found.with_context(told)?;
+    ensure!(!found.is_empty(), "{} holds no certificate", path.display());
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for good in ["a.example:514", "10.0.0.1:1", "[::1]:65535"] {
+            assert_eq!(Remote::parse(good).unwrap().to_string(), good);
+        }
+        for bad in [
+            "", "a", ":1", "a:0", "a:x", "a:65536", "::1:514", "a b:1", "[]:1",
+        ] {
+            assert_eq!(Remote::parse(bad), None, "{bad}");
+        }
+        assert_eq!(Remote::parse("[::1]:1").unwrap().host(), "::1");
+    }
+}
