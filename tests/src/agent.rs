@@ -115,10 +115,13 @@ impl Agent {
         self
     }
 
-    /// Has it started by another command, such as one that takes rights away.
+    /// Has it started by another command, such as one that takes rights away. Before kernel 5.11 its tables are locked memory:
+    /// units of systemd and runtimes of containers give that, too.
     #[must_use]
     pub fn started_by(mut self, command: &[&str]) -> Self {
-        self.starter = command.iter().map(|&word| word.to_owned()).collect();
+        let memory = ["prlimit", "--memlock=unlimited:unlimited"];
+        let words = memory.iter().chain(command);
+        self.starter = words.map(|&word| word.to_owned()).collect();
         self
     }
 

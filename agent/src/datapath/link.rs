@@ -215,6 +215,10 @@ fn open(path: &Path) -> Result<File, LinkError> {
         _ => doing()(error),
     })?;
     let theirs = namespace.metadata().map_err(doing())?;
+    // Kernel 5.10 leads whoever may not follow the link to the folder that it is in.
+    if theirs.is_dir() && path.starts_with("/proc") {
+        return Err(LinkError::OfAProcess(path.to_path_buf()));
+    }
     let ours = fs::metadata("/proc/thread-self/ns/net").map_err(doing())?;
     if (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()) {
         return Err(LinkError::OwnNamespace(path.to_path_buf()));

@@ -44,7 +44,7 @@ pub(crate) struct Unavailable {
 }
 
 /// What the tests need of a kernel beyond its image; each with what it depends on.
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 18] = [
     "veth",
     "bridge",
     "dummy",
@@ -58,6 +58,10 @@ const MODULES: [&str; 14] = [
     "unix_diag",
     "overlay",
     "nf_tables",
+    "nft_chain_nat",
+    "nft_ct",
+    "nft_masq",
+    "nft_nat",
     "8021q",
 ];
 const FOLDER: &str = "target/vm";
