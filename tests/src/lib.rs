@@ -37,6 +37,7 @@ pub mod announced;
 pub mod api_server;
 pub mod cgroup;
 pub mod cluster;
+pub mod consumer;
 pub mod drops;
 pub mod flood;
 pub mod forge;

@@ -1,14 +1,12 @@
 //! Prometheus is answered, by the agent of a real datapath, and reads the answer.
 
-use std::env;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ringfence_lab::agent::Agent;
+use ringfence_lab::consumer::{Running, program};
 use ringfence_lab::lab::Netns;
 use ringfence_lab::probe::{Outcome, Protocol};
 use ringfence_lab::scene::{FRIEND_ONLY, OTHER_PORT, PORT, Scene};
@@ -18,8 +16,6 @@ use serde_json::Value;
 const METRICS: &str = "127.0.0.1:9464";
 const PROMETHEUS: &str = "127.0.0.1:9090";
 const SOON: Duration = Duration::from_secs(30);
-/// Where `cargo xtask test` has unpacked programs of others.
-const CONSUMERS: &str = "RINGFENCE_CONSUMERS";
 
 /// The body of what a server in a namespace answers.
 fn get(host: &Netns, address: &str, path: &str) -> Result<String> {
@@ -112,25 +108,9 @@ fn who_asks_nothing_keeps_nobody_out_for_long() -> Result<()> {
     Ok(())
 }
 
-struct Prometheus(Child);
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// Where the program is, if it is.
-fn program(name: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(env::var_os(CONSUMERS)?).join(name);
-    path.is_file().then_some(path)
-}
-
 #[test]
 fn a_prometheus_scrapes_it_and_takes_the_rules() -> Result<()> {
-    let Some(prometheus) = program("prometheus") else {
-        eprintln!("skipped: no Prometheus in ${CONSUMERS}: `cargo xtask test` unpacks one");
+    let Some(mut prometheus) = program("prometheus") else {
         return Ok(());
     };
     let scraped = Scraped::new()?;
@@ -146,16 +126,12 @@ fn a_prometheus_scrapes_it_and_takes_the_rules() -> Result<()> {
         ),
     )?;
     let storage = scraped.scene.lab.folder().join("prometheus");
-    let mut command = Command::new(prometheus);
-    command
+    prometheus
         .arg(format!("--config.file={}", configuration.display()))
         .arg(format!("--storage.tsdb.path={}", storage.display()))
-        .arg(format!("--web.listen-address={PROMETHEUS}"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+        .arg(format!("--web.listen-address={PROMETHEUS}"));
     let host = scraped.host();
-    let _running = Prometheus(host.spawn(&mut command)?);
+    let _running = Running::start(host, &mut prometheus)?;
     let ask =
         |path: &str| -> Result<Value> { Ok(serde_json::from_str(&get(host, PROMETHEUS, path)?)?) };
     let mut last = Ok(Value::Null);

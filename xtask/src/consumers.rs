@@ -8,8 +8,15 @@ use anyhow::{Context as _, Result};
 
 use crate::{apt::Apt, shell};
 
-/// Packages whose programs need nothing else of their own.
-const PACKAGES: [&str; 1] = ["prometheus"];
+/// Packages, with those that their programs need and a machine may not have.
+const PACKAGES: [&str; 6] = [
+    "prometheus",
+    "rsyslog",
+    "rsyslog-gnutls",
+    "libestr0",
+    "libfastjson4",
+    "liblognorm5",
+];
 const FOLDER: &str = "target/consumers";
 /// Says which packages are there.
 const COMPLETE: &str = "complete";

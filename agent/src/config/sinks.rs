@@ -1,5 +1,7 @@
 //! Where flow records go, beside the one file that a flag can name.
 
+mod syslog;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
@@ -10,13 +12,16 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::{Location, Spanned};
 
+use self::syslog::RawSyslog;
 use super::{ConfigError, Item, Items};
 use crate::flow::{
     record::{Direction, Verdict},
     sink::{
         Compression, Destination, FileSettings, Rotation, Target,
         choice::{Choice, Filter},
+        format::Format,
         privacy::{Dropped, Hashed, Privacy},
+        remote::{Remote, Tls},
     },
 };
 
@@ -33,6 +38,7 @@ pub(crate) struct RawSinks {
 struct RawSink {
     name: Spanned<String>,
     file: Option<RawFile>,
+    syslog: Option<RawSyslog>,
     #[serde(default)]
     filter: RawFilter,
     sample: Option<Spanned<u32>>,
@@ -44,6 +50,8 @@ struct RawSink {
 #[serde(deny_unknown_fields)]
 struct RawFile {
     path: Spanned<PathBuf>,
+    #[serde(default)]
+    format: Format,
     rotate_bytes: Option<Spanned<u64>>,
     rotate_seconds: Option<Spanned<u64>>,
     keep_bytes: Option<u64>,
@@ -81,7 +89,7 @@ pub(crate) struct SinkConfig {
 }
 
 /// As they stand in the settings.
-const DESTINATIONS: &str = "`file`";
+const DESTINATIONS: &str = "`file`, `syslog`";
 
 /// Below this, more time goes into files than into records.
 const SMALLEST: u64 = 64 << 10;
@@ -114,6 +122,7 @@ impl SinkConfig {
             let RawSink {
                 name,
                 file,
+                syslog,
                 filter,
                 sample,
                 privacy,
@@ -136,6 +145,9 @@ impl SinkConfig {
                     reader.refuse(&place, "sinks.file.path", &seen, expected);
                 }
                 destinations.push(Destination::File(file));
+            }
+            if let Some(syslog) = syslog {
+                destinations.push(Destination::Syslog(syslog.check(&mut reader)));
             }
             let sample = sample.and_then(|sample| {
                 let one_in = NonZeroU32::new(sample.value);
@@ -189,9 +201,35 @@ impl Reader {
         });
     }
 
+    /// Something is given back in any case: what is refused is not used.
+    fn remote(&mut self, written: &Spanned<String>, setting: &'static str) -> Remote {
+        if Remote::parse(&written.value).is_none() {
+            let expected = "HOST:PORT, as in collector.example:514 or [2001:db8::1]:514";
+            self.refuse(&written.referenced, setting, &written.value, expected);
+        }
+        Remote::parse(&written.value).unwrap_or_default()
+    }
+
+    fn tls(&mut self, written: &Spanned<Tls>, setting: &'static str) {
+        let Tls {
+            cert_file,
+            key_file,
+            ..
+        } = &written.value;
+        if cert_file.is_some() != key_file.is_some() {
+            let expected = "`cert_file` and `key_file`, or neither";
+            self.refuse(&written.referenced, setting, "one of them", expected);
+        }
+        if written.value.files().any(|path| !path.is_absolute()) {
+            let expected = "paths from the root on";
+            self.refuse(&written.referenced, setting, "a relative path", expected);
+        }
+    }
+
     fn file(&mut self, raw: RawFile) -> FileSettings {
         let RawFile {
             path,
+            format,
             rotate_bytes,
             rotate_seconds,
             keep_bytes,
@@ -224,6 +262,7 @@ impl Reader {
         let seconds = least(rotate_seconds, SHORTEST, "sinks.file.rotate_seconds", self);
         FileSettings {
             path: path.value,
+            format,
             rotation: Rotation {
                 rotate_bytes: bytes.unwrap_or(default.rotate_bytes),
                 rotate_seconds: seconds.or(default.rotate_seconds),

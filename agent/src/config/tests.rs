@@ -212,9 +212,29 @@ fn what_is_hashed_is_there() {
 }
 
 #[test]
-fn the_page_of_sinks_shows_settings_that_hold() {
-    let page = include_str!("../../docs/sinks.md");
-    let shown = page.split_once("```yaml\n").unwrap().1;
-    let sinks = check(shown.split_once("```").unwrap().0).unwrap().sinks;
-    assert_eq!(sinks.len(), 2);
+fn what_is_wrong_with_a_far_end_is_told_with_its_place() {
+    let told = check(
+        "sinks:\n- name: a\n  syslog: {to: collector, tls: {cert_file: cert}}\n- name: b\n  syslog: {to: 'b:1', transport: tls}\n  \
+         file: {path: /b}\n",
+    );
+    let expected = "\
+        settings.yaml:3:32: `sinks.syslog.tls` is `one of them`, expected `cert_file` and `key_file`, or neither\n\
+        settings.yaml:3:32: `sinks.syslog.tls` is `a relative path`, expected paths from the root on\n\
+        settings.yaml:3:32: `sinks.syslog.tls` is `given`, expected nothing, or `transport: tls`\n\
+        settings.yaml:3:16: `sinks.syslog.to` is `collector`, expected HOST:PORT, as in collector.example:514 or [2001:db8::1]:514\n\
+        settings.yaml:4:3: `sinks` is `2 destinations`, expected one of `file`, `syslog`";
+    assert_eq!(told.unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn pages_of_sinks_show_settings_that_hold() {
+    for (page, shown, sinks) in [
+        ("sinks", include_str!("../../docs/sinks.md"), 2),
+        ("formats", include_str!("../../docs/formats.md"), 1),
+        ("syslog", include_str!("../../docs/syslog.md"), 1),
+    ] {
+        let (_, shown) = shown.split_once("```yaml\n").unwrap();
+        let config = check(shown.split_once("```").unwrap().0).unwrap();
+        assert_eq!(config.sinks.len(), sinks, "{page}");
+    }
 }

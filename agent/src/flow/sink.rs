@@ -10,17 +10,21 @@
 //! | [`queue`], [`writer`] | its queue and its thread |
 //! | [`shape`], [`privacy`] | what a record becomes for it |
 //! | [`output`] | what all ways out have in common |
+//! | [`format`] | a line in the words of whoever reads it |
 //! | [`file`], [`rotation`] | lines in files |
 //! | [`remote`] | far ends, and who they are |
+//! | [`syslog`] | messages of syslog |
 
 pub(crate) mod choice;
 mod file;
+pub(crate) mod format;
 mod output;
 pub(crate) mod privacy;
 mod queue;
 pub(crate) mod remote;
 mod rotation;
 mod shape;
+pub(crate) mod syslog;
 mod writer;
 
 use std::{
@@ -35,7 +39,8 @@ use std::{
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
-use self::{choice::Choice, privacy::Privacy, queue::Queue, writer::Writer};
+use self::syslog::SyslogSettings;
+use self::{choice::Choice, privacy::Privacy, queue::Queue, remote::Tls, writer::Writer};
 pub(crate) use self::{
     file::FileSettings,
     rotation::{Compression, Rotation},
@@ -63,6 +68,7 @@ pub(crate) enum Destination {
     #[serde(skip)]
     Plain(Target),
     File(FileSettings),
+    Syslog(SyslogSettings),
 }
 
 /// What a sink is told to do.
@@ -84,6 +90,10 @@ impl SinkSettings {
             Destination::Plain(Target::Stdout) => Vec::new(),
             Destination::Plain(Target::File(path)) => vec![path.clone()],
             Destination::File(file) => vec![file.path.clone()],
+            Destination::Syslog(syslog) => {
+                read.extend(syslog.tls.iter().flat_map(Tls::files));
+                Vec::new()
+            }
         };
         (written, read)
     }

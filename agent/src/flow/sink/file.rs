@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     Target,
+    format::Format,
     output::{Failure, Output, Settled},
     rotation::{Rotation, Rotator},
 };
@@ -22,6 +23,8 @@ use crate::flow::record::Line;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct FileSettings {
     pub(crate) path: PathBuf,
+    #[serde(skip_serializing_if = "Format::is_default")]
+    pub(crate) format: Format,
     #[serde(flatten)]
     pub(crate) rotation: Rotation,
 }
@@ -32,6 +35,7 @@ pub(super) struct Lines {
     target: Target,
     file: Option<File>,
     rotator: Option<Rotator>,
+    format: Format,
     batch: Vec<u8>,
 }
 
@@ -40,7 +44,7 @@ impl Output for Lines {
         let mut batch = std::mem::take(&mut self.batch);
         batch.clear();
         for line in lines {
-            line.write(&mut batch);
+            self.format.put(line, &mut batch);
         }
         let written = self.append(&batch);
         self.batch = batch;
@@ -53,7 +57,11 @@ impl Lines {
     /// # Errors
     ///
     /// The file cannot be opened: a mistake that is better told at the start than in a log.
-    pub(super) fn open(target: Target, rotation: Option<Rotation>) -> io::Result<Self> {
+    pub(super) fn open(
+        target: Target,
+        rotation: Option<Rotation>,
+        format: Format,
+    ) -> io::Result<Self> {
         let (mut target, mut file, mut rotator) = (target, None, None);
         if let Target::File(path) = &mut target {
             if let Some(rotation) = rotation {
@@ -65,13 +73,14 @@ impl Lines {
                 rotator = Some(Rotator::start(rotation, path.clone())?);
             }
             let opened = open(path)?;
-            end_last_line(path, &opened);
+            end_last_line(path, &opened, format.begin());
             file = Some(opened);
         }
         Ok(Self {
             target,
             file,
             rotator,
+            format,
             batch: Vec::new(),
         })
     }
@@ -155,8 +164,8 @@ fn open_as(path: &Path, before: &File) -> io::Result<File> {
 }
 
 /// An agent that was killed may have left half a line. One of ours is cut off; after anything else, a line begins anew.
-fn end_last_line(path: &Path, mut file: &File) {
-    let ended = last_line(path, file).and_then(|last| match last {
+fn end_last_line(path: &Path, mut file: &File, begin: &[u8]) {
+    let ended = last_line(path, file, begin).and_then(|last| match last {
         LastLine::Whole => Ok(()),
         LastLine::Half { begins } => file.set_len(begins),
         LastLine::Other => file.write_all(b"\n"),
@@ -178,10 +187,7 @@ enum LastLine {
 /// More than any record has.
 const LONGEST: u64 = 1 << 20;
 
-/// How all records begin.
-const BEGIN: &[u8] = b"{\"schema_version\"";
-
-fn last_line(path: &Path, file: &File) -> io::Result<LastLine> {
+fn last_line(path: &Path, file: &File, begin: &[u8]) -> io::Result<LastLine> {
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() == 0 {
         return Ok(LastLine::Whole);
@@ -195,10 +201,10 @@ fn last_line(path: &Path, file: &File) -> io::Result<LastLine> {
         None => return Ok(LastLine::Other),
     };
     let half = tail.get(line..).unwrap_or_default();
-    let common = half.len().min(BEGIN.len());
+    let common = half.len().min(begin.len());
     Ok(if half.is_empty() {
         LastLine::Whole
-    } else if half.get(..common) == BEGIN.get(..common) {
+    } else if half.get(..common) == begin.get(..common) {
         LastLine::Half {
             begins: start + u64::try_from(line).unwrap_or_default(),
         }

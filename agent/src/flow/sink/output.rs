@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, io, sync::Arc};
 
-use super::{Destination, file::Lines};
+use super::{Destination, Target, file::Lines, format::Format, syslog::Syslog};
 use crate::flow::record::{Kind, Line};
 
 /// A way out. It has a thread, and may take its time, but within bounds: seconds.
@@ -59,12 +59,14 @@ impl Settled {
 ///
 /// It cannot be opened: a mistake that is better told at the start than in a log. A far end that is away is none.
 pub(super) fn open(destination: &Destination, node: &Arc<str>) -> io::Result<Box<dyn Output>> {
-    let _ = node;
     Ok(match destination {
-        Destination::Plain(target) => Box::new(Lines::open(target.clone(), None)?),
-        Destination::File(file) => {
-            let target = super::Target::File(file.path.clone());
-            Box::new(Lines::open(target, Some(file.rotation))?)
+        Destination::Plain(target) => {
+            Box::new(Lines::open(target.clone(), None, Format::default())?)
         }
+        Destination::File(file) => {
+            let target = Target::File(file.path.clone());
+            Box::new(Lines::open(target, Some(file.rotation), file.format)?)
+        }
+        Destination::Syslog(syslog) => Box::new(Syslog::new(syslog.clone(), node)),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -23,7 +23,7 @@ const CONNECT: Duration = Duration::from_secs(3);
 const TRANSFER: Duration = Duration::from_secs(5);
 
 /// `HOST:PORT`. A name is looked up anew for each connection: where it leads may change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Remote(String);
 
@@ -85,6 +85,23 @@ impl Remote {
                     stream.set_nodelay(true)?;
                     return Ok(stream);
                 }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::Error::other("no address")))
+    }
+
+    /// A socket that sends there alone, and hears that nobody listens.
+    pub(super) fn datagrams(&self) -> io::Result<UdpSocket> {
+        let mut last = None;
+        for address in self.resolve()? {
+            let any: IpAddr = match address {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            let socket = UdpSocket::bind((any, 0))?;
+            match socket.connect(address) {
+                Ok(()) => return Ok(socket),
                 Err(error) => last = Some(error),
             }
         }

@@ -15,7 +15,7 @@ use crate::flow::{
     views::NoSets,
 };
 
-fn line(kind: Kind) -> Arc<Line> {
+pub(super) fn line(kind: Kind) -> Arc<Line> {
     let key = Key::V4(agent_common::flow::FlowKey {
         endpoint: 1,
         protocol: 17,
@@ -55,7 +55,7 @@ fn to(path: &Path) -> SinkSettings {
     settings(Destination::Plain(Target::File(path.to_owned())))
 }
 
-fn settings(destination: Destination) -> SinkSettings {
+pub(super) fn settings(destination: Destination) -> SinkSettings {
     SinkSettings {
         name: "sink".to_owned(),
         destination,
@@ -72,7 +72,7 @@ fn lines(path: &Path) -> Vec<Line> {
 }
 
 /// Waits for `done`, for ten seconds at most.
-async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+pub(super) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..1000 {
         if done() {
             return;
@@ -174,7 +174,7 @@ async fn a_target_that_cannot_be_opened_is_told_at_the_start() {
 }
 
 /// Of a flow between these, with an id of its own.
-fn between(verdict: &str, number: u64, addition: &str) -> Arc<Line> {
+pub(super) fn between(verdict: &str, number: u64, addition: &str) -> Arc<Line> {
     let text = format!(
         r#"{{"schema_version":1,"seq":{number},"node":"n","agent_version":"0.1.0","kind":"start","flow_id":"{number:016x}",
         "start":"2023-11-14T22:13:20.000000000Z","src":{{"ip":"10.0.0.2","port":1,"workload":{{"namespace":"edge",
@@ -289,6 +289,7 @@ async fn a_file_that_cannot_be_moved_aside_is_written_to_all_the_same() {
     let path = folder.path().join("f".repeat(250));
     let settings = settings(Destination::File(FileSettings {
         path: path.clone(),
+        format: format::Format::Ringfence,
         rotation: Rotation {
             rotate_bytes: 1000,
             ..Rotation::default()

@@ -1,0 +1,181 @@
+//! Common Event Format, version 0: a header of seven fields between bars, and keys with values.
+
+use std::{fmt, io::Write as _, net::IpAddr};
+
+use crate::flow::{
+    clock::WallTime,
+    record::{Direction, Kind, Line, LossRecord, Record, TamperRecord, Verdict},
+};
+
+/// Of ten.
+const INFORMATIONAL: u8 = 1;
+const MEDIUM: u8 = 5;
+const HIGH: u8 = 8;
+
+pub(super) fn put(line: &Line, out: &mut Vec<u8>) {
+    match line {
+        Line::Flow(record) => flow(record, out),
+        Line::Loss(record) => loss(record, out),
+        Line::Tampering(record) => tampering(record, out),
+    }
+}
+
+fn flow(record: &Record, out: &mut Vec<u8>) {
+    let (what, severity) = match record.kind {
+        Kind::Start => ("Flow started", INFORMATIONAL),
+        Kind::Update => ("Flow goes on", INFORMATIONAL),
+        Kind::End => ("Flow ended", INFORMATIONAL),
+        Kind::Deny => ("Flow denied", MEDIUM),
+    };
+    header(record.kind.name(), what, severity, out);
+    time("rt", record.end.unwrap_or(record.start), out);
+    time("start", record.start, out);
+    if let Some(end) = record.end {
+        time("end", end, out);
+    }
+    field("act", record.verdict.name(), out);
+    field("dvchost", &record.node, out);
+    let direction = match record.direction {
+        Direction::Ingress => 0,
+        Direction::Egress => 1,
+    };
+    field("deviceDirection", &direction, out);
+    match &record.protocol.name {
+        Some(name) => field("proto", name, out),
+        None => field("proto", &record.protocol.number, out),
+    }
+    ends(record, out);
+    field("out", &record.forward.bytes, out);
+    field("in", &record.reverse.bytes, out);
+    if let Some(process) = &record.process {
+        let (pid, name) = match record.direction {
+            Direction::Egress => ("spid", "sproc"),
+            Direction::Ingress => ("dpid", "dproc"),
+        };
+        field(pid, &process.pid, out);
+        field(name, &process.comm, out);
+    }
+    if let Some(rule) = &record.policy {
+        custom("cs1", "policy", &rule, out);
+    }
+    let why = match record.verdict {
+        Verdict::Allow => record.reason.as_ref().or(record.drop_reason.as_ref()),
+        Verdict::Deny => record.drop_reason.as_ref().or(record.reason.as_ref()),
+    };
+    if let Some(why) = why {
+        field("reason", why, out);
+    }
+    if let Some(end) = record.end_reason {
+        field("outcome", end.name(), out);
+    }
+    if !record.would_be.is_empty() {
+        let would: Vec<String> = record.would_be.iter().map(would_be).collect();
+        custom("cs4", "wouldBe", &would.join(", "), out);
+    }
+    field("externalId", &record.flow_id, out);
+}
+
+fn would_be(would: &crate::flow::record::WouldBe) -> String {
+    format!("{} would {}", would.view.name(), would.verdict.name())
+}
+
+/// Addresses of version 6 have fields of their own.
+fn ends(record: &Record, out: &mut Vec<u8>) {
+    let sides = [
+        (
+            &record.src,
+            "src",
+            "spt",
+            ("c6a2", "Source IPv6 Address"),
+            ("cs2", "sourceWorkload"),
+        ),
+        (
+            &record.dst,
+            "dst",
+            "dpt",
+            ("c6a3", "Destination IPv6 Address"),
+            ("cs3", "destinationWorkload"),
+        ),
+    ];
+    for (end, v4, port, (v6, label), (workload, workload_label)) in sides {
+        match end.ip {
+            Some(IpAddr::V4(ip)) => field(v4, &ip, out),
+            Some(IpAddr::V6(ip)) => custom(v6, label, &ip, out),
+            None => {}
+        }
+        if let Some(number) = end.port {
+            field(port, &number, out);
+        }
+        if let Some(it) = &end.workload {
+            custom(workload, workload_label, it, out);
+        }
+    }
+}
+
+fn loss(record: &LossRecord, out: &mut Vec<u8>) {
+    let loss = &record.loss;
+    header("loss", "Records lost", MEDIUM, out);
+    time("rt", loss.last, out);
+    time("start", loss.first, out);
+    time("end", loss.last, out);
+    field("dvchost", &record.node, out);
+    field("cnt", &loss.count, out);
+    field("reason", &loss.reason, out);
+    custom("cs1", "stage", &loss.stage, out);
+}
+
+fn tampering(record: &TamperRecord, out: &mut Vec<u8>) {
+    let tampering = &record.tampering;
+    header("tampering", "Changed by others", HIGH, out);
+    time("rt", tampering.at, out);
+    field("dvchost", &record.node, out);
+    field("cnt", &tampering.count, out);
+    field("act", &tampering.how, out);
+    field(
+        "outcome",
+        if tampering.restored {
+            "restored"
+        } else {
+            "not restored"
+        },
+        out,
+    );
+    custom("cs1", "what", &tampering.what, out);
+}
+
+fn header(signature: &str, name: &str, severity: u8, out: &mut Vec<u8>) {
+    let version = env!("CARGO_PKG_VERSION");
+    write!(
+        out,
+        "CEF:0|ringfence|ringfence|{version}|{signature}|{name}|{severity}|"
+    )
+    .unwrap_or_default();
+}
+
+fn time(key: &str, time: WallTime, out: &mut Vec<u8>) {
+    field(key, &time.0.div_euclid(1_000_000), out);
+}
+
+fn custom(key: &str, label: &str, value: &(impl fmt::Display + ?Sized), out: &mut Vec<u8>) {
+    field(&format!("{key}Label"), label, out);
+    field(key, value, out);
+}
+
+/// No value can begin another field, or end the line.
+fn field(key: &str, value: &(impl fmt::Display + ?Sized), out: &mut Vec<u8>) {
+    if !out.ends_with(b"|") {
+        out.push(b' ');
+    }
+    out.extend_from_slice(key.as_bytes());
+    out.push(b'=');
+    for byte in value.to_string().bytes() {
+        match byte {
+            b'\\' => out.extend_from_slice(br"\\"),
+            b'=' => out.extend_from_slice(br"\="),
+            b'\n' => out.extend_from_slice(br"\n"),
+            b'\r' => out.extend_from_slice(br"\r"),
+            other if other.is_ascii_control() => out.push(b' '),
+            other => out.push(other),
+        }
+    }
+}
