@@ -3,6 +3,8 @@
 mod bypass;
 mod cgroup;
 mod connect;
+#[cfg(feature = "bench")]
+mod flood;
 mod host;
 mod process;
 mod prompt;

@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: what a large cluster costs the core, what a packet costs, by
 //! `BPF_PROG_TEST_RUN`, and what connections and packets cost on real interfaces, and what the agent costs
-//! with a large policy and with a large cluster in the API of Kubernetes.
+//! with a large policy, with many records and with a large cluster in the API of Kubernetes.
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -36,6 +36,8 @@ enum Bench {
     Wire,
     /// Start, change, memory and events of an agent with a large policy; needs root.
     Agent,
+    /// Records on their way out, for each kind of sink; loads programs into the kernel and needs root.
+    Records,
     /// Policies and pods of an API server of Kubernetes, from the call to what the kernel does; needs root.
     Kubernetes,
 }
@@ -47,12 +49,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(Bench::Datapath) => &[Bench::Datapath],
         Some(Bench::Wire) => &[Bench::Wire],
         Some(Bench::Agent) => &[Bench::Agent],
+        Some(Bench::Records) => &[Bench::Records],
         Some(Bench::Kubernetes) => &[Bench::Kubernetes],
         None => &[
             Bench::Policy,
             Bench::Datapath,
             Bench::Wire,
             Bench::Agent,
+            Bench::Records,
             Bench::Kubernetes,
         ],
     };
@@ -71,6 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 shipped("bench-wire")?
             }
             Bench::Agent => shipped("bench-agent")?,
+            Bench::Records => records()?,
             Bench::Kubernetes => match (kubernetes::prepare()?, what) {
                 (Ok(()), _) => {
                     let mut cargo = shipped("bench-kubernetes")?;
@@ -111,15 +116,27 @@ fn datapath() -> Result<Command> {
     Ok(cargo)
 }
 
+/// The agent is the one that ships; the program that writes events is beside it.
+fn records() -> Result<Command> {
+    build::run(&build::Args { release: true })?;
+    let object = build::object(Object::Bench)?;
+    let mut cargo = shell::command("cargo");
+    cargo.env("RINGFENCE_BPF_OBJECT", &object);
+    cargo.env("RINGFENCE_BIN", shipped_binary());
+    cargo.args(["bench", "--package", "tests", "--bench", "records"]);
+    Ok(cargo)
+}
+
+fn shipped_binary() -> PathBuf {
+    shell::root().join("target/release/ringfence")
+}
+
 /// Of what ships: the release binary with its release object. A program of its own, which needs the
 /// lab alone.
 fn shipped(program: &str) -> Result<Command> {
     build::run(&build::Args { release: true })?;
     let mut cargo = shell::command("cargo");
-    cargo.env(
-        "RINGFENCE_BIN",
-        shell::root().join("target/release/ringfence"),
-    );
+    cargo.env("RINGFENCE_BIN", shipped_binary());
     cargo.args(["run", "--release", "--package", "tests", "--bin", program]);
     Ok(cargo)
 }

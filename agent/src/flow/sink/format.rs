@@ -35,6 +35,7 @@ pub(crate) enum Message {
 }
 
 impl Format {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -106,13 +106,12 @@ impl Pseudonyms {
     ///
     /// The key cannot be read, or is too short.
     pub(super) fn new(privacy: Privacy) -> io::Result<Self> {
-        let key = match &privacy.key_file {
-            Some(path) => read_key(path)?,
-            None => {
-                let mut key = [0; 32];
-                getrandom(&mut key, GetRandomFlags::empty())?;
-                key.to_vec()
-            }
+        let key = if let Some(path) = &privacy.key_file {
+            read_key(path)?
+        } else {
+            let mut key = [0; 32];
+            getrandom(&mut key, GetRandomFlags::empty())?;
+            key.to_vec()
         };
         let keyed =
             Hmac::new_from_slice(&key).map_err(|error| io::Error::other(error.to_string()))?;
@@ -127,8 +126,8 @@ impl Pseudonyms {
             record.community_id = None;
         }
         if drops(Dropped::Ip) || hashes(Hashed::Ip) {
-            let [a, b, c, d, e, f, g, h, ..] = self.hash(&record.flow_id.0.to_be_bytes());
-            record.flow_id = FlowId(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+            let hash = u128::from_be_bytes(self.hash(&record.flow_id.0.to_be_bytes()));
+            record.flow_id = FlowId(u64::try_from(hash >> 64).unwrap_or_default());
         }
         for end in [&mut record.src, &mut record.dst] {
             if drops(Dropped::Ip) {
