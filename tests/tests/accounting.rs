@@ -62,8 +62,8 @@ fn settled(agent: &Agent, what: &[&str]) -> Result<Value> {
         let Ok(now) = read() else { return false };
         same = if now.1 == last.1 { same + 1 } else { 0 };
         last = now;
-        // More than a sweep of the tables takes.
-        same >= 14
+        // More than lies between two sweeps of the tables.
+        same >= 12
     });
     ensure!(is_settled, "{:#}\n{}", last.0["records"], agent.log());
     Ok(last.0)
