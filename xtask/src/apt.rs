@@ -74,6 +74,16 @@ impl Apt {
         Ok(names.lines().map(str::to_owned).collect())
     }
 
+    /// What would be installed with these packages, and is not there.
+    pub(crate) fn lacking(&self, packages: &[&str]) -> Result<Vec<String>> {
+        let mut apt = self.command("apt-get");
+        apt.args(["--simulate", "--no-install-recommends", "install"]);
+        let told = shell::output(apt.args(packages))?;
+        let installed = told.lines().filter_map(|line| line.strip_prefix("Inst "));
+        let names = installed.filter_map(|line| line.split_whitespace().next());
+        Ok(names.map(str::to_owned).collect())
+    }
+
     pub(crate) fn download(&self, packages: &[String], folder: &Path) -> Result<Vec<PathBuf>> {
         let mut apt = self.command("apt-get");
         apt.current_dir(folder);

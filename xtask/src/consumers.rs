@@ -8,14 +8,13 @@ use anyhow::{Context as _, Result};
 
 use crate::{apt::Apt, shell};
 
-/// Packages, with those that their programs need and a machine may not have.
-const PACKAGES: [&str; 6] = [
+/// Packages of programs. What libraries they need beside those of the machine, apt finds out.
+const PACKAGES: [&str; 5] = [
+    "nfdump",
     "prometheus",
     "rsyslog",
     "rsyslog-gnutls",
-    "libestr0",
-    "libfastjson4",
-    "liblognorm5",
+    "tshark",
 ];
 const FOLDER: &str = "target/consumers";
 /// Says which packages are there.
@@ -37,11 +36,14 @@ pub(crate) fn ready() -> Result<Option<PathBuf>> {
             .with_context(|| format!("cannot empty {}", folder.display()))?;
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let packages = PACKAGES.map(str::to_owned);
     let apt = Apt::of_machine();
+    let download = || {
+        let mut packages: Vec<_> = PACKAGES.map(str::to_owned).into();
+        packages.extend(libraries(&apt.lacking(&PACKAGES)?));
+        apt.download(&packages, &folder)
+    };
     // Its lists may be of a day when the mirror had others.
-    let again = || apt.update().and_then(|()| apt.download(&packages, &folder));
-    let files = match apt.download(&packages, &folder).or_else(|_| again()) {
+    let files = match download().or_else(|_| apt.update().and_then(|()| download())) {
         Ok(files) => files,
         Err(error) => {
             eprintln!(
@@ -57,4 +59,10 @@ pub(crate) fn ready() -> Result<Option<PathBuf>> {
     }
     fs::write(&mark, wanted).context("cannot mark programs as complete")?;
     Ok(Some(programs))
+}
+
+/// Of these packages those that programs are linked with.
+fn libraries(packages: &[String]) -> impl Iterator<Item = String> {
+    let names = packages.iter().cloned();
+    names.filter(|name| name.starts_with("lib") && !name.starts_with("libjs-"))
 }

@@ -1,5 +1,6 @@
 //! Where flow records go, beside the one file that a flag can name.
 
+mod ipfix;
 mod syslog;
 
 use std::{
@@ -12,7 +13,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::{Location, Spanned};
 
-use self::syslog::RawSyslog;
+use self::{ipfix::RawIpfix, syslog::RawSyslog};
 use super::{ConfigError, Item, Items};
 use crate::flow::{
     record::{Direction, Verdict},
@@ -39,6 +40,7 @@ struct RawSink {
     name: Spanned<String>,
     file: Option<RawFile>,
     syslog: Option<RawSyslog>,
+    ipfix: Option<RawIpfix>,
     #[serde(default)]
     filter: RawFilter,
     sample: Option<Spanned<u32>>,
@@ -89,7 +91,7 @@ pub(crate) struct SinkConfig {
 }
 
 /// As they stand in the settings.
-const DESTINATIONS: &str = "`file`, `syslog`";
+const DESTINATIONS: &str = "`file`, `syslog`, `ipfix`";
 
 /// Below this, more time goes into files than into records.
 const SMALLEST: u64 = 64 << 10;
@@ -123,6 +125,7 @@ impl SinkConfig {
                 name,
                 file,
                 syslog,
+                ipfix,
                 filter,
                 sample,
                 privacy,
@@ -144,10 +147,14 @@ impl SinkConfig {
                     let seen = file.path.display().to_string();
                     reader.refuse(&place, "sinks.file.path", &seen, expected);
                 }
-                destinations.push(Destination::File(file));
+                destinations.push(Some(Destination::File(file)));
+            }
+            if let Some(ipfix) = ipfix {
+                destinations.push(ipfix.check(&mut reader).map(Destination::Ipfix));
             }
             if let Some(syslog) = syslog {
-                destinations.push(Destination::Syslog(syslog.check(&mut reader)));
+                let syslog = syslog.check(&mut reader);
+                destinations.push(Some(Destination::Syslog(syslog)));
             }
             let sample = sample.and_then(|sample| {
                 let one_in = NonZeroU32::new(sample.value);
@@ -158,11 +165,13 @@ impl SinkConfig {
                 one_in
             });
             let number = destinations.len();
-            let destination = destinations.pop().filter(|_| number == 1);
-            let Some(destination) = destination else {
+            if number != 1 {
                 let seen = format!("{number} destinations");
                 let expected = format!("one of {DESTINATIONS}");
                 reader.refuse(&written.referenced, "sinks", &seen, &expected);
+            }
+            // None if it has been refused.
+            let Some(destination) = destinations.pop().flatten().filter(|_| number == 1) else {
                 continue;
             };
             sinks.push(Self {

@@ -65,7 +65,9 @@ fn settings_print_as_a_file_that_gives_them_again() {
          metrics: '[::1]:9464'\n\
          sinks: [{name: siem, file: {path: /var/log/flows, rotate_bytes: 70000, rotate_seconds: 60, keep_bytes: 5, \
          compress: none}, filter: {verdicts: [deny], directions: [egress], namespaces: [a], labels: {b: c}, \
-         cidrs: [10.0.0.0/8]}, sample: 10}, {name: all, file: {path: /b}}]\n\
+         cidrs: [10.0.0.0/8]}, sample: 10}, {name: all, file: {path: /b}}, \
+         {name: u, ipfix: {to: 'a:1', observation_domain: 7, template_seconds: 5, message_bytes: 600, enterprise: 9}}, \
+         {name: t, ipfix: {to: '[::1]:1', transport: tcp}}]\n\
          kubernetes: {kubeconfig: /etc/kubernetes/agent.conf}\n",
     )
     .unwrap();
@@ -237,4 +239,42 @@ fn pages_of_sinks_show_settings_that_hold() {
         let config = check(shown.split_once("```").unwrap().0).unwrap();
         assert_eq!(config.sinks.len(), sinks, "{page}");
     }
+}
+
+#[test]
+fn what_is_wrong_with_ipfix_is_all_told_with_its_place() {
+    let error = check(
+        "sinks:\n- name: a\n  ipfix: {to: a, template_seconds: 0, message_bytes: 599, enterprise: 29305}\n\
+         - name: b\n  ipfix: {to: 'a:1', transport: tcp, template_seconds: 60, message_bytes: 65536, enterprise: 0}\n\
+         - name: c\n  ipfix: {to: 'a:1', message_bytes: 65508}\n  file: {path: /a}\n",
+    );
+    let expected = "\
+        settings.yaml:3:15: `sinks.ipfix.to` is `a`, expected HOST:PORT, an address of IPv6 in brackets\n\
+        settings.yaml:3:36: `sinks.ipfix.template_seconds` is `0`, expected 1 to 3600\n\
+        settings.yaml:3:54: `sinks.ipfix.message_bytes` is `599`, expected 600 to 65507\n\
+        settings.yaml:3:71: `sinks.ipfix.enterprise` is `29305`, expected your own number of IANA's private enterprise numbers; \
+        0 and 29305 have another meaning\n\
+        settings.yaml:5:56: `sinks.ipfix.template_seconds` is `60`, expected nothing: over TCP, templates are sent once a \
+        connection\n\
+        settings.yaml:5:75: `sinks.ipfix.message_bytes` is `65536`, expected 600 to 65535\n\
+        settings.yaml:5:94: `sinks.ipfix.enterprise` is `0`, expected your own number of IANA's private enterprise numbers; \
+        0 and 29305 have another meaning\n\
+        settings.yaml:7:37: `sinks.ipfix.message_bytes` is `65508`, expected 600 to 65507\n\
+        settings.yaml:6:3: `sinks` is `2 destinations`, expected one of `file`, `ipfix`";
+    assert_eq!(error.unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn the_page_of_ipfix_shows_settings_that_hold() {
+    let page = include_str!("../../docs/ipfix.md");
+    let shown = page.split_once("```yaml\n").unwrap().1;
+    let shown = shown.split_once("```").unwrap().0;
+    let sinks = check(shown).unwrap().sinks;
+    assert_eq!(sinks.len(), 2);
+    // The first says by words what the others take by themselves.
+    let short = shown.lines().take(4).map(|line| format!("{line}\n"));
+    let short: String = short
+        .chain(["    observation_domain: 7\n".to_owned()])
+        .collect();
+    assert_eq!(check(&short).unwrap().sinks.first(), sinks.first());
 }

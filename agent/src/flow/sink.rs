@@ -12,12 +12,14 @@
 //! | [`output`] | what all ways out have in common |
 //! | [`format`] | a line in the words of whoever reads it |
 //! | [`file`], [`rotation`] | lines in files |
+//! | [`ipfix`] | messages to a collector |
 //! | [`remote`] | far ends, and who they are |
 //! | [`syslog`] | messages of syslog |
 
 pub(crate) mod choice;
 mod file;
 pub(crate) mod format;
+pub(crate) mod ipfix;
 mod output;
 pub(crate) mod privacy;
 mod queue;
@@ -69,6 +71,7 @@ pub(crate) enum Destination {
     Plain(Target),
     File(FileSettings),
     Syslog(SyslogSettings),
+    Ipfix(ipfix::IpfixSettings),
 }
 
 /// What a sink is told to do.
@@ -87,7 +90,7 @@ impl SinkSettings {
         let mut read = Vec::new();
         read.extend(self.privacy.key_file.clone());
         let written = match &self.destination {
-            Destination::Plain(Target::Stdout) => Vec::new(),
+            Destination::Plain(Target::Stdout) | Destination::Ipfix(_) => Vec::new(),
             Destination::Plain(Target::File(path)) => vec![path.clone()],
             Destination::File(file) => vec![file.path.clone()],
             Destination::Syslog(syslog) => {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, io, sync::Arc};
 
-use super::{Destination, Target, file::Lines, format::Format, syslog::Syslog};
+use super::{Destination, Target, file::Lines, format::Format, ipfix::Ipfix, syslog::Syslog};
 use crate::flow::record::{Kind, Line};
 
 /// A way out. It has a thread, and may take its time, but within bounds: seconds.
@@ -68,5 +68,6 @@ pub(super) fn open(destination: &Destination, node: &Arc<str>) -> io::Result<Box
             Box::new(Lines::open(target, Some(file.rotation), file.format)?)
         }
         Destination::Syslog(syslog) => Box::new(Syslog::new(syslog.clone(), node)),
+        Destination::Ipfix(ipfix) => Box::new(Ipfix::new(ipfix.clone())),
     })
 }
