@@ -36,7 +36,7 @@ fn flood(scene: &Scene) -> Result<u64> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         for port in PORTS.0..=PORTS.1 {
             // That nobody listens is told at the next attempt, which is then made twice.
-            let mut is_sent = || socket.send_to(b"new", (to, port)).is_ok();
+            let is_sent = || socket.send_to(b"new", (to, port)).is_ok();
             flows += u64::from(is_sent() || is_sent());
         }
         Ok(flows)

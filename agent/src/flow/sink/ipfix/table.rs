@@ -126,7 +126,7 @@ impl<R> Table<R> {
             })
     }
 
-    /// Number, name and length of all, of the widest shape there could be.
+    /// Of all groups.
     #[cfg(test)]
     pub(super) fn all(&self) -> impl Iterator<Item = &'static Element<R>> {
         self.groups.iter().flat_map(|group| group.elements)
