@@ -4,6 +4,7 @@
 
 mod failsafe;
 mod frames;
+mod hubble;
 mod interfaces;
 mod kubernetes;
 mod raw;
@@ -22,6 +23,7 @@ use serde::Serialize;
 pub(crate) use self::{
     failsafe::FailsafeConfig,
     frames::FramesConfig,
+    hubble::{HubbleConfig, HubbleTls},
     interfaces::WorkloadInterfacesConfig,
     kubernetes::{KubernetesConfig, RawKubernetes},
     raw::{RawCapacities, RawConfig},
@@ -60,6 +62,9 @@ pub(crate) struct Config {
     /// Where Prometheus scrapes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// Where Hubble's clients ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hubble: Option<HubbleConfig>,
     pub(crate) log_format: LogFormat,
     /// Enforcement ends with the agent.
     pub(crate) detach_on_exit: bool,
@@ -149,6 +154,7 @@ impl Config {
             flows,
             sinks,
             metrics,
+            hubble,
             log_format,
             detach_on_exit,
             capacities,
@@ -177,6 +183,9 @@ impl Config {
             node,
             bpffs: absolute("bpffs", bpffs, DEFAULT_FOLDER)?,
             state_dir: absolute("state_dir", state_dir, DEFAULT_STATE_DIR)?,
+            hubble: hubble
+                .map(|hubble| HubbleConfig::check(hubble, &socket))
+                .transpose()?,
             socket,
             sinks: SinkConfig::check(sinks.unwrap_or_default(), flows.as_ref())?,
             flows,

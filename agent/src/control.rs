@@ -28,6 +28,7 @@
 pub(crate) mod client;
 pub(crate) mod filter;
 pub(crate) mod server;
+pub(crate) mod socket;
 pub(crate) mod status;
 #[cfg(test)]
 mod tests;

@@ -26,6 +26,8 @@ mod watch;
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write as _},
+    os::unix::fs::FileTypeExt as _,
+    path::Path,
     sync::Arc,
     thread,
 };
@@ -42,7 +44,7 @@ use tokio::{
 };
 
 use crate::{
-    config::Config,
+    config::{Config, HubbleConfig},
     control::server::Server,
     daemon::{
         controller::{Controller, Kept},
@@ -59,8 +61,8 @@ use crate::{
         helper::Helper,
         object::Sizes,
     },
-    flow::ring::{DEFAULT_LINES, Ring},
-    metrics,
+    flow::ring::Ring,
+    hubble, metrics,
     source::kubernetes::{Access, Source, store::Store},
 };
 
@@ -89,12 +91,17 @@ pub(crate) struct Prepared {
 struct Doors {
     server: Server,
     metrics: Option<metrics::Server>,
+    hubble: Option<hubble::Server>,
 }
 
 impl Doors {
     /// Answers for ever.
     async fn run(self, shared: Arc<Shared>) {
-        let Self { server, metrics } = self;
+        let Self {
+            server,
+            metrics,
+            hubble,
+        } = self;
         let scraped = async {
             let Some(metrics) = metrics else { return };
             let flows = Arc::clone(&shared.flows);
@@ -104,7 +111,12 @@ impl Doors {
                 tracing::error!(%error, "no scrapes are answered");
             }
         };
-        tokio::join!(server.run(), scraped);
+        let observed = async {
+            if let Some(hubble) = hubble {
+                hubble.run().await;
+            }
+        };
+        tokio::join!(server.run(), scraped, observed);
     }
 }
 
@@ -116,7 +128,7 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
     allow_many_files();
     features::allow_memory();
     let node: Arc<str> = config.node.as_str().into();
-    let ring = Arc::new(Ring::new(DEFAULT_LINES));
+    let ring = Arc::new(Ring::new(HubbleConfig::lines(config.hubble.as_ref())));
     let kubernetes = match &config.kubernetes {
         Some(settings) => {
             let access = Access::find(settings)?;
@@ -147,6 +159,8 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
         server.with_context(|| format!("cannot listen for scrapes at {address}"))
     });
     let metrics = metrics.transpose()?;
+    let hubble = config.hubble.as_ref();
+    let hubble = hubble.map(|settings| hubble::Server::bind(settings, &node, &ring));
     // Read before the kernel is touched: input with errors changes nothing there.
     let inputs = inputs::Inputs::read(config.policies.clone(), config.failsafe.rules(), store)?;
     let dir = BpfDir::prepare(&config.bpffs)?;
@@ -158,7 +172,11 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
         node,
         ring,
         shared,
-        doors: Doors { server, metrics },
+        doors: Doors {
+            server,
+            metrics,
+            hubble: hubble.transpose()?,
+        },
         inputs,
         kubernetes,
         ordered,
@@ -368,12 +386,10 @@ pub(crate) fn purge(config: &Config) -> anyhow::Result<()> {
         drop(lock_state(config)?);
         fs::remove_dir_all(state).with_context(|| format!("cannot remove {}", state.display()))?;
     }
-    match fs::remove_file(&config.socket) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            let socket = config.socket.display();
-            return Err(error).with_context(|| format!("cannot remove {socket}"));
-        }
-        Ok(()) | Err(_) => {}
+    let of_hubble = config.hubble.as_ref().and_then(|it| it.socket.as_deref());
+    // The folder is looked at last: both may be in there.
+    for socket in of_hubble.into_iter().chain([&*config.socket]) {
+        remove_socket(socket)?;
     }
     if let Some(folder) = config.socket.parent() {
         match fs::remove_dir(folder) {
@@ -384,6 +400,20 @@ pub(crate) fn purge(config: &Config) -> anyhow::Result<()> {
     }
     tracing::info!(path = %state.display(), "nothing is remembered");
     Ok(())
+}
+
+/// What is no socket is somebody else's.
+fn remove_socket(path: &Path) -> anyhow::Result<()> {
+    let is_socket = |metadata: fs::Metadata| metadata.file_type().is_socket();
+    if !fs::symlink_metadata(path).is_ok_and(is_socket) {
+        return Ok(());
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Waits for SIGTERM or SIGINT.

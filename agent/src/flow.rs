@@ -3,7 +3,7 @@
 //! ```text
 //! events ─┐                 reports            records ┌► sink (JSON lines)
 //!         ├─► tracker ─────────────────► enrich ───────┤
-//! sweeps ─┘     └► removals                ▲           └► ring (control socket)
+//! sweeps ─┘     └► removals                ▲           └► ring (control socket, Hubble)
 //!                                        views
 //! ```
 //!

@@ -10,6 +10,7 @@ mod daemon;
 pub mod datapath;
 mod exit;
 mod flow;
+mod hubble;
 mod log;
 mod metrics;
 mod source;

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_saphyr::UserMessageFormatter;
 
 use super::{
-    ConfigError, failsafe::RawFailsafe, frames::RawFrames, interfaces::RawWorkloadInterfaces,
-    kubernetes::RawKubernetes, sinks::RawSinks,
+    ConfigError, failsafe::RawFailsafe, frames::RawFrames, hubble::RawHubble,
+    interfaces::RawWorkloadInterfaces, kubernetes::RawKubernetes, sinks::RawSinks,
 };
 use crate::log::LogFormat;
 
@@ -25,6 +25,7 @@ pub(crate) struct RawConfig {
     pub(crate) flows: Option<String>,
     pub(crate) sinks: Option<RawSinks>,
     pub(crate) metrics: Option<String>,
+    pub(crate) hubble: Option<RawHubble>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) detach_on_exit: Option<bool>,
     pub(crate) capacities: Option<RawCapacities>,
@@ -88,6 +89,9 @@ impl RawConfig {
         if let Some(sinks) = &mut raw.sinks {
             path.clone_into(&mut sinks.file);
         }
+        if let Some(hubble) = &mut raw.hubble {
+            path.clone_into(&mut hubble.file);
+        }
         Ok(raw)
     }
 
@@ -103,6 +107,7 @@ impl RawConfig {
             flows,
             sinks,
             metrics,
+            hubble,
             log_format,
             detach_on_exit,
             capacities,
@@ -120,6 +125,7 @@ impl RawConfig {
             flows: flows.or(below.flows),
             sinks: sinks.or(below.sinks),
             metrics: metrics.or(below.metrics),
+            hubble: hubble.or(below.hubble),
             log_format: log_format.or(below.log_format),
             detach_on_exit: detach_on_exit.or(below.detach_on_exit),
             capacities: capacities.or(below.capacities),

@@ -63,6 +63,8 @@ fn settings_print_as_a_file_that_gives_them_again() {
          frames: {allow: [0x8809, lldp, '0x22f0', 35063], dhcp_client: true}\n\
          workload_interfaces: {names: [veth*, tap0, veth*], unknown: compatible}\n\
          metrics: '[::1]:9464'\n\
+         hubble: {socket: /run/hubble.sock, listen: '0.0.0.0:4244', flows: 9, tls: {cert_file: /c, key_file: /k, \
+         client_ca_file: /a}}\n\
          sinks: [{name: siem, file: {path: /var/log/flows, rotate_bytes: 70000, rotate_seconds: 60, keep_bytes: 5, \
          compress: none}, filter: {verdicts: [deny], directions: [egress], namespaces: [a], labels: {b: c}, \
          cidrs: [10.0.0.0/8]}, sample: 10}, {name: all, file: {path: /b}}, \
@@ -277,4 +279,72 @@ fn the_page_of_ipfix_shows_settings_that_hold() {
         .chain(["    observation_domain: 7\n".to_owned()])
         .collect();
     assert_eq!(check(&short).unwrap().sinks.first(), sinks.first());
+}
+
+#[test]
+fn hubble_is_asked_where_the_file_says_and_keeps_as_many_lines() {
+    assert_eq!(
+        HubbleConfig::lines(check("").unwrap().hubble.as_ref()),
+        4096
+    );
+    let config = check("hubble: {listen: '127.0.0.1:4244', flows: 65535}\n").unwrap();
+    assert_eq!(HubbleConfig::lines(config.hubble.as_ref()), 65_535);
+    check("hubble: {listen: '[::]:4244', insecure: true}\n").unwrap();
+    check("hubble: {socket: /run/h.sock}\n").unwrap();
+}
+
+#[test]
+fn what_is_wrong_with_hubble_is_all_told_with_its_place() {
+    for (text, expected) in [
+        (
+            "hubble: {}\n",
+            "settings.yaml:1:9: `hubble` is without a place, expected `socket` or `listen`, or both: where it is to be asked",
+        ),
+        (
+            "hubble:\n  listen: 0.0.0.0:4244\n  flows: 0\n",
+            "settings.yaml:2:11: `hubble.listen` is `0.0.0.0:4244` without TLS, expected `tls`, or a loopback address, or \
+             `insecure: true`: whoever reaches it reads who talks to whom\n\
+             settings.yaml:3:10: `hubble.flows` is 0, expected 1 to 65535",
+        ),
+        (
+            "socket: /run/a.sock\nhubble: {socket: /run/a.sock, listen: localhost}\n",
+            "settings.yaml:2:39: `hubble.listen` is `localhost`, expected an address and a port, such as 127.0.0.1:4244 or \
+             [::1]:4244\n\
+             settings.yaml:2:18: `hubble.socket` is `/run/a.sock`, expected another path than that of the control socket",
+        ),
+        (
+            "hubble:\n  socket: run/h.sock\n  tls: {cert_file: c, key_file: /k}\n",
+            "settings.yaml:3:8: `hubble.tls` is alone, expected `listen` beside it: the socket is its owner's alone\n\
+             settings.yaml:3:20: `hubble.tls.cert_file` is `c`, expected the path of a file, from the root on, without `..`\n\
+             settings.yaml:2:11: `hubble.socket` is `run/h.sock`, expected the path of a file, from the root on, without `..`",
+        ),
+        (
+            "hubble: {listen: '[::1]:1', insecure: true, tls: {cert_file: /c, key_file: /k}}\n",
+            "settings.yaml:1:50: `hubble.tls` is there, expected one of `tls` and `insecure`",
+        ),
+    ] {
+        assert_eq!(check(text).unwrap_err().to_string(), expected);
+    }
+    for (text, named) in [
+        ("hubble: {listen: '127.0.0.1:1', port: 1}\n", "port"),
+        (
+            "hubble: {listen: '127.0.0.1:1', tls: {cert_file: /c}}\n",
+            "key_file",
+        ),
+    ] {
+        let told = parse(text).unwrap_err().to_string();
+        assert!(told.contains(named), "{told}");
+    }
+}
+
+#[test]
+fn the_page_of_hubble_shows_settings_that_hold() {
+    let page = include_str!("../../docs/hubble.md");
+    let mut shown = 0;
+    for block in page.split("```yaml\n").skip(1) {
+        let text = block.split_once("```").unwrap().0;
+        assert!(check(text).unwrap().hubble.is_some(), "{text}");
+        shown += 1;
+    }
+    assert_eq!(shown, 2);
 }

@@ -1,31 +1,21 @@
 //! The agent's side of the control socket.
 
-use std::{
-    borrow::Cow,
-    collections::VecDeque,
-    fmt, fs, io,
-    os::unix::{
-        fs::{FileTypeExt, MetadataExt, PermissionsExt},
-        net::UnixListener as BlockingListener,
-    },
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{borrow::Cow, collections::VecDeque, fmt, io, path::Path, sync::Arc, time::Duration};
 
 use agent_policy::model::World;
 use futures::future::BoxFuture;
-use rustix::process::Pid;
 use serde::Serialize;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
+    net::{UnixStream, unix::OwnedWriteHalf},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tracing::debug;
 
 use super::{
-    FlowsRequest, Held, PodRequest, REQUEST_LIMIT, Refusal, Request, ServedWorld, status::Status,
+    FlowsRequest, Held, PodRequest, REQUEST_LIMIT, Refusal, Request, ServedWorld,
+    socket::{BindError, Socket},
+    status::Status,
 };
 use crate::flow::{
     clock::WallTime,
@@ -57,24 +47,9 @@ pub(crate) trait Admission: Send + Sync + 'static {
     fn admit(&self, request: PodRequest) -> BoxFuture<'_, Result<Held, String>>;
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BindError {
-    #[error("another agent listens on {path}{by}; stop it, or give this one another --socket",
-        by = owner(*pid))]
-    InUse { path: PathBuf, pid: Option<i32> },
-    #[error("{path} is not a socket, and is left alone")]
-    NotASocket { path: PathBuf },
-    #[error("control socket {path}")]
-    Io { path: PathBuf, source: io::Error },
-}
-
-/// The socket while it exists: dropping it takes the file away.
+/// Listens, and does not answer yet.
 pub(crate) struct Server {
-    /// Made before there is a runtime, which takes it over.
-    listener: BlockingListener,
-    path: PathBuf,
-    /// Device and inode: a file that another agent put there meanwhile is not ours to take away.
-    identity: (u64, u64),
+    socket: Socket,
     handler: Handler,
 }
 
@@ -90,7 +65,7 @@ struct Handler {
 }
 
 impl Server {
-    /// Listens at `path`. A socket that nobody listens on any more is replaced.
+    /// Listens at `path`.
     pub(crate) fn bind(
         path: &Path,
         node: Arc<str>,
@@ -98,26 +73,8 @@ impl Server {
         status: Arc<dyn StatusSource>,
         admission: Option<Arc<dyn Admission>>,
     ) -> Result<Self, BindError> {
-        let fail = |source| BindError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(fail)?;
-        }
-        clear(path)?;
-        // Made beside it and moved there, so that the mode is right before anyone can connect.
-        let made = path.with_extension(format!("{}.new", std::process::id()));
-        drop(fs::remove_file(&made));
-        let listener = BlockingListener::bind(&made).map_err(fail)?;
-        listener.set_nonblocking(true).map_err(fail)?;
-        fs::set_permissions(&made, fs::Permissions::from_mode(0o600)).map_err(fail)?;
-        fs::rename(&made, path).map_err(fail)?;
-        let metadata = fs::symlink_metadata(path).map_err(fail)?;
         Ok(Self {
-            listener,
-            path: path.to_owned(),
-            identity: (metadata.dev(), metadata.ino()),
+            socket: Socket::bind(path, "--socket")?,
             handler: Handler {
                 node,
                 ring,
@@ -130,8 +87,7 @@ impl Server {
 
     /// Answers until the future is dropped.
     pub(crate) async fn run(self) {
-        let listener = self.listener.try_clone().and_then(UnixListener::from_std);
-        let listener = match listener {
+        let listener = match self.socket.listener() {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::error!(%error, "nobody answers at the control socket");
@@ -162,21 +118,10 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let is_ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
-        if is_ours {
-            // The next agent replaces a socket that stays behind.
-            drop(fs::remove_file(&self.path));
-        }
-    }
-}
-
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("path", &self.path)
+            .field("socket", &self.socket)
             .finish_non_exhaustive()
     }
 }
@@ -302,41 +247,6 @@ impl Handler {
             },
         ))
     }
-}
-
-/// Makes room for a socket, or says why there is none.
-fn clear(path: &Path) -> Result<(), BindError> {
-    let fail = |source| BindError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(fail(error)),
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(BindError::NotASocket {
-            path: path.to_owned(),
-        });
-    }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(stream) => {
-            let peer = rustix::net::sockopt::socket_peercred(&stream).ok();
-            let pid = peer.map(|peer| Pid::as_raw(Some(peer.pid)));
-            Err(BindError::InUse {
-                path: path.to_owned(),
-                pid,
-            })
-        }
-        // Nobody listens. It is replaced, not removed, so that there is always one.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        Err(error) => Err(fail(error)),
-    }
-}
-
-fn owner(pid: Option<i32>) -> String {
-    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
 async fn refuse(writer: &mut OwnedWriteHalf, error: &str) -> io::Result<()> {

@@ -12,7 +12,8 @@ use agent_policy::model::World;
 
 use super::{
     client::{self, ClientError},
-    server::{BindError, Server, StatusSource},
+    server::{Server, StatusSource},
+    socket::BindError,
     status::{EventCounts, PrivilegeStatus, ProcessStatus, RecordCounts, RejectionSums, Status},
     *,
 };

@@ -13,7 +13,7 @@ use rustix::{
 };
 
 use crate::{
-    config::Config,
+    config::{Config, HubbleTls},
     control::status::PrivilegeStatus,
     daemon::inputs::Inputs,
     datapath::{
@@ -101,6 +101,12 @@ fn needed(config: &Config, inputs: &Inputs) -> Vec<(PathBuf, Access)> {
     needed.push((config.state_dir.clone(), changed));
     needed.push((config.bpffs.clone(), changed));
     needed.push((folder(&config.socket), changed));
+    if let Some(hubble) = &config.hubble {
+        let socket = hubble.socket.iter();
+        needed.extend(socket.map(|path| (folder(path), changed)));
+        let files = hubble.tls.iter().flat_map(HubbleTls::files);
+        needed.extend(files.map(|path| (path.clone(), Access::READ_OK)));
+    }
     for sink in config.all_sinks() {
         let (files, keys) = sink.paths();
         for path in files {

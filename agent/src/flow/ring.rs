@@ -1,7 +1,8 @@
-//! The last records in memory, and those to come, for whoever asks at the control socket.
+//! The last records in memory, and those to come, for whoever asks: at the control socket, and by Hubble's API.
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -30,8 +31,18 @@ pub(crate) struct Ring {
 struct Lines {
     /// For those who come, and for followers who are behind.
     kept: VecDeque<Arc<Line>>,
-    /// How many there have been.
+    /// How many there have been: the place in the stream of the one that comes next.
     count: u64,
+    flows: FlowSums,
+}
+
+/// Of the lines, those that tell of flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FlowSums {
+    /// In memory.
+    pub(crate) kept: u64,
+    /// Since the agent began.
+    pub(crate) seen: u64,
 }
 
 /// Reads on from where it is.
@@ -56,8 +67,11 @@ impl Ring {
         let mut lines = self.lock();
         for line in new {
             if lines.kept.len() >= self.capacity.max(FOLLOWER_LAG) {
-                lines.kept.pop_front();
+                let gone = lines.kept.pop_front();
+                lines.flows.kept -= gone.map_or(0, |gone| flows(&gone));
             }
+            lines.flows.kept += flows(line);
+            lines.flows.seen += flows(line);
             lines.kept.push_back(Arc::clone(line));
             lines.count += 1;
         }
@@ -77,13 +91,62 @@ impl Ring {
         (lines.kept.iter().skip(beyond).cloned().collect(), follower)
     }
 
+    /// How many lines are kept for those who come.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(crate) fn flows(&self) -> FlowSums {
+        let FlowSums { kept, seen } = self.lock().flows;
+        // What is kept for followers alone is not told to those who come.
+        let kept = kept.min(self.capacity as u64);
+        FlowSums { kept, seen }
+    }
+
+    /// The places of the lines that are kept, counted from the agent's first line.
+    pub(crate) fn places(&self) -> Range<u64> {
+        let lines = self.lock();
+        let kept = lines.kept.len().min(self.capacity);
+        lines.count - kept as u64..lines.count
+    }
+
+    /// Those lines of a range of places that are still there, the oldest first.
+    pub(crate) fn slice(&self, places: Range<u64>) -> Vec<Arc<Line>> {
+        let lines = self.lock();
+        let first = lines.count - lines.kept.len() as u64;
+        let skipped = places.start.saturating_sub(first);
+        let wanted = places.end.saturating_sub(places.start.max(first));
+        let number = |it: u64| usize::try_from(it).unwrap_or(usize::MAX);
+        let kept = lines.kept.iter().skip(number(skipped));
+        kept.take(number(wanted)).cloned().collect()
+    }
+
+    /// A reader from a place on. It has lost what is not there any more.
+    pub(crate) fn follow_from(self: &Arc<Self>, place: u64) -> Follower {
+        Follower {
+            ring: Arc::clone(self),
+            read: place,
+            news: self.news.subscribe(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Lines> {
         // A panic elsewhere leaves whole lines behind: the queue is never half changed.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// How many flows a line tells of.
+fn flows(line: &Line) -> u64 {
+    line.flow().is_some().into()
+}
+
 impl Follower {
+    /// The place of the line that it reads next.
+    pub(crate) fn place(&self) -> u64 {
+        self.read
+    }
+
     /// Waits for lines, and adds some of them to `lines`; how many it has lost before these.
     pub(crate) async fn read(&mut self, lines: &mut Vec<Arc<Line>>) -> u64 {
         loop {
@@ -97,9 +160,10 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, lines: &mut Vec<Arc<Line>>) -> u64 {
+    /// As [`Self::read`], with what is there: it may be nothing.
+    pub(crate) fn take(&mut self, lines: &mut Vec<Arc<Line>>) -> u64 {
         let all = self.ring.lock();
-        let behind = all.count - self.read;
+        let behind = all.count.saturating_sub(self.read);
         let kept = all.kept.len();
         let known = usize::try_from(behind).unwrap_or(usize::MAX).min(kept);
         let before = lines.len();
@@ -169,6 +233,32 @@ mod tests {
             }
         }
         assert_eq!(lost, 7);
+    }
+
+    #[test]
+    fn lines_are_found_by_their_places() {
+        let ring = Arc::new(Ring::new(2));
+        assert_eq!(ring.places(), 0..0);
+        ring.push(&[line(1), line(2), line(3)]);
+        assert_eq!(ring.places(), 1..3);
+        let at = |places| -> Vec<u64> {
+            let lines = ring.slice(places);
+            lines.iter().map(|line| number(line)).collect()
+        };
+        assert_eq!(at(1..2), [2]);
+        assert_eq!(at(2..9), [3]);
+        assert!(at(5..9).is_empty());
+        assert_eq!(ring.flows(), FlowSums::default(), "a loss is no flow");
+        for number in 4..4 + FOLLOWER_LAG as u64 {
+            ring.push(&[line(number)]);
+        }
+        assert_eq!(at(0..4), [4], "of those that are still there");
+
+        let mut follower = ring.follow_from(1);
+        let mut lines = Vec::new();
+        assert_eq!(follower.take(&mut lines), 2);
+        assert_eq!(lines.first().map(|line| number(line)), Some(4));
+        assert_eq!(follower.place(), 3 + AT_ONCE as u64);
     }
 
     #[tokio::test]

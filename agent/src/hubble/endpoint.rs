@@ -1,0 +1,183 @@
+//! An end of a flow as one of Hubble's endpoints.
+
+use std::collections::BTreeMap;
+
+use agent_hubble_proto::flow::{Endpoint, Workload};
+use sha2::{Digest as _, Sha256};
+
+use super::CLUSTER;
+use crate::flow::record::{End, WorkloadRef};
+
+/// Identities that have names.
+const UNKNOWN: (u32, &str) = (0, "reserved:unknown");
+const HOST: (u32, &str) = (1, "reserved:host");
+const WORLD: (u32, &str) = (2, "reserved:world");
+const REMOTE_NODE: (u32, &str) = (6, "reserved:remote-node");
+
+/// Below are those that have names, above those that are of one node alone.
+const OWN_IDENTITIES: std::ops::Range<u32> = 256..1 << 24;
+
+/// `node` is the one that tells it.
+pub(super) fn of(end: &End, node: &str) -> Endpoint {
+    match (&end.workload, end.ip) {
+        (Some(workload), _) if workload.namespace.is_empty() => of_node(workload, node),
+        (Some(workload), _) => of_workload(workload),
+        (None, Some(_)) => reserved(WORLD),
+        // An endpoint that is gone, in a sum of denials.
+        (None, None) => reserved(UNKNOWN),
+    }
+}
+
+fn reserved((identity, label): (u32, &str)) -> Endpoint {
+    Endpoint {
+        identity,
+        labels: vec![label.to_owned()],
+        ..Endpoint::default()
+    }
+}
+
+fn of_node(workload: &WorkloadRef, node: &str) -> Endpoint {
+    let which = if workload.name == node {
+        HOST
+    } else {
+        REMOTE_NODE
+    };
+    let mut endpoint = reserved(which);
+    endpoint.labels.extend(labels("node", &workload.labels));
+    Endpoint {
+        // Without a name of a pod: who reads it shows the address.
+        workloads: vec![named(workload)],
+        cluster_name: CLUSTER.to_owned(),
+        ..endpoint
+    }
+}
+
+fn of_workload(workload: &WorkloadRef) -> Endpoint {
+    let is_pod = workload.kind == "Pod";
+    let source = if is_pod { "k8s" } else { "host" };
+    let mut labels: Vec<String> = labels(source, &workload.labels).collect();
+    if is_pod {
+        let namespace = &workload.namespace;
+        labels.push(format!("k8s:io.kubernetes.pod.namespace={namespace}"));
+        labels.sort();
+    }
+    Endpoint {
+        id: 0,
+        identity: identity(workload),
+        namespace: workload.namespace.clone(),
+        labels,
+        pod_name: workload.name.clone(),
+        workloads: vec![named(workload)],
+        cluster_name: CLUSTER.to_owned(),
+    }
+}
+
+fn named(workload: &WorkloadRef) -> Workload {
+    Workload {
+        name: workload.name.clone(),
+        kind: workload.kind.to_string(),
+    }
+}
+
+fn labels(source: &str, labels: &BTreeMap<String, String>) -> impl Iterator<Item = String> {
+    labels.iter().map(move |(key, value)| {
+        if value.is_empty() {
+            format!("{source}:{key}")
+        } else {
+            format!("{source}:{key}={value}")
+        }
+    })
+}
+
+/// Of namespace and labels, on every node and in every run the same. Two of them may share one by chance: among a thousand,
+/// in one cluster of thirty.
+fn identity(workload: &WorkloadRef) -> u32 {
+    let mut hash = Sha256::new();
+    let mut add = |text: &str| {
+        hash.update(text);
+        hash.update([0]);
+    };
+    add(&workload.namespace);
+    for (key, value) in &*workload.labels {
+        add(key);
+        add(value);
+    }
+    if workload.labels.is_empty() {
+        add(&workload.name);
+    }
+    let digest = hash.finalize();
+    let number = digest
+        .iter()
+        .take(4)
+        .fold(0, |number, byte| number << 8 | u32::from(*byte));
+    OWN_IDENTITIES.start + number % (OWN_IDENTITIES.end - OWN_IDENTITIES.start)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::flow::record::Fragment;
+
+    fn workload(kind: &'static str, namespace: &str, name: &str, app: &str) -> WorkloadRef {
+        WorkloadRef {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            kind: kind.into(),
+            labels: Arc::new(BTreeMap::from([("app".to_owned(), app.to_owned())])),
+            json: Fragment::default(),
+        }
+    }
+
+    fn at(workload: WorkloadRef) -> Endpoint {
+        let end = End {
+            ip: Some([10, 0, 0, 1].into()),
+            port: None,
+            workload: Some(Arc::new(workload)),
+        };
+        of(&end, "node-1")
+    }
+
+    #[test]
+    fn replicas_share_an_identity_and_others_do_not() {
+        let one = at(workload("Pod", "shop", "api-0", "api"));
+        assert_eq!(
+            one.identity,
+            at(workload("Pod", "shop", "api-1", "api")).identity
+        );
+        assert_ne!(
+            one.identity,
+            at(workload("Pod", "edge", "api-0", "api")).identity
+        );
+        assert_ne!(
+            one.identity,
+            at(workload("Pod", "shop", "api-0", "db")).identity
+        );
+        assert!(OWN_IDENTITIES.contains(&one.identity));
+        // It is the same in each version.
+        assert_eq!(one.identity, 13_088_823);
+        assert_eq!(
+            one.labels,
+            ["k8s:app=api", "k8s:io.kubernetes.pod.namespace=shop"]
+        );
+    }
+
+    #[test]
+    fn nodes_and_strangers_have_reserved_identities() {
+        let own = at(workload("Node", "", "node-1", ""));
+        assert_eq!((own.identity, own.pod_name.as_str()), (1, ""));
+        assert_eq!(own.labels, ["reserved:host", "node:app"]);
+        assert_eq!(at(workload("Node", "", "node-2", "")).identity, 6);
+        let stranger = End {
+            ip: Some([192, 0, 2, 1].into()),
+            ..End::default()
+        };
+        let stranger = of(&stranger, "node-1");
+        assert_eq!(
+            (stranger.identity, stranger.labels),
+            (2, vec!["reserved:world".to_owned()])
+        );
+        assert_eq!(of(&End::default(), "node-1").identity, 0);
+    }
+}
