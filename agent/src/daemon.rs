@@ -33,6 +33,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use futures::future::join_all;
 use rustix::{
     fs::{FlockOperation, flock},
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -44,7 +45,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, HubbleConfig},
+    config::{Config, HubbleConfig, SinkConfig},
     control::server::Server,
     daemon::{
         controller::{Controller, Kept},
@@ -61,7 +62,10 @@ use crate::{
         helper::Helper,
         object::Sizes,
     },
-    flow::ring::Ring,
+    flow::{
+        ring::Ring,
+        sink::{OtlpSettings, otlp::Push},
+    },
     hubble, metrics,
     source::kubernetes::{Access, Source, store::Store},
 };
@@ -92,6 +96,9 @@ struct Doors {
     server: Server,
     metrics: Option<metrics::Server>,
     hubble: Option<hubble::Server>,
+    /// To which metrics are brought.
+    collectors: Vec<OtlpSettings>,
+    node: Arc<str>,
 }
 
 impl Doors {
@@ -101,13 +108,16 @@ impl Doors {
             server,
             metrics,
             hubble,
+            collectors,
+            node,
         } = self;
+        let registry = || {
+            let flows = Arc::clone(&shared.flows);
+            metrics::registry(Arc::clone(&shared) as _, flows, &shared.latencies)
+        };
         let scraped = async {
             let Some(metrics) = metrics else { return };
-            let flows = Arc::clone(&shared.flows);
-            let latencies = shared.latencies.clone();
-            let registry = metrics::registry(shared, flows, &latencies);
-            if let Err(error) = metrics.run(registry).await {
+            if let Err(error) = metrics.run(registry()).await {
                 tracing::error!(%error, "no scrapes are answered");
             }
         };
@@ -116,7 +126,12 @@ impl Doors {
                 hubble.run().await;
             }
         };
-        tokio::join!(server.run(), scraped, observed);
+        let brought = collectors.into_iter().filter_map(|settings| {
+            let push = Push::new(settings, &node);
+            let told = push.map_err(|error| tracing::error!("no metrics are brought: {error:#}"));
+            Some(metrics::bring(told.ok()?, Arc::new(registry())))
+        });
+        tokio::join!(server.run(), scraped, observed, join_all(brought));
     }
 }
 
@@ -161,6 +176,8 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let metrics = metrics.transpose()?;
     let hubble = config.hubble.as_ref();
     let hubble = hubble.map(|settings| hubble::Server::bind(settings, &node, &ring));
+    let collectors = config.sinks.iter().filter_map(SinkConfig::takes_metrics);
+    let collectors = collectors.cloned().collect();
     // Read before the kernel is touched: input with errors changes nothing there.
     let inputs = inputs::Inputs::read(config.policies.clone(), config.failsafe.rules(), store)?;
     let dir = BpfDir::prepare(&config.bpffs)?;
@@ -169,14 +186,16 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
     shared.show_privileges(privileges, helper.clone());
     Ok(Prepared {
         config,
-        node,
-        ring,
-        shared,
         doors: Doors {
             server,
             metrics,
             hubble: hubble.transpose()?,
+            collectors,
+            node: Arc::clone(&node),
         },
+        node,
+        ring,
+        shared,
         inputs,
         kubernetes,
         ordered,

@@ -5,12 +5,13 @@
 //! | [`flows`] | counts of flow records |
 //! | [`status`] | the numbers of `status`, gathered at each scrape |
 //! | [`label`] | values of labels, whatever is in them |
-//! | [`server`] | HTTP |
+//! | [`server`], [`push`] | HTTP, and collectors of OpenTelemetry |
 //!
 //! No address, port or process is a label, so that what a scrape has is bounded by what is configured, whoever sends what.
 
 mod flows;
 mod label;
+mod push;
 mod server;
 mod status;
 
@@ -21,7 +22,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-pub(crate) use self::{flows::FlowCounts, server::Server};
+pub(crate) use self::{flows::FlowCounts, push::bring, server::Server};
 use crate::control::server::StatusSource;
 
 /// How long changes of what is to be enforced took.

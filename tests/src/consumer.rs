@@ -37,6 +37,16 @@ pub fn beside_libraries(name: &str) -> Option<PathBuf> {
     Some(libraries(&usr()?).join(name))
 }
 
+/// Python with the modules that programs of tests need, if it is there; says so if it is not.
+pub fn python() -> Option<PathBuf> {
+    let python = usr().map(|usr| usr.join("../python/bin/python3"));
+    let found = python.filter(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("skipped: no Python of its own beside ${FOLDER}: `cargo xtask test` makes one");
+    }
+    found
+}
+
 fn usr() -> Option<PathBuf> {
     let folder = PathBuf::from(env::var_os(FOLDER)?);
     folder.parent().map(Path::to_owned)

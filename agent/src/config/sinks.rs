@@ -1,6 +1,7 @@
 //! Where flow records go, beside the one file that a flag can name.
 
 mod ipfix;
+mod otlp;
 mod syslog;
 
 use std::{
@@ -13,12 +14,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::{Location, Spanned};
 
-use self::{ipfix::RawIpfix, syslog::RawSyslog};
+use self::{ipfix::RawIpfix, otlp::RawOtlp, syslog::RawSyslog};
 use super::{ConfigError, Item, Items};
 use crate::flow::{
     record::{Direction, Verdict},
     sink::{
-        Compression, Destination, FileSettings, Rotation, Target,
+        Compression, Destination, FileSettings, OtlpSettings, Rotation, Target,
         choice::{Choice, Filter},
         format::Format,
         privacy::{Dropped, Hashed, Privacy},
@@ -39,6 +40,7 @@ pub(crate) struct RawSinks {
 struct RawSink {
     name: Spanned<String>,
     file: Option<RawFile>,
+    otlp: Option<RawOtlp>,
     syslog: Option<RawSyslog>,
     ipfix: Option<RawIpfix>,
     #[serde(default)]
@@ -91,7 +93,7 @@ pub(crate) struct SinkConfig {
 }
 
 /// As they stand in the settings.
-const DESTINATIONS: &str = "`file`, `syslog`, `ipfix`";
+const DESTINATIONS: &str = "`file`, `syslog`, `ipfix`, `otlp`";
 
 /// Below this, more time goes into files than into records.
 const SMALLEST: u64 = 64 << 10;
@@ -104,6 +106,14 @@ struct Reader {
 }
 
 impl SinkConfig {
+    /// A collector that is to have the agent's metrics, too.
+    pub(crate) fn takes_metrics(&self) -> Option<&OtlpSettings> {
+        match &self.destination {
+            Destination::Otlp(otlp) if otlp.metrics => Some(otlp),
+            _ => None,
+        }
+    }
+
     /// # Errors
     ///
     /// With all that is wrong, in the order in which it is written.
@@ -124,6 +134,7 @@ impl SinkConfig {
             let RawSink {
                 name,
                 file,
+                otlp,
                 syslog,
                 ipfix,
                 filter,
@@ -156,6 +167,11 @@ impl SinkConfig {
                 let syslog = syslog.check(&mut reader);
                 destinations.push(Some(Destination::Syslog(syslog)));
             }
+            if let Some(otlp) = otlp {
+                let hides_node = privacy.hash.iter().any(|it| it.value == Hashed::Node);
+                let otlp = otlp.check(hides_node, &mut reader);
+                destinations.push(otlp.map(Destination::Otlp));
+            }
             let sample = sample.and_then(|sample| {
                 let one_in = NonZeroU32::new(sample.value);
                 if one_in.is_none() {
@@ -172,6 +188,9 @@ impl SinkConfig {
             }
             // None if it has been refused.
             let Some(destination) = destinations.pop().flatten().filter(|_| number == 1) else {
+                // What else is wrong is told, too.
+                reader.privacy(privacy);
+                reader.filter(filter);
                 continue;
             };
             sinks.push(Self {

@@ -69,7 +69,9 @@ fn settings_print_as_a_file_that_gives_them_again() {
          compress: none}, filter: {verdicts: [deny], directions: [egress], namespaces: [a], labels: {b: c}, \
          cidrs: [10.0.0.0/8]}, sample: 10}, {name: all, file: {path: /b}}, \
          {name: u, ipfix: {to: 'a:1', observation_domain: 7, template_seconds: 5, message_bytes: 600, enterprise: 9}}, \
-         {name: t, ipfix: {to: '[::1]:1', transport: tcp}}]\n\
+         {name: t, ipfix: {to: '[::1]:1', transport: tcp}}, \
+         {name: o, otlp: {endpoint: 'https://a:1', protocol: grpc, \
+         headers_file: /h, tls: {ca_file: /c, cert_file: /d, key_file: /e, server_name: f}, compression: gzip, timeout_seconds: 3, metrics: true}}]\n\
          kubernetes: {kubeconfig: /etc/kubernetes/agent.conf}\n",
     )
     .unwrap();
@@ -226,7 +228,7 @@ fn what_is_wrong_with_a_far_end_is_told_with_its_place() {
         settings.yaml:3:32: `sinks.syslog.tls` is `a relative path`, expected paths from the root on\n\
         settings.yaml:3:32: `sinks.syslog.tls` is `given`, expected nothing, or `transport: tls`\n\
         settings.yaml:3:16: `sinks.syslog.to` is `collector`, expected HOST:PORT, as in collector.example:514 or [2001:db8::1]:514\n\
-        settings.yaml:4:3: `sinks` is `2 destinations`, expected one of `file`, `syslog`";
+        settings.yaml:4:3: `sinks` is `2 destinations`, expected one of `file`, `syslog`, `ipfix`, `otlp`";
     assert_eq!(told.unwrap_err().to_string(), expected);
 }
 
@@ -262,7 +264,7 @@ fn what_is_wrong_with_ipfix_is_all_told_with_its_place() {
         settings.yaml:5:94: `sinks.ipfix.enterprise` is `0`, expected your own number of IANA's private enterprise numbers; \
         0 and 29305 have another meaning\n\
         settings.yaml:7:37: `sinks.ipfix.message_bytes` is `65508`, expected 600 to 65507\n\
-        settings.yaml:6:3: `sinks` is `2 destinations`, expected one of `file`, `ipfix`";
+        settings.yaml:6:3: `sinks` is `2 destinations`, expected one of `file`, `syslog`, `ipfix`, `otlp`";
     assert_eq!(error.unwrap_err().to_string(), expected);
 }
 
@@ -347,4 +349,39 @@ fn the_page_of_hubble_shows_settings_that_hold() {
         shown += 1;
     }
     assert_eq!(shown, 2);
+}
+
+#[test]
+fn the_page_of_collectors_shows_settings_that_hold() {
+    let page = include_str!("../../docs/otlp.md");
+    let shown = page.split_once("```yaml\n").unwrap().1;
+    let sinks = check(shown.split_once("```").unwrap().0).unwrap().sinks;
+    assert_eq!(sinks.len(), 2);
+    let printed = serde_saphyr::to_string(&sinks).unwrap();
+    assert!(!printed.contains("blue"), "{printed}");
+    let debug = format!("{sinks:?}");
+    assert!(!debug.contains("blue"), "{debug}");
+}
+
+#[test]
+fn what_is_wrong_with_a_collector_is_all_told_with_its_place() {
+    let refused = check(
+        "sinks:\n- name: a\n  otlp:\n    endpoint: ftp://u:s3cret@a\n    timeout_seconds: 31\n    \
+         headers: {Host: s3cret, b: (hidden)}\n  filter: {cidrs: [x]}\n\
+         - name: b\n  otlp: {endpoint: 'http://a/b', protocol: grpc, tls: {cert_file: /c, server_name: '-'}}\n\
+         - name: c\n  otlp: {endpoint: 'http://a', tls: {}, metrics: true, headers_file: h}\n  privacy: {hash: [node]}\n",
+    );
+    let expected = "settings.yaml:4:15: `sinks.otlp.endpoint` is `…@a`, expected a URL, as in \
+        http://collector.example:4318 or https://collector.example:4318\n\
+        settings.yaml:6:21: `sinks.otlp.headers` is `Host: …`, expected another header than `host`, which says how records travel\n\
+        settings.yaml:6:32: `sinks.otlp.headers` is `b: …`, expected the value of `b` itself: settings are printed without it\n\
+        settings.yaml:5:22: `sinks.otlp.timeout_seconds` is `31`, expected 1 to 30\n\
+        settings.yaml:7:20: `sinks.filter.cidrs` is `x`, expected a network, as in 10.0.0.0/8 or fd00::/8\n\
+        settings.yaml:9:20: `sinks.otlp.endpoint` is `http://a/b`, expected a URL without a path, as `grpc` has its own\n\
+        settings.yaml:9:55: `sinks.otlp.tls` is `one of them`, expected `cert_file` and `key_file`, or neither\n\
+        settings.yaml:9:55: `sinks.otlp.tls` is `-`, expected a `server_name` that is a DNS name or an address\n\
+        settings.yaml:11:50: `sinks.otlp.metrics` is `true`, expected false where `privacy` hides the node: metrics are of a node\n\
+        settings.yaml:11:70: `sinks.otlp.headers_file` is `h`, expected a path from the root on\n\
+        settings.yaml:11:37: `sinks.otlp.tls` is `there, and the endpoint is http://`, expected an endpoint that begins with https://, or no `tls`";
+    assert_eq!(refused.unwrap_err().to_string(), expected);
 }

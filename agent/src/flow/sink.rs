@@ -13,6 +13,7 @@
 //! | [`format`] | a line in the words of whoever reads it |
 //! | [`file`], [`rotation`] | lines in files |
 //! | [`ipfix`] | messages to a collector |
+//! | [`otlp`] | log records for a collector of OpenTelemetry |
 //! | [`remote`] | far ends, and who they are |
 //! | [`syslog`] | messages of syslog |
 
@@ -20,6 +21,7 @@ pub(crate) mod choice;
 mod file;
 pub(crate) mod format;
 pub(crate) mod ipfix;
+pub(crate) mod otlp;
 mod output;
 pub(crate) mod privacy;
 mod queue;
@@ -41,10 +43,13 @@ use std::{
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
-use self::syslog::SyslogSettings;
-use self::{choice::Choice, privacy::Privacy, queue::Queue, remote::Tls, writer::Writer};
+use self::{
+    choice::Choice, privacy::Privacy, queue::Queue, remote::Tls, syslog::SyslogSettings,
+    writer::Writer,
+};
 pub(crate) use self::{
     file::FileSettings,
+    otlp::OtlpSettings,
     rotation::{Compression, Rotation},
 };
 use super::{
@@ -72,6 +77,7 @@ pub(crate) enum Destination {
     File(FileSettings),
     Syslog(SyslogSettings),
     Ipfix(ipfix::IpfixSettings),
+    Otlp(OtlpSettings),
 }
 
 /// What a sink is told to do.
@@ -95,6 +101,10 @@ impl SinkSettings {
             Destination::File(file) => vec![file.path.clone()],
             Destination::Syslog(syslog) => {
                 read.extend(syslog.tls.iter().flat_map(Tls::files));
+                Vec::new()
+            }
+            Destination::Otlp(otlp) => {
+                read.extend(otlp.files());
                 Vec::new()
             }
         };

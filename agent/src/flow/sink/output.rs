@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, io, sync::Arc};
 
-use super::{Destination, Target, file::Lines, format::Format, ipfix::Ipfix, syslog::Syslog};
+use super::{
+    Destination, Target, file::Lines, format::Format, ipfix::Ipfix, otlp::Otlp, syslog::Syslog,
+};
 use crate::flow::record::{Kind, Line};
 
 /// A way out. It has a thread, and may take its time, but within bounds: seconds.
@@ -69,5 +71,6 @@ pub(super) fn open(destination: &Destination, node: &Arc<str>) -> io::Result<Box
         }
         Destination::Syslog(syslog) => Box::new(Syslog::new(syslog.clone(), node)),
         Destination::Ipfix(ipfix) => Box::new(Ipfix::new(ipfix.clone())),
+        Destination::Otlp(otlp) => Box::new(Otlp::open(otlp.clone())?),
     })
 }

@@ -1,6 +1,6 @@
 //! What a record becomes for one sink.
 
-use std::{borrow::Cow, io};
+use std::{borrow::Cow, io, sync::Arc};
 
 use super::{
     choice::Choice,
@@ -44,6 +44,14 @@ impl Shape {
             pseudonyms.put_on(&mut record);
         }
         Cow::Owned(Line::Flow(record))
+    }
+
+    /// As its lines are to name it.
+    pub(super) fn node(&self, mut node: Arc<str>) -> Arc<str> {
+        if let Some(pseudonyms) = &self.pseudonyms {
+            pseudonyms.put_on_node(&mut node);
+        }
+        node
     }
 
     fn of_no_flow<'l>(&self, line: &'l Line) -> Cow<'l, Line> {

@@ -400,3 +400,31 @@ fn a_key_that_could_be_found_by_trying_is_refused() {
         "{refused}"
     );
 }
+
+#[tokio::test]
+async fn a_sink_that_hides_the_node_hides_it_in_its_loss_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let below = folder.path().join("flows");
+    let path = below.join("flows.jsonl");
+    fs::create_dir(&below).unwrap();
+    let mut settings = to(&path);
+    settings.privacy.hash.insert(privacy::Hashed::Node);
+    let (sink, task) = Sink::start(settings, "node-1".into(), 1024).unwrap();
+    let counts = sink.counts();
+    fs::remove_dir_all(&below).unwrap();
+    sink.offer(&[line(Kind::Deny)]);
+    eventually("the loss", || counts.get().lost == 1).await;
+    fs::create_dir(&below).unwrap();
+    eventually("a line after the loss", || {
+        sink.offer(&[line(Kind::End)]);
+        !lines(&path).is_empty()
+    })
+    .await;
+    drop(sink);
+    task.await.unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(
+        text.contains("\"loss\"") && !text.contains("node-1"),
+        "{text}"
+    );
+}

@@ -82,11 +82,14 @@ impl Writer {
             choice,
             privacy,
         } = settings;
+        let shape = Shape::new(choice, privacy)?;
+        // What the writer and its output say themselves of it, such as loss records.
+        let node = shape.node(node);
         Ok(Self {
             name,
             output: output::open(&destination, &node)?,
-            shape: Shape::new(choice, privacy)?,
             node,
+            shape,
             shared,
             failed: None,
             untold: BTreeMap::new(),
