@@ -1,6 +1,6 @@
 //! The command line. Each command is a module with its arguments and a function that runs it.
 //!
-//! Every human output is a rendering, into a writer, of a value that also prints as JSON.
+//! Every human output is a rendering, into a writer, of a value that also prints as JSON; only `top` draws on a terminal.
 
 pub(crate) mod asked;
 pub(crate) mod check;
@@ -17,6 +17,7 @@ pub(crate) mod schema;
 pub(crate) mod settings;
 pub(crate) mod status;
 pub(crate) mod test;
+pub(crate) mod top;
 
 use std::{env, io, process::ExitCode};
 
@@ -46,6 +47,7 @@ enum Command {
     Status(status::StatusArgs),
     /// Show flow records of the running agent.
     Flows(flows::FlowsArgs),
+    Top(top::TopArgs),
     /// Check policy files, and ask what they mean.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -69,6 +71,7 @@ pub fn run() -> ExitCode {
         Command::Run(args) => args.run(),
         Command::Status(args) => status::run(&args),
         Command::Flows(args) => flows::run(args),
+        Command::Top(args) => top::run(&args),
         Command::Policy(command) => command.run(),
         Command::Schema(args) => schema::run(&args, &mut io::stdout().lock()),
         Command::Pods(args) => pods::run(args),

@@ -8,10 +8,12 @@
 //! {"command":"world"}
 //! {"command":"pod","namespace":"shop","name":"api-0","interface":"veth1a2b3c","addresses":["10.0.0.7"],"waitMs":10000}
 //! {"command":"flows","last":20,"follow":true,"verdict":"deny","workload":"shop/api-0"}
+//! {"command":"flows","namespaces":["shop"],"labels":["app=api"],"networks":["10.0.0.0/8"],"ports":[443],"protocols":["tcp"]}
 //! ```
 //!
 //! All fields of `flows` but the command may be left out: then the answer is everything that is
-//! kept, and then it ends. `last` counts what passes the filter.
+//! kept, and then it ends. `last` counts what passes the filter. Of a list one value has to fit, of `labels` all at one end.
+//! Empty ones are not sent, so that an agent from before they were is asked what it understands.
 //!
 //! The answer is JSON, one value a line, and the end of the stream is its end:
 //!
@@ -38,8 +40,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use agent_policy::model::Change;
 use serde::{Deserialize, Serialize};
 
-use self::filter::WorkloadName;
-use crate::flow::record::Verdict;
+pub(crate) use self::filter::FlowsRequest;
 
 /// No request of ours comes near it; whoever sends more is not a client.
 pub(crate) const REQUEST_LIMIT: usize = 4096;
@@ -77,22 +78,6 @@ pub(crate) struct PodRequest {
 pub(crate) struct Held {
     /// Where, as `status` says it.
     pub(crate) at: String,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct FlowsRequest {
-    /// Only so many of the records that are kept; absent for all.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(crate) last: Option<usize>,
-    /// Go on with what comes.
-    #[serde(default)]
-    pub(crate) follow: bool,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(crate) verdict: Option<Verdict>,
-    /// On either side.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(crate) workload: Option<WorkloadName>,
 }
 
 /// What an agent enforces, as the changes that make it out of nothing.

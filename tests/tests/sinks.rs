@@ -65,6 +65,16 @@ fn held(folder: &Path, name: &str) -> Result<(Vec<Value>, usize)> {
     Ok((all, files))
 }
 
+/// By the schema that others go by.
+fn are_as_described(records: &[Value]) -> Result<()> {
+    let schema = include_str!("../../agent/docs/flow-record.schema.json");
+    let schema = jsonschema::draft202012::new(&serde_json::from_str(schema)?)?;
+    for record in records {
+        ensure!(schema.is_valid(record), "{record:#}");
+    }
+    Ok(())
+}
+
 #[test]
 fn each_file_has_what_it_is_for_and_none_grows_for_ever() -> Result<()> {
     let scene = Scene::with(FRIEND_ONLY)?;
@@ -98,6 +108,7 @@ fn each_file_has_what_it_is_for_and_none_grows_for_ever() -> Result<()> {
 
     let (all, files) = held(&folder, "all.jsonl")?;
     ensure!(files > 3, "{files} files");
+    are_as_described(&all)?;
     let flows: Vec<&Value> = all
         .iter()
         .filter(|it| it.get("flow_id").is_some())
@@ -130,6 +141,27 @@ fn each_file_has_what_it_is_for_and_none_grows_for_ever() -> Result<()> {
     ensure!(ask(&["-o", "json"])?.len() == all.len());
     ensure!(ask(&["-o", "json", "--verdict", "allow", "--last", "7"])?.len() == 7);
     ensure!(ask(&["-o", "json", "--since", "1d"])?.len() == all.len());
+    let chosen = [
+        "--namespace",
+        "shop",
+        "--label",
+        "app=friend",
+        "--port",
+        "8080",
+        "--protocol",
+        "tcp",
+        "--direction",
+        "ingress",
+        "--policy",
+        "shop/server",
+        "--reason",
+        "rule",
+        "--kind",
+        "end",
+    ];
+    let ended = ask(&[&["-o", "json"], &chosen[..]].concat())?;
+    let ended = ended.iter().filter(|it| it.get("flow_id").is_some());
+    ensure!(ended.count() == CONNECTIONS);
     let top = ask(&["top", "--by", "rule", "--bytes", "-o", "json"])?;
     let mut rows = top[0].as_array().into_iter().flatten();
     let is_there = rows.any(|row| {
@@ -144,6 +176,50 @@ fn each_file_has_what_it_is_for_and_none_grows_for_ever() -> Result<()> {
         "{denied:?}"
     );
     ensure!(held(&folder, "elsewhere.jsonl")?.0.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_running_agent_chooses_by_all_that_records_say() -> Result<()> {
+    let scene = Scene::with(FRIEND_ONLY)?;
+    let agent = scene.enforced()?;
+    let (friend, server) = (&scene.friend, &scene.server);
+    ensure!(friend.probe(Protocol::Tcp, server.v4(PORT)) == Outcome::Allowed);
+    ensure!(friend.probe(Protocol::Tcp, server.v4(OTHER_PORT)) == Outcome::TimedOut);
+    let socket = agent.socket().display().to_string();
+    let ask = |chosen: &str| -> Result<String> {
+        let words = chosen.split_whitespace();
+        let arguments = ["flows", "--socket", &socket].into_iter().chain(words);
+        let output = agent.call(&arguments.collect::<Vec<_>>())?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{chosen}: {told}");
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let denied =
+        "-o csv --kind deny --to-port 9090 --label app=server --reason default-deny --protocol tcp";
+    let mut told = String::new();
+    let is_told = eventually(SOON, || {
+        told = ask(denied).unwrap_or_default();
+        told.contains("\r\n1,deny,")
+    });
+    ensure!(is_told, "{told}");
+    ensure!(
+        !told.contains("\r\n1,start,") && !told.contains("\r\n1,end,"),
+        "{told}"
+    );
+    let permitted = "-o wide --policy shop/server --direction ingress --namespace shop --port 8080";
+    let told = ask(permitted)?;
+    ensure!(told.contains("allow") && !told.contains("deny"), "{told}");
+    ensure!(ask("--namespace elsewhere")?.lines().count() == 1);
+    for (wrong, expected) in [
+        ("--ip 10.0.0.1/8", "expected 10.0.0.0/8, or 10.0.0.1"),
+        ("--reason nonsense", "default-deny"),
+        ("--label a=b --label a=c", "two values of \"a\""),
+        ("--follow top", "`ringfence top` goes on"),
+    ] {
+        let error = ask(wrong).unwrap_err().to_string();
+        ensure!(error.contains(expected), "{error}");
+    }
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! `ringfence schema`: JSON Schemas of the kinds that are ours, for editors and for CI.
+//! `ringfence schema`: JSON Schemas of the kinds that are ours, for editors and for CI, and of the flow record.
 
 use std::io::Write;
 
@@ -6,11 +6,11 @@ use agent_policy::schema::{self, Kind};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::{cli::output, exit::Answer, source::kubernetes::report};
+use crate::{cli::output, exit::Answer, flow::record, source::kubernetes::report};
 
-/// Print the JSON Schema (draft 2020-12) of a kind, or one schema of all kinds.
+/// Print the JSON Schema (draft 2020-12) of a kind, one schema of all kinds, or that of flow records.
 ///
-/// Editors complete and check by it; what is right is decided by `ringfence policy check`.
+/// Editors complete and check policies by it; what is right is decided by `ringfence policy check`.
 ///
 /// Exit code: 0, or 2 on an error.
 #[derive(Debug, Args)]
@@ -20,6 +20,9 @@ pub(crate) struct SchemaArgs {
     /// Print the kinds as definitions for a Kubernetes API server (`kubectl apply -f -`).
     #[arg(long, conflicts_with = "kind")]
     crds: bool,
+    /// Print the schema of what `ringfence flows -o json` and files of flow records have in each line.
+    #[arg(long, conflicts_with_all = ["kind", "crds"])]
+    flow_record: bool,
 }
 
 /// A kind as it is typed; documents spell it so.
@@ -41,8 +44,13 @@ enum Spelled {
 ///
 /// If `out` fails.
 pub(crate) fn run(args: &SchemaArgs, out: &mut impl Write) -> anyhow::Result<Answer> {
-    let SchemaArgs { kind, crds } = args;
+    let SchemaArgs {
+        kind,
+        crds,
+        flow_record,
+    } = args;
     let schema = match kind {
+        None if *flow_record => record::schema(),
         None if *crds => definitions(),
         None => schema::of_all(),
         Some(name) => schema::of((*name).into()),
@@ -95,6 +103,12 @@ mod tests {
         assert_eq!(printed(&["schema", "nametable"])["title"], "NameTable");
         let all = printed(&["schema"]);
         assert_eq!(all["oneOf"].as_array().unwrap().len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn records_have_one_too() {
+        let schema = printed(&["schema", "--flow-record"]);
+        assert_eq!(schema, record::schema());
     }
 
     #[test]

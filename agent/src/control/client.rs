@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde::de::DeserializeOwned;
 
 use super::{FlowsRequest, Held, PodRequest, Refusal, Request, ServedWorld, status::Status};
@@ -52,6 +53,19 @@ pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
     only_answer(socket, Request::Status {}, PATIENCE)
 }
 
+/// [`status`], for who asks again and again: nothing is left behind if the agent hangs.
+pub(crate) fn status_in_passing(socket: &Path) -> Result<Status, ClientError> {
+    let conversation = Conversation::begin_by(connect_at_once, socket, &Request::Status {})?;
+    let stream = conversation.answer.get_ref();
+    // Of each part of the answer, which comes at once if it comes.
+    let limited = stream.set_read_timeout(Some(PATIENCE));
+    limited.map_err(|source| ClientError::Io {
+        path: socket.to_owned(),
+        source,
+    })?;
+    conversation.only()
+}
+
 /// What the agent enforces.
 pub(crate) fn world(socket: &Path) -> Result<ServedWorld, ClientError> {
     only_answer(socket, Request::World {}, LONG)
@@ -90,15 +104,7 @@ fn only_answer<T: DeserializeOwned + Send + 'static>(
 }
 
 fn first_answer<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T, ClientError> {
-    let mut conversation = Conversation::begin(path, request)?;
-    let Some(line) = conversation.next().transpose()? else {
-        let source = io::ErrorKind::UnexpectedEof.into();
-        return Err(ClientError::Io {
-            path: path.to_owned(),
-            source,
-        });
-    };
-    serde_json::from_str(&line).map_err(|source| ClientError::Answer { source })
+    Conversation::begin(path, request)?.only()
 }
 
 /// The lines of the answer, as they come.
@@ -106,10 +112,40 @@ pub(crate) fn flows(socket: &Path, request: FlowsRequest) -> Result<Conversation
     Conversation::begin(socket, &Request::Flows(request))
 }
 
+/// [`flows`], from an agent that takes connections in.
+pub(crate) fn flows_in_passing(
+    socket: &Path,
+    request: FlowsRequest,
+) -> Result<Conversation, ClientError> {
+    Conversation::begin_by(connect_at_once, socket, &Request::Flows(request))
+}
+
+/// Where many wait to be connected already, this fails and does not wait, too.
+fn connect_at_once(path: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+fn connect_and_wait(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path)
+}
+
 impl Conversation {
     fn begin(path: &Path, request: &Request) -> Result<Self, ClientError> {
+        Self::begin_by(connect_and_wait, path, request)
+    }
+
+    fn begin_by(
+        connect: fn(&Path) -> io::Result<UnixStream>,
+        path: &Path,
+        request: &Request,
+    ) -> Result<Self, ClientError> {
         let path = path.to_owned();
-        let mut stream = match UnixStream::connect(&path) {
+        let mut stream = match connect(&path) {
             Ok(stream) => stream,
             Err(source) => {
                 return Err(match source.kind() {
@@ -136,6 +172,17 @@ impl Conversation {
 }
 
 impl Conversation {
+    /// The one line that answers.
+    fn only<T: DeserializeOwned>(mut self) -> Result<T, ClientError> {
+        let Some(line) = self.next().transpose()? else {
+            return Err(ClientError::Io {
+                path: self.path,
+                source: io::ErrorKind::UnexpectedEof.into(),
+            });
+        };
+        serde_json::from_str(&line).map_err(|source| ClientError::Answer { source })
+    }
+
     /// Whether what the agent has sent so far has been read. Asks nobody: more may be there.
     pub(crate) fn is_read(&self) -> bool {
         self.answer.buffer().is_empty()

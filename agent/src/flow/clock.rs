@@ -97,9 +97,14 @@ impl WallTime {
         }
     }
 
-    /// Hours to milliseconds, for tables that people read.
+    /// Down to milliseconds, for tables that people read.
+    pub(crate) fn to_milliseconds(self) -> String {
+        format!("{:.3}", self.timestamp())
+    }
+
+    /// Hours to milliseconds, likewise.
     pub(crate) fn time_of_day(self) -> String {
-        let text = format!("{:.3}", self.timestamp());
+        let text = self.to_milliseconds();
         text.split_once('T')
             .map_or(text.clone(), |(_, time)| time.to_owned())
     }

@@ -3,14 +3,16 @@
 //! Every export is an encoding of this one. What is not known stays absent; nothing is made up.
 //! The order of fields is the order in the JSON, and part of the format.
 
+mod schema;
 mod text;
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use agent_common::verdict::Reason;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::text::Fragment;
+pub(crate) use self::{schema::schema, text::Fragment};
 use super::{clock::WallTime, key::FlowId, views::View};
 
 /// Raised when a field changes its meaning or goes away; a new field does not raise it.
@@ -135,7 +137,19 @@ pub(crate) struct Tampering {
     pub(crate) restored: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     Start,
@@ -201,7 +215,7 @@ pub(crate) struct ProcessRef {
 }
 
 /// How it is known that a process has to do with a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Via {
     /// It owns the socket that the flow came to; who serves it may be another.
@@ -261,7 +275,7 @@ pub(crate) struct Icmp {
 }
 
 /// As policy says it: seen from the endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Direction {
     Ingress,
@@ -278,7 +292,7 @@ pub(crate) struct Traffic {
     pub(crate) tcp_flags: Option<u8>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EndReason {
     Idle,
@@ -344,6 +358,26 @@ impl Record {
             .into_iter()
             .filter_map(|end| end.workload.as_deref())
     }
+
+    /// Whether one of its ends has an address of these.
+    pub(crate) fn is_within(&self, networks: &[IpNet]) -> bool {
+        let ips = self.ends().into_iter().filter_map(|end| end.ip);
+        let mut pairs = ips.flat_map(|ip| networks.iter().map(move |network| (network, ip)));
+        pairs.any(|(network, ip)| network.contains(&ip))
+    }
+
+    /// Whether one of its ends has all of these labels.
+    pub(crate) fn has_labels<'a, L>(&self, labels: impl Fn() -> L) -> bool
+    where
+        L: Iterator<Item = (&'a String, &'a String)>,
+    {
+        self.workloads()
+            .any(|end| labels().all(|(key, value)| end.labels.get(key) == Some(value)))
+    }
+
+    pub(crate) fn reason(&self) -> Option<&str> {
+        self.drop_reason.as_deref().or(self.reason.as_deref())
+    }
 }
 
 // === impl WorkloadRef ===
@@ -358,6 +392,16 @@ impl fmt::Display for WorkloadRef {
             return write!(f, "node/{}", self.name);
         }
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+// === impl Via ===
+
+impl Via {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+        }
     }
 }
 
@@ -430,6 +474,17 @@ impl Kind {
             Self::Update => "update",
             Self::End => "end",
             Self::Deny => "deny",
+        }
+    }
+}
+
+// === impl Direction ===
+
+impl Direction {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
         }
     }
 }

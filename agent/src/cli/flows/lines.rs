@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use agent_policy::shown::shown;
 use anyhow::Context as _;
 use flate2::read::MultiGzDecoder;
 
@@ -154,7 +155,10 @@ fn read(path: &Path) -> Read {
         match Line::parse(&text) {
             Ok(line) => Some(Ok((line, text))),
             Err(_) if !is_whole => {
-                eprintln!("{name}:{number}: half a record, which is left out");
+                eprintln!(
+                    "{}:{number}: half a record, which is left out",
+                    shown(&name)
+                );
                 None
             }
             Err(error) => {

@@ -9,9 +9,14 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{decided, end, lines::Lines};
+use super::{
+    FlowFormat,
+    csv::CsvWriter,
+    lines::Lines,
+    table::{decided, end},
+};
 use crate::{
-    cli::output::{self, Columns, Format, Paint},
+    cli::output::{self, Columns, Paint},
     flow::{
         key::FlowId,
         record::{Direction, End, Kind, Line, Record},
@@ -66,7 +71,12 @@ struct Group {
     sums: Sums,
 }
 
-pub(super) fn run(args: &TopArgs, lines: Lines, format: Format) -> anyhow::Result<()> {
+pub(super) fn run(
+    args: &TopArgs,
+    lines: Lines,
+    format: FlowFormat,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     let mut missing = 0;
     for text in lines {
@@ -87,12 +97,12 @@ pub(super) fn run(args: &TopArgs, lines: Lines, format: Format) -> anyhow::Resul
     };
     rows.sort_by_key(|sums| Reverse(key(sums)));
     rows.truncate(args.rows);
-    let mut out = io::stdout().lock();
-    let written = match format {
-        Format::Json => output::json(&rows, &mut out),
-        Format::Human => table(&rows, Paint::of_stdout(), &mut out),
-    };
-    output::unless_closed(written)?;
+    match format {
+        FlowFormat::Json => output::json(&rows, out)?,
+        FlowFormat::Csv => csv(&rows, out)?,
+        // There is no more of them to show.
+        FlowFormat::Table | FlowFormat::Wide => table(&rows, Paint::of_stdout(), out)?,
+    }
     if missing > 0 {
         eprintln!("{missing} are missing from these sums: the stream has loss records");
     }
@@ -146,6 +156,23 @@ fn host(of: &End) -> String {
         port: None,
         ..of.clone()
     })
+}
+
+/// Named as in JSON.
+fn csv(rows: &[Sums], out: &mut impl Write) -> io::Result<()> {
+    let mut out = CsvWriter::new(out, ["name", "flows", "denied", "packets", "bytes"])?;
+    for sums in rows {
+        let Sums {
+            name,
+            flows,
+            denied,
+            packets,
+            bytes,
+        } = sums;
+        let numbers = [flows, denied, packets, bytes].map(ToString::to_string);
+        out.row(std::iter::once(name.clone()).chain(numbers))?;
+    }
+    out.flush()
 }
 
 fn table(rows: &[Sums], paint: Paint, out: &mut impl Write) -> io::Result<()> {

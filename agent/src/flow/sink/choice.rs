@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::flow::record::{Direction, End, Line, Record, Verdict, WorkloadRef};
+use crate::flow::record::{Direction, Line, Record, Verdict};
 
 /// Prints as what gives the same settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -76,22 +76,13 @@ impl Filter {
             labels,
             cidrs,
         } = self;
-        let has_labels = |end: &WorkloadRef| {
-            let mut labels = labels.iter();
-            labels.all(|(key, value)| end.labels.get(key) == Some(value))
-        };
-        let is_within = |end: &End| {
-            let mut cidrs = cidrs.iter();
-            end.ip
-                .is_some_and(|ip| cidrs.any(|network| network.contains(&ip)))
-        };
         (verdicts.is_empty() || verdicts.contains(&flow.verdict))
             && (directions.is_empty() || directions.contains(&flow.direction))
             && (namespaces.is_empty()
                 || flow
                     .workloads()
                     .any(|end| namespaces.contains(&end.namespace)))
-            && (labels.is_empty() || flow.workloads().any(has_labels))
-            && (cidrs.is_empty() || flow.ends().into_iter().any(is_within))
+            && (labels.is_empty() || flow.has_labels(|| labels.iter()))
+            && (cidrs.is_empty() || flow.is_within(cidrs))
     }
 }
