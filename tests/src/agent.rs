@@ -59,6 +59,7 @@ pub struct Agent {
     /// A command that starts it, with its arguments.
     starter: Vec<String>,
     environment: Vec<(String, OsString)>,
+    has_flow_file: bool,
     running: Option<Running>,
 }
 
@@ -89,6 +90,7 @@ impl Agent {
             group: None,
             starter: Vec::new(),
             environment: Vec::new(),
+            has_flow_file: true,
             running: None,
         })
     }
@@ -122,6 +124,13 @@ impl Agent {
         let memory = ["prlimit", "--memlock=unlimited:unlimited"];
         let words = memory.iter().chain(command);
         self.starter = words.map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// Records go only where the settings say.
+    #[must_use]
+    pub fn without_flow_file(mut self) -> Self {
+        self.has_flow_file = false;
         self
     }
 
@@ -169,7 +178,9 @@ impl Agent {
         command.arg("--bpffs").arg(&self.bpffs);
         command.arg("--state-dir").arg(self.folder.join("state"));
         command.arg("--socket").arg(self.socket());
-        command.arg("--flows").arg(self.flow_file());
+        if self.has_flow_file {
+            command.arg("--flows").arg(self.flow_file());
+        }
         command.args(&self.options);
         command
     }

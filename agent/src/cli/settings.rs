@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     path::PathBuf,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -123,10 +124,15 @@ impl RunArgs {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(prepared.run())?;
-        Ok(Answer::Yes)
+        let ended = runtime.block_on(prepared.run());
+        // What still hangs somewhere, such as at a reader of standard output that has stopped, keeps nobody.
+        runtime.shutdown_timeout(ENDING);
+        ended.map(|()| Answer::Yes)
     }
 }
+
+/// For threads that wait for others, when all else has ended.
+const ENDING: Duration = Duration::from_secs(1);
 
 impl DetachArgs {
     pub(crate) fn run(self) -> anyhow::Result<Answer> {

@@ -77,7 +77,7 @@ struct RawFilter {
 struct RawPrivacy {
     drop: BTreeSet<Dropped>,
     hash: Vec<Spanned<Hashed>>,
-    key_file: Option<PathBuf>,
+    key_file: Option<Spanned<PathBuf>>,
 }
 
 /// Prints as what gives the same settings.
@@ -315,6 +315,18 @@ impl Reader {
             }
             hashed.insert(field.value);
         }
+        if let Some(path) = &key_file {
+            let seen = path.value.display().to_string();
+            if !path.value.is_absolute() {
+                let expected = "the path of a file, from the root on";
+                self.refuse(&path.referenced, "sinks.privacy.key_file", &seen, expected);
+            }
+            if hashed.is_empty() && drop.is_empty() {
+                let expected = "`hash` or `drop` beside it";
+                self.refuse(&path.referenced, "sinks.privacy.key_file", &seen, expected);
+            }
+        }
+        let key_file = key_file.map(|path| path.value);
         Privacy {
             drop,
             hash: hashed,

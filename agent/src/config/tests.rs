@@ -213,6 +213,12 @@ fn what_is_hashed_is_there() {
         "sinks:\n- name: a\n  file: {path: /a}\n  privacy: {drop: [workload], hash: [ip, labels]}\n",
     );
     let told = told.unwrap_err().to_string();
+    let alone = check("sinks:\n- name: a\n  file: {path: /a}\n  privacy: {key_file: key}\n");
+    assert_eq!(
+        alone.unwrap_err().to_string(),
+        "settings.yaml:4:23: `sinks.privacy.key_file` is `key`, expected the path of a file, from the root on\n\
+         settings.yaml:4:23: `sinks.privacy.key_file` is `key`, expected `hash` or `drop` beside it"
+    );
     let expected = "settings.yaml:4:42: `sinks.privacy.hash` is `labels`, expected a field that `drop` does not leave out";
     assert_eq!(told, expected);
 }

@@ -48,6 +48,9 @@ const GATHERING: Duration = Duration::from_millis(1);
 /// For the last events to be read, when the agent ends.
 const LAST: Duration = Duration::from_secs(1);
 
+/// For sinks to write what they have, or to give it up: longer than any of them takes, but one whose reader has stopped reading.
+const WRITTEN: Duration = Duration::from_secs(30);
+
 /// Batches of events, or listings, that may wait for the pipeline. What waits longer stays in the
 /// kernel, which counts what it has to drop.
 const INPUTS: usize = 16;
@@ -160,10 +163,15 @@ impl Traffic {
             events.abort();
         }
         drop(input);
-        for task in std::iter::once(pipeline).chain(writers) {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "records may be missing");
+        let written = async {
+            for task in std::iter::once(pipeline).chain(writers) {
+                if let Err(error) = task.await {
+                    tracing::error!(%error, "records may be missing");
+                }
             }
+        };
+        if tokio::time::timeout(WRITTEN, written).await.is_err() {
+            tracing::error!("records are missing: a sink does not come to its end");
         }
     }
 }

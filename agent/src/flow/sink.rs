@@ -164,6 +164,10 @@ impl Sink {
     /// Queues lines, or sheds them. Never waits.
     pub(crate) fn offer(&self, lines: &[Arc<Line>]) {
         let kind = |line: &Line| line.flow().map(|flow| flow.kind);
+        let can_wait = |line: &Line| {
+            let flow = line.flow();
+            flow.is_some_and(|flow| flow.kind == Kind::Update && flow.would_be.is_empty())
+        };
         let taken = lines.iter().filter(|line| self.choice.takes(line));
         let taken: Vec<&Arc<Line>> = taken.collect();
         let records = taken.iter().filter(|line| line.flow().is_some()).count();
@@ -176,7 +180,7 @@ impl Sink {
         let reserve = self.queue.capacity() / 4;
         self.queue.offer(
             taken.into_iter(),
-            |line, room| kind(line) == Some(Kind::Update) && room <= reserve,
+            |line, room| room <= reserve && can_wait(line),
             |line| {
                 if let Some(kind) = kind(line) {
                     self.shared.stage.lost(kind, 1);

@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::flow::record::{Direction, Line, Record, Verdict};
+use crate::flow::record::{Direction, Kind, Line, Record, Verdict};
 
 /// Prints as what gives the same settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Choice {
     #[serde(skip_serializing_if = "Filter::is_empty")]
     pub(crate) filter: Filter,
-    /// Of so many permitted flows one is written, with all of its records; of what was denied, or what some policy
+    /// Of so many permitted flows the beginning and updates of one are written; of ends, of what was denied, and of what some policy
     /// would deny, everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sample: Option<NonZeroU32>,
@@ -60,7 +60,7 @@ impl Choice {
 }
 
 fn is_sampled(flow: &Record) -> bool {
-    flow.verdict == Verdict::Allow && flow.would_be.is_empty()
+    flow.verdict == Verdict::Allow && flow.would_be.is_empty() && flow.kind != Kind::End
 }
 
 impl Filter {

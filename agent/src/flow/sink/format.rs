@@ -7,7 +7,7 @@ mod ocsf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::flow::record::{Line, Record};
+use crate::flow::record::{End, Line, Record, Verdict};
 
 /// Of lines in files, and in messages of syslog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,12 +102,10 @@ impl Object {
     }
 }
 
-/// What policies in audit, or staged ones, say otherwise.
+/// Permitted, and a policy in audit, or a staged one, says otherwise.
 fn is_audit(record: &Record) -> bool {
-    record
-        .would_be
-        .iter()
-        .any(|would| would.verdict != record.verdict)
+    let mut would_be = record.would_be.iter();
+    record.verdict == Verdict::Allow && would_be.any(|would| would.verdict == Verdict::Deny)
 }
 
 /// Of what the canonical record says and another schema has no word for.
@@ -128,10 +126,29 @@ fn own_words(record: &Record) -> Object {
         .with("generation", record.generation)
         .with("sampling", record.sampling)
         .with("icmp", record.icmp)
-        .with("source", record.src.workload.as_ref())
-        .with("destination", record.dst.workload.as_ref())
+        .with("ifindex", record.ifindex)
+        .with("process", &record.process)
+        .with_object("source", workload(&record.src))
+        .with_object("destination", workload(&record.dst))
         .with("forward_tcp_flags", record.forward.tcp_flags)
         .with("reverse_tcp_flags", record.reverse.tcp_flags)
+}
+
+/// Labels as text: keys with dots become objects in some stores, and one key may begin another.
+fn workload(end: &End) -> Object {
+    let Some(workload) = &end.workload else {
+        return Object::default();
+    };
+    let labels = workload.labels.iter();
+    let labels: Vec<String> = labels
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let namespace = Some(&workload.namespace).filter(|it| !it.is_empty());
+    Object::default()
+        .with("namespace", namespace)
+        .with("name", &workload.name)
+        .with("kind", &workload.kind)
+        .with("labels", (!labels.is_empty()).then_some(labels))
 }
 
 #[cfg(test)]

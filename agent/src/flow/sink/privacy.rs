@@ -19,7 +19,7 @@ use sha2::Sha256;
 
 use crate::flow::{
     key::FlowId,
-    record::{ProcessRef, Record, WorkloadRef},
+    record::{ProcessRef, Record, RuleRef, Tampering, WorkloadRef},
 };
 
 /// Prints as what gives the same settings.
@@ -95,6 +95,14 @@ pub(super) struct Pseudonyms {
     keyed: Hmac<Sha256>,
 }
 
+/// Values of different kinds have pseudonyms of their own, also where their bytes are the same.
+#[derive(Clone, Copy)]
+enum Of {
+    Flow = 1,
+    Ip,
+    Text,
+}
+
 impl Privacy {
     pub(crate) fn is_none(&self) -> bool {
         self.drop.is_empty() && self.hash.is_empty()
@@ -122,12 +130,11 @@ impl Pseudonyms {
         let drops = |field| self.privacy.drop.contains(&field);
         let hashes = |field| self.privacy.hash.contains(&field);
         if drops(Dropped::Ip) || hashes(Hashed::Ip) || drops(Dropped::Port) {
-            // It is a hash of them without a key.
+            // Both are hashes of them without a key.
             record.community_id = None;
-        }
-        if drops(Dropped::Ip) || hashes(Hashed::Ip) {
-            let hash = u128::from_be_bytes(self.hash(&record.flow_id.0.to_be_bytes()));
-            record.flow_id = FlowId(u64::try_from(hash >> 64).unwrap_or_default());
+            let hash = self.hash(Of::Flow, &record.flow_id.0.to_be_bytes());
+            let hash = u128::from_be_bytes(hash) >> 64;
+            record.flow_id = FlowId(u64::try_from(hash).unwrap_or_default());
         }
         for end in [&mut record.src, &mut record.dst] {
             if drops(Dropped::Ip) {
@@ -144,11 +151,15 @@ impl Pseudonyms {
                 end.workload = Some(self.of_workload(workload));
             }
         }
-        if drops(Dropped::Workload) {
-            record.endpoint = None;
-        } else if hashes(Hashed::Workload) {
+        if drops(Dropped::Workload) || hashes(Hashed::Workload) {
+            self.hide_workload(record);
+        } else if hashes(Hashed::Node) {
+            // One that is a node's own.
             let endpoint = record.endpoint.take();
-            record.endpoint = endpoint.map(|name| self.of_name(&name).into());
+            record.endpoint = endpoint.map(|name| match name.strip_prefix("node/") {
+                Some(node) => format!("node/{}", self.of_text(node)).into(),
+                None => name,
+            });
         }
         if drops(Dropped::Process) {
             record.process = None;
@@ -160,6 +171,46 @@ impl Pseudonyms {
         self.put_on_node(&mut record.node);
     }
 
+    /// Where it shows beside the ends: policies are in its namespace and often have its name, and an interface or a cgroup is one pod's.
+    fn hide_workload(&self, record: &mut Record) {
+        let is_dropped = self.privacy.drop.contains(&Dropped::Workload);
+        let endpoint = record.endpoint.take().filter(|_| !is_dropped);
+        record.endpoint = endpoint.map(|name| self.of_name(&name).into());
+        record.ifindex = None;
+        if let Some(process) = &mut record.process {
+            let cgroup = process.cgroup.take().filter(|_| !is_dropped);
+            process.cgroup = cgroup.map(|path| self.of_text(&path).into());
+        }
+        let would_be = record.would_be.iter_mut().map(|would| &mut would.policy);
+        for policy in would_be.chain([&mut record.policy]) {
+            let rule = policy.take().filter(|_| !is_dropped);
+            *policy = rule.map(|rule| self.of_rule(&rule).into());
+        }
+    }
+
+    fn of_rule(&self, rule: &RuleRef) -> RuleRef {
+        RuleRef {
+            namespace: rule.namespace.as_deref().map(|it| self.of_text(it)),
+            name: self.of_text(&rule.name),
+            rule_name: None,
+            reason: None,
+            approved_by: None,
+            owner: None,
+            ..rule.clone()
+        }
+    }
+
+    /// What names an interface or a cgroup names a pod.
+    pub(super) fn put_on_tampering(&self, tampering: &mut Tampering) {
+        let Privacy { drop, hash, .. } = &self.privacy;
+        if (drop.contains(&Dropped::Workload) || hash.contains(&Hashed::Workload))
+            && let Some((kind, name)) = tampering.what.split_once(' ')
+            && kind != "map"
+        {
+            tampering.what = format!("{kind} {}", self.of_text(name));
+        }
+    }
+
     pub(super) fn put_on_node(&self, node: &mut Arc<str>) {
         if self.privacy.hash.contains(&Hashed::Node) {
             *node = self.of_text(node).into();
@@ -168,12 +219,16 @@ impl Pseudonyms {
 
     fn put_on_process(&self, process: &mut ProcessRef) {
         process.comm = self.of_text(&process.comm);
-        let cgroup = process.cgroup.take();
-        process.cgroup = cgroup.map(|path| self.of_text(&path).into());
+        let is_hidden = self.privacy.hash.contains(&Hashed::Workload);
+        if !is_hidden {
+            let cgroup = process.cgroup.take();
+            process.cgroup = cgroup.map(|path| self.of_text(&path).into());
+        }
     }
 
     fn of_workload(&self, workload: &Arc<WorkloadRef>) -> Arc<WorkloadRef> {
-        let names = self.privacy.hash.contains(&Hashed::Workload);
+        let is_node = workload.kind == "Node" && self.privacy.hash.contains(&Hashed::Node);
+        let names = is_node || self.privacy.hash.contains(&Hashed::Workload);
         let values = self.privacy.hash.contains(&Hashed::Labels);
         let drops_labels = self.privacy.drop.contains(&Dropped::Labels);
         if !names && !values && !drops_labels {
@@ -199,8 +254,8 @@ impl Pseudonyms {
     /// In a network of its own for each family, within those that nobody routes (RFC 4193).
     fn of_ip(&self, ip: IpAddr) -> IpAddr {
         let (family, mut hash) = match ip {
-            IpAddr::V4(ip) => (4, self.hash(&ip.octets())),
-            IpAddr::V6(ip) => (6, self.hash(&ip.octets())),
+            IpAddr::V4(ip) => (4, self.hash(Of::Ip, &ip.octets())),
+            IpAddr::V6(ip) => (6, self.hash(Of::Ip, &ip.octets())),
         };
         let [network, second, ..] = &mut hash;
         (*network, *second) = (0xfd, family);
@@ -218,7 +273,7 @@ impl Pseudonyms {
     }
 
     fn of_text(&self, text: &str) -> String {
-        let hash = self.hash(text.as_bytes());
+        let hash = self.hash(Of::Text, text.as_bytes());
         let mut pseudonym = "h-".to_owned();
         for byte in hash.iter().take(8) {
             write!(pseudonym, "{byte:02x}").unwrap_or_default();
@@ -226,8 +281,9 @@ impl Pseudonyms {
         pseudonym
     }
 
-    fn hash(&self, value: &[u8]) -> [u8; 16] {
-        let keyed = self.keyed.clone().chain_update(value).finalize();
+    fn hash(&self, of: Of, value: &[u8]) -> [u8; 16] {
+        let keyed = self.keyed.clone().chain_update([of as u8]);
+        let keyed = keyed.chain_update(value).finalize();
         let mut hash = [0; 16];
         for (to, from) in hash.iter_mut().zip(keyed.into_bytes()) {
             *to = from;

@@ -1,14 +1,18 @@
 //! Far ends of sinks: their names, connections to them, and their certificates.
 
 use std::{
-    fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket},
+    fs,
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{
+        IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket,
+    },
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
+use rustix::net::sockopt::set_tcp_user_timeout;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     crypto::ring,
@@ -21,6 +25,15 @@ const CONNECT: Duration = Duration::from_secs(3);
 
 /// For bytes to be taken, or to come.
 const TRANSFER: Duration = Duration::from_secs(5);
+
+/// Milliseconds that what was sent may go without an answer (`TCP_USER_TIMEOUT`, RFC 5482).
+const UNHEARD: u32 = 10_000;
+
+/// For a far end to object to a certificate, where one that does not might say nothing.
+const VERDICT: Duration = Duration::from_millis(500);
+
+/// For a far end to close a connection.
+const LAST: Duration = Duration::from_secs(1);
 
 /// `HOST:PORT`. A name is looked up anew for each connection: where it leads may change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -49,13 +62,16 @@ impl Remote {
     /// `None` unless it is a host and a port.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
-        let host = host
-            .strip_prefix('[')
-            .and_then(|it| it.strip_suffix(']'))
-            .unwrap_or(host);
-        let is_bare = text.starts_with('[') || !host.contains(':');
-        let is_good = !host.is_empty() && is_bare && !host.contains(char::is_whitespace);
-        (is_good && port.parse::<u16>().is_ok_and(|port| port != 0)).then(|| Self(text.to_owned()))
+        let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        let is_host = match bare {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => {
+                !host.is_empty()
+                    && !host.contains(['[', ']', ':'])
+                    && !host.contains(char::is_whitespace)
+            }
+        };
+        (is_host && port.parse::<u16>().is_ok_and(|port| port != 0)).then(|| Self(text.to_owned()))
     }
 
     /// Without brackets.
@@ -83,6 +99,8 @@ impl Remote {
                     stream.set_read_timeout(Some(TRANSFER))?;
                     stream.set_write_timeout(Some(TRANSFER))?;
                     stream.set_nodelay(true)?;
+                    // One that has vanished without a word.
+                    set_tcp_user_timeout(&stream, UNHEARD)?;
                     return Ok(stream);
                 }
                 Err(error) => last = Some(error),
@@ -99,27 +117,104 @@ impl Remote {
                 SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
                 SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
             };
-            let socket = UdpSocket::bind((any, 0))?;
-            match socket.connect(address) {
-                Ok(()) => return Ok(socket),
+            let socket = UdpSocket::bind((any, 0)).and_then(|socket| {
+                socket.connect(address)?;
+                Ok(socket)
+            });
+            match socket {
+                Ok(socket) => return Ok(socket),
                 Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or_else(|| io::Error::other("no address")))
     }
 
-    /// As [`Self::connect`]; whose end it is has been proved when this returns.
-    pub(super) fn connect_tls(
-        &self,
-        tls: &Tls,
-    ) -> anyhow::Result<StreamOwned<ClientConnection, TcpStream>> {
+    /// As [`Self::connect`]; each end has proved to the other who it is when this returns.
+    pub(super) fn connect_tls(&self, tls: &Tls) -> anyhow::Result<TlsStream> {
         let name = tls.server_name.as_deref().unwrap_or(self.host());
         let name = ServerName::try_from(name.to_owned()).context("not a name of a server")?;
         let connection = ClientConnection::new(Arc::new(tls.client()?), name)?;
         let mut stream = StreamOwned::new(connection, self.connect()?);
-        stream.conn.complete_io(&mut stream.sock)?;
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        let mut stream = TlsStream(stream);
+        if tls.cert_file.is_some() {
+            stream.awaits_verdict()?;
+        }
         Ok(stream)
     }
+}
+
+/// A stream on which the far end says nothing but that it ends.
+pub(super) struct TlsStream(StreamOwned<ClientConnection, TcpStream>);
+
+impl TlsStream {
+    /// In TLS 1.3 this end has finished before the far end has looked at its certificate. One that takes it sends tickets, mostly, and one that
+    /// does not an alert; one that says neither for long has taken it.
+    fn awaits_verdict(&mut self) -> anyhow::Result<()> {
+        let Self(stream) = self;
+        stream.sock.set_read_timeout(Some(VERDICT))?;
+        let read = stream.conn.read_tls(&mut stream.sock);
+        stream.sock.set_read_timeout(Some(TRANSFER))?;
+        match read {
+            Ok(0) => bail!("it has closed the connection, perhaps for the certificate of this end"),
+            Ok(_) => {}
+            Err(error) if is_not_yet(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+        stream.conn.process_new_packets()?;
+        Ok(())
+    }
+
+    /// Reads what has come, tickets mostly; false if the far end has ended.
+    pub(super) fn is_open(&mut self) -> bool {
+        let Self(stream) = self;
+        if stream.sock.set_nonblocking(true).is_err() {
+            return false;
+        }
+        let is_open = loop {
+            match stream.conn.read_tls(&mut stream.sock) {
+                Ok(0) => break false,
+                Ok(_) => {
+                    let state = stream.conn.process_new_packets();
+                    let has_ended = state.map_or(true, |state| state.peer_has_closed());
+                    // Nobody sends data; what nobody reads would fill its room.
+                    if has_ended || stream.conn.reader().read(&mut [0; 64]).is_ok() {
+                        break false;
+                    }
+                }
+                Err(error) => break is_not_yet(&error),
+            }
+        };
+        stream.sock.set_nonblocking(false).is_ok() && is_open
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Self(stream) = self;
+        stream.write_all(bytes)?;
+        stream.flush()
+    }
+
+    /// Waits for a second until the far end has closed, too: a socket that is dropped with something unread takes back what was sent last.
+    pub(super) fn close(self) {
+        let Self(mut stream) = self;
+        stream.conn.send_close_notify();
+        let closed = stream.flush().and_then(|()| {
+            stream.sock.set_read_timeout(Some(LAST))?;
+            stream.sock.shutdown(Shutdown::Write)?;
+            let begin = Instant::now();
+            while begin.elapsed() < LAST && stream.sock.read(&mut [0; 1024])? > 0 {}
+            Ok(())
+        });
+        if let Err(error) = closed {
+            tracing::debug!(%error, "a far end has not closed its connection");
+        }
+    }
+}
+
+fn is_not_yet(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 impl std::fmt::Display for Remote {

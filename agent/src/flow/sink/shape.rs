@@ -62,7 +62,10 @@ impl Shape {
         match &mut line {
             Line::Flow(_) => {}
             Line::Loss(loss) => pseudonyms.put_on_node(&mut loss.node),
-            Line::Tampering(tampering) => pseudonyms.put_on_node(&mut tampering.node),
+            Line::Tampering(tampering) => {
+                pseudonyms.put_on_node(&mut tampering.node);
+                pseudonyms.put_on_tampering(&mut tampering.tampering);
+            }
         }
         Cow::Owned(line)
     }

@@ -9,13 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::{ClientConnection, StreamOwned};
 use serde::{Deserialize, Serialize};
 
 use super::{
     format::Message,
     output::{Failure, Output, Settled},
-    remote::{Remote, Tls},
+    remote::{Remote, Tls, TlsStream},
 };
 use crate::flow::{
     clock::WallTime,
@@ -86,7 +85,7 @@ pub(super) struct Syslog {
 enum Way {
     Udp(UdpSocket, Instant),
     Tcp(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 impl Syslog {
@@ -103,14 +102,19 @@ impl Syslog {
 
     /// A connection that is still good, or a new one.
     fn way(&mut self) -> anyhow::Result<Way> {
-        if let Some(way) = self.way.take()
-            && way.is_good()
-        {
-            return Ok(way);
-        }
         let SyslogSettings {
             to, transport, tls, ..
         } = &self.settings;
+        if let Some(mut way) = self.way.take() {
+            if way.is_good() {
+                return Ok(way);
+            }
+            if let Way::Udp(socket, _) = way {
+                // Where the name cannot be looked up, the old address may be as good as ever.
+                let socket = to.datagrams().unwrap_or(socket);
+                return Ok(Way::Udp(socket, Instant::now()));
+            }
+        }
         Ok(match transport {
             Transport::Udp => Way::Udp(to.datagrams()?, Instant::now()),
             Transport::Tcp => Way::Tcp(to.connect()?),
@@ -154,10 +158,7 @@ impl Syslog {
         match way {
             Way::Udp(..) => Ok(()),
             Way::Tcp(stream) => stream.write_all(&self.batch),
-            Way::Tls(stream) => {
-                stream.write_all(&self.batch)?;
-                stream.flush()
-            }
+            Way::Tls(stream) => stream.send(&self.batch),
         }
     }
 }
@@ -175,10 +176,8 @@ impl Output for Syslog {
     }
 
     fn finish(&mut self) -> Settled {
-        if let Some(Way::Tls(mut stream)) = self.way.take() {
-            stream.conn.send_close_notify();
-            // It has everything; whether it hears the end, nobody needs to know.
-            stream.flush().unwrap_or_default();
+        if let Some(Way::Tls(stream)) = self.way.take() {
+            stream.close();
         }
         Settled::default()
     }
@@ -186,16 +185,16 @@ impl Output for Syslog {
 
 impl Way {
     /// Whether the far end has not closed it meanwhile, and its name need not be looked up anew.
-    fn is_good(&self) -> bool {
+    fn is_good(&mut self) -> bool {
         match self {
             Self::Udp(_, since) => since.elapsed() < LOOKED_UP,
             Self::Tcp(stream) => is_open(stream),
-            Self::Tls(stream) => is_open(&stream.sock),
+            Self::Tls(stream) => stream.is_open(),
         }
     }
 }
 
-/// A server of syslog says nothing: what there is to read is the end. (Of TLS, it may be a ticket.)
+/// A server of syslog says nothing: what there is to read is the end.
 fn is_open(stream: &TcpStream) -> bool {
     let mut byte = [0];
     if stream.set_nonblocking(true).is_err() {

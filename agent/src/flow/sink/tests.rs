@@ -311,7 +311,8 @@ fn shaped(privacy: Privacy) -> Record {
     let line = between(
         "allow",
         7,
-        r#","endpoint":"edge/gateway","process":{"pid":1,"comm":"curl","uid":0,"cgroup_id":2,"cgroup":"/a"},"community_id":"1:x""#,
+        r#","policy":{"kind":"NetworkPolicy","namespace":"edge","name":"gateway-of","rule":"egress[0]","rule_id":1,"owner":"team"},
+        "ifindex":4,"endpoint":"edge/gateway","process":{"pid":1,"comm":"curl","uid":0,"cgroup_id":2,"cgroup":"/a"},"community_id":"1:x""#,
     );
     let shape = shape::Shape::new(Choice::default(), privacy).unwrap();
     match shape.of(&line).into_owned() {
@@ -334,8 +335,21 @@ fn what_a_sink_is_not_to_be_told_is_in_none_of_its_fields() {
     });
     assert_eq!((record.src, record.dst), (End::default(), End::default()));
     assert_eq!((record.endpoint, record.process), (None, None));
+    assert_eq!((record.policy, record.ifindex), (None, None));
     assert_eq!(record.community_id, None);
     assert_ne!(record.flow_id.0, 7, "it is made of the addresses");
+}
+
+#[test]
+fn ports_are_not_told_by_the_flow_either() {
+    let record = shaped(Privacy {
+        drop: [privacy::Dropped::Port].into(),
+        ..Privacy::default()
+    });
+    assert_eq!(record.src.port, None);
+    assert_eq!(record.community_id, None);
+    assert_ne!(record.flow_id.0, 7);
+    assert!(record.src.ip.is_some());
 }
 
 #[test]
@@ -370,6 +384,8 @@ fn pseudonyms_are_the_same_under_one_key_and_tell_nothing() {
         "edge",
         "\"gateway\"",
         "front",
+        "gateway-of",
+        "team",
         "curl",
         "\"/a\"",
         "1:x",

@@ -42,6 +42,8 @@ pub(super) struct Writer {
     node: Arc<str>,
     shared: Arc<Shared>,
     failed: Option<Failed>,
+    /// Why lines were refused last.
+    refusal: Option<String>,
     /// By reason.
     untold: BTreeMap<&'static str, Untold>,
     /// Lines shed at the entrance that the stream has been told of.
@@ -51,14 +53,26 @@ pub(super) struct Writer {
 }
 
 /// The output takes no lines.
-#[derive(Clone, Copy)]
 struct Failed {
     at: Instant,
+    why: String,
     lost: u64,
     /// Of an end that is away.
     attempts: u32,
     /// The agent ends.
     for_good: bool,
+}
+
+impl Default for Failed {
+    fn default() -> Self {
+        Self {
+            at: Instant::now(),
+            why: String::new(),
+            lost: 0,
+            attempts: 0,
+            for_good: false,
+        }
+    }
 }
 
 /// Lines lost here that the stream has not been told of.
@@ -92,6 +106,7 @@ impl Writer {
             shape,
             shared,
             failed: None,
+            refusal: None,
             untold: BTreeMap::new(),
             shed_told: 0,
             shed_since: WallTime::now(),
@@ -112,8 +127,10 @@ impl Writer {
                 self.ticked = Instant::now();
                 let settled = self.output.tick();
                 self.settle(settled);
+                self.tell();
             }
         }
+        self.tell();
         let settled = self.output.finish();
         self.settle(settled);
         if let Some(Failed { lost, .. }) = self.failed {
@@ -122,6 +139,7 @@ impl Writer {
     }
 
     fn write(&mut self, lines: &[Arc<Line>], queue: &Queue) {
+        self.give_up_in_time(queue);
         if self.is_broken() {
             return self.lose(lines, WRITE_FAILED);
         }
@@ -132,15 +150,11 @@ impl Writer {
             told.extend(lines.iter().map(|line| self.shape.of(line)));
             match self.output.write(&told) {
                 Ok(settled) => {
-                    (self.shed_told, self.shed_since) = (shed, now);
-                    self.untold.clear();
-                    if let Some(Failed { lost, .. }) = self.failed.take() {
-                        info!(sink = self.name, lost, "flow records flow again");
-                    }
+                    self.told(shed, now);
                     return self.settle(settled);
                 }
                 Err(Failure::Refused(error)) => {
-                    warn!(sink = self.name, "flow records are refused: {error:#}");
+                    self.refused(&error);
                     return self.lose(lines, REFUSED);
                 }
                 Err(Failure::Broken(error)) => {
@@ -157,27 +171,67 @@ impl Writer {
         }
     }
 
+    /// An agent that ends does not wait for one that takes its time.
+    fn give_up_in_time(&mut self, queue: &Queue) {
+        if queue.closed_for() >= LAST {
+            let failed = self.failed.get_or_insert_default();
+            failed.for_good = true;
+        }
+    }
+
+    /// Tells of losses where no line comes that could bring them along.
+    fn tell(&mut self) {
+        let shed = self.shared.shed.load(Ordering::Relaxed);
+        let has_news = !self.untold.is_empty() || shed > self.shed_told;
+        if !has_news || self.is_broken() {
+            return;
+        }
+        let now = WallTime::now();
+        let told = self.losses(shed, now);
+        match self.output.write(&told) {
+            Ok(settled) => {
+                self.told(shed, now);
+                self.settle(settled);
+            }
+            Err(Failure::Refused(error) | Failure::Broken(error) | Failure::Away(error)) => {
+                self.fail(&error);
+            }
+        }
+    }
+
+    fn told(&mut self, shed: u64, now: WallTime) {
+        (self.shed_told, self.shed_since) = (shed, now);
+        self.untold.clear();
+        if let Some(Failed { lost, .. }) = self.failed.take() {
+            info!(sink = self.name, lost, "flow records flow again");
+        }
+    }
+
     /// Whether there is no point in trying.
     fn is_broken(&self) -> bool {
-        self.failed.is_some_and(|failed| {
+        self.failed.as_ref().is_some_and(|failed| {
             failed.for_good || failed.attempts == 0 && failed.at.elapsed() < BROKEN
         })
     }
 
+    /// Says why once, and again if that changes.
     fn fail(&mut self, error: &anyhow::Error) {
-        if self.failed.is_none() {
-            warn!(
-                sink = self.name,
-                "flow records cannot be written: {error:#}"
-            );
-        }
-        let failed = self.failed.get_or_insert(Failed {
-            at: Instant::now(),
-            lost: 0,
-            attempts: 0,
-            for_good: false,
-        });
+        let failed = self.failed.get_or_insert_default();
         failed.at = Instant::now();
+        let why = format!("{error:#}");
+        if failed.why != why {
+            warn!(sink = self.name, "flow records cannot be written: {why}");
+            failed.why = why;
+        }
+    }
+
+    /// As [`Self::fail`].
+    fn refused(&mut self, error: &anyhow::Error) {
+        let why = format!("{error:#}");
+        if self.refusal.as_ref() != Some(&why) {
+            warn!(sink = self.name, "flow records are refused: {why}");
+            self.refusal = Some(why);
+        }
     }
 
     /// Waits for the far end; when the agent ends, not for long.

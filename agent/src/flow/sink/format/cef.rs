@@ -27,8 +27,8 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
         Kind::End => ("Flow ended", INFORMATIONAL),
         Kind::Deny => ("Flow denied", MEDIUM),
     };
-    header(record.kind.name(), what, severity, out);
-    time("rt", record.end.unwrap_or(record.start), out);
+    let at = record.end.unwrap_or(record.start);
+    header(record.kind.name(), what, severity, at, out);
     time("start", record.start, out);
     if let Some(end) = record.end {
         time("end", end, out);
@@ -45,8 +45,9 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
         None => field("proto", &record.protocol.number, out),
     }
     ends(record, out);
-    field("out", &record.forward.bytes, out);
-    field("in", &record.reverse.bytes, out);
+    // As the dictionary has it: from the source to the destination, and back.
+    field("in", &record.forward.bytes, out);
+    field("out", &record.reverse.bytes, out);
     if let Some(process) = &record.process {
         let (pid, name) = match record.direction {
             Direction::Egress => ("spid", "sproc"),
@@ -72,6 +73,10 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
         let would: Vec<String> = record.would_be.iter().map(would_be).collect();
         custom("cs4", "wouldBe", &would.join(", "), out);
     }
+    if let Some(sampling) = record.sampling {
+        custom("cn1", "sampling", &sampling, out);
+    }
+    custom("cn2", "sequence", &record.seq, out);
     field("externalId", &record.flow_id, out);
 }
 
@@ -114,8 +119,7 @@ fn ends(record: &Record, out: &mut Vec<u8>) {
 
 fn loss(record: &LossRecord, out: &mut Vec<u8>) {
     let loss = &record.loss;
-    header("loss", "Records lost", MEDIUM, out);
-    time("rt", loss.last, out);
+    header("loss", "Records lost", MEDIUM, loss.last, out);
     time("start", loss.first, out);
     time("end", loss.last, out);
     field("dvchost", &record.node, out);
@@ -126,8 +130,7 @@ fn loss(record: &LossRecord, out: &mut Vec<u8>) {
 
 fn tampering(record: &TamperRecord, out: &mut Vec<u8>) {
     let tampering = &record.tampering;
-    header("tampering", "Changed by others", HIGH, out);
-    time("rt", tampering.at, out);
+    header("tampering", "Changed by others", HIGH, tampering.at, out);
     field("dvchost", &record.node, out);
     field("cnt", &tampering.count, out);
     field("act", &tampering.how, out);
@@ -143,11 +146,13 @@ fn tampering(record: &TamperRecord, out: &mut Vec<u8>) {
     custom("cs1", "what", &tampering.what, out);
 }
 
-fn header(signature: &str, name: &str, severity: u8, out: &mut Vec<u8>) {
+/// With its first field, when it was.
+fn header(signature: &str, name: &str, severity: u8, at: WallTime, out: &mut Vec<u8>) {
     let version = env!("CARGO_PKG_VERSION");
+    let at = at.0.div_euclid(1_000_000);
     write!(
         out,
-        "CEF:0|ringfence|ringfence|{version}|{signature}|{name}|{severity}|"
+        "CEF:0|ringfence|ringfence|{version}|{signature}|{name}|{severity}|rt={at}"
     )
     .unwrap_or_default();
 }
@@ -163,19 +168,19 @@ fn custom(key: &str, label: &str, value: &(impl fmt::Display + ?Sized), out: &mu
 
 /// No value can begin another field, or end the line.
 fn field(key: &str, value: &(impl fmt::Display + ?Sized), out: &mut Vec<u8>) {
-    if !out.ends_with(b"|") {
-        out.push(b' ');
-    }
+    out.push(b' ');
     out.extend_from_slice(key.as_bytes());
     out.push(b'=');
-    for byte in value.to_string().bytes() {
-        match byte {
-            b'\\' => out.extend_from_slice(br"\\"),
-            b'=' => out.extend_from_slice(br"\="),
-            b'\n' => out.extend_from_slice(br"\n"),
-            b'\r' => out.extend_from_slice(br"\r"),
-            other if other.is_ascii_control() => out.push(b' '),
-            other => out.push(other),
+    for letter in value.to_string().chars() {
+        match letter {
+            '\\' => out.extend_from_slice(br"\\"),
+            '=' => out.extend_from_slice(br"\="),
+            '\n' => out.extend_from_slice(br"\n"),
+            '\r' => out.extend_from_slice(br"\r"),
+            // Some readers end a line there, too.
+            '\u{2028}' | '\u{2029}' => out.push(b' '),
+            other if other.is_control() => out.push(b' '),
+            other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
 }

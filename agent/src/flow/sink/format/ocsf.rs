@@ -12,7 +12,7 @@ use crate::flow::{
 };
 
 /// Of the schema whose fields these are: with 2.0 numbers change.
-const VERSION: &str = "1.3.0";
+const VERSION: &str = "1.6.0";
 
 const NETWORK: u32 = 4;
 const NETWORK_ACTIVITY: u32 = 4001;
@@ -36,6 +36,7 @@ pub(super) fn object(line: &Line) -> Value {
 /// What every event has.
 struct Head<'r> {
     class: (u32, u32),
+    profiles: &'static [&'static str],
     activity: u32,
     severity: u32,
     time: WallTime,
@@ -54,7 +55,7 @@ impl Head<'_> {
             .with("version", VERSION)
             .with_object("product", product)
             .with("sequence", self.sequence)
-            .with("profiles", ["host", "security_control"]);
+            .with("profiles", self.profiles);
         // Of no type that the schema has a number for.
         let device = Object::default()
             .with("hostname", self.node)
@@ -74,6 +75,7 @@ impl Head<'_> {
 fn flow(record: &Record) -> Object {
     let head = Head {
         class: (NETWORK, NETWORK_ACTIVITY),
+        profiles: &["host", "security_control"],
         activity: activity(record),
         severity: match record.verdict {
             Verdict::Allow => INFORMATIONAL,
@@ -157,10 +159,14 @@ fn connection(record: &Record) -> Object {
 fn endpoint(end: &End) -> Object {
     let workload = end.workload.as_deref();
     let namespace = workload.map(|it| &it.namespace).filter(|it| !it.is_empty());
+    // Something must name it, also where the sink is not to be told.
+    let unknown = (end.ip.is_none() && workload.is_none()).then_some("unknown");
     Object::default()
         .with("ip", end.ip)
         .with("port", end.port)
-        .with("name", workload.map(|it| &it.name))
+        .with("name", workload.map(|it| &*it.name).or(unknown))
+        // Other: the schema has no number for it.
+        .with("type_id", workload.map(|_| OTHER))
         .with("type", workload.map(|it| &it.kind))
         .with("zone", namespace)
 }
@@ -208,6 +214,7 @@ fn loss(record: &LossRecord) -> Object {
     let loss = &record.loss;
     let head = Head {
         class: (0, BASE_EVENT),
+        profiles: &["host"],
         activity: OTHER,
         severity: LOW,
         time: loss.last,
@@ -228,6 +235,7 @@ fn tampering(record: &TamperRecord) -> Object {
     let tampering = &record.tampering;
     let head = Head {
         class: (0, BASE_EVENT),
+        profiles: &["host"],
         activity: OTHER,
         severity: HIGH,
         time: tampering.at,

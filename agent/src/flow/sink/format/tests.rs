@@ -68,7 +68,8 @@ fn a_denied_flow_in_ecs() {
     assert_eq!(object["rule"]["id"], "3");
     assert_eq!(object["process"]["name"], "cu|r=l\n\\");
     assert_eq!(object["user"]["id"], "1000");
-    assert_eq!(object["ringfence"]["source"]["labels"]["tier"], "front");
+    let labels = &object["ringfence"]["source"]["labels"];
+    assert_eq!(labels, &json!(["app=gateway", "tier=front"]));
 }
 
 #[test]
@@ -90,6 +91,21 @@ fn a_flow_that_policy_would_deny_in_ecs_and_ocsf() {
 }
 
 #[test]
+fn a_denied_flow_that_a_staged_policy_would_permit_is_denied() {
+    let line = between(
+        "deny",
+        8,
+        r#","would_be":[{"view":"staged","verdict":"allow","reason":"rule"}]"#,
+    );
+    assert_eq!(object(Format::Ecs, &line)["event"]["action"], "flow_start");
+    let ocsf = object(Format::Ocsf, &line);
+    assert_eq!(
+        (&ocsf["action_id"], &ocsf["disposition_id"]),
+        (&json!(2), &json!(2))
+    );
+}
+
+#[test]
 fn a_denied_flow_in_ocsf() {
     let object = object(Format::Ocsf, &denied());
     assert_eq!(object["class_uid"], 4001);
@@ -104,7 +120,7 @@ fn a_denied_flow_in_ocsf() {
     assert_eq!(object["traffic"]["bytes_out"], 60);
     assert_eq!(object["firewall_rule"]["uid"], "3");
     assert_eq!(object["actor"]["process"]["user"]["uid"], "1000");
-    assert_eq!(object["metadata"]["version"], "1.3.0");
+    assert_eq!(object["metadata"]["version"], "1.6.0");
 }
 
 #[test]
@@ -127,6 +143,17 @@ fn no_value_can_begin_another_field_of_cef() {
         assert!(fields.contains(there), "{there} in {fields}");
     }
     assert!(!text.contains('\n'));
+}
+
+#[test]
+fn a_bar_at_the_end_of_a_value_swallows_no_field_of_cef() {
+    let line = between(
+        "allow",
+        7,
+        r#","reason":"rule","process":{"pid":9,"comm":"x|","uid":0,"cgroup_id":2}"#,
+    );
+    let text = cef(&line);
+    assert!(text.contains(" sproc=x| reason=rule "), "{text}");
 }
 
 #[test]

@@ -6,8 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::net::sockopt;
-
 use super::message::Message;
 use crate::flow::{clock::WallTime, sink::remote::Remote};
 
@@ -30,8 +28,6 @@ enum Link {
 
 /// For a datagram to find room, and for all messages of one batch to be taken by a stream.
 const TRANSFER: Duration = Duration::from_secs(5);
-/// Milliseconds after which a machine that acknowledges nothing is gone, and not only slow.
-const GONE: u32 = 10_000;
 /// How long a new socket is listened to: where nobody is, the first datagram is answered by ICMP.
 const TRIAL: Duration = Duration::from_millis(200);
 /// Bytes that a collector may say; nothing is expected.
@@ -57,7 +53,6 @@ impl Session {
     pub(super) fn tcp(to: &Remote) -> io::Result<Self> {
         let stream = to.connect()?;
         stream.set_write_timeout(Some(TRANSFER))?;
-        sockopt::set_tcp_user_timeout(&stream, GONE)?;
         Ok(Self::by(Link::Tcp(stream)))
     }
 

@@ -1,4 +1,6 @@
-//! Against servers of syslog that refuse, close, hang and come back.
+//! Against servers of syslog that refuse, close and come back.
+
+mod tls;
 
 use std::{
     io::Read as _,
