@@ -37,14 +37,19 @@ pub fn beside_libraries(name: &str) -> Option<PathBuf> {
     Some(libraries(&usr()?).join(name))
 }
 
-/// Python with the modules that programs of tests need, if it is there; says so if it is not.
-pub fn python() -> Option<PathBuf> {
-    let python = usr().map(|usr| usr.join("../python/bin/python3"));
-    let found = python.filter(|path| path.is_file());
-    if found.is_none() {
-        eprintln!("skipped: no Python of its own beside ${FOLDER}: `cargo xtask test` makes one");
-    }
-    found
+/// Python with the modules that programs of tests need, if they are there; says so if they are not.
+pub fn python() -> Option<Command> {
+    let modules = usr().map(|usr| usr.join("../python"));
+    let found = modules.filter(|folder| folder.join("complete").is_file());
+    let Some(modules) = found else {
+        eprintln!(
+            "skipped: no modules of Python beside ${FOLDER}: `cargo xtask test` fetches them"
+        );
+        return None;
+    };
+    let mut command = Command::new("python3");
+    command.env("PYTHONPATH", modules);
+    Some(command)
 }
 
 fn usr() -> Option<PathBuf> {

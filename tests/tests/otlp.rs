@@ -21,8 +21,7 @@ const COLLECTOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/otlp/collect
 const BOTH: [&str; 2] = ["http", "grpc"];
 
 /// A collector in `host` that turns so many requests away at first. Ends with what is given back.
-fn collector(python: &Path, host: &Netns, file: &Path, busy: usize) -> Result<Running> {
-    let mut command = Command::new(python);
+fn collector(mut command: Command, host: &Netns, file: &Path, busy: usize) -> Result<Running> {
     command.arg(COLLECTOR).arg(file).arg(busy.to_string());
     Running::start(host, command.stdin(Stdio::null()))
 }
@@ -171,7 +170,7 @@ fn all_is_out(agent: &Agent, expected: u64) -> Result<()> {
 
 #[test]
 fn a_collector_of_the_official_messages_takes_all_records() -> Result<()> {
-    let Some(python) = consumer::python() else {
+    let (Some(first), Some(second)) = (consumer::python(), consumer::python()) else {
         return Ok(());
     };
     let scene = Scene::with(FRIEND_ONLY)?;
@@ -198,13 +197,13 @@ fn a_collector_of_the_official_messages_takes_all_records() -> Result<()> {
     // Nobody is there, then somebody who is busy, and in the end one who takes it.
     traffic()?;
     let host = scene.lab.host();
-    let running = collector(&python, host, &taken, 2)?;
+    let running = collector(first, host, &taken, 2)?;
     all_is_out(&agent, 20)?;
     metrics_come(&taken, &agent)?;
     // It goes, and another one takes its place.
     drop(running);
     traffic()?;
-    let _running = collector(&python, host, &taken, 0)?;
+    let _running = collector(second, host, &taken, 0)?;
     all_is_out(&agent, 40)?;
     agent.terminate()?;
 

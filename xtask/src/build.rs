@@ -33,6 +33,9 @@ pub(crate) enum Object {
     Bench,
 }
 
+/// What the agent has beside the usual, wherever it is built here: files of Parquet.
+pub(crate) const FEATURES: [&str; 2] = ["--features", "agent/parquet"];
+
 /// BPF is built in the byte order of the host, where it will run.
 const TARGET: &str = if cfg!(target_endian = "big") {
     "bpfeb-unknown-none"
@@ -45,7 +48,7 @@ const TARGET_DIR: &str = "target/bpf-build";
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure()?;
     let mut host = shell::command("cargo");
-    host.args(["build", "--package", "agent"]);
+    host.args(["build", "--package", "agent"]).args(FEATURES);
     if args.release {
         host.arg("--release");
     }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{apt::Apt, shell};
+use crate::{apt::Apt, setup, shell};
 
 /// Packages of programs. What libraries they need beside those of the machine, apt finds out.
 const PACKAGES: [&str; 5] = [
@@ -20,9 +20,14 @@ const PACKAGES: [&str; 5] = [
     "tshark",
 ];
 /// Packages of Python, for programs of the tests that read by libraries of others.
-const MODULES: [&str; 2] = ["grpcio==1.85.3", "opentelemetry-proto==1.45.2"];
+const MODULES: [&str; 4] = [
+    "duckdb==2.0.*",
+    "grpcio==1.85.3",
+    "opentelemetry-proto==1.45.2",
+    "pyarrow==26.*",
+];
 const FOLDER: &str = "target/consumers";
-/// In FOLDER. An environment of its own: what the machine has of Python stays as it is.
+/// In FOLDER: what the machine has of Python stays as it is.
 const PYTHON: &str = "python";
 /// Says which packages are there.
 const COMPLETE: &str = "complete";
@@ -69,13 +74,11 @@ fn modules(folder: &Path) -> Result<bool> {
         return Ok(true);
     }
     empty(folder)?;
-    let mut python = shell::command("python3");
-    let made = shell::run(python.args(["-m", "venv"]).arg(folder));
-    let fetched = made.and_then(|()| {
-        let mut pip = shell::command(folder.join("bin/python3"));
-        pip.args(["-m", "pip", "--disable-pip-version-check", "--quiet"]);
-        shell::run(pip.args(["install", "--only-binary=:all:"]).args(MODULES))
-    });
+    setup::ensure_python()?;
+    let mut pip = shell::command("python3");
+    pip.args(["-m", "pip", "--disable-pip-version-check", "--quiet"]);
+    pip.args(["install", "--only-binary=:all:", "--target"]);
+    let fetched = shell::run(pip.arg(folder).args(MODULES));
     match fetched {
         Ok(()) => set_mark(&mark, &wanted),
         Err(error) => {

@@ -101,6 +101,7 @@ fn compile(target: &str, folder: &Path) -> Result<PathBuf> {
         .env("RINGFENCE_BPF_OBJECT", object)
         .env("RUSTFLAGS", flags()?)
         .args(["build", "--release", "--locked", "--package", "agent"])
+        .args(build::FEATURES)
         .args(["--target", target, "--target-dir"])
         .arg(&own);
     shell::run(&mut cargo)?;

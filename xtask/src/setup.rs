@@ -56,6 +56,11 @@ pub(crate) fn ensure_cluster() -> Result<()> {
     tools(&debian::CLUSTER, Mode::Install)
 }
 
+/// What fetches libraries of Python that read what ringfence writes; only the tests ask for it.
+pub(crate) fn ensure_python() -> Result<()> {
+    tools(&debian::PYTHON, Mode::Install)
+}
+
 /// What ringfence is measured against; only the benchmark that does so asks for it.
 pub(crate) fn ensure_yardsticks() -> Result<()> {
     tools(&debian::YARDSTICKS, Mode::Install)

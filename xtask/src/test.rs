@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         cargo.args(arguments);
         cargo
     };
-    shell::run(&mut cargo(&["build", "--package", "agent"]))?;
+    shell::run(cargo(&["build", "--package", "agent"]).args(build::FEATURES))?;
 
     let filter = filter.as_deref();
     if *kubernetes {
@@ -89,13 +89,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             );
         }
         let packages: &[&str] = if *unit { &UNPRIVILEGED } else { &HOST };
-        return shell::run(cargo(&["nextest", "run"]).args(packages).args(filter));
+        let mut nextest = cargo(&["nextest", "run"]);
+        nextest.args(packages).args(build::FEATURES);
+        return shell::run(nextest.args(filter));
     }
     eprintln!("cargo-nextest is not installed: `cargo test` runs the tests");
-    shell::run(cargo(&["test"]).args(UNPRIVILEGED).args(filter))?;
+    let mut unprivileged = cargo(&["test"]);
+    unprivileged.args(UNPRIVILEGED).args(build::FEATURES);
+    shell::run(unprivileged.args(filter))?;
     if !unit {
         // One at a time, as .config/nextest.toml has it.
         let mut privileged = cargo(&["test", "--package", "tests"]);
+        privileged.args(build::FEATURES);
         shell::run(privileged.args(filter).args(["--", "--test-threads=1"]))?;
     }
     Ok(())
@@ -126,7 +131,10 @@ fn in_a_cluster(cargo: &mut Command, filter: Option<&str>) -> Result<()> {
         .env("RINGFENCE_IMAGE", image)
         .env("RINGFENCE_KUBE_BIN", kubernetes::programs()?)
         .env("RINGFENCE_KUBE_ON", kubernetes::entrance());
-    cargo.args(["nextest", "run"]).args(HOST);
+    cargo
+        .args(["nextest", "run"])
+        .args(HOST)
+        .args(build::FEATURES);
     cargo.args(["-E", "package(tests) & binary(/^kubernetes/)"]);
     let passed = shell::run(cargo.args(filter));
     cluster.down()?;

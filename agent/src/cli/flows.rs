@@ -2,6 +2,7 @@
 
 mod csv;
 mod lines;
+mod parquet;
 mod quiet;
 mod table;
 mod top;
@@ -43,9 +44,18 @@ pub(crate) struct FlowsArgs {
         global = true
     )]
     output: FlowFormat,
-    /// Read this file of records, also one that is packed by gzip, and ask no agent. May be repeated, the oldest first.
+    /// Read this file of records, also one that is packed by gzip, or of Parquet (`.parquet`), and ask no agent. May be
+    /// repeated, the oldest first.
     #[arg(long, value_name = "PATH", global = true)]
     file: Vec<PathBuf>,
+    /// Write the records of files to files of Parquet below this folder, by date and hour, instead of showing them.
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        requires = "file",
+        conflicts_with = "output"
+    )]
+    to_parquet: Option<PathBuf>,
     /// Control socket of the agent.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, global = true)]
     socket: PathBuf,
@@ -79,6 +89,7 @@ pub(crate) fn run(args: FlowsArgs) -> anyhow::Result<Answer> {
         since,
         output,
         file,
+        to_parquet,
         socket,
         sums,
     } = args;
@@ -93,6 +104,10 @@ pub(crate) fn run(args: FlowsArgs) -> anyhow::Result<Answer> {
     } else {
         Lines::of_files(file, request, since)?
     };
+    if let Some(folder) = to_parquet {
+        parquet::write(folder, lines)?;
+        return Ok(Answer::Yes);
+    }
     let mut out = io::stdout().lock();
     match (sums, output) {
         (Some(Sums::Top(args)), output) => top::run(&args, lines, output, &mut out)?,

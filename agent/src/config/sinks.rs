@@ -2,6 +2,7 @@
 
 mod ipfix;
 mod otlp;
+mod parquet;
 mod syslog;
 
 use std::{
@@ -14,7 +15,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::{Location, Spanned};
 
-use self::{ipfix::RawIpfix, otlp::RawOtlp, syslog::RawSyslog};
+use self::{ipfix::RawIpfix, otlp::RawOtlp, parquet::RawParquet, syslog::RawSyslog};
 use super::{ConfigError, Item, Items};
 use crate::flow::{
     record::{Direction, Verdict},
@@ -43,6 +44,7 @@ struct RawSink {
     otlp: Option<RawOtlp>,
     syslog: Option<RawSyslog>,
     ipfix: Option<RawIpfix>,
+    parquet: Option<RawParquet>,
     #[serde(default)]
     filter: RawFilter,
     sample: Option<Spanned<u32>>,
@@ -93,7 +95,7 @@ pub(crate) struct SinkConfig {
 }
 
 /// As they stand in the settings.
-const DESTINATIONS: &str = "`file`, `syslog`, `ipfix`, `otlp`";
+const DESTINATIONS: &str = "`file`, `parquet`, `syslog`, `ipfix`, `otlp`";
 
 /// Below this, more time goes into files than into records.
 const SMALLEST: u64 = 64 << 10;
@@ -137,6 +139,7 @@ impl SinkConfig {
                 otlp,
                 syslog,
                 ipfix,
+                parquet,
                 filter,
                 sample,
                 privacy,
@@ -171,6 +174,10 @@ impl SinkConfig {
                 let hides_node = privacy.hash.iter().any(|it| it.value == Hashed::Node);
                 let otlp = otlp.check(hides_node, &mut reader);
                 destinations.push(otlp.map(Destination::Otlp));
+            }
+            if let Some(parquet) = parquet {
+                let parquet = reader.parquet(parquet, &mut files);
+                destinations.push(Some(Destination::Parquet(parquet)));
             }
             let sample = sample.and_then(|sample| {
                 let one_in = NonZeroU32::new(sample.value);

@@ -391,3 +391,38 @@ fn what_is_wrong_with_a_collector_is_all_told_with_its_place() {
         settings.yaml:11:37: `sinks.otlp.tls` is `there, and the endpoint is http://`, expected an endpoint that begins with https://, or no `tls`";
     assert_eq!(refused.unwrap_err().to_string(), expected);
 }
+
+#[cfg(feature = "parquet")]
+#[test]
+fn the_page_of_parquet_shows_settings_that_hold() {
+    let page = include_str!("../../docs/parquet.md");
+    let shown = page.split_once("```yaml\n").unwrap().1;
+    let config = check(shown.split_once("```").unwrap().0).unwrap();
+    let printed = serde_saphyr::to_string(&config).unwrap();
+    assert_eq!(check(&printed).unwrap(), config, "{printed}");
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn what_is_wrong_with_parquet_is_all_told_with_its_place() {
+    let error = check(
+        "sinks:\n- name: a\n  parquet: {folder: a, rows: 1, seconds: 4000}\n- name: b\n  parquet: {folder: /b}\n\
+         - name: c\n  parquet: {folder: /b}\n- name: d\n  parquet: {folder: /d}\n  file: {path: /e}\n",
+    );
+    let expected = "\
+        settings.yaml:3:21: `sinks.parquet.folder` is `a`, expected the path of a folder, from the root on, without `..`\n\
+        settings.yaml:3:30: `sinks.parquet.rows` is `1`, expected 1000 to 10000000\n\
+        settings.yaml:3:42: `sinks.parquet.seconds` is `4000`, expected 10 to 3600\n\
+        settings.yaml:7:21: `sinks.parquet.folder` is `/b`, expected a folder that no other sink writes\n\
+        settings.yaml:8:3: `sinks` is `2 destinations`, expected one of `file`, `parquet`";
+    assert_eq!(error.unwrap_err().to_string(), expected);
+}
+
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn a_build_without_parquet_says_what_to_do() {
+    let error = check("sinks:\n- name: a\n  parquet: {folder: /a}\n");
+    let expected = "settings.yaml:3:21: `sinks.parquet` is `parquet`, expected another destination: this build has no Parquet: \
+         build with `cargo build --features parquet`";
+    assert_eq!(error.unwrap_err().to_string(), expected);
+}

@@ -14,6 +14,7 @@
 //! | [`file`], [`rotation`] | lines in files |
 //! | [`ipfix`] | messages to a collector |
 //! | [`otlp`] | log records for a collector of OpenTelemetry |
+//! | [`parquet`] | rows in files for analysts |
 //! | [`remote`] | far ends, and who they are |
 //! | [`syslog`] | messages of syslog |
 
@@ -23,6 +24,7 @@ pub(crate) mod format;
 pub(crate) mod ipfix;
 pub(crate) mod otlp;
 mod output;
+pub(crate) mod parquet;
 pub(crate) mod privacy;
 mod queue;
 pub(crate) mod remote;
@@ -44,8 +46,8 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use self::{
-    choice::Choice, privacy::Privacy, queue::Queue, remote::Tls, syslog::SyslogSettings,
-    writer::Writer,
+    choice::Choice, parquet::ParquetSettings, privacy::Privacy, queue::Queue, remote::Tls,
+    syslog::SyslogSettings, writer::Writer,
 };
 pub(crate) use self::{
     file::FileSettings,
@@ -78,6 +80,7 @@ pub(crate) enum Destination {
     Syslog(SyslogSettings),
     Ipfix(ipfix::IpfixSettings),
     Otlp(OtlpSettings),
+    Parquet(ParquetSettings),
 }
 
 /// What a sink is told to do.
@@ -107,6 +110,7 @@ impl SinkSettings {
                 read.extend(otlp.files());
                 Vec::new()
             }
+            Destination::Parquet(settings) => vec![settings.file()],
         };
         (written, read)
     }

@@ -6,16 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use crate::shell;
+use crate::{build::FEATURES, shell};
 
 /// The agent, and the programs for the kernel that it carries.
-const ROOTS: [&str; 2] = ["agent", "agent-ebpf"];
+const ROOTS: [&str; 2] = [AGENT, "agent-ebpf"];
+const AGENT: &str = "agent";
 
 /// The document, without a time and without a number of its own, so that it is the same each time.
 pub(super) fn of_agent(target: &str) -> Result<Vec<u8>> {
     let mut cargo = shell::command("cargo");
     cargo.args(["metadata", "--format-version=1", "--locked"]);
-    cargo.args(["--filter-platform", target]);
+    cargo.args(["--filter-platform", target]).args(FEATURES);
     let metadata = serde_json::from_str(&shell::output(&mut cargo)?)?;
     let compiler = shell::output(shell::command("rustc").arg("--version"))?;
     let document = document(&metadata, &built(target)?, &linked(&compiler))?;
@@ -31,6 +32,9 @@ fn built(target: &str) -> Result<BTreeSet<String>> {
         let mut tree = shell::command("cargo");
         tree.args(["tree", "--locked", "--package", root, "--target", target]);
         tree.args(["--edges", "normal", "--prefix", "none", "--format", "{p}"]);
+        if root == AGENT {
+            tree.args(FEATURES);
+        }
         let said = shell::output(&mut tree)?;
         built.extend(said.lines().filter_map(|line| {
             let (name, rest) = line.split_once(" v")?;

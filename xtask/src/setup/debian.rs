@@ -42,6 +42,13 @@ pub(super) const TOOLS: [Tool; 5] = [
     },
 ];
 
+/// What the tests call, beside them, once.
+pub(super) const PYTHON: [Tool; 1] = [Tool {
+    program: "pip3",
+    package: "python3-pip",
+    why: "fetches DuckDB and pyarrow, which the tests hold against files of Parquet",
+}];
+
 /// What `cargo xtask vm-test` calls beside them.
 pub(super) const VIRTUAL_MACHINES: [Tool; 5] = [
     Tool {

@@ -14,7 +14,7 @@ use ringfence_lab::{
 use serde_json::Value;
 
 use super::Selection;
-use crate::{shell, test::HOST};
+use crate::{build, shell, test::HOST};
 
 /// What a guest cannot do: target, name, and why.
 const LEFT_OUT: [(&str, &str, &str); 2] = [
@@ -75,11 +75,14 @@ impl Suite {
     /// Builds the agent and the tests around `object`.
     pub(crate) fn build(object: &Path, selection: &Selection) -> Result<Self> {
         let agent = shell::root().join(AGENT);
-        shell::run(cargo(object).args(["build", "--package", "agent"]))?;
+        let mut build = cargo(object);
+        build.args(["build", "--package", "agent"]);
+        shell::run(build.args(build::FEATURES))?;
         // Of the whole workspace, as `cargo xtask test` builds it: of one package alone cargo would have all
         // dependencies with other features, and build them a second time.
         let mut build = cargo(object);
         build.args(["test", "--no-run"]).args(HOST);
+        build.args(build::FEATURES);
         shell::run(&mut build)?;
         let messages = shell::output(build.args(["--quiet", "--message-format", "json"]))?;
 

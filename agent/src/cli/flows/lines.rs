@@ -13,6 +13,7 @@ use agent_policy::shown::shown;
 use anyhow::Context as _;
 use flate2::read::MultiGzDecoder;
 
+use super::parquet;
 use crate::{
     control::{
         FlowsRequest,
@@ -132,9 +133,12 @@ impl Iterator for Lines {
     }
 }
 
-type Read = Box<dyn Iterator<Item = anyhow::Result<(Line, String)>>>;
+pub(super) type Read = Box<dyn Iterator<Item = anyhow::Result<(Line, String)>>>;
 
 fn read(path: &Path) -> Read {
+    if path.extension().is_some_and(|kind| kind == "parquet") {
+        return parquet::read(path);
+    }
     let name = path.display().to_string();
     let mut file = match open(path) {
         Ok(file) => file,

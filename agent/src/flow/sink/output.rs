@@ -3,7 +3,8 @@
 use std::{borrow::Cow, io, sync::Arc};
 
 use super::{
-    Destination, Target, file::Lines, format::Format, ipfix::Ipfix, otlp::Otlp, syslog::Syslog,
+    Destination, Target, file::Lines, format::Format, ipfix::Ipfix, otlp::Otlp, parquet,
+    syslog::Syslog,
 };
 use crate::flow::record::{Kind, Line};
 
@@ -24,6 +25,11 @@ pub(super) trait Output: Send {
     /// Nothing comes any more.
     fn finish(&mut self) -> Settled {
         Settled::default()
+    }
+
+    /// Why records are lost that it had taken, as a loss record says it.
+    fn late_loss(&self) -> &'static str {
+        "refused"
     }
 }
 
@@ -72,5 +78,6 @@ pub(super) fn open(destination: &Destination, node: &Arc<str>) -> io::Result<Box
         Destination::Syslog(syslog) => Box::new(Syslog::new(syslog.clone(), node)),
         Destination::Ipfix(ipfix) => Box::new(Ipfix::new(ipfix.clone())),
         Destination::Otlp(otlp) => Box::new(Otlp::open(otlp.clone())?),
+        Destination::Parquet(settings) => parquet::open(settings)?,
     })
 }

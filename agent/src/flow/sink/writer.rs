@@ -255,8 +255,9 @@ impl Writer {
     fn settle(&mut self, settled: Settled) {
         let Settled { exported, lost } = settled;
         self.shared.stage.exported(exported);
+        let reason = self.output.late_loss();
         for (kind, count) in Kind::ALL.into_iter().zip(lost) {
-            self.lost(kind, count, REFUSED);
+            self.lost(kind, count, reason);
         }
     }
 
