@@ -179,10 +179,10 @@ fn what_a_flood_loses_is_accounted_for_to_the_last_one() -> Result<()> {
     let numbers = lines.iter().filter_map(|line| line["seq"].as_u64());
     let numbers: BTreeSet<u64> = numbers.collect();
     ensure!(numbers.len() == lines.len(), "lines are there twice");
-    let last = numbers.last().copied();
+    let highest = numbers.last().copied();
     ensure!(
-        last == Some(lines.len() as u64),
-        "{last:?} is the last of {}",
+        highest == Some(lines.len() as u64),
+        "{highest:?} is the last of {}",
         lines.len()
     );
     Ok(())

@@ -10,8 +10,8 @@
 //! | [`queue`], [`writer`] | its queue and its thread |
 //! | [`shape`], [`privacy`] | what a record becomes for it |
 //! | [`output`] | what all ways out have in common |
-//! | [`format`] | a line in the words of whoever reads it |
-//! | [`file`], [`rotation`] | lines in files |
+//! | [`mod@format`] | a line in the words of whoever reads it |
+//! | [`mod@file`], [`rotation`] | lines in files |
 //! | [`ipfix`] | messages to a collector |
 //! | [`otlp`] | log records for a collector of OpenTelemetry |
 //! | [`parquet`] | rows in files for analysts |

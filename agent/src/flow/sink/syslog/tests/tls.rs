@@ -116,7 +116,7 @@ fn a_server_that_has_said_goodbye_is_not_written_to_and_the_last_record_arrives(
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut syslog = syslog(listener.local_addr().unwrap(), &authority, &authority);
     let config = authority.server();
-    let (closed, is_closed) = std::sync::mpsc::channel();
+    let (closed, is_closed) = std::sync::mpsc::sync_channel(1);
     let server = thread::spawn(move || {
         let mut first = accept(&listener, &config);
         first.read_exact(&mut [0; 8]).unwrap();
