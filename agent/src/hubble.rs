@@ -47,7 +47,7 @@ use crate::flow::ring::Ring;
 /// There is one, as far as this agent knows.
 const CLUSTER: &str = "default";
 
-/// Streams of flows at a time, over all connections; more are refused.
+/// Streams of flows at a time, of each way in; more are refused.
 const STREAMS: usize = 64;
 
 /// As clients are to read it.
@@ -62,8 +62,6 @@ struct Hub {
     teller: Teller,
     namespaces: Namespaces,
     address: Address,
-    /// Places for streams of flows.
-    streams: Arc<Semaphore>,
 }
 
 /// Where others find this node.
@@ -81,6 +79,16 @@ struct Address {
 #[derive(Clone, Copy, Debug)]
 struct Reached(Option<SocketAddr>);
 
+/// Places for streams of flows, of the way in that a client has taken.
+#[derive(Clone, Debug)]
+struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(STREAMS)))
+    }
+}
+
 // === impl Hub ===
 
 impl Hub {
@@ -91,7 +99,6 @@ impl Hub {
             teller: Teller::new(&address.node),
             namespaces: Namespaces::default(),
             address,
-            streams: Arc::new(Semaphore::new(STREAMS)),
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 
 pub(super) use self::table::decided;
@@ -105,6 +105,10 @@ pub(crate) fn run(args: FlowsArgs) -> anyhow::Result<Answer> {
         Lines::of_files(file, request, since)?
     };
     if let Some(folder) = to_parquet {
+        ensure!(
+            sums.is_none(),
+            "`--to-parquet` writes records, and `top` adds them up: one of them"
+        );
         parquet::write(folder, lines)?;
         return Ok(Answer::Yes);
     }

@@ -234,7 +234,7 @@ fn what_is_wrong_with_a_far_end_is_told_with_its_place() {
         settings.yaml:3:32: `sinks.syslog.tls` is `a relative path`, expected paths from the root on\n\
         settings.yaml:3:32: `sinks.syslog.tls` is `given`, expected nothing, or `transport: tls`\n\
         settings.yaml:3:16: `sinks.syslog.to` is `collector`, expected HOST:PORT, as in collector.example:514 or [2001:db8::1]:514\n\
-        settings.yaml:4:3: `sinks` is `2 destinations`, expected one of `file`, `syslog`, `ipfix`, `otlp`";
+        settings.yaml:4:3: `sinks` is `2 destinations`, expected one of `file`, `parquet`, `syslog`, `ipfix`, `otlp`";
     assert_eq!(told.unwrap_err().to_string(), expected);
 }
 
@@ -270,7 +270,7 @@ fn what_is_wrong_with_ipfix_is_all_told_with_its_place() {
         settings.yaml:5:94: `sinks.ipfix.enterprise` is `0`, expected your own number of IANA's private enterprise numbers; \
         0 and 29305 have another meaning\n\
         settings.yaml:7:37: `sinks.ipfix.message_bytes` is `65508`, expected 600 to 65507\n\
-        settings.yaml:6:3: `sinks` is `2 destinations`, expected one of `file`, `syslog`, `ipfix`, `otlp`";
+        settings.yaml:6:3: `sinks` is `2 destinations`, expected one of `file`, `parquet`, `syslog`, `ipfix`, `otlp`";
     assert_eq!(error.unwrap_err().to_string(), expected);
 }
 
@@ -414,7 +414,7 @@ fn what_is_wrong_with_parquet_is_all_told_with_its_place() {
         settings.yaml:3:30: `sinks.parquet.rows` is `1`, expected 1000 to 10000000\n\
         settings.yaml:3:42: `sinks.parquet.seconds` is `4000`, expected 10 to 3600\n\
         settings.yaml:7:21: `sinks.parquet.folder` is `/b`, expected a folder that no other sink writes\n\
-        settings.yaml:8:3: `sinks` is `2 destinations`, expected one of `file`, `parquet`";
+        settings.yaml:8:3: `sinks` is `2 destinations`, expected one of `file`, `parquet`, `syslog`, `ipfix`, `otlp`";
     assert_eq!(error.unwrap_err().to_string(), expected);
 }
 

@@ -49,7 +49,7 @@ const GATHERING: Duration = Duration::from_millis(1);
 const LAST: Duration = Duration::from_secs(1);
 
 /// For sinks to write what they have, or to give it up: longer than any of them takes, but one whose reader has stopped reading.
-const WRITTEN: Duration = Duration::from_secs(30);
+const WRITTEN: Duration = Duration::from_secs(45);
 
 /// Batches of events, or listings, that may wait for the pipeline. What waits longer stays in the
 /// kernel, which counts what it has to drop.

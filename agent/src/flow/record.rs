@@ -333,10 +333,18 @@ impl Line {
     pub(crate) fn parse(text: &str) -> serde_json::Result<Self> {
         #[derive(Deserialize)]
         struct Head<'a> {
+            #[serde(default)]
+            schema_version: u16,
             #[serde(borrow)]
             kind: Cow<'a, str>,
         }
         let head: Head<'_> = serde_json::from_str(text)?;
+        if head.schema_version > SCHEMA_VERSION {
+            let seen = head.schema_version;
+            return Err(serde::de::Error::custom(format!(
+                "schema_version {seen} is newer than this program, which knows {SCHEMA_VERSION}"
+            )));
+        }
         match &*head.kind {
             "loss" => serde_json::from_str(text).map(Self::Loss),
             "tampering" => serde_json::from_str(text).map(Self::Tampering),

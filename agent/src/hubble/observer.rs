@@ -16,7 +16,7 @@ use futures::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{CLUSTER, Hub, PRODUCT, Reached, STREAMS, VERSION, flow, reading::Reading};
+use super::{CLUSTER, Hub, PRODUCT, Places, Reached, STREAMS, VERSION, flow, reading::Reading};
 use crate::flow::{clock::WallTime, record::Line};
 
 /// Over which the rate of flows is taken, in nanoseconds.
@@ -37,7 +37,8 @@ impl Observer for Flows {
         request: Request<GetFlowsRequest>,
     ) -> Result<Response<Self::GetFlowsStream>, Status> {
         let Self(hub) = self;
-        let Ok(place) = Arc::clone(&hub.streams).try_acquire_owned() else {
+        let Places(places) = request.extensions().get().cloned().unwrap_or_default();
+        let Ok(place) = places.try_acquire_owned() else {
             let told = format!("{STREAMS} streams of flows are open already");
             return Err(Status::resource_exhausted(told));
         };

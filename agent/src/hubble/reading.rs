@@ -163,8 +163,12 @@ impl Reading {
                 .await
                 .unwrap_or_default(),
         };
+        // The ring has gone on since the request came, and what it has lost after that nobody has asked for.
+        let lost = match self.end {
+            Some(end) => lost.min(end.saturating_sub(before)),
+            None => lost,
+        };
         if let Some(end) = self.end {
-            // The ring has gone on since the request came.
             let wanted = end.saturating_sub(before.saturating_add(lost));
             self.read
                 .truncate(usize::try_from(wanted).unwrap_or(usize::MAX));

@@ -32,12 +32,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tonic::service::Routes;
+use tonic::{Status, service::Routes};
 use tonic_health::ServingStatus;
 use tower::Service as _;
 use tracing::debug;
 
-use super::{Address, Hub, Reached, observer::Flows, peer::Peers, tls::Certificates};
+use super::{Address, Hub, Places, Reached, observer::Flows, peer::Peers, tls::Certificates};
 use crate::{config::HubbleConfig, control::socket::Socket, flow::ring::Ring};
 
 /// Connections at a time, of each way in; more wait.
@@ -48,6 +48,9 @@ const CALLS: u32 = 16;
 
 /// For a client to prove who it is.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// For a request to be there, and its answer to begin.
+const REQUESTED: Duration = Duration::from_secs(30);
 
 /// A connection without calls is closed after so long.
 const IDLE: Duration = Duration::from_mins(1);
@@ -73,6 +76,7 @@ pub(crate) struct Server {
 struct Door {
     routes: Routes,
     places: Arc<Semaphore>,
+    streams: Places,
 }
 
 impl Server {
@@ -130,6 +134,7 @@ impl Server {
         let door = || Door {
             routes: routes.clone(),
             places: Arc::new(Semaphore::new(CLIENTS)),
+            streams: Places::default(),
         };
         let at_socket = async {
             let Some(socket) = socket else { return };
@@ -250,11 +255,13 @@ impl Door {
         let counted = calls.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Reached(reached));
+            request.extensions_mut().insert(self.streams.clone());
             let (mut routes, call) = (self.routes.clone(), counted.begin());
             async move {
-                let answer = match routes.call(request).await {
-                    Ok(answer) => answer,
-                    Err(never) => match never {},
+                let answer = match timeout(REQUESTED, routes.call(request)).await {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(never)) => match never {},
+                    Err(_) => Status::deadline_exceeded("the request has no end").into_http(),
                 };
                 Ok::<_, Infallible>(answer.map(|body| Answer { body, _call: call }))
             }

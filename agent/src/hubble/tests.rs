@@ -365,16 +365,24 @@ async fn streams_are_counted_and_given_back() {
         follow: true,
         ..GetFlowsRequest::default()
     };
+    let (one_way, other_way) = (Places::default(), Places::default());
+    let ask = |way: &Places| {
+        let mut request = Request::new(follow.clone());
+        request.extensions_mut().insert(way.clone());
+        let service = Flows(Arc::clone(&hub));
+        async move { service.get_flows(request).await }
+    };
     let mut open = Vec::new();
     for _ in 0..STREAMS {
-        open.push(ask(&hub, follow.clone()).await.unwrap());
+        open.push(ask(&one_way).await.unwrap());
     }
-    let Err(refused) = ask(&hub, follow.clone()).await else {
+    let Err(refused) = ask(&one_way).await else {
         panic!("one too many")
     };
+    assert!(ask(&other_way).await.is_ok(), "each way in has its own");
     assert_eq!(refused.code(), Code::ResourceExhausted);
     open.pop();
-    assert!(ask(&hub, follow).await.is_ok());
+    assert!(ask(&one_way).await.is_ok());
 }
 
 #[tokio::test]

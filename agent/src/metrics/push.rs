@@ -6,22 +6,27 @@ use prometheus_client::{encoding::text, registry::Registry};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-use crate::flow::sink::otlp::Push;
+use crate::flow::sink::otlp::{Push, Pushed};
 
 const EVERY: Duration = Duration::from_mins(1);
 /// Where one could not be reached.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// The longest rest that a collector is given.
+const REST: Duration = Duration::from_mins(1);
+
 /// Brings them again and again.
 pub(crate) async fn bring(mut push: Push, registry: Arc<Registry>) {
-    let mut is_failing = false;
+    let mut told = None;
     loop {
         let registry = Arc::clone(&registry);
         // It reads the kernel's tables, and waits for the collector.
         let pushed = spawn_blocking(move || {
             let mut out = String::new();
-            let gathered = text::encode(&mut out, &registry);
-            let pushed = gathered.map_err(Into::into).and_then(|()| push.push(&out));
+            let pushed = match text::encode(&mut out, &registry) {
+                Ok(()) => push.push(&out),
+                Err(error) => Pushed::Never(error.to_string()),
+            };
             (push, pushed)
         });
         let Ok((back, pushed)) = pushed.await else {
@@ -29,14 +34,20 @@ pub(crate) async fn bring(mut push: Push, registry: Arc<Registry>) {
             return;
         };
         push = back;
-        if let Err(error) = &pushed
-            && !is_failing
-        {
-            warn!("metrics are not taken: {error:#}");
-        } else if pushed.is_ok() && is_failing {
-            info!("metrics are taken again");
+        let (why, pause) = match pushed {
+            Pushed::All => (None, EVERY),
+            Pushed::Later { why, rest } => {
+                (Some(why), AGAIN.max(rest.unwrap_or_default().min(REST)))
+            }
+            Pushed::Never(why) => (Some(why), EVERY),
+        };
+        match &why {
+            // Once for each reason.
+            Some(why) if told.as_ref() != Some(why) => warn!("metrics are not taken: {why}"),
+            None if told.is_some() => info!("metrics are taken again"),
+            Some(_) | None => {}
         }
-        is_failing = pushed.is_err();
-        tokio::time::sleep(if is_failing { AGAIN } else { EVERY }).await;
+        told = why;
+        tokio::time::sleep(pause).await;
     }
 }

@@ -1,53 +1,98 @@
 //! The sinks that are measured.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
+use anyhow::Result;
 use ringfence_lab::lab::Netns;
 
 use crate::servers;
 
 pub(crate) struct Case {
     pub(crate) name: &'static str,
-    destination: fn(&Path, &Netns) -> String,
+    destinations: &'static [Destination],
 }
 
+/// A sink below a folder of its own, whose server, if it needs one, runs in the agent's namespace.
+type Destination = fn(&Path, &Netns) -> String;
+
 impl Case {
-    /// Of an agent with this sink alone.
-    pub(crate) fn settings(&self, folder: &Path, host: &Netns) -> String {
-        format!(
-            "sinks:\n- name: sink\n  {}\n",
-            (self.destination)(folder, host)
-        )
+    /// Of an agent with these sinks alone.
+    pub(crate) fn settings(&self, folder: &Path, host: &Netns) -> Result<String> {
+        let mut settings = "sinks:\n".to_owned();
+        for (number, destination) in self.destinations.iter().enumerate() {
+            let own = folder.join(number.to_string());
+            std::fs::create_dir_all(&own)?;
+            writeln!(
+                settings,
+                "- name: sink-{number}\n  {}",
+                destination(&own, host)
+            )?;
+        }
+        Ok(settings)
     }
 }
 
-pub(crate) fn cases() -> Vec<Case> {
-    vec![
-        Case {
-            name: "JSON lines",
-            destination: |folder, _| {
-                format!(
-                    "file: {{path: {}/flows.jsonl, rotate_bytes: 1000000000000}}",
-                    folder.display()
-                )
-            },
-        },
-        Case {
-            name: "JSON lines, rotated and packed",
-            destination: |folder, _| format!("file: {{path: {}/flows.jsonl}}", folder.display()),
-        },
-        Case {
-            name: "ECS lines",
-            destination: |folder, _| {
-                format!(
-                    "file: {{path: {}/flows.jsonl, format: ecs, rotate_bytes: 1000000000000}}",
-                    folder.display()
-                )
-            },
-        },
-        Case {
-            name: "syslog over TCP",
-            destination: |_, host| format!("syslog: {{to: '{}'}}", servers::swallowing(host)),
-        },
-    ]
+pub(crate) const CASES: [Case; 8] = [
+    Case {
+        name: "JSON lines",
+        destinations: &[lines],
+    },
+    Case {
+        name: "JSON lines, rotated and packed",
+        destinations: &[|folder, _| format!("file: {{path: {}/flows.jsonl}}", folder.display())],
+    },
+    Case {
+        name: "ECS lines",
+        destinations: &[|folder, _| {
+            format!(
+                "file: {{path: {}/flows.jsonl, format: ecs, rotate_bytes: {ENDLESS}}}",
+                folder.display()
+            )
+        }],
+    },
+    Case {
+        name: "Parquet",
+        destinations: &[parquet],
+    },
+    Case {
+        name: "syslog over TCP",
+        destinations: &[syslog],
+    },
+    Case {
+        name: "IPFIX over UDP",
+        destinations: &[ipfix],
+    },
+    Case {
+        name: "OTLP over HTTP",
+        destinations: &[otlp],
+    },
+    Case {
+        name: "JSON lines, Parquet, syslog, IPFIX and OTLP",
+        destinations: &[lines, parquet, syslog, ipfix, otlp],
+    },
+];
+
+/// Bytes of a file that is never moved aside.
+const ENDLESS: u64 = 1_000_000_000_000;
+
+fn lines(folder: &Path, _: &Netns) -> String {
+    let folder = folder.display();
+    format!("file: {{path: {folder}/flows.jsonl, rotate_bytes: {ENDLESS}}}")
+}
+
+fn parquet(folder: &Path, _: &Netns) -> String {
+    format!("parquet: {{folder: {}, seconds: 10}}", folder.display())
+}
+
+fn syslog(_: &Path, host: &Netns) -> String {
+    format!("syslog: {{to: '{}'}}", servers::stream(host))
+}
+
+fn ipfix(_: &Path, host: &Netns) -> String {
+    format!("ipfix: {{to: '{}'}}", servers::datagrams(host))
+}
+
+fn otlp(_: &Path, host: &Netns) -> String {
+    format!("otlp: {{endpoint: 'http://{}'}}", servers::http(host))
 }

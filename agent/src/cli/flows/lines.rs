@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read as _},
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -68,8 +68,18 @@ impl Lines {
         request: FlowsRequest,
         since: Option<Ago>,
     ) -> anyhow::Result<Self> {
-        let conversation = client::flows(socket, request)?;
-        Ok(Self::Agent(conversation, since.map(Ago::begin)))
+        let (since, last, follow) = (since.map(Ago::begin), request.last, request.follow);
+        let Some(last) = last.filter(|_| since.is_some() && !follow) else {
+            let conversation = client::flows(socket, request)?;
+            return Ok(Self::Agent(conversation, since));
+        };
+        // The last ones of those within the time, which the agent does not know.
+        let all = FlowsRequest {
+            last: None,
+            ..request
+        };
+        let all = Self::Agent(client::flows(socket, all)?, since);
+        Self::last(all, last)
     }
 
     /// Plain, or packed by gzip, one file after another.
@@ -81,7 +91,7 @@ impl Lines {
         let since = since.map(Ago::begin);
         let last = request.last;
         let lines = files.into_iter().flat_map(|path| read(&path));
-        let mut wanted = lines.filter_map(move |line| match line {
+        let wanted = lines.filter_map(move |line| match line {
             Ok((line, text)) => {
                 let is_wanted =
                     since.is_none_or(|since| time(&line) >= since) && request.wants(&line);
@@ -92,6 +102,13 @@ impl Lines {
         let Some(last) = last else {
             return Ok(Self::Files(Box::new(wanted)));
         };
+        Self::last(wanted, last)
+    }
+
+    fn last(
+        mut wanted: impl Iterator<Item = anyhow::Result<String>>,
+        last: usize,
+    ) -> anyhow::Result<Self> {
         let kept = wanted.try_fold(VecDeque::new(), |mut kept, text| {
             kept.push_back(text?);
             if kept.len() > last {
@@ -133,6 +150,9 @@ impl Iterator for Lines {
     }
 }
 
+/// More than any record has: a file without line ends is none of records.
+const LONGEST: u64 = 1 << 20;
+
 pub(super) type Read = Box<dyn Iterator<Item = anyhow::Result<(Line, String)>>>;
 
 fn read(path: &Path) -> Read {
@@ -147,14 +167,16 @@ fn read(path: &Path) -> Read {
     let mut number = 0_u64;
     Box::new(std::iter::from_fn(move || {
         number += 1;
-        let mut text = String::new();
-        let read = file.read_line(&mut text);
+        let mut text = Vec::new();
+        let read = file.by_ref().take(LONGEST).read_until(b'\n', &mut text);
         match read.with_context(|| format!("cannot read {name}")) {
             Ok(0) => return None,
             Ok(_) => {}
             Err(error) => return Some(Err(error)),
         }
-        let is_whole = text.ends_with('\n');
+        // What is no UTF-8 is half a letter, or no record.
+        let text = String::from_utf8_lossy(&text);
+        let is_whole = text.ends_with('\n') || text.len() as u64 >= LONGEST;
         let text = text.trim_end_matches('\n').to_owned();
         match Line::parse(&text) {
             Ok(line) => Some(Ok((line, text))),

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     io::{self, Write},
 };
 
@@ -13,6 +13,7 @@ use super::{
     FlowFormat,
     csv::CsvWriter,
     lines::Lines,
+    quiet,
     table::{decided, end},
 };
 use crate::{
@@ -67,8 +68,20 @@ struct Sums {
 
 #[derive(Debug, Default)]
 struct Group {
-    ids: HashSet<FlowId>,
+    /// How many flows each stands for.
+    ids: HashMap<FlowId, u64>,
     sums: Sums,
+}
+
+impl Group {
+    fn sums(self, name: String) -> Sums {
+        let Self { ids, sums } = self;
+        Sums {
+            name,
+            flows: ids.into_values().fold(0, u64::saturating_add),
+            ..sums
+        }
+    }
 }
 
 pub(super) fn run(
@@ -78,17 +91,17 @@ pub(super) fn run(
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    let mut missing = 0;
+    let mut missing = 0_u64;
     for text in lines {
         match Line::parse(&text?)? {
             Line::Flow(record) => add(&mut groups, args.by, &record),
-            Line::Loss(loss) => missing += loss.loss.count,
+            Line::Loss(loss) => missing = loss.loss.count.saturating_add(missing),
             Line::Tampering(_) => {}
         }
     }
     let mut rows: Vec<Sums> = groups
         .into_iter()
-        .map(|(name, Group { ids: _, sums })| Sums { name, ..sums })
+        .map(|(name, group)| group.sums(name))
         .collect();
     let key = |sums: &Sums| match (args.bytes, args.packets) {
         (true, _) => sums.bytes,
@@ -98,7 +111,13 @@ pub(super) fn run(
     rows.sort_by_key(|sums| Reverse(key(sums)));
     rows.truncate(args.rows);
     match format {
-        FlowFormat::Json => output::json(&rows, out)?,
+        FlowFormat::Json => {
+            let mut text = Vec::new();
+            output::json(&rows, &mut text)?;
+            for line in String::from_utf8_lossy(&text).lines() {
+                writeln!(out, "{}", quiet::json(line))?;
+            }
+        }
         FlowFormat::Csv => csv(&rows, out)?,
         // There is no more of them to show.
         FlowFormat::Table | FlowFormat::Wide => table(&rows, Paint::of_stdout(), out)?,
@@ -113,8 +132,10 @@ fn add(groups: &mut BTreeMap<String, Group>, by: By, record: &Record) {
     let Group { ids, sums } = groups.entry(name(by, record)).or_default();
     // A record of a sample stands for others.
     let times = record.sampling.map_or(1, |one_in| one_in.get().into());
-    if ids.insert(record.flow_id) {
-        sums.flows = sums.flows.saturating_add(times);
+    let stands_for = ids.entry(record.flow_id).or_insert(times);
+    if record.kind == Kind::End {
+        // Of every flow in a sample the end is written: it stands for itself alone.
+        *stands_for = 1;
     }
     let packets = record
         .forward
@@ -238,8 +259,10 @@ mod tests {
         );
         let groups = groups.into_iter();
         groups
-            .map(|(name, Group { ids: _, sums })| {
-                (name, (sums.flows, sums.denied, sums.packets, sums.bytes))
+            .map(|(name, group)| {
+                let sums = group.sums(name);
+                let told = (sums.flows, sums.denied, sums.packets, sums.bytes);
+                (sums.name, told)
             })
             .collect()
     }

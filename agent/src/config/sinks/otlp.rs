@@ -79,11 +79,15 @@ impl RawOtlp {
     }
 }
 
-/// Of a URL with a name and a password, what follows them.
+/// Of a URL with a name and a password, what follows them, and no query: there are keys in some.
 fn without_secret(url: &str) -> String {
+    let (url, query) = match url.split_once(['?', '#']) {
+        Some((url, _)) => (url, "…"),
+        None => (url, ""),
+    };
     match url.rsplit_once('@') {
-        Some((_, rest)) => format!("…@{rest}"),
-        None => url.to_owned(),
+        Some((_, rest)) => format!("…@{rest}{query}"),
+        None => format!("{url}{query}"),
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct RawParquet {
     folder: Spanned<PathBuf>,
     rows: Option<Spanned<u64>>,
     seconds: Option<Spanned<u64>>,
-    keep_bytes: Option<u64>,
+    keep_bytes: Option<Spanned<u64>>,
 }
 
 /// Fewer in a file would be more of its frame than of records.
@@ -27,6 +27,9 @@ const MOST_ROWS: u64 = 10_000_000;
 
 const SHORTEST: u64 = 10;
 const LONGEST: u64 = 3600;
+
+/// Less would keep no more than a file or two.
+const SMALLEST: u64 = 64 << 20;
 
 impl Reader {
     /// `taken` are those of other sinks.
@@ -57,6 +60,7 @@ impl Reader {
         }
         let default = ParquetSettings::to(folder.value);
         let rows = self.within(rows, FEWEST_ROWS, MOST_ROWS, "sinks.parquet.rows");
+        let keep_bytes = self.within(keep_bytes, SMALLEST, u64::MAX, "sinks.parquet.keep_bytes");
         let seconds = self.within(seconds, SHORTEST, LONGEST, "sinks.parquet.seconds");
         ParquetSettings {
             rows: rows.unwrap_or(default.rows),

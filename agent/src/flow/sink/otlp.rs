@@ -40,7 +40,7 @@ use self::{answer::Answer, client::Client};
 pub(crate) use self::{
     endpoint::{Endpoint, Protocol},
     headers::Headers,
-    push::Push,
+    push::{Push, Pushed},
 };
 use super::{
     Compression,
@@ -83,6 +83,8 @@ pub(super) struct Otlp {
     client: Client,
     /// The collector has asked to be left alone until then.
     not_before: Option<Instant>,
+    /// What it said when it asked for that.
+    asked: Option<String>,
     complained: Option<Instant>,
 }
 
@@ -102,6 +104,7 @@ impl Otlp {
         Ok(Self {
             client: Client::new(settings).map_err(told)?,
             not_before: None,
+            asked: None,
             complained: None,
         })
     }
@@ -131,6 +134,9 @@ impl Otlp {
             self.complain(rejected, message);
         }
         let mut settled = Settled::exported(lines);
+        // Of those that are about no flow, and may be what it rejects, nothing is counted.
+        let others = lines.iter().filter(|line| line.flow().is_none()).count();
+        let rejected = rejected.saturating_sub(others);
         let flows = lines.iter().rev().filter_map(|line| line.flow());
         for flow in flows.take(rejected) {
             settled.exported -= 1;
@@ -157,16 +163,16 @@ impl Output for Otlp {
         let away = |error: anyhow::Error, endpoint: &Endpoint| {
             Failure::Away(error.context(endpoint.to_string()))
         };
-        let now = Instant::now();
-        if self.not_before.is_some_and(|until| now < until) {
-            let error = anyhow!("it has asked to be left alone");
-            return Err(away(error, self.endpoint()));
+        if self.not_before.is_some_and(|until| Instant::now() < until) {
+            let why = self.asked.clone().unwrap_or_default();
+            return Err(away(anyhow!(why), self.endpoint()));
         }
         self.not_before = None;
         match self.send(lines) {
             Ok(Answer::Taken { rejected, message }) => self.taken(lines, rejected, &message),
             Ok(Answer::Later { why, rest }) => {
-                self.not_before = rest.map(|rest| now + rest.min(REST));
+                self.not_before = rest.map(|rest| Instant::now() + rest.min(REST));
+                self.asked = Some(why.clone());
                 Err(away(anyhow!(why), self.endpoint()))
             }
             Ok(Answer::Never(why)) => {

@@ -147,6 +147,7 @@ impl Writer {
             let now = WallTime::now();
             let shed = self.shared.shed.load(Ordering::Relaxed);
             let mut told = self.losses(shed, now);
+            let has_losses = !told.is_empty();
             told.extend(lines.iter().map(|line| self.shape.of(line)));
             match self.output.write(&told) {
                 Ok(settled) => {
@@ -155,7 +156,11 @@ impl Writer {
                 }
                 Err(Failure::Refused(error)) => {
                     self.refused(&error);
-                    return self.lose(lines, REFUSED);
+                    if !has_losses {
+                        return self.lose(lines, REFUSED);
+                    }
+                    // Perhaps for what it was told of losses: that is told no more.
+                    self.told(shed, now);
                 }
                 Err(Failure::Broken(error)) => {
                     self.fail(&error);
@@ -193,8 +198,14 @@ impl Writer {
                 self.told(shed, now);
                 self.settle(settled);
             }
-            Err(Failure::Refused(error) | Failure::Broken(error) | Failure::Away(error)) => {
+            Err(Failure::Refused(error)) => {
+                self.refused(&error);
+                self.told(shed, now);
+            }
+            Err(Failure::Broken(error)) => self.fail(&error),
+            Err(Failure::Away(error)) => {
                 self.fail(&error);
+                self.is_away();
             }
         }
     }
@@ -222,6 +233,13 @@ impl Writer {
         if failed.why != why {
             warn!(sink = self.name, "flow records cannot be written: {why}");
             failed.why = why;
+        }
+    }
+
+    /// What comes meanwhile waits, and is not lost.
+    fn is_away(&mut self) {
+        if let Some(failed) = &mut self.failed {
+            failed.attempts = failed.attempts.max(1);
         }
     }
 

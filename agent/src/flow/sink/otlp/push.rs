@@ -2,7 +2,8 @@
 //!
 //! They are sums since the agent began: what does not arrive is in what comes next, and nothing is kept.
 
-use anyhow::{anyhow, bail};
+use std::time::Duration;
+
 use prost::Message as _;
 
 use super::{
@@ -16,6 +17,19 @@ use crate::flow::clock::WallTime;
 pub(crate) struct Push {
     client: Client,
     node: String,
+}
+
+/// What has become of a push.
+#[derive(Debug)]
+pub(crate) enum Pushed {
+    All,
+    /// The collector is away, or asks for some rest.
+    Later {
+        why: String,
+        rest: Option<Duration>,
+    },
+    /// Some of it was not taken, and would not be the next time.
+    Never(String),
 }
 
 impl std::fmt::Debug for Push {
@@ -35,27 +49,31 @@ impl Push {
     }
 
     /// Hands over what would be scraped. On a thread that may wait.
-    ///
-    /// # Errors
-    ///
-    /// The collector is away, or does not take all of it.
-    pub(crate) fn push(&mut self, text: &str) -> anyhow::Result<()> {
-        let pushed = self.push_all(text);
-        pushed.map_err(|error| error.context(self.client.settings.endpoint.to_string()))
+    pub(crate) fn push(&mut self, text: &str) -> Pushed {
+        match self.push_all(text) {
+            Ok(pushed) => pushed,
+            Err(error) => Pushed::Later {
+                why: format!("{error:#}"),
+                rest: None,
+            },
+        }
     }
 
-    fn push_all(&mut self, text: &str) -> anyhow::Result<()> {
+    /// Points that are rejected are not sent again: the others of this push still are.
+    fn push_all(&mut self, text: &str) -> anyhow::Result<Pushed> {
+        let mut pushed = Pushed::All;
         let resource = encode::resource(&self.node);
         let now = encode::unix(WallTime::now());
         for request in metric::requests(text, &resource, now) {
             match self.client.ask(METRICS, request.encode_to_vec())? {
                 Answer::Taken { rejected: 0, .. } => {}
                 Answer::Taken { rejected, message } => {
-                    bail!("{rejected} points are rejected: {message}")
+                    pushed = Pushed::Never(format!("{rejected} points are rejected: {message}"));
                 }
-                Answer::Later { why, .. } | Answer::Never(why) => return Err(anyhow!(why)),
+                Answer::Later { why, rest } => return Ok(Pushed::Later { why, rest }),
+                Answer::Never(why) => return Ok(Pushed::Never(why)),
             }
         }
-        Ok(())
+        Ok(pushed)
     }
 }

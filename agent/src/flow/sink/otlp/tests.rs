@@ -450,9 +450,10 @@ fn a_rest_is_granted_and_not_for_ever() {
     let headers = answer.headers_mut();
     headers.insert("retry-after", "1000000".parse().unwrap());
     let mut pair = Pair::new(Protocol::Http, [Reaction::Answer(answer)], |_| {});
-    assert!(is_away(&pair.write(&[flow()])));
-    let told = why(pair.write(&[flow()]));
-    assert!(told.contains("left alone"), "{told}");
+    let first = why(pair.write(&[flow()]));
+    assert!(first.contains("503"), "{first}");
+    // It is not asked again, and that is no news.
+    assert_eq!(why(pair.write(&[flow()])), first);
     assert_eq!(pair.collector.seen().len(), 1);
     let until = pair.otlp.not_before.unwrap();
     assert!(until <= Instant::now() + REST);
@@ -667,6 +668,32 @@ fn what_is_refused_is_counted_and_the_next_request_says_so() {
     }
 }
 
+#[test]
+fn nothing_is_lost_to_a_collector_that_is_away_when_it_is_told_of_a_loss() {
+    for protocol in BOTH {
+        let runtime = Runtime::new().unwrap();
+        let busy = || failure(protocol, 503, 14);
+        let collector = Collector::that([failure(protocol, 400, 3), busy(), busy(), busy()]);
+        let address = runtime.block_on(collector.listen(protocol));
+        let (sink, task) = {
+            let _entered = runtime.enter();
+            Sink::start(in_full(settings(address, protocol)), "node-1".into(), 64).unwrap()
+        };
+        let counts = sink.counts();
+        sink.offer(&[Arc::new(flow())]);
+        eventually("a loss", || counts.get().lost == 1);
+        // By then the loss has been told, to nobody.
+        eventually("an attempt to tell it", || collector.seen().len() >= 2);
+        for _ in 0..10 {
+            sink.offer(&[Arc::new(flow())]);
+        }
+        eventually("all records", || counts.get().exported == 10);
+        drop(sink);
+        runtime.block_on(task).unwrap();
+        assert_eq!((counts.get().seen, counts.get().lost), (11, 1));
+    }
+}
+
 fn in_full(otlp: OtlpSettings) -> SinkSettings {
     SinkSettings {
         name: "collector".to_owned(),
@@ -694,10 +721,15 @@ fn metrics_are_brought_where_metrics_go() {
             let _entered = runtime.enter();
             Push::new(settings(address, protocol), "node-1").unwrap()
         };
-        push.push(text).unwrap_err();
-        let told = push.push(text).unwrap_err();
-        assert!(format!("{told:#}").contains("1 points"), "{told:#}");
-        push.push(text).unwrap();
+        let told = push.push(text);
+        assert!(matches!(told, Pushed::Later { .. }), "{told:?}");
+        let told = push.push(text);
+        assert!(
+            matches!(&told, Pushed::Never(why) if why.starts_with("1 points")),
+            "{told:?}"
+        );
+        let told = push.push(text);
+        assert!(matches!(told, Pushed::All), "{told:?}");
         let (head, _) = collector.seen().pop().unwrap();
         assert_eq!(head.uri.path(), path);
         assert_eq!(collector.seen().len(), 3);

@@ -110,7 +110,9 @@ impl Folder {
             }
         };
         let mut sum: u64 = files.iter().map(|(_, bytes)| bytes).sum();
-        for (file, bytes) in files {
+        // The last one stays, however large it is: it has just been counted as exported.
+        let all_but_one = files.len().saturating_sub(1);
+        for (file, bytes) in files.into_iter().take(all_but_one) {
             if sum <= keep_bytes {
                 break;
             }

@@ -114,7 +114,7 @@ impl Tables {
         };
         let hour = hour(first);
         let mut drafts = self.drafts.iter_mut();
-        let draft = if let Some(draft) = drafts.find(|draft| draft.hour == hour) {
+        let draft = if let Some(draft) = drafts.find(|it| it.hour == hour && !it.is_ended()) {
             draft
         } else {
             if self.drafts.len() >= OPEN {
@@ -273,8 +273,9 @@ pub(super) fn convert(
         count += batch.len() as u64;
         match tables.write(&batch) {
             Ok(settled) => settle(settled),
+            // What has been taken is finished all the same.
             Err(Failure::Broken(error) | Failure::Away(error) | Failure::Refused(error)) => {
-                return Err(error);
+                read = Err(error);
             }
         }
         batch.clear();
