@@ -121,8 +121,10 @@ impl Agent {
     /// units of systemd and runtimes of containers give that, too.
     #[must_use]
     pub fn started_by(mut self, command: &[&str]) -> Self {
-        let memory = ["prlimit", "--memlock=unlimited:unlimited"];
-        let words = memory.iter().chain(command);
+        // Who may not give it is under a kernel that does not ask for it.
+        let memory = r#"ulimit -l unlimited 2>/dev/null; exec "$@""#;
+        let words = ["sh", "-c", memory, "sh"];
+        let words = words.iter().chain(command);
         self.starter = words.map(|&word| word.to_owned()).collect();
         self
     }
