@@ -356,6 +356,16 @@ impl Line {
 // === impl Record ===
 
 impl Record {
+    /// Of both ways.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.forward.bytes.saturating_add(self.reverse.bytes)
+    }
+
+    /// Of both ways.
+    pub(crate) fn packets(&self) -> u64 {
+        self.forward.packets.saturating_add(self.reverse.packets)
+    }
+
     /// Both ends, the initiator first.
     pub(crate) fn ends(&self) -> [&End; 2] {
         [&self.src, &self.dst]

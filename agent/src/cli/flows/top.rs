@@ -137,15 +137,12 @@ fn add(groups: &mut BTreeMap<String, Group>, by: By, record: &Record) {
         // Of every flow in a sample the end is written: it stands for itself alone.
         *stands_for = 1;
     }
-    let packets = record
-        .forward
-        .packets
-        .saturating_add(record.reverse.packets);
+    let packets = record.packets();
     if record.kind == Kind::Deny {
         sums.denied = sums.denied.saturating_add(packets);
     }
     sums.packets = sums.packets.saturating_add(packets.saturating_mul(times));
-    let bytes = record.forward.bytes.saturating_add(record.reverse.bytes);
+    let bytes = record.bytes();
     sums.bytes = sums.bytes.saturating_add(bytes.saturating_mul(times));
 }
 

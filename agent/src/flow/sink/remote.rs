@@ -109,19 +109,11 @@ impl Remote {
         Err(last.unwrap_or_else(|| io::Error::other("no address")))
     }
 
-    /// A socket that sends there alone, and hears that nobody listens.
+    /// To the first address that a socket can be made for.
     pub(super) fn datagrams(&self) -> io::Result<UdpSocket> {
         let mut last = None;
         for address in self.resolve()? {
-            let any: IpAddr = match address {
-                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-            };
-            let socket = UdpSocket::bind((any, 0)).and_then(|socket| {
-                socket.connect(address)?;
-                Ok(socket)
-            });
-            match socket {
+            match datagrams_to(address) {
                 Ok(socket) => return Ok(socket),
                 Err(error) => last = Some(error),
             }
@@ -215,6 +207,17 @@ impl TlsStream {
 
 fn is_not_yet(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// A socket that sends there alone, and hears that nobody listens.
+pub(super) fn datagrams_to(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(address)?;
+    Ok(socket)
 }
 
 impl std::fmt::Display for Remote {

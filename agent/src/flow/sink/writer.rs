@@ -143,10 +143,15 @@ impl Writer {
         if self.is_broken() {
             return self.lose(lines, WRITE_FAILED);
         }
+        let mut tells_losses = true;
         loop {
             let now = WallTime::now();
             let shed = self.shared.shed.load(Ordering::Relaxed);
-            let mut told = self.losses(shed, now);
+            let mut told = if tells_losses {
+                self.losses(shed, now)
+            } else {
+                Vec::new()
+            };
             let has_losses = !told.is_empty();
             told.extend(lines.iter().map(|line| self.shape.of(line)));
             match self.output.write(&told) {
@@ -160,7 +165,7 @@ impl Writer {
                         return self.lose(lines, REFUSED);
                     }
                     // Perhaps for what it was told of losses: that is told no more.
-                    self.told(shed, now);
+                    tells_losses = false;
                 }
                 Err(Failure::Broken(error)) => {
                     self.fail(&error);

@@ -119,17 +119,8 @@ fn network(record: &Record) -> Object {
         .with("iana_number", record.protocol.number.to_string())
         .with("type", family)
         .with("direction", record.direction)
-        .with(
-            "bytes",
-            record.forward.bytes.saturating_add(record.reverse.bytes),
-        )
-        .with(
-            "packets",
-            record
-                .forward
-                .packets
-                .saturating_add(record.reverse.packets),
-        )
+        .with("bytes", record.bytes())
+        .with("packets", record.packets())
         .with("community_id", &record.community_id)
 }
 

@@ -97,17 +97,8 @@ fn flow(record: &Record) -> Object {
         .with("bytes_in", record.reverse.bytes)
         .with("packets_out", record.forward.packets)
         .with("packets_in", record.reverse.packets)
-        .with(
-            "bytes",
-            record.forward.bytes.saturating_add(record.reverse.bytes),
-        )
-        .with(
-            "packets",
-            record
-                .forward
-                .packets
-                .saturating_add(record.reverse.packets),
-        );
+        .with("bytes", record.bytes())
+        .with("packets", record.packets());
     head.begin()
         .with("start_time", milliseconds(record.start))
         .with("end_time", record.end.map(milliseconds))

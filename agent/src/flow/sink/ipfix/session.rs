@@ -2,12 +2,15 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpStream, UdpSocket},
     time::{Duration, Instant},
 };
 
 use super::message::Message;
-use crate::flow::{clock::WallTime, sink::remote::Remote};
+use crate::flow::{
+    clock::WallTime,
+    sink::remote::{Remote, datagrams_to},
+};
 
 #[derive(Debug)]
 pub(super) struct Session {
@@ -39,12 +42,7 @@ impl Session {
         let found = to.resolve()?;
         let peer = found.get(attempt % found.len().max(1)).copied();
         let peer = peer.ok_or_else(|| io::Error::other("no address"))?;
-        let any: IpAddr = match peer {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = UdpSocket::bind((any, 0))?;
-        socket.connect(peer)?;
+        let socket = datagrams_to(peer)?;
         socket.set_write_timeout(Some(TRANSFER))?;
         socket.set_read_timeout(Some(TRIAL))?;
         Ok(Self::by(Link::Udp { socket, peer }))

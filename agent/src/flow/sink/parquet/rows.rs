@@ -83,12 +83,6 @@ impl Rows {
         self.number >= MOST || self.bytes >= MOST_BYTES
     }
 
-    /// About; what vectors have in reserve is left out.
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Writes all of them, and has none afterwards.
     pub(super) fn encode(
         &mut self,

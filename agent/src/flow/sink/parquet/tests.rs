@@ -409,30 +409,3 @@ fn a_file_of_others_is_none_of_flow_records() {
     let told = format!("{:#}", lines(&path).err().unwrap());
     assert!(told.contains("no whole file of Parquet"), "{told}");
 }
-
-/// What a record takes in memory and on disk: `RECORDS=FILE cargo test --features parquet measure -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn measure() {
-    let path = std::env::var_os("RECORDS").expect("RECORDS names a file of JSON lines");
-    let text = fs::read_to_string(path).unwrap();
-    let all: Vec<Line> = text.lines().map(parse).collect();
-    let (mut rows, mut number) = (super::rows::Rows::new(), 0_usize);
-    for line in &all {
-        if rows.is_full() {
-            break;
-        }
-        rows.push(line);
-        number += 1;
-    }
-    println!(
-        "{number} rows: {} bytes each in memory",
-        rows.bytes() / number
-    );
-    let folder = tempfile::tempdir().unwrap();
-    let count = all.len() as u64;
-    convert(folder.path().to_owned(), all.into_iter().map(Ok)).unwrap();
-    let sizes = files(folder.path()).1.into_iter();
-    let bytes: u64 = sizes.map(|it| it.metadata().unwrap().len()).sum();
-    println!("{count} rows: {} bytes each on disk", bytes / count);
-}
