@@ -184,7 +184,16 @@ pub fn let_all_pass(path: &Path) -> Result<()> {
 
 /// Pins a program for TC there that drops frames without a network header in the linear part of their buffer.
 pub fn pin_only_linear(path: &Path) -> Result<()> {
-    let program = load(&ONLY_LINEAR)?;
+    pin(path, &ONLY_LINEAR)
+}
+
+/// Pins a program for TC there that lets everything pass.
+pub fn pin_all_pass(path: &Path) -> Result<()> {
+    pin(path, &PASS)
+}
+
+fn pin(path: &Path, code: &[u64]) -> Result<()> {
+    let program = load(code)?;
     let name = CString::new(path.as_os_str().as_bytes()).context("a path without zeros")?;
     let mut attributes = Pinned {
         path: address(name.as_ptr()),
@@ -198,6 +207,7 @@ pub fn pin_only_linear(path: &Path) -> Result<()> {
 }
 
 fn load(code: &[u64]) -> Result<OwnedFd> {
+    allow_memory();
     let license = c"GPL";
     let mut attributes = Load {
         kind: SCHED_CLS,
@@ -211,6 +221,17 @@ fn load(code: &[u64]) -> Result<OwnedFd> {
         unsafe { bpf(BPF_PROG_LOAD, &mut attributes) }.context("cannot load a program")?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(program) })
+}
+
+/// Before 5.11 what an agent of the same user has loaded counts for this process as well. Where that cannot be
+/// allowed, loading says so.
+fn allow_memory() {
+    let all = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: `all` is valid for the call, which writes nothing.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const all) };
 }
 
 /// A pinned map.

@@ -18,6 +18,7 @@
 //! | [`group_scene`] | the lab of a service that is known by its control group |
 //! | [`loose`], [`puppet`] | sockets that are handed about, and a process that uses one |
 //! | [`options`] | options of sockets, set by processes of either word size |
+//! | [`hold`] | what the programs of an agent hang by, and what others do to that |
 //! | [`kernel`] | which BPF objects the kernel holds, and what others do to them |
 //! | [`process`] | what the kernel says of a process |
 //! | [`manifest`] | inventory as YAML |
@@ -43,6 +44,7 @@ pub mod flood;
 pub mod forge;
 pub mod group_scene;
 pub mod guest;
+pub mod hold;
 pub mod interrupt;
 pub mod kept;
 pub mod kernel;

@@ -11,7 +11,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData};
 use ringfence_lab::agent::Agent;
 use ringfence_lab::cgroup::Cgroup;
-use ringfence_lab::kernel;
+use ringfence_lab::hold::Hold;
 use ringfence_lab::lab::Lab;
 use ringfence_lab::manifest;
 use ringfence_lab::probe::{Outcome, Protocol};
@@ -25,13 +25,6 @@ const NOTICED: Duration = Duration::from_secs(5);
 const WHILE: u64 = 150;
 
 // === What others do ===
-
-/// Of endpoints; others note processes, and see no packet.
-fn links(agent: &Agent) -> Result<Vec<PathBuf>> {
-    let mut links = files(&agent.bpffs().join("links"))?;
-    links.retain(|link| !link.to_string_lossy().contains("/process-"));
-    Ok(links)
-}
 
 fn maps_folder(agent: &Agent) -> PathBuf {
     agent.bpffs().join(format!("maps-v{ABI_VERSION}"))
@@ -148,8 +141,8 @@ fn is_enforced(scene: &Scene) -> Result<()> {
 
 // === Programs and links ===
 
-/// Tampers with every link of the scene's agent, under a prober that must not get through for long.
-fn put_right(how: &str, what: &str, tamper: impl Fn(&Path) -> Result<()>) -> Result<()> {
+/// Tampers with all that the programs of the scene's agent hang by, under a prober that must not get through for long.
+fn put_right(how: &str, what: &str, tamper: impl Fn(&Hold, &Lab) -> Result<()>) -> Result<()> {
     let scene = Scene::with(FRIEND_ONLY)?;
     let agent = scene.enforced()?;
     let stream = scene.friend.stream(scene.server.v4(PORT))?;
@@ -157,8 +150,8 @@ fn put_right(how: &str, what: &str, tamper: impl Fn(&Path) -> Result<()>) -> Res
     prober.makes(10)?;
     ensure!(prober.successes() == 0, "the stranger is let in");
     let done = Instant::now();
-    for link in links(&agent)? {
-        tamper(&link)?;
+    for hold in Hold::all(&agent)? {
+        tamper(&hold, &scene.lab)?;
     }
     is_told(&agent, how, what)?;
     closes(prober, done)?;
@@ -169,12 +162,16 @@ fn put_right(how: &str, what: &str, tamper: impl Fn(&Path) -> Result<()>) -> Res
 
 #[test]
 fn a_link_that_is_cut_is_put_back() -> Result<()> {
-    put_right("detached", "interface veth-server", kernel::detach_link)
+    put_right("detached", "interface veth-server", |hold, lab| {
+        hold.cut(lab.host())
+    })
 }
 
 #[test]
 fn a_program_that_is_replaced_is_put_back() -> Result<()> {
-    put_right("replaced", "interface veth-server", kernel::let_all_pass)
+    put_right("replaced", "interface veth-server", |hold, lab| {
+        hold.let_all_pass(lab.host(), &lab.bpffs().join("all-pass"))
+    })
 }
 
 #[test]
@@ -183,12 +180,12 @@ fn a_link_that_loses_its_name_goes_on_and_is_pinned_again() -> Result<()> {
     let mut agent = scene.enforced()?;
     let prober = scene.stranger.prober(Protocol::Udp, scene.server.v4(PORT));
     prober.makes(10)?;
-    let before = links(&agent)?;
-    for link in &before {
-        fs::remove_file(link).with_context(|| format!("cannot remove {}", link.display()))?;
+    let before = Hold::all(&agent)?;
+    for hold in &before {
+        hold.unname()?;
     }
     is_told(&agent, "unpinned", "interface veth-server")?;
-    ensure!(links(&agent)?.len() == before.len(), "pins are missing");
+    ensure!(Hold::all(&agent)?.len() == before.len(), "pins are missing");
     // Nothing was off for a moment, and it outlives the agent as before.
     agent.kill()?;
     prober.makes(WHILE)?;
@@ -234,8 +231,8 @@ fn a_group_whose_links_are_cut_is_confined_again() -> Result<()> {
         seen.is_ok_and(|seen| seen != Outcome::Allowed)
     };
     ensure!(confined(), "the group is not confined to begin with");
-    for link in links(&agent)? {
-        kernel::detach_link(&link)?;
+    for hold in Hold::all(&agent)? {
+        hold.cut(lab.host())?;
     }
     is_told(&agent, "detached", group.name())?;
     ensure!(confined(), "the group is not confined again");
