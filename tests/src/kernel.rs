@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// The first members of `union bpf_attr` for the `*_GET_NEXT_ID` commands.
 #[repr(C)]
@@ -225,13 +226,16 @@ fn load(code: &[u64]) -> Result<OwnedFd> {
 
 /// Before 5.11 what an agent of the same user has loaded counts for this process as well. Where that cannot be
 /// allowed, loading says so.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where maps are bounded by it, and only there; whether it may is found out by trying"
+)]
 fn allow_memory() {
-    let all = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
+    let all = Rlimit {
+        current: None,
+        maximum: None,
     };
-    // SAFETY: `all` is valid for the call, which writes nothing.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const all) };
+    let _may = setrlimit(Resource::Memlock, all).is_ok();
 }
 
 /// A pinned map.

@@ -1,12 +1,12 @@
 //! Interfaces that are a workload's by their name, while no workload is declared for them.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ringfence_lab::agent::Agent;
-use ringfence_lab::kernel;
+use ringfence_lab::hold::Hold;
 use ringfence_lab::lab::{Lab, Peer};
 use ringfence_lab::manifest;
 use ringfence_lab::probe::{Outcome, Protocol};
@@ -362,8 +362,13 @@ fn another_agent_goes_by_its_own_settings() -> Result<()> {
     Ok(())
 }
 
-/// Done to what a path names.
-type Deed = fn(&Path) -> Result<()>;
+type Deed = fn(&Hold, &Lab) -> Result<()>;
+
+/// Whether it is on an interface of which nobody knows yet whose it is.
+fn is_of_nobody(hold: &Hold) -> bool {
+    let name = hold.name().file_name().and_then(OsStr::to_str);
+    name.is_some_and(|name| name.starts_with("unknown-") || name.starts_with("tc-0-"))
+}
 
 #[test]
 fn what_others_take_off_is_put_back() -> Result<()> {
@@ -374,34 +379,24 @@ fn what_others_take_off_is_put_back() -> Result<()> {
     ground.declare(&[&friend])?;
     let agent = ground.agent(STRICT)?;
     is_shown(&agent, &stranger, "denied")?;
-    let links = |end: &str| -> Result<Vec<_>> {
-        let mut links: Vec<_> = pins(&agent)?;
-        links.retain(|pin| pin.starts_with("unknown-") && pin.ends_with(end));
-        let folder = agent.bpffs().join("links");
-        Ok(links.iter().map(|pin| folder.join(pin)).collect())
-    };
     let deeds: [(&str, Deed); 3] = [
-        ("detached", kernel::detach_link),
-        ("replaced", kernel::let_all_pass),
-        ("unpinned", |pin| Ok(fs::remove_file(pin)?)),
+        ("detached", |hold, lab| hold.cut(lab.host())),
+        ("replaced", |hold, lab| {
+            hold.let_all_pass(lab.host(), &lab.bpffs().join("all-pass"))
+        }),
+        ("unpinned", |hold, _| hold.unname()),
     ];
     for (how, deed) in deeds {
-        for end in ["from", "to"] {
-            let links = links(end)?;
+        let mut holds = Hold::all(&agent)?;
+        holds.retain(is_of_nobody);
+        ensure!(!holds.is_empty(), "{:?}", pins(&agent)?);
+        for hold in holds {
             let counted = |status: &Value| status["tampered"][how].as_u64().unwrap_or(0);
             let before = counted(&agent.status()?);
-            // Without TCX there are filters, and no links.
-            for link in &links {
-                deed(link)?;
-            }
+            deed(&hold, lab)?;
             let told = agent.status_eventually(SOON, |status| counted(status) > before);
-            ensure!(
-                told || links.is_empty(),
-                "{how}: {:#}\n{}",
-                agent.status()?,
-                agent.log()
-            );
-            let back = eventually(SOON, || links.iter().all(|link| link.exists()));
+            ensure!(told, "{how}: {:#}\n{}", agent.status()?, agent.log());
+            let back = eventually(SOON, || hold.name().exists());
             ensure!(back, "{how}: {:?}", pins(&agent)?);
         }
     }
