@@ -3,12 +3,13 @@
 /// Raised with every change of a layout, a map or the meaning of a field.
 ///
 /// Maps are pinned below a folder of this number: an agent never reads the maps of another ABI.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// The first version whose flow tables and words are laid out, and mean, as those of this one.
 ///
 /// An agent takes over flows of versions from this one on when it takes another's place. It becomes
-/// [`ABI_VERSION`] with every change of a flow, its key or a word.
+/// [`ABI_VERSION`] with every change of a flow, its key or a word that is more than a meaning for bits that were
+/// 0 in all versions before, as the round trip of a flow is since 7.
 pub const FLOWS_SINCE: u32 = 2;
 
 /// A plain value with a fixed layout: `repr(C)`, no padding, every bit pattern valid.

@@ -28,7 +28,8 @@ abi! {
         pub endpoint: u16,
         pub local_port: u16,
         pub remote_port: u16,
-        pub zero: u16,
+        /// [`crate::rtt::RoundTrip`] of the flow.
+        pub rtt: u16,
         pub rule: u32,
         pub generation: u32,
         /// The interface that the packet was seen at, or 0 in a cgroup.
@@ -128,7 +129,7 @@ impl Event {
         endpoint: 0,
         local_port: 0,
         remote_port: 0,
-        zero: 0,
+        rtt: 0,
         rule: 0,
         generation: 0,
         ifindex: 0,
@@ -164,7 +165,7 @@ impl Event {
         self.endpoint = key.endpoint;
         self.local_port = key.local_port;
         self.remote_port = key.remote_port;
-        self.zero = 0;
+        self.rtt = state.rtt;
         self.rule = state.rule;
         self.generation = state.generation;
         self.ifindex = ifindex;

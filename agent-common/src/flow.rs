@@ -4,6 +4,7 @@ use crate::{
     abi::{Abi, Field, abi},
     parse::Headers,
     protocol::Address,
+    rtt::RoundTrip,
     shared::Shared,
     table::Direction,
 };
@@ -68,7 +69,9 @@ pub struct Flow {
     /// TCP flags seen from the initiator and from the responder, or-ed.
     pub tcp_flags: [Shared<u8>; 2],
     /// 1 once the end has been reported.
-    pub closed: Shared<u32>,
+    pub closed: Shared<u16>,
+    /// [`RoundTrip`] that the endpoint's socket measured last, smoothed; of TCP.
+    pub rtt: Shared<u16>,
     /// Nanoseconds of the boot clock.
     pub opened: u64,
     /// Jiffies.
@@ -89,7 +92,8 @@ abi! {
         pub reason: u8,
         pub origin: u8,
         pub tcp_flags: [u8; 2],
-        pub closed: u32,
+        pub closed: u16,
+        pub rtt: u16,
         pub opened: u64,
         pub last_seen: u64,
         pub packets: [u64; 2],
@@ -100,6 +104,7 @@ abi! {
 const _: () = {
     assert!(core::mem::offset_of!(Flow, reason) == core::mem::offset_of!(FlowState, reason));
     assert!(core::mem::offset_of!(Flow, closed) == core::mem::offset_of!(FlowState, closed));
+    assert!(core::mem::offset_of!(Flow, rtt) == core::mem::offset_of!(FlowState, rtt));
     assert!(core::mem::offset_of!(Flow, opened) == core::mem::offset_of!(FlowState, opened));
     assert!(core::mem::offset_of!(Flow, packets) == core::mem::offset_of!(FlowState, packets));
     assert!(core::mem::offset_of!(Flow, bytes) == core::mem::offset_of!(FlowState, bytes));
@@ -227,6 +232,7 @@ impl Flow {
             origin: self.origin,
             tcp_flags: [self.tcp_flags[0].get(), self.tcp_flags[1].get()],
             closed: self.closed.get(),
+            rtt: self.rtt.get(),
             opened: self.opened,
             last_seen: self.last_seen.get(),
             packets: [self.packets[0].get(), self.packets[1].get()],
@@ -282,6 +288,21 @@ impl Flow {
         }
     }
 
+    /// Whether it is time to ask a socket of the flow how long its round trips take, at a packet of this
+    /// moment: a few times a second at the most, so that it costs those in between nothing.
+    #[inline(always)]
+    pub fn is_measured_at(&self, jiffies: u64) -> bool {
+        is_later_part(self.last_seen.get(), jiffies)
+    }
+
+    /// Notes what the endpoint's socket measures, in microseconds; 0 is nothing.
+    #[inline(always)]
+    pub fn note_round_trip(&self, micros: u32) {
+        if micros != 0 {
+            self.rtt.set(RoundTrip::of_micros(micros).0);
+        }
+    }
+
     /// Whether a packet that has been counted is the one that ends the flow; true once.
     ///
     /// A TCP flow ends with an RST, or with the first packet without FIN after both ends sent
@@ -303,6 +324,12 @@ impl FlowState {
     pub fn direction(&self) -> Direction {
         direction_of(self.origin)
     }
+}
+
+/// Whether two moments lie in different parts of 256 jiffies: of a quarter of a second to two and a half.
+#[inline(always)]
+pub(crate) fn is_later_part(last_seen: u64, jiffies: u64) -> bool {
+    (last_seen ^ jiffies) >> 8 != 0
 }
 
 /// The direction that policy judges a flow of this origin in.

@@ -42,6 +42,9 @@ pub trait Datapath<A>: Tables<A> {
     /// Whether packets that ask an idle end to speak come here: on their way to an endpoint.
     const MAY_BE_PROMPTED: bool = false;
 
+    /// Whether [`Datapath::round_trip`] knows of any.
+    const MEASURES: bool = false;
+
     fn flow(&self, key: &FlowKey<A>) -> Option<&Flow>;
 
     /// Remembers a new flow; false if there is no room for it, or its endpoint holds what it may.
@@ -79,6 +82,12 @@ pub trait Datapath<A>: Tables<A> {
     fn keep_refused(&self, _: &FlowKey<A>, _seen: u64, _: Verdict) {}
 
     fn jiffies(&self) -> u64;
+
+    /// How long round trips take, as the endpoint's own socket that the packet is of has measured and smoothed
+    /// it: in microseconds, 0 if it has not, or if there is none.
+    fn round_trip(&self) -> u32 {
+        0
+    }
 
     /// Whether the packet is an answer of our own, see [`crate::rejection`]. Asked once, and only of what could
     /// be one.
@@ -231,7 +240,11 @@ fn judge_ordinary<A: Family, D: Datapath<A>>(
         && flow.runs_on(tcp_flags)
     {
         let side = flow.side(sight.direction);
-        flow.count(tcp_flags, side, sight.length, datapath.jiffies());
+        let jiffies = datapath.jiffies();
+        if D::MEASURES && flow.is_measured_at(jiffies) {
+            measure(datapath, key, flow);
+        }
+        flow.count(tcp_flags, side, sight.length, jiffies);
         if is_to_be_noted(key, sight, flow) {
             datapath.note_at_socket(key, flow);
         }
@@ -328,6 +341,14 @@ fn is_prompt<A: Family, D: Datapath<A>>(sight: &Sight, facts: Facts) -> bool {
     const SEGMENT: u32 = 32;
     let network = if A::FAMILY == 4 { 20 } else { 40 };
     D::MAY_BE_PROMPTED && facts.tcp_flags() == tcp::ACK && sight.length <= network + SEGMENT
+}
+
+/// Has a flow of TCP know how long its round trips take. A function of its own, for those who do not need it.
+#[inline(never)]
+fn measure<A: Family, D: Datapath<A>>(datapath: &D, key: &FlowKey<A>, flow: &Flow) {
+    if key.protocol == protocol::TCP {
+        flow.note_round_trip(datapath.round_trip());
+    }
 }
 
 /// Reports what happened to a flow of the table.

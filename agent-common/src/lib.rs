@@ -32,6 +32,7 @@ pub mod process;
 pub mod protocol;
 pub mod refusal;
 pub mod rejection;
+pub mod rtt;
 pub mod share;
 pub mod shared;
 pub mod socket_flow;

@@ -7,7 +7,7 @@
 //! any other the table is asked again.
 
 use crate::{
-    flow::{Flow, FlowKey, tcp},
+    flow::{Flow, FlowKey, is_later_part, tcp},
     judge::Sight,
     parse::Headers,
     protocol::{self, Address},
@@ -83,7 +83,8 @@ impl<A: Address> SocketFlow<A> {
         self.generation.set(flow.generation.get());
     }
 
-    /// Counts a packet if that is all it needs: it is of this flow, which is permitted and goes on.
+    /// Counts a packet if that is all it needs: it is of this flow, which is permitted and goes on. The first after
+    /// a while goes to the table as well, which is then to measure something.
     #[inline(always)]
     pub fn count(
         &self,
@@ -98,6 +99,11 @@ impl<A: Address> SocketFlow<A> {
         if !is_current || is_new || ends || !self.is_of(headers, sight) {
             return false;
         }
+        let now = jiffies();
+        if is_later_part(self.last_seen.get(), now) {
+            self.last_seen.set(now);
+            return false;
+        }
         let length = u64::from(sight.length);
         if matches!(sight.direction, Direction::Egress) {
             // What a connection sends, it sends one packet after the other: it holds its socket.
@@ -107,7 +113,7 @@ impl<A: Address> SocketFlow<A> {
             self.packets[index].add(1);
             self.bytes[index].add(length);
         }
-        self.last_seen.set(jiffies());
+        self.last_seen.set(now);
         true
     }
 

@@ -242,6 +242,7 @@ extern "C" fn settle_case(word: u64, peer: u64, rest: u64) -> u64 {
 
 impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
     const MAY_BE_PROMPTED: bool = S::MAY_BE_PROMPTED;
+    const MEASURES: bool = S::OWN;
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey<A>) -> Option<&Flow> {
@@ -325,6 +326,12 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
     fn jiffies(&self) -> u64 {
         // SAFETY: a helper without arguments.
         unsafe { bpf_jiffies64() }
+    }
+
+    #[inline(always)]
+    fn round_trip(&self) -> u32 {
+        let Self(sockets) = self;
+        sockets.round_trip()
     }
 
     #[inline(always)]

@@ -16,6 +16,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple},
     helpers::generated::{
         bpf_sk_ancestor_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release,
+        bpf_tcp_sock,
     },
 };
 
@@ -31,6 +32,9 @@ pub(crate) trait Sockets {
 
     /// See [`agent_common::judge::Datapath`].
     const MAY_BE_PROMPTED: bool = false;
+
+    /// Whether packets carry the endpoint's own socket.
+    const OWN: bool = false;
 
     /// The number of the endpoint at the remote end, asked in the direction of the flow's initiator;
     /// [`NO_SOCKET`] if that can not be told.
@@ -60,6 +64,12 @@ pub(crate) trait Sockets {
     fn process(&self) -> *const Process {
         ptr::null()
     }
+
+    /// See [`agent_common::judge::Datapath`].
+    #[inline(always)]
+    fn round_trip(&self) -> u32 {
+        0
+    }
 }
 
 /// At an interface: addresses say who it is. What the endpoint is sent carries no socket, or that of the
@@ -85,6 +95,7 @@ impl<const SENT: bool> Sockets for Untold<SENT> {
     const MAY_BE_PROMPTED: bool = !SENT;
     const PIECES: bool = true;
     const REFUSALS: bool = true;
+    const OWN: bool = SENT;
 
     #[inline(always)]
     fn is_rejection(&self) -> bool {
@@ -101,6 +112,11 @@ impl<const SENT: bool> Sockets for Untold<SENT> {
             ptr::null()
         }
     }
+
+    #[inline(always)]
+    fn round_trip(&self) -> u32 {
+        if SENT { round_trip(self.0) } else { 0 }
+    }
 }
 
 impl Sockets for Nowhere {
@@ -111,6 +127,7 @@ impl Sockets for Nowhere {
 impl Sockets for Told {
     const PIECES: bool = false;
     const REFUSALS: bool = false;
+    const OWN: bool = true;
 
     #[inline(always)]
     fn of_peer<A: FamilyMaps>(&self, key: &FlowKey<A>, direction: Direction) -> u32 {
@@ -137,6 +154,30 @@ impl Sockets for Told {
     #[inline(always)]
     fn process(&self) -> *const Process {
         processes::of_packet(self.0)
+    }
+
+    #[inline(always)]
+    fn round_trip(&self) -> u32 {
+        round_trip(self.0)
+    }
+}
+
+/// What the packet's socket has measured, in microseconds; 0 if it is none of TCP, or not whole yet.
+#[inline(always)]
+fn round_trip(context: *mut __sk_buff) -> u32 {
+    // SAFETY: the kernel passes a valid context to the program, and this is its own socket, which lives while the
+    // program runs.
+    unsafe {
+        let socket = (*context).__bindgen_anon_2.sk;
+        if socket.is_null() {
+            return 0;
+        }
+        let connection = bpf_tcp_sock(socket);
+        if connection.is_null() {
+            return 0;
+        }
+        // The kernel keeps eighths.
+        (*connection).srtt_us >> 3
     }
 }
 

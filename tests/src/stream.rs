@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::mem::{self, MaybeUninit};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -150,10 +150,13 @@ fn exchange(mut connection: &TcpStream) -> std::io::Result<Duration> {
 
 /// `tcpi_total_retrans` of the connection; 0 if the kernel does not say.
 pub fn retransmitted(connection: &TcpStream) -> u32 {
+    information(connection.as_fd()).map_or(0, |info| info.tcpi_total_retrans)
+}
+
+/// What the kernel says of a connection.
+pub fn information(connection: BorrowedFd<'_>) -> Option<libc::tcp_info> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
-    let Ok(mut length) = libc::socklen_t::try_from(mem::size_of::<libc::tcp_info>()) else {
-        return 0;
-    };
+    let mut length = libc::socklen_t::try_from(mem::size_of::<libc::tcp_info>()).ok()?;
     // SAFETY: the descriptor is open for the life of `connection`, and the kernel writes at most
     // `length` bytes to a buffer of that size.
     let result = unsafe {
@@ -165,9 +168,6 @@ pub fn retransmitted(connection: &TcpStream) -> u32 {
             &raw mut length,
         )
     };
-    if result != 0 {
-        return 0;
-    }
     // SAFETY: all of it was zeroed first, and every bit pattern of its integers is a value.
-    unsafe { info.assume_init() }.tcpi_total_retrans
+    (result == 0).then(|| unsafe { info.assume_init() })
 }

@@ -204,6 +204,10 @@ fn who_connects_is_named_with_user_group_and_begin() -> Result<()> {
             let process = &record["process"];
             ensure!(process["comm"] == "\u{1b}[2J\"x\n", "{record}");
             ensure!(process["uid"] == NOBODY, "{record}");
+            // Over UDP it has an echo at once, and is gone.
+            let file = process["exe"].as_str();
+            let is_gone = protocol == Protocol::Udp && file.is_none();
+            ensure!(is_gone || file == program.to_str(), "{record}");
             ensure!(process["cgroup_id"] == group_id, "{record}");
             ensure!(process["cgroup"] == group.as_str(), "{record}");
             ensure!(process.get("via").is_none(), "{record}");

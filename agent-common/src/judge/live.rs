@@ -1,7 +1,7 @@
 //! A packet of a flow that the table has.
 
 use super::{
-    Datapath, Facts, Sight,
+    Datapath, Facts, Sight, measure,
     policy::{LIVE, answer, generation},
     refuse, report,
 };
@@ -28,6 +28,9 @@ pub(super) fn continued<A: Family, D: Datapath<A>>(
     side: Side,
 ) -> Verdict {
     datapath.tell_from_socket(key, flow);
+    if D::MEASURES {
+        measure(datapath, key, flow);
+    }
     if flow.generation.get() != sight.word.generation() {
         let verdict = answer(datapath, key, sight, flow.origin | LIVE);
         if !verdict.allows() {

@@ -169,6 +169,7 @@ pub(super) fn first_state<A, D: Datapath<A>>(
         origin,
         tcp_flags: [facts.tcp_flags(), 0],
         closed: 0,
+        rtt: 0,
         opened: datapath.now(),
         last_seen: datapath.jiffies(),
         packets: [1, 0],

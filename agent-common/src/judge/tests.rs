@@ -2,6 +2,7 @@
 
 mod dhcp;
 mod errors;
+mod measured;
 mod neighbour;
 mod node;
 mod observed;

@@ -22,6 +22,7 @@ const STATE: FlowState = FlowState {
     origin: Flow::INITIATED_BY_PEER,
     tcp_flags: [SYN | ACK, SYN | ACK | PSH],
     closed: 0,
+    rtt: 0,
     opened: 1,
     last_seen: 100,
     packets: [16, 3],

@@ -45,6 +45,8 @@ pub struct Twin<T> {
     pub now: u64,
     /// Whose the sockets of all packets are.
     pub process: Process,
+    /// What they have measured, in microseconds.
+    pub round_trip: u32,
     flows_v4: Flows<[u8; 4]>,
     flows_v6: Flows<[u8; 16]>,
     firsts: RefCell<BTreeMap<u32, u64>>,
@@ -90,6 +92,7 @@ impl<T> Twin<T> {
             jiffies: 1,
             now: 1,
             process: Process::NOBODY,
+            round_trip: 0,
             flows_v4: Flows::new(flows),
             flows_v6: Flows::new(flows),
             firsts: RefCell::default(),
@@ -215,6 +218,8 @@ impl<A: Address, T: Tables<A>> Tables<A> for Twin<T> {
 }
 
 impl<A: FamilyFlows, T: Tables<A>> Datapath<A> for Twin<T> {
+    const MEASURES: bool = true;
+
     fn flow(&self, key: &FlowKey<A>) -> Option<&Flow> {
         A::flows(self).get(key)
     }
@@ -245,6 +250,10 @@ impl<A: FamilyFlows, T: Tables<A>> Datapath<A> for Twin<T> {
 
     fn jiffies(&self) -> u64 {
         self.jiffies
+    }
+
+    fn round_trip(&self) -> u32 {
+        self.round_trip
     }
 
     fn report(&self, fill: impl FnOnce(&mut Event)) {

@@ -34,6 +34,7 @@ pub(crate) use self::{
     gate::Gate,
     memory::Memory,
     place::Placer,
+    tree::began,
 };
 use crate::datapath::{
     link::{self, Change},

@@ -17,9 +17,8 @@ use tokio::{
 
 use crate::{
     config::Config,
-    daemon::{processes::Groups, status::Shared, views::Sets},
+    daemon::{processes::ThisNode, status::Shared, views::Sets},
     datapath::{
-        cgroup::Paths,
         engine::{Engine, lock},
         memory,
         traffic::{BATCH, Events, Listing, Tables},
@@ -116,7 +115,7 @@ impl Traffic {
             sets: Box::new(Sets::open(&folder)?),
             opinions,
             counts: Arc::clone(&shared.flows),
-            cgroups: Box::new(Groups(Paths::new())),
+            this_node: Box::new(ThisNode::new(engine.helper())),
         };
         let (stop, stopped) = watch::channel(false);
         let events = tokio::spawn(read_events(events, input.clone(), seen, stopped));

@@ -1,7 +1,7 @@
 //! The helper: who enters network namespaces for an agent that has not the right to.
 //!
 //! Two processes of this binary, started before the agent gives up its capabilities. The *worker* holds
-//! `CAP_SYS_ADMIN` and `CAP_SYS_PTRACE`, answers one question ([`protocol`]), and knows nothing of
+//! `CAP_SYS_ADMIN` and `CAP_SYS_PTRACE`, answers three questions ([`protocol`]), and knows nothing of
 //! policy. The *starter* holds the same, so that a worker that has died or hangs can be replaced, and
 //! listens to nobody. Neither outlives the agent.
 //!
@@ -15,6 +15,7 @@ use std::{
     },
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError, TryLockError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -47,6 +48,8 @@ const ANSWER: Duration = Duration::from_secs(4);
 const FIRST: Duration = Duration::from_secs(10);
 /// For one in the place of another.
 const NEXT: Duration = Duration::from_secs(2);
+/// For how many milliseconds one who need not know tries to be heard.
+const BUSY: u32 = 20;
 /// After a worker and the one in its place have both hung, nobody is asked for so long.
 const REST: Duration = Duration::from_mins(1);
 
@@ -157,6 +160,27 @@ impl Helper {
         match self.ask(question)? {
             Answer::Namespace { namespace, socket } => Ok([namespace, socket]),
             answer => Err(unanswered(which(), answer)),
+        }
+    }
+
+    /// The file that a process runs, if the helper has soon nothing else to do: what is enforced comes first, and a
+    /// record does not wait for it.
+    pub(crate) fn file_of(&self, pid: u32) -> Option<Vec<u8>> {
+        let question = Question::runs(pid)?;
+        let mut tries = 0;
+        let mut state = loop {
+            match self.state.try_lock() {
+                Ok(state) => break state,
+                Err(_) if tries >= BUSY => return None,
+                Err(_) => tries += 1,
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        let answer = state.worker.is_some().then(|| state.ask(question));
+        *lock(&self.seen) = state.seen();
+        match answer {
+            Some(Ok(Answer::File(file))) => Some(file),
+            _ => None,
         }
     }
 
@@ -365,7 +389,9 @@ impl Worker {
 fn unanswered(which: String, answer: Answer) -> HelperError {
     match answer {
         Answer::Refused(why) => HelperError::Refused { which, why },
-        Answer::Socket(_) | Answer::Namespace { .. } => HelperError::Talk(TalkError::Garbled),
+        Answer::Socket(_) | Answer::Namespace { .. } | Answer::File(_) => {
+            HelperError::Talk(TalkError::Garbled)
+        }
     }
 }
 

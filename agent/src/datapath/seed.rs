@@ -210,6 +210,7 @@ impl Seed {
             origin: self.origin,
             tcp_flags: self.tcp_flags,
             closed: 0,
+            rtt: 0,
             opened: season.since,
             last_seen: season.jiffies,
             packets: [0; 2],

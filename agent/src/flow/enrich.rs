@@ -6,6 +6,7 @@ use agent_common::{
     flow::Flow,
     process::Process,
     protocol::{ICMP, ICMPV6, TCP},
+    rtt::RoundTrip,
     table,
     verdict::{Action, Reason},
 };
@@ -101,6 +102,7 @@ impl Enricher {
             end,
             delta: [forward, reverse],
             tcp_flags: [forward_flags, reverse_flags],
+            rtt,
             end_reason,
             reason,
             rule,
@@ -115,6 +117,7 @@ impl Enricher {
             ip: Some(ip),
             port: icmp.is_none().then_some(port),
             workload: workload.cloned(),
+            dns_name: None,
         };
         let local = side(key.local(), workload);
         let remote = side(key.remote(), inventory.by_address.get(&key.remote().0));
@@ -144,6 +147,7 @@ impl Enricher {
             initiator_known: origin & Flow::ADOPTED == 0,
             forward: traffic(protocol, forward, forward_flags),
             reverse: traffic(protocol, reverse, reverse_flags),
+            rtt_us: (rtt != 0).then(|| RoundTrip(rtt).micros()),
             end_reason,
             verdict,
             policy: inventory.rules.get(&rule).cloned(),
@@ -212,11 +216,13 @@ impl Enricher {
             ip: None,
             port: local_port,
             workload: workload.cloned(),
+            dns_name: None,
         };
         let remote = End {
             ip: Some(address),
             port: remote_port,
             workload: inventory.by_address.get(&address).cloned(),
+            dns_name: None,
         };
         let (src, dst) = in_order(direction, local, remote);
         let why = Why::new(Verdict::Deny, key.reason);
@@ -239,6 +245,7 @@ impl Enricher {
             initiator_known: true,
             forward: traffic(key.protocol, delta, 0),
             reverse: traffic(key.protocol, Count::default(), 0),
+            rtt_us: None,
             end_reason: None,
             verdict: Verdict::Deny,
             policy: inventory.rules.get(&key.rule).cloned(),
@@ -279,6 +286,7 @@ fn as_flow(report: &DenialReport) -> FlowReport {
         end: Some(end),
         delta: [delta, Count::default()],
         tcp_flags: [0; 2],
+        rtt: 0,
         end_reason: None,
         reason: key.reason,
         rule: key.rule,

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     clock::{BootTime, Clock},
     enrich::{Enricher, Inventory},
-    process::{CgroupPaths, Namer},
+    process::{Namer, Node},
     record::{Line, Tampering},
     report::{Removal, Report, SweepInput},
     ring::Ring,
@@ -53,8 +53,8 @@ pub(crate) struct Pipeline {
     pub(crate) opinions: Arc<OpinionCounts>,
     /// Of all records, for whoever asks for numbers alone.
     pub(crate) counts: Arc<FlowCounts>,
-    /// Where the cgroups of processes are.
-    pub(crate) cgroups: Box<dyn CgroupPaths>,
+    /// What is asked for cgroups and files of processes.
+    pub(crate) this_node: Box<dyn Node>,
 }
 
 impl Pipeline {
@@ -72,10 +72,11 @@ impl Pipeline {
             sets,
             opinions,
             counts,
-            cgroups,
+            this_node,
         } = self;
         let mut tracker = Tracker::new(started, capacity);
-        let mut enricher = Enricher::new(node, sets, opinions, Namer::new(Clock::read(), cgroups));
+        let mut enricher =
+            Enricher::new(node, sets, opinions, Namer::new(Clock::read(), this_node));
         let mut outcome = Outcome::default();
         let mut lines = Vec::with_capacity(LINES);
         while let Some(input) = input.recv().await {
@@ -126,7 +127,7 @@ mod tests {
     use agent_common::{event::EventKind, process::Process, verdict::Reason};
 
     use super::*;
-    use crate::flow::{process::NoPaths, views::NoSets};
+    use crate::flow::{process::NoNode, views::NoSets};
 
     #[tokio::test]
     async fn events_come_out_named_and_in_order() {
@@ -146,7 +147,7 @@ mod tests {
             sets: Box::new(NoSets),
             opinions: Arc::default(),
             counts: Arc::default(),
-            cgroups: Box::new(NoPaths),
+            this_node: Box::new(NoNode),
         };
         let event = |kind, time| Event {
             kind: kind as u8,
@@ -159,7 +160,7 @@ mod tests {
             endpoint: 1,
             local_port: 5,
             remote_port: 53,
-            zero: 0,
+            rtt: 0,
             rule: 1,
             generation: 1,
             ifindex: 1,

@@ -1,6 +1,6 @@
 //! Processes as records name them.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use agent_common::{process::Process, table::Direction};
 
@@ -9,28 +9,40 @@ use super::{
     record::{ProcessRef, Via},
 };
 
-/// Where cgroups are.
-pub(crate) trait CgroupPaths: fmt::Debug + Send {
+/// What the node says of cgroups and processes.
+pub(crate) trait Node: fmt::Debug + Send {
     /// The path of a cgroup below the root of its hierarchy; `pid` is of a process that was in it, and may
     /// have gone. `None` if it cannot be told any more.
     fn path(&mut self, cgroup: u64, pid: u32) -> Option<Arc<str>>;
+
+    /// The file that it runs; `None` if it has gone, or may not be looked at.
+    fn exe(&mut self, process: &Process) -> Option<Arc<str>>;
 }
 
 /// Where nobody knows.
 #[cfg(test)]
 #[derive(Debug)]
-pub(crate) struct NoPaths;
+pub(crate) struct NoNode;
 
 #[derive(Debug)]
 pub(crate) struct Namer {
     /// Read once: a process is told from others by when it began, which must be the same in all its records.
     clock: Clock,
-    paths: Box<dyn CgroupPaths>,
+    node: Box<dyn Node>,
+    /// Of the cgroups of late; most records are of few.
+    containers: HashMap<Arc<str>, Option<Arc<str>>>,
 }
 
+/// How many cgroups are remembered: more than a node has pods.
+const CONTAINERS: usize = 1024;
+
 impl Namer {
-    pub(crate) fn new(clock: Clock, paths: Box<dyn CgroupPaths>) -> Self {
-        Self { clock, paths }
+    pub(crate) fn new(clock: Clock, node: Box<dyn Node>) -> Self {
+        Self {
+            clock,
+            node,
+            containers: HashMap::new(),
+        }
     }
 
     /// `None` if it is not known. `direction` is the one in which its flow began.
@@ -42,13 +54,19 @@ impl Namer {
             cgroup,
             comm,
         } = *process;
-        process.is_known().then(|| ProcessRef {
+        if !process.is_known() {
+            return None;
+        }
+        let path = self.node.path(cgroup, pid);
+        Some(ProcessRef {
             pid,
             start_time: (started > 0).then(|| self.clock.wall(BootTime(started))),
             comm: text(&comm),
+            exe: self.node.exe(process),
             uid,
             cgroup_id: cgroup,
-            cgroup: self.paths.path(cgroup, pid),
+            container_id: path.as_ref().and_then(|path| self.container(path)),
+            cgroup: path,
             via: match direction {
                 // Who has accepted it, or read from it, the kernel does not tell.
                 Direction::Ingress => Some(Via::Listener),
@@ -56,6 +74,36 @@ impl Namer {
             },
         })
     }
+
+    fn container(&mut self, path: &Arc<str>) -> Option<Arc<str>> {
+        if let Some(known) = self.containers.get(path) {
+            return known.clone();
+        }
+        if self.containers.len() >= CONTAINERS {
+            self.containers.clear();
+        }
+        let id: Option<Arc<str>> = container(path).map(Arc::from);
+        self.containers.insert(Arc::clone(path), id.clone());
+        id
+    }
+}
+
+/// The container whose cgroup this is, or is below: the systemd and cgroupfs forms of containerd, CRI-O, Docker and
+/// Podman alike name it by 64 hexadecimal digits, at the end of a part of the path.
+fn container(path: &str) -> Option<&str> {
+    const DIGITS: usize = 64;
+    let is_id = |text: &&str| {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        text.len() == DIGITS && text.bytes().all(is_digit)
+    };
+    path.rsplit('/').find_map(|part| {
+        let name = part.strip_suffix(".scope").unwrap_or(part);
+        let (runtime, id) = name.rsplit_once(['-', ':']).unwrap_or(("", name));
+        // Who watches a container from outside.
+        Some(id)
+            .filter(is_id)
+            .filter(|_| !runtime.ends_with("conmon"))
+    })
 }
 
 /// What a process calls itself, up to a zero. It may be any bytes.
@@ -68,13 +116,17 @@ fn text(comm: &[u8]) -> String {
 impl Namer {
     /// Of boot time, without paths.
     pub(crate) fn without_paths() -> Self {
-        Self::new(Clock::default(), Box::new(NoPaths))
+        Self::new(Clock::default(), Box::new(NoNode))
     }
 }
 
 #[cfg(test)]
-impl CgroupPaths for NoPaths {
+impl Node for NoNode {
     fn path(&mut self, _: u64, _: u32) -> Option<Arc<str>> {
+        None
+    }
+
+    fn exe(&mut self, _: &Process) -> Option<Arc<str>> {
         None
     }
 }
@@ -88,9 +140,13 @@ mod tests {
     #[derive(Debug)]
     struct OneGroup;
 
-    impl CgroupPaths for OneGroup {
+    impl Node for OneGroup {
         fn path(&mut self, cgroup: u64, _: u32) -> Option<Arc<str>> {
             (cgroup == 77).then(|| "/system.slice/nginx.service".into())
+        }
+
+        fn exe(&mut self, process: &Process) -> Option<Arc<str>> {
+            (process.started != 0).then(|| "/usr/sbin/nginx".into())
         }
     }
 
@@ -114,9 +170,11 @@ mod tests {
             pid: 812,
             start_time: Some(WallTime(5_000)),
             comm: "nginx".to_owned(),
+            exe: Some("/usr/sbin/nginx".into()),
             uid: 33,
             cgroup_id: 77,
             cgroup: Some("/system.slice/nginx.service".into()),
+            container_id: None,
             via: None,
         };
         assert_eq!(named(process(), Direction::Egress), Some(expected.clone()));
@@ -137,6 +195,36 @@ mod tests {
         };
         let named = named(unknown, Direction::Egress).unwrap();
         assert_eq!((named.start_time, named.cgroup), (None, None));
+        assert_eq!(named.exe, None);
+    }
+
+    #[test]
+    fn containers_are_told_by_the_paths_that_runtimes_make() {
+        let id = "0123456789abcdef".repeat(4);
+        let pod = "/kubepods.slice/kubepods-pod11_22.slice";
+        for path in [
+            format!("{pod}/cri-containerd-{id}.scope"),
+            format!("{pod}/crio-{id}.scope"),
+            format!("{pod}/crio-{id}.scope/container"),
+            format!("/kubepods/burstable/pod11-22/{id}"),
+            format!("/system.slice/docker-{id}.scope"),
+            format!("/docker/{id}/init.scope"),
+            format!("/machine.slice/libpod-{id}.scope/container"),
+            format!("/kubepods.slice/x.slice:cri-containerd:{id}"),
+        ] {
+            assert_eq!(container(&path), Some(&*id), "{path}");
+        }
+        for path in [
+            "/system.slice/nginx.service".to_owned(),
+            "/".to_owned(),
+            String::new(),
+            format!("{pod}/crio-conmon-{id}.scope"),
+            format!("/docker/{}", id.to_uppercase()),
+            format!("/docker/{id}0"),
+            format!("/{}", &id[1..]),
+        ] {
+            assert_eq!(container(&path), None, "{path}");
+        }
     }
 
     #[test]

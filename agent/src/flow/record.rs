@@ -59,6 +59,9 @@ pub(crate) struct Record {
     /// From the initiator, since the flow's last record.
     pub(crate) forward: Traffic,
     pub(crate) reverse: Traffic,
+    /// Smoothed, in microseconds, as the endpoint's socket has measured it last; of TCP.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) rtt_us: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) end_reason: Option<EndReason>,
     pub(crate) verdict: Verdict,
@@ -180,6 +183,9 @@ pub(crate) struct End {
     pub(crate) port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) workload: Option<Arc<WorkloadRef>>,
+    /// What the endpoint had asked its resolver for when it was told this address.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) dns_name: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,11 +211,17 @@ pub(crate) struct ProcessRef {
     pub(crate) start_time: Option<WallTime>,
     /// What it calls itself, at most 15 bytes. It may be anything.
     pub(crate) comm: String,
+    /// The file that it runs, as it sees it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) exe: Option<Arc<str>>,
     pub(crate) uid: u32,
     pub(crate) cgroup_id: u64,
     /// Below the root of the hierarchy.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) cgroup: Option<Arc<str>>,
+    /// As its runtime calls it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) container_id: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) via: Option<Via>,
 }
@@ -610,7 +622,10 @@ mod tests {
                     "workload",
                     "name",
                     "start_time",
+                    "exe",
                     "cgroup",
+                    "container_id",
+                    "dns_name",
                     "via",
                 ] {
                     for (_, value) in &mut less {

@@ -36,6 +36,8 @@ pub(crate) struct FlowReport {
     pub(crate) delta: [Count; 2],
     /// 0 where the packet's flags were not handed over.
     pub(crate) tcp_flags: [u8; 2],
+    /// [`agent_common::rtt::RoundTrip`] as a number.
+    pub(crate) rtt: u16,
     pub(crate) end_reason: Option<EndReason>,
     /// [`agent_common::verdict::Reason`] as a number.
     pub(crate) reason: u8,

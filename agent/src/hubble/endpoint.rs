@@ -135,6 +135,7 @@ mod tests {
             ip: Some([10, 0, 0, 1].into()),
             port: None,
             workload: Some(Arc::new(workload)),
+            dns_name: None,
         };
         of(&end, "node-1")
     }

@@ -28,6 +28,7 @@ fn found(case: &Case, origin: u8) {
         origin,
         tcp_flags: [SYN | ACK; 2],
         closed: 0,
+        rtt: 0,
         opened: 1,
         last_seen: 1,
         packets: [0; 2],

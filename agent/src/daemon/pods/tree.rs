@@ -174,7 +174,7 @@ impl Process {
 }
 
 /// `pid (name) state …`, where the name may have anything in it; the begin is the 22nd field.
-fn began(stat: &str) -> Option<u64> {
+pub(crate) fn began(stat: &str) -> Option<u64> {
     let (_, after) = stat.rsplit_once(')')?;
     after.split_ascii_whitespace().nth(19)?.parse().ok()
 }

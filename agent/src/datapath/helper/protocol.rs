@@ -29,6 +29,8 @@ pub(super) enum Question {
     Behind(Behind),
     /// For the namespace that a process is in, and a socket that asks about interfaces there.
     Of(Process),
+    /// For the file that a process runs.
+    Runs(Process),
 }
 
 /// The end of an interface.
@@ -54,6 +56,8 @@ pub(super) enum Answer {
         /// Of `rtnetlink`.
         socket: OwnedFd,
     },
+    /// A path, as the process sees it.
+    File(Vec<u8>),
     Refused(String),
 }
 
@@ -79,9 +83,11 @@ pub(crate) enum TalkError {
 const SOCKET: u8 = 0;
 const REFUSED: u8 = 1;
 const NAMESPACE: u8 = 2;
+const FILE: u8 = 3;
 
 const BEHIND: u8 = 0;
 const OF: u8 = 1;
+const RUNS: u8 = 2;
 
 impl Question {
     /// Of every one: its kind, and two numbers, of which that about a process needs one.
@@ -98,10 +104,16 @@ impl Question {
         is_positive(pid).then_some(Self::Of(Process(pid)))
     }
 
+    /// `None` where the kernel could have no such number.
+    pub(super) fn runs(pid: u32) -> Option<Self> {
+        is_positive(pid).then_some(Self::Runs(Process(pid)))
+    }
+
     pub(super) fn bytes(self) -> [u8; Self::LENGTH] {
         let (kind, first, second) = match self {
             Self::Behind(Behind { index, number }) => (BEHIND, index, number),
             Self::Of(Process(pid)) => (OF, pid, 0),
+            Self::Runs(Process(pid)) => (RUNS, pid, 0),
         };
         let mut bytes = [kind; Self::LENGTH];
         let (_, numbers) = bytes.split_at_mut(1);
@@ -120,6 +132,7 @@ impl Question {
         match (*kind, second) {
             (BEHIND, number) => Self::behind(first, number),
             (OF, 0) => Self::of(first),
+            (RUNS, 0) => Self::runs(first),
             _ => None,
         }
     }
@@ -152,12 +165,8 @@ impl Answer {
             Self::Namespace { namespace, socket } => {
                 send(to, &[NAMESPACE], &[namespace.as_fd(), socket.as_fd()])
             }
-            Self::Refused(why) => {
-                let mut bytes = vec![REFUSED];
-                bytes.extend(why.as_bytes());
-                bytes.truncate(LONGEST);
-                send(to, &bytes, &[])
-            }
+            Self::File(path) => send_text(to, FILE, path),
+            Self::Refused(why) => send_text(to, REFUSED, why.as_bytes()),
         }
     }
 
@@ -169,12 +178,21 @@ impl Answer {
             (Some((&NAMESPACE, [])), Some(namespace), Some(socket)) => {
                 Ok(Self::Namespace { namespace, socket })
             }
+            (Some((&FILE, path)), None, None) => Ok(Self::File(path.to_vec())),
             (Some((&REFUSED, why)), None, None) => {
                 Ok(Self::Refused(String::from_utf8_lossy(why).into_owned()))
             }
             _ => Err(TalkError::Garbled),
         }
     }
+}
+
+/// As much of it as a message has room for.
+fn send_text(to: BorrowedFd<'_>, kind: u8, text: &[u8]) -> Result<(), TalkError> {
+    let mut bytes = vec![kind];
+    bytes.extend(text);
+    bytes.truncate(LONGEST);
+    send(to, &bytes, &[])
 }
 
 /// Whether this is one end of such a pair.

@@ -1,8 +1,11 @@
 //! Answers the agent's questions.
 
 use std::{
-    fs::File,
-    os::fd::{AsFd as _, BorrowedFd},
+    fs::{self, File},
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::ffi::OsStringExt as _,
+    },
 };
 
 use rustix::net::RecvFlags;
@@ -66,6 +69,7 @@ fn answer(question: Question) -> anyhow::Result<Answer> {
     match question {
         Question::Behind(end) => behind(end),
         Question::Of(process) => of(process),
+        Question::Runs(process) => runs(process),
     }
 }
 
@@ -90,4 +94,10 @@ fn of(process: Process) -> anyhow::Result<Answer> {
         namespace: namespace.into(),
         socket,
     })
+}
+
+/// The file that a process runs. Whether that is still the process that was meant, the agent looks after.
+fn runs(process: Process) -> anyhow::Result<Answer> {
+    let file = fs::read_link(format!("/proc/{}/exe", process.pid()))?;
+    Ok(Answer::File(file.into_os_string().into_vec()))
 }

@@ -75,6 +75,7 @@ fn report() -> FlowReport {
             },
         ],
         tcp_flags: [0x1b, 0x13],
+        rtt: 0,
         end_reason: Some(EndReason::Fin),
         reason: Reason::Rule as u8,
         rule: 7,

@@ -108,6 +108,7 @@ fn flow() -> Value {
             "initiator_known": {"description": "False: who began is a guess.", "type": "boolean"},
             "forward": reference("traffic"),
             "reverse": reference("traffic"),
+            "rtt_us": number("Round-trip time in microseconds, smoothed, as the endpoint's socket has measured it last; of TCP.", u32::MAX.into()),
             "end_reason": closed::<EndReason>("Of the kind end."),
             "verdict": closed::<Verdict>("What was done."),
             "policy": reference("rule"),
@@ -203,6 +204,7 @@ fn end() -> Value {
             },
             "port": number("Absent for ICMP, and the initiator's in summed-up denials.", u16::MAX.into()),
             "workload": reference("workload"),
+            "dns_name": text("What the endpoint had asked its resolver for when it was told this address."),
         }),
     )
 }
@@ -277,9 +279,11 @@ fn process() -> Value {
             "pid": number("As the machine's first namespace of processes counts.", u32::MAX.into()),
             "start_time": reference("time"),
             "comm": text("What it calls itself. It may be anything."),
+            "exe": text("The file that it runs, as it sees it."),
             "uid": number("As the machine's first namespace of users counts.", u32::MAX.into()),
             "cgroup_id": number("Of a cgroup of version 2.", u64::MAX),
             "cgroup": text("Its path."),
+            "container_id": text("As its runtime calls it."),
             "via": closed::<Via>("The flow came to this socket; who serves it may be another."),
         }),
     )

@@ -43,6 +43,7 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
         initiator_known,
         forward,
         reverse,
+        rtt_us,
         end_reason,
         verdict,
         policy,
@@ -90,6 +91,7 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
     traffic(forward, out);
     put(out, r#","reverse":"#);
     traffic(reverse, out);
+    optional(r#","rtt_us":"#, rtt_us.as_ref(), out);
     if let Some(reason) = end_reason {
         put(out, r#","end_reason":""#);
         put(out, reason.name());
@@ -126,7 +128,12 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
 }
 
 fn side(end: &End, out: &mut Vec<u8>) {
-    let End { ip, port, workload } = end;
+    let End {
+        ip,
+        port,
+        workload,
+        dns_name,
+    } = end;
     let before = out.len();
     optional(r#","ip":"#, ip.as_ref(), out);
     optional(r#","port":"#, port.as_ref(), out);
@@ -134,6 +141,7 @@ fn side(end: &End, out: &mut Vec<u8>) {
         put(out, r#","workload":"#);
         workload.json.put(&**workload, out);
     }
+    optional(r#","dns_name":"#, dns_name.as_ref(), out);
     // Which of them comes first is not known before.
     match out.get_mut(before) {
         Some(comma) => *comma = b'{',
@@ -169,9 +177,11 @@ fn owner(process: &ProcessRef, out: &mut Vec<u8>) {
         pid,
         start_time,
         comm,
+        exe,
         uid,
         cgroup_id,
         cgroup,
+        container_id,
         via,
     } = process;
     put(out, r#"{"pid":"#);
@@ -182,11 +192,13 @@ fn owner(process: &ProcessRef, out: &mut Vec<u8>) {
     }
     put(out, r#","comm":"#);
     json(comm, out);
+    optional(r#","exe":"#, exe.as_ref(), out);
     put(out, r#","uid":"#);
     json(uid, out);
     put(out, r#","cgroup_id":"#);
     json(cgroup_id, out);
     optional(r#","cgroup":"#, cgroup.as_ref(), out);
+    optional(r#","container_id":"#, container_id.as_ref(), out);
     optional(r#","via":"#, via.as_ref(), out);
     out.push(b'}');
 }

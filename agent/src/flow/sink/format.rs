@@ -132,6 +132,7 @@ fn own_words(record: &Record) -> Object {
         .with_object("destination", workload(&record.dst))
         .with("forward_tcp_flags", record.forward.tcp_flags)
         .with("reverse_tcp_flags", record.reverse.tcp_flags)
+        .with("rtt_us", record.rtt_us)
 }
 
 /// Labels as text: keys with dots become objects in some stores, and one key may begin another.

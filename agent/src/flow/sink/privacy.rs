@@ -38,7 +38,7 @@ pub(crate) struct Privacy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Dropped {
-    /// Addresses of both ends.
+    /// Addresses of both ends, and what they are called.
     Ip,
     /// Ports of both ends.
     Port,
@@ -57,7 +57,7 @@ pub(crate) enum Hashed {
     Workload,
     /// Their values.
     Labels,
-    /// What a process calls itself, and the path of its cgroup.
+    /// What a process calls itself and which file it runs, its cgroup and container.
     Process,
     Node,
 }
@@ -138,9 +138,11 @@ impl Pseudonyms {
         }
         for end in [&mut record.src, &mut record.dst] {
             if drops(Dropped::Ip) {
-                end.ip = None;
+                (end.ip, end.dns_name) = (None, None);
             } else if hashes(Hashed::Ip) {
                 end.ip = end.ip.map(|ip| self.of_ip(ip));
+                // It leads to the address.
+                end.dns_name = self.of_any(end.dns_name.take());
             }
             if drops(Dropped::Port) {
                 end.port = None;
@@ -178,8 +180,9 @@ impl Pseudonyms {
         record.endpoint = endpoint.map(|name| self.of_name(&name).into());
         record.ifindex = None;
         if let Some(process) = &mut record.process {
-            let cgroup = process.cgroup.take().filter(|_| !is_dropped);
-            process.cgroup = cgroup.map(|path| self.of_text(&path).into());
+            for group in [&mut process.cgroup, &mut process.container_id] {
+                *group = self.of_any(group.take().filter(|_| !is_dropped));
+            }
         }
         let would_be = record.would_be.iter_mut().map(|would| &mut would.policy);
         for policy in would_be.chain([&mut record.policy]) {
@@ -219,10 +222,12 @@ impl Pseudonyms {
 
     fn put_on_process(&self, process: &mut ProcessRef) {
         process.comm = self.of_text(&process.comm);
+        process.exe = self.of_any(process.exe.take());
         let is_hidden = self.privacy.hash.contains(&Hashed::Workload);
         if !is_hidden {
-            let cgroup = process.cgroup.take();
-            process.cgroup = cgroup.map(|path| self.of_text(&path).into());
+            for group in [&mut process.cgroup, &mut process.container_id] {
+                *group = self.of_any(group.take());
+            }
         }
     }
 
@@ -270,6 +275,10 @@ impl Pseudonyms {
             }
             None => self.of_text(name),
         }
+    }
+
+    fn of_any(&self, text: Option<Arc<str>>) -> Option<Arc<str>> {
+        Some(self.of_text(&text?).into())
     }
 
     fn of_text(&self, text: &str) -> String {

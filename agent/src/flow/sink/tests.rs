@@ -35,6 +35,7 @@ pub(super) fn line(kind: Kind) -> Arc<Line> {
         end: None,
         delta: [Count::default(); 2],
         tcp_flags: [0; 2],
+        rtt: 0,
         end_reason: (kind == Kind::End).then_some(EndReason::Idle),
         reason: 1,
         rule: 1,
@@ -312,7 +313,7 @@ fn shaped(privacy: Privacy) -> Record {
         "allow",
         7,
         r#","policy":{"kind":"NetworkPolicy","namespace":"edge","name":"gateway-of","rule":"egress[0]","rule_id":1,"owner":"team"},
-        "ifindex":4,"endpoint":"edge/gateway","process":{"pid":1,"comm":"curl","uid":0,"cgroup_id":2,"cgroup":"/a"},"community_id":"1:x""#,
+        "ifindex":4,"endpoint":"edge/gateway","process":{"pid":1,"comm":"curl","exe":"/b","uid":0,"cgroup_id":2,"cgroup":"/a","container_id":"c"},"community_id":"1:x""#,
     );
     let shape = shape::Shape::new(Choice::default(), privacy).unwrap();
     match shape.of(&line).into_owned() {
@@ -388,6 +389,8 @@ fn pseudonyms_are_the_same_under_one_key_and_tell_nothing() {
         "team",
         "curl",
         "\"/a\"",
+        "\"/b\"",
+        "\"c\"",
         "1:x",
     ] {
         assert!(!text.contains(told), "{told} in {text}");

@@ -39,6 +39,8 @@ pub(super) struct Entry {
     pub(super) process: Process,
     ifindex: u32,
     tcp_flags: [u8; 2],
+    /// As it was told last.
+    rtt: u16,
     pub(super) reported: [Count; 2],
     pub(super) latest: [Count; 2],
     reported_at: BootTime,
@@ -73,6 +75,7 @@ impl Entry {
             process: event.process,
             ifindex: event.ifindex,
             tcp_flags: event.tcp_flags,
+            rtt: event.rtt,
             reported: [Count::default(); 2],
             latest: Count::pair(event.packets, event.bytes),
             reported_at: BootTime(event.time),
@@ -95,6 +98,7 @@ impl Entry {
             process: Process::NOBODY,
             ifindex: 0,
             tcp_flags: state.tcp_flags,
+            rtt: state.rtt,
             reported: [Count::default(); 2],
             latest: Count::pair(state.packets, state.bytes),
             reported_at: now,
@@ -118,12 +122,14 @@ impl Entry {
     pub(super) fn learn_event(&mut self, event: &Event) {
         self.origin |= event.origin;
         self.count(Count::pair(event.packets, event.bytes), event.tcp_flags);
+        self.measured(event.rtt);
     }
 
     /// What a listing says of the flow.
     pub(super) fn learn_state(&mut self, state: &FlowState) {
         self.origin |= state.origin;
         self.count(Count::pair(state.packets, state.bytes), state.tcp_flags);
+        self.measured(state.rtt);
         // A listing may be older than a change that has been reported.
         let is_newer = state.generation >= self.generation;
         let is_timed_no_more = self.generation == Flow::NEVER && self.rule == state.rule;
@@ -133,6 +139,12 @@ impl Entry {
             if is_permit(state.reason) {
                 self.reason = state.reason;
             }
+        }
+    }
+
+    fn measured(&mut self, rtt: u16) {
+        if rtt != 0 {
+            self.rtt = rtt;
         }
     }
 
@@ -180,6 +192,7 @@ impl Entry {
                 reverse.minus(reported_reverse),
             ],
             tcp_flags: self.tcp_flags,
+            rtt: self.rtt,
             end_reason,
             reason: self.reason,
             rule: self.rule,

@@ -49,6 +49,7 @@ fn flow(kind: Kind, reason: Reason) -> FlowReport {
         end: None,
         delta: [Count::default(); 2],
         tcp_flags: [0; 2],
+        rtt: 0,
         end_reason: None,
         reason: reason as u8,
         rule: 0,

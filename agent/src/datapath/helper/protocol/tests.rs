@@ -24,7 +24,11 @@ fn said_to(bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> (Answer, usize) {
 #[test]
 fn a_question_is_answered_with_one_descriptor() {
     let question = Question::behind(7, 0).unwrap();
-    for question in [question, Question::of(7).unwrap()] {
+    for question in [
+        question,
+        Question::of(7).unwrap(),
+        Question::runs(7).unwrap(),
+    ] {
         assert_eq!(Question::parse(&question.bytes()), Some(question));
     }
     let (answer, looked) = said_to(&question.bytes(), &[]);
@@ -40,7 +44,7 @@ fn whatever_is_no_question_is_refused_and_nothing_is_looked_up_for_it() {
     let asked = |kind: u8, index: u32, number: i32| {
         [&[kind][..], &index.to_ne_bytes(), &number.to_ne_bytes()].concat()
     };
-    let others: [&[u8]; 13] = [
+    let others: [&[u8]; 16] = [
         &question[..8],
         &[0],
         &long,
@@ -53,7 +57,10 @@ fn whatever_is_no_question_is_refused_and_nothing_is_looked_up_for_it() {
         &asked(1, 0, 0),
         &asked(1, 1 << 31, 0),
         &asked(1, 7, 1),
-        &asked(2, 7, 0),
+        &asked(2, 0, 0),
+        &asked(2, 1 << 31, 0),
+        &asked(2, 7, 1),
+        &asked(3, 7, 0),
     ];
     for bytes in others {
         let (answer, looked) = said_to(bytes, &[]);
@@ -81,6 +88,7 @@ fn an_answer_has_a_descriptor_or_a_reason() {
     assert!(matches!(read(&[SOCKET], 1), Ok(Answer::Socket(_))));
     let namespace = read(&[NAMESPACE], 2);
     assert!(matches!(namespace, Ok(Answer::Namespace { .. })));
+    assert!(matches!(read(b"\x03/bin/a", 0), Ok(Answer::File(path)) if path == b"/bin/a"));
     assert!(matches!(read(b"\x01no", 0), Ok(Answer::Refused(why)) if why == "no"));
     for (bytes, count) in [
         (&[SOCKET][..], 0),
@@ -89,7 +97,8 @@ fn an_answer_has_a_descriptor_or_a_reason() {
         (&[REFUSED], 1),
         (&[NAMESPACE], 0),
         (&[NAMESPACE], 1),
-        (&[3], 0),
+        (&[FILE], 1),
+        (&[4], 0),
         (&[], 0),
     ] {
         let garbled = matches!(read(bytes, count), Err(TalkError::Garbled));

@@ -44,6 +44,7 @@ fn full() -> Record {
         ip: Some("10.0.0.1".parse().unwrap()),
         port: Some(u16::MAX),
         workload: Some(Arc::new(workload)),
+        dns_name: Some("api.example.com".into()),
     };
     let traffic = Traffic {
         packets: u64::MAX,
@@ -71,6 +72,7 @@ fn full() -> Record {
         initiator_known: false,
         forward: traffic,
         reverse: traffic,
+        rtt_us: Some(u32::MAX),
         end_reason: Some(EndReason::Fin),
         verdict: Verdict::Allow,
         policy: Some(Arc::clone(&rule)),
@@ -90,9 +92,11 @@ fn full() -> Record {
             pid: 1,
             start_time: Some(WallTime(1)),
             comm: "\u{202e}".to_owned(),
+            exe: Some("/usr/bin/a b (deleted)".into()),
             uid: 0,
             cgroup_id: u64::MAX,
             cgroup: Some("/shop".into()),
+            container_id: Some("0a".into()),
             via: Some(Via::Listener),
         }),
         sampling: NonZeroU32::new(10),
@@ -110,6 +114,7 @@ fn least() -> Record {
         icmp: None,
         forward: Traffic::default(),
         reverse: Traffic::default(),
+        rtt_us: None,
         end_reason: None,
         policy: None,
         reason: None,
@@ -306,7 +311,7 @@ fn what_is_no_record_does_not_hold() {
         assert!(!validator.is_valid(&wrong), "without {key}");
     }
     let mut newer = right;
-    newer["executable"] = json!("/usr/bin/x");
+    newer["thread"] = json!("/usr/bin/x");
     newer["drop_reason"] = json!("a-new-one");
     assert!(validator.is_valid(&newer), "new keys and words may come");
 }

@@ -76,6 +76,9 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
     if let Some(sampling) = record.sampling {
         custom("cn1", "sampling", &sampling, out);
     }
+    if let Some(rtt) = record.rtt_us {
+        custom("cn3", "roundTripMicroseconds", &rtt, out);
+    }
     custom("cn2", "sequence", &record.seq, out);
     field("externalId", &record.flow_id, out);
 }
@@ -91,6 +94,7 @@ fn ends(record: &Record, out: &mut Vec<u8>) {
             &record.src,
             "src",
             "spt",
+            "shost",
             ("c6a2", "Source IPv6 Address"),
             ("cs2", "sourceWorkload"),
         ),
@@ -98,11 +102,12 @@ fn ends(record: &Record, out: &mut Vec<u8>) {
             &record.dst,
             "dst",
             "dpt",
+            "dhost",
             ("c6a3", "Destination IPv6 Address"),
             ("cs3", "destinationWorkload"),
         ),
     ];
-    for (end, v4, port, (v6, label), (workload, workload_label)) in sides {
+    for (end, v4, port, host, (v6, label), (workload, workload_label)) in sides {
         match end.ip {
             Some(IpAddr::V4(ip)) => field(v4, &ip, out),
             Some(IpAddr::V6(ip)) => custom(v6, label, &ip, out),
@@ -110,6 +115,9 @@ fn ends(record: &Record, out: &mut Vec<u8>) {
         }
         if let Some(number) = end.port {
             field(port, &number, out);
+        }
+        if let Some(name) = &end.dns_name {
+            field(host, name, out);
         }
         if let Some(it) = &end.workload {
             custom(workload, workload_label, it, out);

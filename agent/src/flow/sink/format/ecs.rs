@@ -38,6 +38,7 @@ fn flow(record: &Record) -> Object {
             "process",
             record.process.as_ref().map(process).unwrap_or_default(),
         )
+        .with_object("container", container(record))
         .with_object("user", user(record))
         .with_object("ringfence", own_words(record))
 }
@@ -132,6 +133,7 @@ fn end(end: &End, sent: Traffic) -> Object {
         .with("ip", end.ip)
         .with("port", end.port)
         .with("address", address)
+        .with("domain", &end.dns_name)
         .with("bytes", sent.bytes)
         .with("packets", sent.packets)
 }
@@ -157,7 +159,16 @@ fn process(process: &ProcessRef) -> Object {
     Object::default()
         .with("pid", process.pid)
         .with("name", &process.comm)
+        .with("executable", &process.exe)
         .with("start", process.start_time)
+}
+
+fn container(record: &Record) -> Object {
+    let process = record.process.as_ref();
+    Object::default().with(
+        "id",
+        process.and_then(|process| process.container_id.as_ref()),
+    )
 }
 
 fn user(record: &Record) -> Object {

@@ -156,6 +156,7 @@ fn endpoint(end: &End) -> Object {
         .with("ip", end.ip)
         .with("port", end.port)
         .with("name", workload.map(|it| &*it.name).or(unknown))
+        .with("hostname", &end.dns_name)
         // Other: the schema has no number for it.
         .with("type_id", workload.map(|_| OTHER))
         .with("type", workload.map(|it| &it.kind))
@@ -196,6 +197,7 @@ fn actor(process: &ProcessRef) -> Object {
     let process = Object::default()
         .with("pid", process.pid)
         .with("name", &process.comm)
+        .with("path", &process.exe)
         .with("created_time", process.start_time.map(milliseconds))
         .with_object("user", user);
     Object::default().with_object("process", process)

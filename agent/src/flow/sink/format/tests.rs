@@ -12,7 +12,8 @@ fn denied() -> std::sync::Arc<Line> {
         7,
         r#","policy":{"kind":"NetworkPolicy","namespace":"shop","name":"a|b\\c=d\ne","rule":"egress[0]","rule_id":3},
         "drop_reason":"deny-rule","endpoint":"edge/gateway","community_id":"1:x",
-        "process":{"pid":9,"comm":"cu|r=l\n\\","uid":1000,"cgroup_id":2}"#,
+        "process":{"pid":9,"comm":"cu|r=l\n\\","exe":"/bin/curl","uid":1000,"cgroup_id":2,
+        "container_id":"0a"},"rtt_us":87"#,
     )
 }
 
@@ -67,6 +68,9 @@ fn a_denied_flow_in_ecs() {
     assert_eq!(object["network"]["community_id"], "1:x");
     assert_eq!(object["rule"]["id"], "3");
     assert_eq!(object["process"]["name"], "cu|r=l\n\\");
+    assert_eq!(object["process"]["executable"], "/bin/curl");
+    assert_eq!(object["container"]["id"], "0a");
+    assert_eq!(object["ringfence"]["rtt_us"], 87);
     assert_eq!(object["user"]["id"], "1000");
     let labels = &object["ringfence"]["source"]["labels"];
     assert_eq!(labels, &json!(["app=gateway", "tier=front"]));
@@ -120,6 +124,9 @@ fn a_denied_flow_in_ocsf() {
     assert_eq!(object["traffic"]["bytes_out"], 60);
     assert_eq!(object["firewall_rule"]["uid"], "3");
     assert_eq!(object["actor"]["process"]["user"]["uid"], "1000");
+    assert_eq!(object["actor"]["process"]["path"], "/bin/curl");
+    assert_eq!(object["unmapped"]["process"]["container_id"], "0a");
+    assert_eq!(object["unmapped"]["rtt_us"], 87);
     assert_eq!(object["metadata"]["version"], "1.6.0");
 }
 

@@ -212,6 +212,14 @@ pub(super) static FLOW: Table<Record> = Table {
             ],
         ),
         Group::of(
+            |r| r.rtt_us.is_some(),
+            &[Element::own(
+                13,
+                "ringfenceRoundTripMicroseconds",
+                Get::U32(|r, _| r.rtt_us.unwrap_or_default()),
+            )],
+        ),
+        Group::of(
             |r| r.policy.is_some(),
             &[
                 Element::own(
@@ -338,6 +346,16 @@ pub(super) static FLOW: Table<Record> = Table {
             Get::Text(|r| known(r.process.as_ref().and_then(|it| it.cgroup.as_ref()))),
         )]),
         Group::text(&[Element::own(45, "ringfenceProcessVia", Get::Text(via))]),
+        Group::text(&[Element::own(
+            47,
+            "ringfenceProcessExecutable",
+            Get::Text(|r| known(r.process.as_ref().and_then(|it| it.exe.as_ref()))),
+        )]),
+        Group::text(&[Element::own(
+            48,
+            "ringfenceContainerId",
+            Get::Text(|r| known(r.process.as_ref().and_then(|it| it.container_id.as_ref()))),
+        )]),
         Group::of(
             |r| r.process.as_ref().is_some_and(|it| it.start_time.is_some()),
             &[Element::own(
@@ -371,6 +389,11 @@ pub(super) static FLOW: Table<Record> = Table {
             "ringfenceSourceLabels",
             Get::LongText(|r, most| labels(&r.src, most)),
         )]),
+        Group::text(&[Element::own(
+            54,
+            "ringfenceSourceDnsName",
+            Get::Text(|r| known(r.src.dns_name.as_ref())),
+        )]),
         Group::of(
             |r| r.dst.workload.is_some(),
             &[
@@ -395,6 +418,11 @@ pub(super) static FLOW: Table<Record> = Table {
             63,
             "ringfenceDestinationLabels",
             Get::LongText(|r, most| labels(&r.dst, most)),
+        )]),
+        Group::text(&[Element::own(
+            64,
+            "ringfenceDestinationDnsName",
+            Get::Text(|r| known(r.dst.dns_name.as_ref())),
         )]),
     ],
 };

@@ -202,6 +202,7 @@ fn flow_attributes(record: &Record) -> Attributes {
     );
     traffic("forward", &record.forward, &mut out);
     traffic("reverse", &record.reverse, &mut out);
+    out.some_int("ringfence.rtt_us", record.rtt_us);
     let sampling = record.sampling.map(NonZeroU32::get);
     out.some_int("ringfence.sampling", sampling);
     out.some_int("ringfence.ifindex", record.ifindex);
@@ -233,8 +234,13 @@ fn addresses(record: &Record, out: &mut Attributes) {
     let text = |end: &End| end.ip.map(|ip| ip.to_string());
     out.some_text("source.address", text(&record.src));
     out.some_int("source.port", record.src.port);
+    out.some_text("ringfence.source.dns_name", record.src.dns_name.as_deref());
     out.some_text("destination.address", text(&record.dst));
     out.some_int("destination.port", record.dst.port);
+    out.some_text(
+        "ringfence.destination.dns_name",
+        record.dst.dns_name.as_deref(),
+    );
     let family = record.src.ip.or(record.dst.ip);
     let family = family.map(|ip| if ip.is_ipv4() { "ipv4" } else { "ipv6" });
     out.some_text("network.type", family);
@@ -295,6 +301,8 @@ fn process(process: &ProcessRef, out: &mut Attributes) {
     out.some_text("process.linux.cgroup", cgroup);
     out.number("ringfence.process.cgroup_id", process.cgroup_id);
     out.text("ringfence.process.comm", &*process.comm);
+    out.some_text("process.executable.path", process.exe.as_deref());
+    out.some_text("container.id", process.container_id.as_deref());
     let via = process.via.map(|Via::Listener| "listener");
     out.some_text("ringfence.process.via", via);
 }

@@ -91,6 +91,9 @@ pub(super) static COLUMNS: &[Column] = &[
     json("src_labels", "src.workload.labels", |line| {
         labels(workload(src(line)?)?)
     }),
+    text("src_dns_name", "src.dns_name", |line| {
+        src(line)?.dns_name.as_deref().map(Cow::Borrowed)
+    }),
     text("dst_ip", "dst.ip", |line| address(dst(line)?.ip)),
     number("dst_port", "dst.port", |line| {
         dst(line)?.port.map(i32::from)
@@ -106,6 +109,9 @@ pub(super) static COLUMNS: &[Column] = &[
     }),
     json("dst_labels", "dst.workload.labels", |line| {
         labels(workload(dst(line)?)?)
+    }),
+    text("dst_dns_name", "dst.dns_name", |line| {
+        dst(line)?.dns_name.as_deref().map(Cow::Borrowed)
     }),
     number("protocol", "protocol.number", |line| {
         Some(flow(line)?.protocol.number.into())
@@ -146,6 +152,7 @@ pub(super) static COLUMNS: &[Column] = &[
     number("tcp_flags_reverse", "reverse.tcp_flags", |line| {
         flow(line)?.reverse.tcp_flags.map(i32::from)
     }),
+    count("rtt_us", "rtt_us", |line| flow(line)?.rtt_us.map(i64::from)),
     text("end_reason", "end_reason", |line| {
         Some(Cow::Borrowed(flow(line)?.end_reason?.name()))
     }),
@@ -216,6 +223,9 @@ pub(super) static COLUMNS: &[Column] = &[
     text("process_comm", "process.comm", |line| {
         Some(Cow::Borrowed(&process(line)?.comm))
     }),
+    text("process_exe", "process.exe", |line| {
+        process(line)?.exe.as_deref().map(Cow::Borrowed)
+    }),
     count("process_uid", "process.uid", |line| {
         Some(process(line)?.uid.into())
     }),
@@ -224,6 +234,9 @@ pub(super) static COLUMNS: &[Column] = &[
     }),
     text("process_cgroup", "process.cgroup", |line| {
         process(line)?.cgroup.as_deref().map(Cow::Borrowed)
+    }),
+    text("process_container_id", "process.container_id", |line| {
+        process(line)?.container_id.as_deref().map(Cow::Borrowed)
     }),
     text("process_via", "process.via", |line| {
         Some(Cow::Borrowed(match process(line)?.via? {

@@ -28,18 +28,18 @@ const FULL: &str = concat!(
     r#"{"schema_version":1,"seq":7,"node":"node-1","agent_version":"0.1.0","kind":"end","flow_id":"0000000000000abc","#,
     r#""community_id":"1:abc=","start":"2026-11-30T10:00:00.000001000Z","end":"2026-11-30T10:00:01.5Z","#,
     r#""src":{"ip":"10.0.0.2","port":40000,"workload":{"namespace":"edge","name":"gateway","kind":"Workload","#,
-    r#""labels":{"a":"\"'ä","b":""}}},"#,
-    r#""dst":{"ip":"fd00::1","port":65535,"workload":{"name":"node-2","kind":"Node","labels":{"c":"d"}}},"#,
+    r#""labels":{"a":"\"'ä","b":""}},"dns_name":"gateway.example"},"#,
+    r#""dst":{"ip":"fd00::1","port":65535,"workload":{"name":"node-2","kind":"Node","labels":{"c":"d"}},"dns_name":"node.example"},"#,
     r#""protocol":{"number":6,"name":"tcp"},"icmp":{"type":8,"code":255},"direction":"ingress","initiator_known":true,"#,
     r#""forward":{"packets":5,"bytes":9223372036854775807,"tcp_flags":255},"#,
-    r#""reverse":{"packets":0,"bytes":4000,"tcp_flags":19},"end_reason":"fin","verdict":"deny","#,
+    r#""reverse":{"packets":0,"bytes":4000,"tcp_flags":19},"rtt_us":4294967295,"end_reason":"fin","verdict":"deny","#,
     r#""policy":{"kind":"RingfencePolicy","namespace":"shop","name":"api","rule":"ingress[0]","rule_id":4294967295,"#,
     r#""tier":"Admin","rule_name":"r","reason":"because","approved_by":"a","owner":"o"},"default_deny":true,"#,
     r#""reason":"rule","drop_reason":"revoked","#,
     r#""would_be":[{"view":"audit","verdict":"deny","policy":{"kind":"NetworkPolicy","namespace":"shop","name":"x","#,
     r#""rule":"egress[1]","rule_id":1},"reason":"deny-rule"},{"view":"staged","verdict":"allow","reason":"rule"}],"#,
     r#""ifindex":4294967295,"generation":7,"endpoint":"shop/api","process":{"pid":4294967295,"#,
-    r#""start_time":"2026-11-29T00:00:00Z","comm":"ng\u001b[2J","uid":4294967295,"cgroup_id":77,"cgroup":"/a","#,
+    r#""start_time":"2026-11-29T00:00:00Z","comm":"ng\u001b[2J","exe":"/n","uid":4294967295,"cgroup_id":77,"cgroup":"/a","container_id":"0a","#,
     r#""via":"listener"},"sampling":10}"#
 );
 
