@@ -90,10 +90,12 @@ pub enum Loss {
     Flow = 1,
     /// Whose a socket is, in the socket.
     Process = 2,
+    /// What an endpoint and its resolver have said, in the ring buffer for that.
+    Name = 3,
 }
 
 impl Loss {
-    pub const KINDS: u32 = 3;
+    pub const KINDS: u32 = 4;
 }
 
 impl EventKind {

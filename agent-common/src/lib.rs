@@ -22,6 +22,7 @@ pub mod connect;
 pub mod decide;
 pub mod denial;
 mod dhcp;
+pub mod dns;
 pub mod event;
 pub mod flow;
 pub mod fragment;

@@ -218,6 +218,9 @@ pub trait Family: Address + Header {
     /// False for every other packet; `headers` is then of no use.
     fn plain(packet: &impl Packet, offset: usize, headers: &mut Headers<Self>) -> bool;
 
+    /// Bytes of the network header of such a packet.
+    const PLAIN: usize;
+
     /// Reads any packet.
     ///
     /// # Errors
@@ -258,6 +261,8 @@ pub fn parse<A: Family>(
 }
 
 impl Family for [u8; 4] {
+    const PLAIN: usize = Ipv4Hdr::LEN;
+
     #[inline(always)]
     fn plain(packet: &impl Packet, offset: usize, headers: &mut Headers<Self>) -> bool {
         const VERSION_AND_LENGTH: u8 = 4 << 4 | 5;
@@ -290,6 +295,8 @@ impl Family for [u8; 4] {
 }
 
 impl Family for [u8; 16] {
+    const PLAIN: usize = Ipv6Hdr::LEN;
+
     #[inline(always)]
     fn plain(packet: &impl Packet, offset: usize, headers: &mut Headers<Self>) -> bool {
         let Some(header) = packet.peek::<Ipv6Hdr>(offset) else {

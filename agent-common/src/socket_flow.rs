@@ -7,6 +7,7 @@
 //! any other the table is asked again.
 
 use crate::{
+    dns,
     flow::{Flow, FlowKey, is_later_part, tcp},
     judge::Sight,
     parse::Headers,
@@ -47,7 +48,9 @@ const OFTEN: u64 = 16;
 #[inline(always)]
 pub fn is_to_be_noted<A>(key: &FlowKey<A>, sight: &Sight, flow: &Flow) -> bool {
     let side = flow.side(sight.direction) as usize & 1;
-    key.protocol == protocol::TCP && flow.packets[side].get().is_multiple_of(OFTEN)
+    // What a resolver says is to be seen.
+    let is_spoken = key.remote_port == dns::PORT;
+    key.protocol == protocol::TCP && !is_spoken && flow.packets[side].get().is_multiple_of(OFTEN)
 }
 
 impl<A: Address> SocketFlow<A> {

@@ -5,6 +5,7 @@
 //! before and the other has found; what is left on the stack of one is no burden to the next.
 
 use agent_common::{
+    dns::is_spoken,
     fragment,
     judge::{Sight, judge, judge_plain, unparsed},
     parse::{Class, Extent, Family, Headers},
@@ -15,6 +16,7 @@ use aya_ebpf::bindings::__sk_buff;
 
 use crate::{
     datapath::{FamilyMaps, Maps, indistinct},
+    names,
     packet::Buffer,
     sockets::Sockets,
     verifier::forgotten,
@@ -214,6 +216,9 @@ pub(crate) fn plain<A: FamilyMaps + Family, H: Hook>(
     let sight = Seen::from_numbers(endpoint, word, made_here).sight::<H>(context);
     forget(&mut headers, &sight);
     let verdict = judge_plain(&Maps(H::sockets(context)), &headers, &sight);
+    if is_spoken(&headers, H::DIRECTION) && verdict.allows() {
+        names::tell(context, &headers, &sight, H::OFFSET + A::PLAIN);
+    }
     Outcome::of(verdict).0
 }
 

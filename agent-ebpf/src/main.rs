@@ -14,6 +14,7 @@ mod datapath;
 mod family;
 mod hook;
 mod maps;
+mod names;
 mod packet;
 mod processes;
 mod rejection;

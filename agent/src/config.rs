@@ -2,6 +2,7 @@
 //!
 //! Two types: [`RawConfig`] is what somebody wrote, [`Config`] is complete and checked.
 
+mod dns;
 mod failsafe;
 mod frames;
 mod hubble;
@@ -21,6 +22,7 @@ use std::{
 use serde::Serialize;
 
 pub(crate) use self::{
+    dns::DnsConfig,
     failsafe::FailsafeConfig,
     frames::FramesConfig,
     hubble::{HubbleConfig, HubbleTls},
@@ -72,6 +74,7 @@ pub(crate) struct Config {
     pub(crate) failsafe: FailsafeConfig,
     pub(crate) frames: FramesConfig,
     pub(crate) workload_interfaces: WorkloadInterfacesConfig,
+    pub(crate) dns: DnsConfig,
     /// Objects come from the Kubernetes API as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kubernetes: Option<KubernetesConfig>,
@@ -161,6 +164,7 @@ impl Config {
             failsafe,
             frames,
             workload_interfaces,
+            dns,
             kubernetes,
         } = raw;
         let node = node.unwrap_or_else(hostname);
@@ -198,6 +202,7 @@ impl Config {
             workload_interfaces: WorkloadInterfacesConfig::check(
                 workload_interfaces.unwrap_or_default(),
             )?,
+            dns: DnsConfig::check(dns.unwrap_or_default())?,
             kubernetes: kubernetes.map(KubernetesConfig::check).transpose()?,
         })
     }

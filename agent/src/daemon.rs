@@ -501,6 +501,11 @@ fn sizes(config: &Config) -> Sizes {
         own_addresses: capacities.addresses,
         flows: capacities.flows,
         denials: capacities.denials,
+        names: if config.dns.names {
+            Sizes::default().names
+        } else {
+            0
+        },
         ..Sizes::default()
     }
 }

@@ -18,6 +18,7 @@ mod community;
 pub(crate) mod enrich;
 pub(crate) mod idle;
 pub(crate) mod key;
+pub(crate) mod names;
 pub(crate) mod pipeline;
 pub(crate) mod process;
 pub(crate) mod record;

@@ -47,6 +47,7 @@ const SIZES: Sizes = Sizes {
     flows: 4096,
     denials: 1024,
     events: 1 << 20,
+    names: 0,
 };
 /// Datagrams a second of each sender, to all servers together.
 const RATES: [u32; 4] = [6_000, 24_000, 2_400, 2_400];

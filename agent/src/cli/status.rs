@@ -24,7 +24,7 @@ use crate::{
         },
     },
     exit::Answer,
-    flow::stage::StageCounts,
+    flow::{names::NameStatus, stage::StageCounts},
     source::kubernetes::fleet::Asked,
 };
 
@@ -98,6 +98,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
         would_be,
         tampered,
         records,
+        names,
         privileges,
         features,
     } = status;
@@ -128,6 +129,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
 
     writeln!(out, "\nEVENTS   seen {}, lost {}", events.seen, events.lost)?;
     render_processes(processes, paint, out)?;
+    render_names(names, out)?;
     writeln!(out, "RECORDS  {}", counts(&records.stream))?;
     for (target, sink) in &records.sinks {
         writeln!(out, "  to {}: {}", shown(target), counts(sink))?;
@@ -191,6 +193,43 @@ fn render_load(load: &Load, paint: Paint, out: &mut impl Write) -> io::Result<()
         }
     }
     Ok(())
+}
+
+/// In one line, if anybody has asked for a name.
+fn render_names(names: &NameStatus, out: &mut impl Write) -> io::Result<()> {
+    let NameStatus {
+        addresses,
+        questions,
+        answers,
+        malformed,
+        unasked,
+        untrusted,
+        parts,
+        crowded,
+        lost,
+    } = names;
+    let others = [
+        (malformed, "no DNS"),
+        (unasked, "not asked for"),
+        (untrusted, "of others than the resolvers"),
+        (parts, "parts of messages"),
+        (crowded, "questions too many"),
+        (lost, "lost"),
+    ];
+    let heard = questions + answers + others.iter().map(|(count, _)| **count).sum::<u64>();
+    if heard == 0 {
+        return Ok(());
+    }
+    write!(
+        out,
+        "NAMES    of {addresses} addresses; {questions} questions, {answers} answers"
+    )?;
+    for (count, what) in others {
+        if *count > 0 {
+            write!(out, ", {count} {what}")?;
+        }
+    }
+    writeln!(out)
 }
 
 fn render_processes(

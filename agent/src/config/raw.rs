@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_saphyr::UserMessageFormatter;
 
 use super::{
-    ConfigError, failsafe::RawFailsafe, frames::RawFrames, hubble::RawHubble,
+    ConfigError, dns::RawDns, failsafe::RawFailsafe, frames::RawFrames, hubble::RawHubble,
     interfaces::RawWorkloadInterfaces, kubernetes::RawKubernetes, sinks::RawSinks,
 };
 use crate::log::LogFormat;
@@ -32,6 +32,7 @@ pub(crate) struct RawConfig {
     pub(crate) failsafe: Option<RawFailsafe>,
     pub(crate) frames: Option<RawFrames>,
     pub(crate) workload_interfaces: Option<RawWorkloadInterfaces>,
+    pub(crate) dns: Option<RawDns>,
     pub(crate) kubernetes: Option<RawKubernetes>,
 }
 
@@ -86,6 +87,9 @@ impl RawConfig {
         if let Some(interfaces) = &mut raw.workload_interfaces {
             path.clone_into(&mut interfaces.file);
         }
+        if let Some(dns) = &mut raw.dns {
+            path.clone_into(&mut dns.file);
+        }
         if let Some(sinks) = &mut raw.sinks {
             path.clone_into(&mut sinks.file);
         }
@@ -114,6 +118,7 @@ impl RawConfig {
             failsafe,
             frames,
             workload_interfaces,
+            dns,
             kubernetes,
         } = self;
         Self {
@@ -132,6 +137,7 @@ impl RawConfig {
             failsafe: failsafe.or(below.failsafe),
             frames: frames.or(below.frames),
             workload_interfaces: workload_interfaces.or(below.workload_interfaces),
+            dns: dns.or(below.dns),
             kubernetes: match (kubernetes, below.kubernetes) {
                 (Some(over), Some(below)) => Some(over.over(below)),
                 (over, below) => over.or(below),

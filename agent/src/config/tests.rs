@@ -62,6 +62,7 @@ fn settings_print_as_a_file_that_gives_them_again() {
          detach_on_exit: true\ncapacities: {flows: 7}\n\
          frames: {allow: [0x8809, lldp, '0x22f0', 35063], dhcp_client: true}\n\
          workload_interfaces: {names: [veth*, tap0, veth*], unknown: compatible}\n\
+         dns: {names: false, resolvers: [10.96.0.10, 'fd00::/64']}\n\
          metrics: '[::1]:9464'\n\
          hubble: {socket: /run/hubble.sock, listen: '0.0.0.0:4244', flows: 9, tls: {cert_file: /c, key_file: /k, \
          client_ca_file: /a}}\n\
@@ -99,6 +100,7 @@ fn what_is_not_understood_is_named_with_its_place() {
             "compatible",
         ),
         ("workload_interfaces: {names: veth*}\n", ":1:", "sequence"),
+        ("dns: {name: true}\n", ":1:", "name"),
         (
             "sinks:\n- name: a\n  file: {path: /a}\n  filters: {}\n",
             ":4:",
@@ -425,4 +427,16 @@ fn a_build_without_parquet_says_what_to_do() {
     let expected = "settings.yaml:3:21: `sinks.parquet` is `parquet`, expected another destination: this build has no Parquet: \
          build with `cargo build --features parquet`";
     assert_eq!(error.unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn names_are_learned_unless_the_file_says_otherwise() {
+    assert!(check("").unwrap().dns.names);
+    assert!(!check("dns: {names: false}\n").unwrap().dns.names);
+    let error = check("dns:\n  resolvers:\n  - 10.0.0.1\n  - dns.example\n  - 10.0.0.0/33\n");
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "settings.yaml:4:5: `dns.resolvers` is `dns.example`, expected an address or a network, such as 10.96.0.10 or fd00::/64\n\
+         settings.yaml:5:5: `dns.resolvers` is `10.0.0.0/33`, expected an address or a network, such as 10.96.0.10 or fd00::/64"
+    );
 }

@@ -8,7 +8,7 @@ use agent_policy::model::{Failsafe, IcmpVersion, Peer, Peers, PortMatch, PortSpe
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::kubernetes::{KubernetesStatus, WatchStatus};
-use crate::flow::{clock::WallTime, stage::StageCounts};
+use crate::flow::{clock::WallTime, names::NameStatus, stage::StageCounts};
 
 /// The daemon provides it, the control socket hands it out, `ringfence status` renders it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,9 @@ pub(crate) struct Status {
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub(crate) tampered: BTreeMap<String, u64>,
     pub(crate) records: RecordCounts,
+    /// What resolvers have said.
+    #[serde(default)]
+    pub(crate) names: NameStatus,
     /// What the agent may do.
     #[serde(default)]
     pub(crate) privileges: PrivilegeStatus,

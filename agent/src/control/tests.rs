@@ -19,6 +19,7 @@ use super::{
 };
 use crate::flow::{
     clock::WallTime,
+    names::NameStatus,
     record::{Line, Loss, LossRecord},
     ring::Ring,
 };
@@ -55,6 +56,7 @@ impl StatusSource for Fixed {
             rejections: RejectionSums::default(),
             would_be: BTreeMap::new(),
             tampered: BTreeMap::new(),
+            names: NameStatus::default(),
             records: RecordCounts::default(),
             privileges: PrivilegeStatus::default(),
             features: Vec::new(),

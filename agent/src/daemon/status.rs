@@ -37,7 +37,9 @@ use crate::{
         helper::{Helper, Seen},
         maps::{self, FlowMaps},
     },
-    flow::{clock::WallTime, sink::SinkCounts, stage::Stage, views::OpinionCounts},
+    flow::{
+        clock::WallTime, names::NameCounts, sink::SinkCounts, stage::Stage, views::OpinionCounts,
+    },
     metrics::{FlowCounts, Latencies},
     source::kubernetes::store::Store,
 };
@@ -48,6 +50,8 @@ pub(crate) struct Shared {
     started: Instant,
     features: Vec<Feature>,
     events_seen: Arc<AtomicU64>,
+    /// What was learned from resolvers.
+    pub(crate) names: Arc<NameCounts>,
     /// What becomes of interfaces of which nobody knows whose they are; `None` if none is taken for a
     /// workload's.
     unknown: Option<UnknownMode>,
@@ -118,6 +122,7 @@ impl Shared {
             started: Instant::now(),
             features,
             events_seen: Arc::default(),
+            names: Arc::default(),
             unknown: config.workload_interfaces.mode(config.kubernetes.is_some()),
             kubernetes,
             flows: Arc::default(),
@@ -486,6 +491,7 @@ impl StatusSource for Shared {
                 seen: self.events_seen.load(Relaxed),
                 lost: lost(Loss::Event),
             },
+            names: self.names.status(lost(Loss::Name)),
             processes: ProcessStatus {
                 lost: lost(Loss::Process),
                 ..processes.clone()

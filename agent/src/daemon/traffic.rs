@@ -21,12 +21,13 @@ use crate::{
     datapath::{
         engine::{Engine, lock},
         memory,
-        traffic::{BATCH, Events, Listing, Tables},
+        traffic::{BATCH, Events, Listing, Spoken, Tables},
     },
     flow::{
         clock::BootTime,
         enrich::Inventory,
         key::Key,
+        names::Names,
         pipeline::{Pipeline, PipelineInput},
         report::{Lost, Removal, SweepInput},
         ring::Ring,
@@ -76,6 +77,7 @@ impl Traffic {
     ) -> anyhow::Result<Self> {
         let folder = engine.folder();
         let events = Events::open(&folder)?;
+        let spoken = Spoken::open(&folder)?;
         let tables = Tables::open(&folder, engine.programs())?;
         let (inventory, names) = watch::channel(Arc::default());
         let (input, inputs) = mpsc::channel(INPUTS);
@@ -116,9 +118,10 @@ impl Traffic {
             opinions,
             counts: Arc::clone(&shared.flows),
             this_node: Box::new(ThisNode::new(engine.helper())),
+            names: Names::new(config.dns.resolvers.clone(), Arc::clone(&shared.names)),
         };
         let (stop, stopped) = watch::channel(false);
-        let events = tokio::spawn(read_events(events, input.clone(), seen, stopped));
+        let events = tokio::spawn(read_events((events, spoken), input.clone(), seen, stopped));
         let sweeps = sweep(tables, input.clone(), removed, Arc::clone(shared));
         readers.push(tokio::spawn(sweeps));
         Ok(Self {
@@ -177,7 +180,7 @@ impl Traffic {
 
 /// Until it is to stop, and then until there is nothing more to read.
 async fn read_events(
-    mut events: Events,
+    (mut events, mut spoken): (Events, Spoken),
     input: mpsc::Sender<PipelineInput>,
     seen: Arc<AtomicU64>,
     mut stop: watch::Receiver<bool>,
@@ -186,13 +189,27 @@ async fn read_events(
         let read = tokio::select! {
             biased;
             read = events.next() => read,
+            read = spoken.ready() => read.map(|()| Vec::new()),
             _ = stop.wait_for(|is_over| *is_over) => return,
         };
+        // Whoever was told an address connects to it afterwards: what was said before an event that has been read is
+        // in its ring by now, and goes ahead.
+        loop {
+            let heard = spoken.read();
+            let is_all = heard.len() < BATCH;
+            if !heard.is_empty() && input.send(PipelineInput::Heard(heard)).await.is_err() {
+                return;
+            }
+            if is_all {
+                break;
+            }
+        }
         match read {
             Ok(batch) => {
                 let is_all = batch.len() < BATCH;
                 seen.fetch_add(u64::try_from(batch.len()).unwrap_or(u64::MAX), Relaxed);
-                if input.send(PipelineInput::Events(batch)).await.is_err() {
+                let has_some = !batch.is_empty();
+                if has_some && input.send(PipelineInput::Events(batch)).await.is_err() {
                     return;
                 }
                 if is_all {

@@ -56,6 +56,7 @@ pub(crate) const NAMES: &[&str] = &[
     "REJECTIONS",
     "EVENTS",
     "LOST",
+    "DNS",
     "CLOCK",
     "PROCESSES",
     "SOCKET_FLOWS_V4",
@@ -261,6 +262,11 @@ pub(crate) fn denied_once(folder: &Path) -> anyhow::Result<Words> {
 
 pub(crate) fn events(folder: &Path) -> anyhow::Result<RingBuf<MapData>> {
     Ok(typed!(folder, "EVENTS", RingBuf))
+}
+
+/// See [`agent_common::dns`].
+pub(crate) fn names(folder: &Path) -> anyhow::Result<RingBuf<MapData>> {
+    Ok(typed!(folder, "DNS", RingBuf))
 }
 
 /// Room of a pinned map, as it was made.

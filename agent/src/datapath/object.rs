@@ -55,7 +55,12 @@ pub struct Sizes {
     pub denials: u32,
     /// Bytes; a power of two, and a multiple of the page size.
     pub events: u32,
+    /// Likewise, of what is said to resolvers and by them; 0: that is not told.
+    pub names: u32,
 }
+
+/// What the kernel makes a ring of at least, wherever pages are of 4 to 64 KiB.
+const SMALLEST_RING: u32 = 1 << 16;
 
 impl Default for Sizes {
     fn default() -> Self {
@@ -68,6 +73,7 @@ impl Default for Sizes {
             flows: 131_072,
             denials: 16_384,
             events: 4 << 20,
+            names: 1 << 20,
         }
     }
 }
@@ -426,11 +432,12 @@ fn load_with(
         flows,
         denials,
         events,
+        names,
     } = *sizes;
     let sockets = sizes.sockets();
     let Frames(frames) = frames;
     let mark = mark().context("failed to draw a number")?;
-    let notes = u32::from(notes);
+    let (notes, spoken) = (u32::from(notes), u32::from(names > 0));
     let mut loader = EbpfLoader::new();
     loader
         .verifier_log_level(log)
@@ -458,6 +465,7 @@ fn load_with(
         .map_max_entries("COUNTERS", endpoints * Reason::SLOTS)
         .map_max_entries("REJECTIONS", endpoints * rejection::DIRECTIONS)
         .map_max_entries("EVENTS", events)
+        .map_max_entries("DNS", names.max(SMALLEST_RING))
         // For interfaces alone, and for the search, of which cgroups' copies have none.
         .map_max_entries(
             "REFUSED",
@@ -469,6 +477,7 @@ fn load_with(
         .override_global("FRAMES", frames.as_slice(), true)
         .override_global("MARK", &mark, true)
         .override_global("NOTES", &notes, true)
+        .override_global("NAMES", &spoken, true)
         .override_global("PROCESS_AT", &offsets.process, true)
         .override_global("STARTED_AT", &offsets.started, true);
     for name in maps::NAMES {

@@ -8,6 +8,7 @@ use std::{
 
 use agent_common::{
     denial::Denied,
+    dns::DnsHead,
     event::{DenialKey, Event, Loss},
     flow::{FlowKey, FlowState},
     protocol::Address,
@@ -16,13 +17,16 @@ use anyhow::Context as _;
 use aya::maps::{HashMap, MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
 
-use crate::datapath::{
-    engine::lock,
-    held::Held,
-    maps::{self, FlowMaps},
-    object::Programs,
-    raw::{self, Raw},
-    told::Telling,
+use crate::{
+    datapath::{
+        engine::lock,
+        held::Held,
+        maps::{self, FlowMaps},
+        object::Programs,
+        raw::{self, Raw},
+        told::Telling,
+    },
+    flow::names::Heard,
 };
 
 /// At most this many events at a time, so that one batch stays small.
@@ -62,6 +66,49 @@ impl Events {
             }
         }
     }
+}
+
+/// Reads what endpoints and resolvers say to each other.
+pub(crate) struct Spoken {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Spoken {
+    /// Needs a tokio runtime.
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        // SAFETY: as for events.
+        let ring = unsafe { AsyncFd::register(maps::names(folder)?) };
+        Ok(Self {
+            ring: ring.map_err(io::Error::from)?,
+        })
+    }
+
+    /// Waits until there is something.
+    pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
+        self.ring.readable_mut().await?.clear_ready();
+        Ok(())
+    }
+
+    /// What there is, but for what comes when more than [`BATCH`] has been read.
+    pub(crate) fn read(&mut self) -> Vec<Heard> {
+        let ring = self.ring.get_mut();
+        let mut all = Vec::new();
+        while all.len() < BATCH {
+            let Some(item) = ring.next() else { break };
+            all.extend(heard(&item));
+        }
+        all
+    }
+}
+
+fn heard(item: &[u8]) -> Option<Heard> {
+    let (head, payload) = item.split_at_checked(size_of::<DnsHead>())?;
+    let head = raw::read::<DnsHead>(head)?;
+    let length = usize::try_from(head.length).ok()?;
+    Some(Heard {
+        head,
+        payload: payload.get(..length)?.into(),
+    })
 }
 
 /// Lists the kernel's tables.

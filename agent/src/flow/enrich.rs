@@ -1,6 +1,11 @@
 //! From numbers to names: a report becomes a record.
 
-use std::{borrow::Cow, collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use agent_common::{
     flow::Flow,
@@ -14,6 +19,7 @@ use agent_common::{
 use super::{
     community,
     key::{self, FlowId, Key},
+    names::{Heard, Names},
     process::Namer,
     record::{
         Direction, End, Icmp, Kind, Line, LossRecord, Protocol, Record, RuleRef, SCHEMA_VERSION,
@@ -37,6 +43,14 @@ pub(crate) struct Inventory {
 }
 
 impl Inventory {
+    /// Endpoints that an earlier one had, and this one has not.
+    pub(crate) fn gone_since(&self, earlier: &Self) -> HashSet<u16> {
+        let earlier = earlier.endpoints.keys().copied();
+        earlier
+            .filter(|id| !self.endpoints.contains_key(id))
+            .collect()
+    }
+
     fn endpoint(&self, id: u16) -> (Option<&Arc<WorkloadRef>>, Option<&Arc<str>>) {
         self.endpoints
             .get(&id)
@@ -53,6 +67,7 @@ pub(crate) struct Enricher {
     sets: Box<dyn PolicySets>,
     opinions: Arc<OpinionCounts>,
     namer: Namer,
+    called: Names,
 }
 
 const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -63,6 +78,7 @@ impl Enricher {
         sets: Box<dyn PolicySets>,
         opinions: Arc<OpinionCounts>,
         namer: Namer,
+        called: Names,
     ) -> Self {
         Self {
             node,
@@ -70,7 +86,17 @@ impl Enricher {
             sets,
             opinions,
             namer,
+            called,
         }
+    }
+
+    pub(crate) fn hear(&mut self, heard: &Heard) {
+        self.called.hear(heard);
+    }
+
+    /// Endpoints that there are no more.
+    pub(crate) fn forget(&mut self, gone: &HashSet<u16>) {
+        self.called.forget(gone);
     }
 
     pub(crate) fn line(&mut self, report: Report, inventory: &Inventory) -> Line {
@@ -98,6 +124,7 @@ impl Enricher {
             key,
             direction,
             origin,
+            opened,
             start,
             end,
             delta: [forward, reverse],
@@ -120,7 +147,8 @@ impl Enricher {
             dns_name: None,
         };
         let local = side(key.local(), workload);
-        let remote = side(key.remote(), inventory.by_address.get(&key.remote().0));
+        let mut remote = side(key.remote(), inventory.by_address.get(&key.remote().0));
+        remote.dns_name = self.called.of(key.endpoint(), key.remote().0, opened);
         let (src, dst) = in_order(direction, local, remote);
         let community_id = community_id(&src, &dst, protocol, icmp);
         let verdict = if kind == Kind::Deny {
@@ -195,6 +223,7 @@ impl Enricher {
     fn denials(&self, report: &DenialReport, inventory: &Inventory) -> Record {
         let DenialReport {
             key,
+            since,
             start,
             end,
             delta,
@@ -222,7 +251,7 @@ impl Enricher {
             ip: Some(address),
             port: remote_port,
             workload: inventory.by_address.get(&address).cloned(),
-            dns_name: None,
+            dns_name: self.called.of(key.endpoint, address, since),
         };
         let (src, dst) = in_order(direction, local, remote);
         let why = Why::new(Verdict::Deny, key.reason);
@@ -267,6 +296,7 @@ impl Enricher {
 fn as_flow(report: &DenialReport) -> FlowReport {
     let DenialReport {
         key,
+        since,
         start,
         end,
         delta,
@@ -282,6 +312,7 @@ fn as_flow(report: &DenialReport) -> FlowReport {
             table::Direction::Egress
         },
         origin: 0,
+        opened: since,
         start,
         end: Some(end),
         delta: [delta, Count::default()],

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     clock::{BootTime, Clock},
     enrich::{Enricher, Inventory},
+    names::{Heard, Names},
     process::{Namer, Node},
     record::{Line, Tampering},
     report::{Removal, Report, SweepInput},
@@ -30,6 +31,8 @@ const REPORTS: usize = 4096;
 #[derive(Debug)]
 pub(crate) enum PipelineInput {
     Events(Vec<Event>),
+    /// What was said before the events that follow.
+    Heard(Vec<Heard>),
     Sweep(SweepInput),
     Tampering(Tampering),
 }
@@ -55,6 +58,7 @@ pub(crate) struct Pipeline {
     pub(crate) counts: Arc<FlowCounts>,
     /// What is asked for cgroups and files of processes.
     pub(crate) this_node: Box<dyn Node>,
+    pub(crate) names: Names,
 }
 
 impl Pipeline {
@@ -73,10 +77,12 @@ impl Pipeline {
             opinions,
             counts,
             this_node,
+            names,
         } = self;
         let mut tracker = Tracker::new(started, capacity);
-        let mut enricher =
-            Enricher::new(node, sets, opinions, Namer::new(Clock::read(), this_node));
+        let namer = Namer::new(Clock::read(), this_node);
+        let mut enricher = Enricher::new(node, sets, opinions, namer, names);
+        let mut known = Arc::clone(&inventory.borrow());
         let mut outcome = Outcome::default();
         let mut lines = Vec::with_capacity(LINES);
         while let Some(input) = input.recv().await {
@@ -87,12 +93,17 @@ impl Pipeline {
                         tracker.event(event, clock, &mut outcome.reports);
                     }
                 }
+                PipelineInput::Heard(all) => all.iter().for_each(|heard| enricher.hear(heard)),
                 PipelineInput::Sweep(sweep) => tracker.sweep(&sweep, clock, &mut outcome),
                 PipelineInput::Tampering(tampering) => {
                     outcome.reports.push(Report::Tampering(tampering));
                 }
             }
             let inventory = Arc::clone(&inventory.borrow());
+            if !Arc::ptr_eq(&inventory, &known) {
+                enricher.forget(&inventory.gone_since(&known));
+                known = Arc::clone(&inventory);
+            }
             let mut reports = outcome.reports.drain(..);
             while !reports.as_slice().is_empty() {
                 for report in reports.by_ref().take(LINES) {
@@ -148,6 +159,7 @@ mod tests {
             opinions: Arc::default(),
             counts: Arc::default(),
             this_node: Box::new(NoNode),
+            names: Names::default(),
         };
         let event = |kind, time| Event {
             kind: kind as u8,

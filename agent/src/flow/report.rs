@@ -30,6 +30,8 @@ pub(crate) struct FlowReport {
     pub(crate) direction: Direction,
     /// Bits of [`agent_common::flow::Flow`]'s constants.
     pub(crate) origin: u8,
+    /// When it began, as `start`.
+    pub(crate) opened: BootTime,
     pub(crate) start: WallTime,
     pub(crate) end: Option<WallTime>,
     /// From the initiator and from the responder, since the last report.
@@ -53,6 +55,8 @@ pub(crate) struct FlowReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DenialReport {
     pub(crate) key: DenialKey,
+    /// When the first of them was denied.
+    pub(crate) since: BootTime,
     pub(crate) start: WallTime,
     pub(crate) end: WallTime,
     pub(crate) delta: Count,

@@ -21,7 +21,7 @@ use rustix::{
 use super::{CLUSTER, PRODUCT, VERSION, endpoint, summary};
 use crate::flow::{
     clock::WallTime,
-    record::{Direction, Kind, Record, RuleRef, Verdict, WouldBe},
+    record::{Direction, End, Kind, Record, RuleRef, Verdict, WouldBe},
 };
 
 /// Numbers of [`CiliumEventType::type`].
@@ -108,6 +108,8 @@ impl Teller {
             destination: Some(endpoint::of(&record.dst, &self.node)),
             r#type: FlowType::L3L4.into(),
             node_name: self.node_name.clone(),
+            source_names: names(&record.src),
+            destination_names: names(&record.dst),
             traffic_direction: match record.direction {
                 Direction::Ingress => TrafficDirection::Ingress.into(),
                 Direction::Egress => TrafficDirection::Egress.into(),
@@ -134,6 +136,10 @@ impl Teller {
         let name = socket.map(|socket| netdevice::index_to_name(socket, index));
         name.and_then(Result::ok).unwrap_or_default()
     }
+}
+
+fn names(end: &End) -> Vec<String> {
+    end.dns_name.iter().map(ToString::to_string).collect()
 }
 
 impl Shape {

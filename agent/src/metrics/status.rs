@@ -18,7 +18,7 @@ use crate::{
             TableFill, UnknownState,
         },
     },
-    flow::stage::StageCounts,
+    flow::{names::NameStatus, stage::StageCounts},
 };
 
 /// Asked at each scrape.
@@ -102,6 +102,7 @@ impl Collector for Numbers {
         agent(&status, &mut out)?;
         packets(&status, &mut out)?;
         records(&status.records, &status.events, &mut out)?;
+        names(&status.names, &mut out)?;
         status
             .kubernetes
             .as_ref()
@@ -243,6 +244,34 @@ fn records(records: &RecordCounts, events: &EventCounts, out: &mut Writer<'_>) -
         }
     }
     Ok(())
+}
+
+fn names(names: &NameStatus, out: &mut Writer<'_>) -> fmt::Result {
+    let NameStatus {
+        addresses,
+        questions,
+        answers,
+        malformed,
+        unasked,
+        untrusted,
+        parts,
+        crowded,
+        lost,
+    } = *names;
+    let help = "Addresses of which is known what they are called";
+    out.gauge("dns_addresses", help, addresses)?;
+    let messages = [
+        ("question", questions),
+        ("answer", answers),
+        ("malformed", malformed),
+        ("unasked", unasked),
+        ("untrusted", untrusted),
+        ("part", parts),
+        ("crowded", crowded),
+        ("lost", lost),
+    ];
+    let help = "What endpoints and resolvers said to each other, by what came of it";
+    out.counters(("dns_messages", help), "result", messages.into_iter())
 }
 
 fn api(kubernetes: &KubernetesStatus, out: &mut Writer<'_>) -> fmt::Result {

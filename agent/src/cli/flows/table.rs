@@ -189,10 +189,7 @@ fn narrow(record: &Record) -> [String; 9] {
 }
 
 fn wide(record: &Record) -> [String; 17] {
-    let workload = |end: &End| {
-        let workload = end.workload.as_ref();
-        workload.map_or_else(|| NONE.to_owned(), ToString::to_string)
-    };
+    let workload = |end: &End| name(end).unwrap_or_else(|| NONE.to_owned());
     let uid = record.process.as_ref().map(|process| process.uid);
     [
         record.end.unwrap_or(record.start).to_milliseconds(),
@@ -238,10 +235,16 @@ fn protocol(record: &Record) -> String {
 
 /// By name, else by address.
 pub(super) fn end(end: &End) -> String {
-    match &end.workload {
-        Some(workload) => with_port(workload.to_string(), end.port),
+    match name(end) {
+        Some(name) => with_port(name, end.port),
         None => address(end),
     }
+}
+
+/// Of the workload, else that by which the endpoint has asked for it.
+pub(super) fn name(end: &End) -> Option<String> {
+    let workload = end.workload.as_ref().map(ToString::to_string);
+    workload.or_else(|| end.dns_name.as_ref().map(ToString::to_string))
 }
 
 fn address(end: &End) -> String {

@@ -135,6 +135,7 @@ fn status() -> Status {
         rejections: RejectionSums::default(),
         would_be: [("audit-deny".to_owned(), 3)].into(),
         tampered: BTreeMap::from([("detached".to_owned(), 1), ("written".to_owned(), 3)]),
+        names: NameStatus::default(),
         records: RecordCounts {
             stream: StageCounts {
                 seen: 12,

@@ -6,7 +6,7 @@ use agent_common::{event::DenialKey, flow::FlowKey};
 
 use super::*;
 use crate::flow::{
-    clock::WallTime,
+    clock::{BootTime, WallTime},
     record::{EndReason, Fragment, Loss},
     views::{NoSets, View},
 };
@@ -62,6 +62,7 @@ fn report() -> FlowReport {
         key,
         direction: table::Direction::Ingress,
         origin: Flow::INITIATED_BY_PEER,
+        opened: BootTime(0),
         start: WallTime(1_700_000_000_000_000_000),
         end: Some(WallTime(1_700_000_001_000_000_000)),
         delta: [
@@ -97,6 +98,7 @@ fn json(report: Report) -> String {
         Box::new(NoSets),
         Arc::default(),
         Namer::without_paths(),
+        Names::default(),
     );
     let line = enricher.line(report, &inventory());
     let text = serde_json::to_string(&line).unwrap();
@@ -150,6 +152,7 @@ fn what_policies_in_audit_would_have_done_is_told_with_the_rule() {
         Box::new(Closed),
         Arc::default(),
         Namer::without_paths(),
+        Names::default(),
     );
     let mut inventory = inventory();
     let audit = Views {
@@ -225,6 +228,7 @@ fn summed_up_denials_fold_the_source_port() {
     };
     let (start, end) = (WallTime(0), WallTime(10_000_000_000));
     let text = json(Report::Denials(DenialReport {
+        since: BootTime(0),
         key,
         start,
         end,
@@ -263,6 +267,7 @@ fn what_a_rule_denies_names_it_and_is_no_default_deny() {
         remote: [0; 16],
     };
     let sum = DenialReport {
+        since: BootTime(0),
         key,
         start: WallTime(0),
         end: WallTime(1),
@@ -292,6 +297,7 @@ fn forged_arp_is_named_though_it_is_no_protocol_of_ip() {
     };
     let named = |reason| {
         let report = DenialReport {
+            since: BootTime(0),
             key: key(reason),
             start: WallTime(0),
             end: WallTime(1),

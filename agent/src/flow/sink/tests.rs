@@ -6,9 +6,10 @@ use agent_common::process::Process;
 
 use super::*;
 use crate::flow::{
-    clock::WallTime,
+    clock::{BootTime, WallTime},
     enrich::{Enricher, Inventory},
     key::Key,
+    names::Names,
     process::Namer,
     record::{Direction, End, EndReason, Line, Record, Verdict},
     report::{Count, FlowReport, Report},
@@ -31,6 +32,7 @@ pub(super) fn line(kind: Kind) -> Arc<Line> {
         key,
         direction: agent_common::table::Direction::Egress,
         origin: 0,
+        opened: BootTime(0),
         start: WallTime(0),
         end: None,
         delta: [Count::default(); 2],
@@ -48,6 +50,7 @@ pub(super) fn line(kind: Kind) -> Arc<Line> {
         Box::new(NoSets),
         Arc::default(),
         Namer::without_paths(),
+        Names::default(),
     );
     Arc::new(enricher.line(Report::Flow(report), &Inventory::default()))
 }

@@ -65,6 +65,7 @@ impl Denials {
             if !delta.is_zero() {
                 reports.push(Report::Denials(DenialReport {
                     key: *key,
+                    since: BootTime(since),
                     start: clock.wall(from),
                     end: clock.wall(now),
                     delta,

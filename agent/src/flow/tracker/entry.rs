@@ -185,6 +185,7 @@ impl Entry {
             key: *key,
             direction: direction(self.origin),
             origin: self.origin,
+            opened: BootTime(self.opened),
             start: self.start,
             end,
             delta: [

@@ -4,7 +4,7 @@ use agent_common::{flow::FlowKey, process::Process, table::Direction};
 
 use super::*;
 use crate::flow::{
-    clock::WallTime,
+    clock::{BootTime, WallTime},
     key::{FlowId, Key},
     report::Count,
 };
@@ -45,6 +45,7 @@ fn flow(kind: Kind, reason: Reason) -> FlowReport {
         key,
         direction: Direction::Ingress,
         origin: 0,
+        opened: BootTime(0),
         start: WallTime(0),
         end: None,
         delta: [Count::default(); 2],

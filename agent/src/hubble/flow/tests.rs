@@ -133,8 +133,13 @@ fn what_would_be_denied_is_audited_and_was_forwarded() {
 
 #[test]
 fn a_record_s_fields_are_a_flow_s() {
-    let record = record(|record| record.kind = Kind::End);
+    let record = record(|record| {
+        record.kind = Kind::End;
+        record.dst.dns_name = Some("api.example".into());
+    });
     let flow = told(&record).remove(0);
+    assert_eq!(flow.destination_names, ["api.example"]);
+    assert!(flow.source_names.is_empty());
     let time = flow.time.unwrap();
     assert_eq!((time.seconds, time.nanos), (1_700_000_001, 7));
     assert_eq!(flow.node_name, "default/node-1");
