@@ -50,6 +50,9 @@ pub(crate) struct Config {
     pub(crate) policies: Vec<PathBuf>,
     /// Name of this node, in policy and in records.
     pub(crate) node: String,
+    /// Of what the node is a part, in records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster: Option<String>,
     /// Where programs, links and maps are pinned.
     pub(crate) bpffs: PathBuf,
     pub(crate) state_dir: PathBuf,
@@ -151,6 +154,7 @@ impl Config {
         let RawConfig {
             policies,
             node,
+            cluster,
             bpffs,
             state_dir,
             socket,
@@ -171,6 +175,10 @@ impl Config {
         if node.is_empty() {
             return Err(refuse("node", &"empty", "the name of this node"));
         }
+        if let Some(cluster) = cluster.as_deref().filter(|it| !is_cluster_name(it)) {
+            let expected = "letters, digits, `-`, `_` and `.`, 63 at most".to_owned();
+            return Err(refuse("cluster", &format_args!("`{cluster}`"), expected));
+        }
         let flows = flows.as_deref().map(Target::parse);
         let socket = absolute("socket", socket, DEFAULT_SOCKET)?;
         let length = socket.as_os_str().len();
@@ -185,6 +193,7 @@ impl Config {
         Ok(Self {
             policies: policies.unwrap_or_default(),
             node,
+            cluster,
             bpffs: absolute("bpffs", bpffs, DEFAULT_FOLDER)?,
             state_dir: absolute("state_dir", state_dir, DEFAULT_STATE_DIR)?,
             hubble: hubble
@@ -232,6 +241,12 @@ impl Config {
             Ok(self)
         }
     }
+}
+
+/// It stands before a node's name and a `/` for Hubble's clients, and in names of others' attributes.
+fn is_cluster_name(text: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=63).contains(&text.len()) && text.bytes().all(is_letter)
 }
 
 impl Capacities {

@@ -53,6 +53,7 @@ pub(crate) fn workload(namespace: &str, name: &str, addresses: &[&str]) -> Workl
         name: ObjectName::new(namespace, name),
         kind: WorkloadKind::Pod,
         labels: Arc::new([("app".to_owned(), name.to_owned())].into()),
+        owner: None,
         addresses: addresses
             .iter()
             .map(|address| address.parse().unwrap())

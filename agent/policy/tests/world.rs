@@ -230,3 +230,39 @@ fn changed_policies_make_the_world_that_all_files_make() {
         }
     }
 }
+
+#[test]
+fn a_pod_is_kept_up_by_its_controller_and_that_of_its_replica_set() {
+    for (metadata, owner) in [
+        ("", None),
+        (", ownerReferences: []", None),
+        (
+            ", ownerReferences: [{kind: ReplicaSet, name: web-5d9f, controller: true}]",
+            Some("ReplicaSet/web-5d9f"),
+        ),
+        (
+            ", labels: {pod-template-hash: 5d9f}, ownerReferences: [{kind: Node, name: n}, \
+             {kind: ReplicaSet, name: web-5d9f, controller: true}]",
+            Some("Deployment/web"),
+        ),
+        (
+            ", labels: {pod-template-hash: d9f}, ownerReferences: [{kind: ReplicaSet, name: web-5d9f, controller: true}]",
+            Some("ReplicaSet/web-5d9f"),
+        ),
+        (
+            ", labels: {pod-template-hash: 5d9f}, ownerReferences: [{kind: StatefulSet, name: web-5d9f, controller: true}]",
+            Some("StatefulSet/web-5d9f"),
+        ),
+        (
+            ", ownerReferences: [{kind: Node, name: n, controller: false}]",
+            None,
+        ),
+    ] {
+        let loaded = load_text(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p{metadata}}}\nspec: {{nodeName: n}}\nstatus: {{podIP: 10.0.0.1}}\n"
+        ));
+        assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+        let pod = &loaded.world.workloads[&ObjectName::new("default", "p")];
+        assert_eq!(pod.owner.as_deref(), owner, "{metadata}");
+    }
+}

@@ -19,6 +19,7 @@ use crate::log::LogFormat;
 pub(crate) struct RawConfig {
     pub(crate) policies: Option<Vec<PathBuf>>,
     pub(crate) node: Option<String>,
+    pub(crate) cluster: Option<String>,
     pub(crate) bpffs: Option<PathBuf>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) socket: Option<PathBuf>,
@@ -105,6 +106,7 @@ impl RawConfig {
         let Self {
             policies,
             node,
+            cluster,
             bpffs,
             state_dir,
             socket,
@@ -124,6 +126,7 @@ impl RawConfig {
         Self {
             policies: policies.or(below.policies),
             node: node.or(below.node),
+            cluster: cluster.or(below.cluster),
             bpffs: bpffs.or(below.bpffs),
             state_dir: state_dir.or(below.state_dir),
             socket: socket.or(below.socket),

@@ -58,7 +58,7 @@ fn the_api_is_asked_where_a_flag_or_the_file_says_so() {
 #[test]
 fn settings_print_as_a_file_that_gives_them_again() {
     let config = check(
-        "policies: [/etc/ringfence]\nnode: 'yes'\nflows: '-'\nlog_format: json\n\
+        "policies: [/etc/ringfence]\nnode: 'yes'\ncluster: east-1\nflows: '-'\nlog_format: json\n\
          detach_on_exit: true\ncapacities: {flows: 7}\n\
          frames: {allow: [0x8809, lldp, '0x22f0', 35063], dhcp_client: true}\n\
          workload_interfaces: {names: [veth*, tap0, veth*], unknown: compatible}\n\
@@ -439,4 +439,16 @@ fn names_are_learned_unless_the_file_says_otherwise() {
         "settings.yaml:4:5: `dns.resolvers` is `dns.example`, expected an address or a network, such as 10.96.0.10 or fd00::/64\n\
          settings.yaml:5:5: `dns.resolvers` is `10.0.0.0/33`, expected an address or a network, such as 10.96.0.10 or fd00::/64"
     );
+}
+
+#[test]
+fn a_cluster_is_named_so_that_it_can_be_part_of_other_names() {
+    for wrong in ["''", "a/b", "'a b'", &"a".repeat(64)] {
+        let error = check(&format!("cluster: {wrong}\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("`cluster` is"), "{error}");
+    }
+    let config = check("cluster: east-1.example_2\n").unwrap();
+    assert_eq!(config.cluster.as_deref(), Some("east-1.example_2"));
 }

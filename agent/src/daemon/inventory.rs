@@ -121,6 +121,7 @@ fn of_workload(workload: &Workload) -> WorkloadRef {
             WorkloadKind::Pod => "Pod",
             WorkloadKind::Workload => "Workload",
         }),
+        owner: workload.owner.clone(),
         labels: Arc::clone(&workload.labels),
         json: Fragment::default(),
     }
@@ -131,6 +132,7 @@ fn of_node(world: &World, name: &str) -> WorkloadRef {
         namespace: String::new(),
         name: name.to_owned(),
         kind: Cow::Borrowed("Node"),
+        owner: None,
         labels: world
             .nodes
             .get(name)

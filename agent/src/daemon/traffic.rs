@@ -107,6 +107,7 @@ impl Traffic {
         let flows = usize::try_from(config.capacities.flows)?;
         let pipeline = Pipeline {
             node: Arc::clone(node),
+            cluster: config.cluster.as_deref().map(Arc::from),
             started: BootTime::now(),
             capacity: TrackerCapacity { flows: flows * 2 },
             inventory: names,

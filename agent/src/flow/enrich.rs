@@ -63,6 +63,7 @@ impl Inventory {
 #[derive(Debug)]
 pub(crate) struct Enricher {
     node: Arc<str>,
+    cluster: Option<Arc<str>>,
     seq: u64,
     sets: Box<dyn PolicySets>,
     opinions: Arc<OpinionCounts>,
@@ -74,7 +75,7 @@ const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Enricher {
     pub(crate) fn new(
-        node: Arc<str>,
+        (node, cluster): (Arc<str>, Option<Arc<str>>),
         sets: Box<dyn PolicySets>,
         opinions: Arc<OpinionCounts>,
         namer: Namer,
@@ -82,6 +83,7 @@ impl Enricher {
     ) -> Self {
         Self {
             node,
+            cluster,
             seq: 0,
             sets,
             opinions,
@@ -161,6 +163,7 @@ impl Enricher {
             schema_version: SCHEMA_VERSION,
             seq: self.seq,
             node: Arc::clone(&self.node),
+            cluster: self.cluster.clone(),
             agent_version: Cow::Borrowed(AGENT_VERSION),
             kind,
             flow_id: id,
@@ -259,6 +262,7 @@ impl Enricher {
             schema_version: SCHEMA_VERSION,
             seq: self.seq,
             node: Arc::clone(&self.node),
+            cluster: self.cluster.clone(),
             agent_version: Cow::Borrowed(AGENT_VERSION),
             kind: Kind::Deny,
             flow_id: FlowId::new(&Key::of_denial(&key), 0),

@@ -41,6 +41,7 @@ pub(crate) enum PipelineInput {
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     pub(crate) node: Arc<str>,
+    pub(crate) cluster: Option<Arc<str>>,
     /// When this agent began to read events; older flows are taken over.
     pub(crate) started: BootTime,
     pub(crate) capacity: TrackerCapacity,
@@ -66,6 +67,7 @@ impl Pipeline {
     pub(crate) async fn run(self, mut input: mpsc::Receiver<PipelineInput>) {
         let Self {
             node,
+            cluster,
             started,
             capacity,
             inventory,
@@ -81,7 +83,7 @@ impl Pipeline {
         } = self;
         let mut tracker = Tracker::new(started, capacity);
         let namer = Namer::new(Clock::read(), this_node);
-        let mut enricher = Enricher::new(node, sets, opinions, namer, names);
+        let mut enricher = Enricher::new((node, cluster), sets, opinions, namer, names);
         let mut known = Arc::clone(&inventory.borrow());
         let mut outcome = Outcome::default();
         let mut lines = Vec::with_capacity(LINES);
@@ -148,6 +150,7 @@ mod tests {
         let stage = Arc::new(Stage::default());
         let pipeline = Pipeline {
             node: "node-1".into(),
+            cluster: None,
             started: BootTime(0),
             capacity: TrackerCapacity { flows: 8 },
             inventory: receiver,

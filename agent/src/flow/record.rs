@@ -37,6 +37,9 @@ pub(crate) struct Record {
     /// Counts the lines of one run of the agent; a gap is a loss after this point.
     pub(crate) seq: u64,
     pub(crate) node: Arc<str>,
+    /// As the settings call it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) cluster: Option<Arc<str>>,
     pub(crate) agent_version: Cow<'static, str>,
     pub(crate) kind: Kind,
     pub(crate) flow_id: FlowId,
@@ -196,6 +199,9 @@ pub(crate) struct WorkloadRef {
     pub(crate) name: String,
     /// `Pod`, `Workload`, `Node`.
     pub(crate) kind: Cow<'static, str>,
+    /// Who keeps a pod up, as `KIND/NAME`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) owner: Option<Arc<str>>,
     #[serde(skip_serializing_if = "is_empty", default)]
     pub(crate) labels: Arc<BTreeMap<String, String>>,
     #[serde(skip)]
@@ -626,6 +632,7 @@ mod tests {
                     "cgroup",
                     "container_id",
                     "dns_name",
+                    "owner",
                     "via",
                 ] {
                     for (_, value) in &mut less {

@@ -73,9 +73,13 @@ fn of_workload(workload: &WorkloadRef) -> Endpoint {
 }
 
 fn named(workload: &WorkloadRef) -> Workload {
+    let owner = workload.owner.as_deref();
+    let (kind, name) = owner
+        .and_then(|owner| owner.split_once('/'))
+        .unwrap_or((&workload.kind, &workload.name));
     Workload {
-        name: workload.name.clone(),
-        kind: workload.kind.to_string(),
+        name: name.to_owned(),
+        kind: kind.to_owned(),
     }
 }
 
@@ -125,6 +129,7 @@ mod tests {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             kind: kind.into(),
+            owner: None,
             labels: Arc::new(BTreeMap::from([("app".to_owned(), app.to_owned())])),
             json: Fragment::default(),
         }
@@ -138,6 +143,16 @@ mod tests {
             dns_name: None,
         };
         of(&end, "node-1")
+    }
+
+    #[test]
+    fn a_pod_s_workload_is_who_keeps_it_up() {
+        let mut pod = workload("Pod", "shop", "api-5d9f-x7", "api");
+        pod.owner = Some("Deployment/api".into());
+        let [named] = &at(pod).workloads[..] else {
+            panic!("one workload")
+        };
+        assert_eq!((&*named.kind, &*named.name), ("Deployment", "api"));
     }
 
     #[test]

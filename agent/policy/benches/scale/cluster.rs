@@ -195,6 +195,7 @@ pub(crate) fn pod(size: Size, number: u32) -> Workload {
         })),
         host_network: false,
         ready: true,
+        owner: None,
         endpoint: is_here.then(|| EndpointSpec::Interface(format!("veth{number}"))),
         source: source(),
     }

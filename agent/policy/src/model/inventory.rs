@@ -15,6 +15,9 @@ pub struct Workload {
     pub labels: Arc<Labels>,
     pub addresses: BTreeSet<IpAddr>,
     pub ports: Vec<NamedPort>,
+    /// Who keeps it up, as `KIND/NAME`: of a pod. It has no part in what policy means.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub owner: Option<Arc<str>>,
     /// The node it runs on, where that is known.
     pub node: Option<String>,
     /// Shares its node's addresses: never a subject of the kinds of Kubernetes, and as a peer it is

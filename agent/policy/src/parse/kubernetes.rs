@@ -20,6 +20,7 @@ pub(super) fn namespace(mut object: Object<'_>) -> Option<Parsed> {
         name,
         namespace: _,
         labels,
+        owner: _,
         terms: _,
     } = metadata;
     object.tolerate_unknown();
@@ -80,6 +81,7 @@ pub(super) fn pod(mut object: Object<'_>) -> Option<Parsed> {
         name: metadata.object_name(),
         kind: WorkloadKind::Pod,
         labels: Arc::new(metadata.labels),
+        owner: metadata.owner.map(Arc::from),
         addresses: marks.keys().copied().collect(),
         ports: ports.listed,
         node,
@@ -189,6 +191,7 @@ pub(super) fn node(mut object: Object<'_>) -> Option<Parsed> {
         name,
         namespace: _,
         labels,
+        owner: _,
         terms: _,
     } = metadata?;
     let node = Node {

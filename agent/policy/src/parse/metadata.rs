@@ -19,6 +19,8 @@ pub(super) struct Metadata {
     /// `default` where none is written.
     pub(super) namespace: String,
     pub(super) labels: Labels,
+    /// Of what others keep up, as `KIND/NAME`.
+    pub(super) owner: Option<String>,
     /// What the annotations say, where they are [`Annotations::Terms`].
     pub(super) terms: Terms,
 }
@@ -85,6 +87,10 @@ pub(super) fn read(object: &mut Object<'_>, rule: Rule, form: Form) -> Option<Me
         Annotations::Terms => meant = terms::of_annotations(annotations.as_ref()),
         Annotations::OursRefused => terms::deny_annotations(annotations.as_ref()),
     }
+    let owner = match form {
+        Form::Inventory => owner(&mut metadata, &labels),
+        Form::Namespaced(_) | Form::ClusterWide(_) => None,
+    };
     metadata.tolerate(&OF_THE_SERVER);
     metadata.close(unknown);
     Some(Metadata {
@@ -92,7 +98,39 @@ pub(super) fn read(object: &mut Object<'_>, rule: Rule, form: Form) -> Option<Me
         name: name?,
         namespace: namespace?,
         labels,
+        owner,
         terms: meant,
+    })
+}
+
+/// The label by which a Deployment tells the pods of its ReplicaSets apart; it ends the name of each.
+const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// Who is said to control it. Of a Deployment's ReplicaSet, the Deployment: that is what people know.
+fn owner(metadata: &mut Object<'_>, labels: &Labels) -> Option<String> {
+    let mut controller = None;
+    for item in metadata.items("ownerReferences") {
+        let Some(mut item) = item.object() else {
+            continue;
+        };
+        let controls = item.get("controller").and_then(|field| field.boolean());
+        let kind = item
+            .get("kind")
+            .and_then(|field| field.string().map(str::to_owned));
+        let name = item
+            .get("name")
+            .and_then(|field| field.string().map(str::to_owned));
+        item.tolerate_unknown();
+        if controls == Some(true) {
+            controller = kind.zip(name);
+        }
+    }
+    let (kind, name) = controller?;
+    let hash = labels.get(POD_TEMPLATE_HASH);
+    let deployment = hash.and_then(|hash| name.strip_suffix(hash.as_str())?.strip_suffix('-'));
+    Some(match deployment {
+        Some(deployment) if kind == "ReplicaSet" => format!("Deployment/{deployment}"),
+        _ => format!("{kind}/{name}"),
     })
 }
 

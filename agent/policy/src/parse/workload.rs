@@ -42,6 +42,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
         name: metadata.object_name(),
         kind: WorkloadKind::Workload,
         labels: Arc::new(metadata.labels),
+        owner: None,
         addresses: marks
             .addresses
             .iter()

@@ -212,6 +212,7 @@ fn workload(world: &World, draft: &Draft, slot: u8, namespaces: usize) -> Worklo
             Shape::Pod | Shape::HostNetwork => WorkloadKind::Pod,
         },
         labels: Arc::new(labels.clone()),
+        owner: None,
         addresses,
         ports,
         node: node.map(str::to_owned),

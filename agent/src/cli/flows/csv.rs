@@ -70,6 +70,7 @@ const COLUMNS: &[Column] = &[
     ("kind", |flow| flow.kind.name().to_owned()),
     ("seq", |flow| flow.seq.to_string()),
     ("node", |flow| flow.node.to_string()),
+    ("cluster", |flow| text(flow.cluster.as_ref())),
     ("start", |flow| flow.start.to_string()),
     ("end", |flow| text(flow.end)),
     ("verdict", |flow| flow.verdict.name().to_owned()),
@@ -83,6 +84,7 @@ const COLUMNS: &[Column] = &[
     ("src_namespace", |flow| workload(&flow.src).0),
     ("src_name", |flow| workload(&flow.src).1),
     ("src_kind", |flow| workload(&flow.src).2),
+    ("src_owner", |flow| owner(&flow.src)),
     ("src_labels", |flow| labels(&flow.src)),
     ("src_dns_name", |flow| text(flow.src.dns_name.as_ref())),
     ("dst_ip", |flow| text(flow.dst.ip)),
@@ -90,6 +92,7 @@ const COLUMNS: &[Column] = &[
     ("dst_namespace", |flow| workload(&flow.dst).0),
     ("dst_name", |flow| workload(&flow.dst).1),
     ("dst_kind", |flow| workload(&flow.dst).2),
+    ("dst_owner", |flow| owner(&flow.dst)),
     ("dst_labels", |flow| labels(&flow.dst)),
     ("dst_dns_name", |flow| text(flow.dst.dns_name.as_ref())),
     ("forward_packets", |flow| flow.forward.packets.to_string()),
@@ -200,6 +203,10 @@ fn of_tampering(column: &str, record: &TamperRecord) -> String {
         "restored" => tampering.restored.to_string(),
         _ => String::new(),
     }
+}
+
+fn owner(end: &End) -> String {
+    text(end.workload.as_ref().and_then(|it| it.owner.as_ref()))
 }
 
 fn nothing(_: &Record) -> String {

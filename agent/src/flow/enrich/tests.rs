@@ -16,6 +16,7 @@ fn workload(namespace: &str, name: &str) -> Arc<WorkloadRef> {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         kind: Cow::Borrowed("Workload"),
+        owner: None,
         labels: Arc::new(BTreeMap::from([("app".to_owned(), name.to_owned())])),
         json: Fragment::default(),
     })
@@ -94,7 +95,7 @@ fn report() -> FlowReport {
 
 fn json(report: Report) -> String {
     let mut enricher = Enricher::new(
-        "node-1".into(),
+        ("node-1".into(), None),
         Box::new(NoSets),
         Arc::default(),
         Namer::without_paths(),
@@ -148,7 +149,7 @@ impl PolicySets for Closed {
 #[test]
 fn what_policies_in_audit_would_have_done_is_told_with_the_rule() {
     let mut enricher = Enricher::new(
-        "node-1".into(),
+        ("node-1".into(), None),
         Box::new(Closed),
         Arc::default(),
         Namer::without_paths(),

@@ -71,6 +71,7 @@ fn flow() -> Value {
             "schema_version": version(),
             "seq": seq(),
             "node": text("Name of the node."),
+            "cluster": text("As the settings call it."),
             "agent_version": text("Of the agent that wrote it."),
             "kind": closed::<Kind>("What happened. Of loss and tampering, see there."),
             "flow_id": {
@@ -217,6 +218,7 @@ fn workload() -> Value {
             "namespace": text("Absent of a node."),
             "name": text(""),
             "kind": open("", &["Pod", "Workload", "Node"]),
+            "owner": text("Who keeps a pod up, as KIND/NAME."),
             "labels": {
                 "type": "object",
                 "minProperties": 1,

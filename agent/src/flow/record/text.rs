@@ -29,6 +29,7 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
         schema_version,
         seq,
         node,
+        cluster,
         agent_version,
         kind,
         flow_id,
@@ -63,6 +64,7 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
     json(seq, out);
     put(out, r#","node":"#);
     json(node, out);
+    optional(r#","cluster":"#, cluster.as_ref(), out);
     put(out, r#","agent_version":"#);
     json(agent_version, out);
     put(out, r#","kind":""#);

@@ -149,6 +149,7 @@ fn workload(end: &End) -> Object {
         .with("namespace", namespace)
         .with("name", &workload.name)
         .with("kind", &workload.kind)
+        .with("owner", &workload.owner)
         .with("labels", (!labels.is_empty()).then_some(labels))
 }
 

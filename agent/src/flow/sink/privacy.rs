@@ -245,6 +245,8 @@ impl Pseudonyms {
                 workload.namespace = self.of_text(&workload.namespace);
             }
             workload.name = self.of_text(&workload.name);
+            // Its name begins the pod's.
+            workload.owner = self.of_any(workload.owner.take());
         }
         if drops_labels {
             workload.labels = Arc::default();

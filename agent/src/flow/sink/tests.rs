@@ -46,7 +46,7 @@ pub(super) fn line(kind: Kind) -> Arc<Line> {
         ifindex: 1,
     };
     let mut enricher = Enricher::new(
-        "node-1".into(),
+        ("node-1".into(), None),
         Box::new(NoSets),
         Arc::default(),
         Namer::without_paths(),

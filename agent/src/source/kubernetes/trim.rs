@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use agent_policy::model::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::DynamicObject;
 use serde_json::{Map, Value, json};
 
@@ -61,6 +62,9 @@ pub(super) fn trim(kind: Kind, object: DynamicObject) -> (Value, Option<String>)
         "deletionTimestamp",
         metadata.deletion_timestamp.map(|time| json!(time)),
     );
+    if kind == Kind::Pod {
+        put("ownerReferences", controller(metadata.owner_references));
+    }
     put("labels", (!labels.is_empty()).then(|| json!(labels)));
     put(
         "annotations",
@@ -118,6 +122,13 @@ pub(super) fn trim(kind: Kind, object: DynamicObject) -> (Value, Option<String>)
         whole.append(&mut data);
     }
     (Value::Object(whole), excess)
+}
+
+/// Of owners, the one that keeps it up, and of that its kind and its name.
+fn controller(owners: Option<Vec<OwnerReference>>) -> Option<Value> {
+    let mut owners = owners.unwrap_or_default().into_iter();
+    let owner = owners.find(|owner| owner.controller == Some(true))?;
+    Some(json!([{"kind": owner.kind, "name": owner.name, "controller": true}]))
 }
 
 fn pod(data: &mut Map<String, Value>) {

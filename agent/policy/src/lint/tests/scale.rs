@@ -81,6 +81,7 @@ fn inventory() -> World {
                 ("app".to_owned(), app(number)),
                 ("pod".to_owned(), format!("w{number}")),
             ])),
+            owner: None,
             addresses: BTreeSet::new(),
             ports: Vec::new(),
             node: None,

@@ -24,6 +24,7 @@ fn full() -> Record {
         namespace: "shop".to_owned(),
         name: "api".to_owned(),
         kind: "Pod".into(),
+        owner: Some("Deployment/api".into()),
         labels: Arc::new(BTreeMap::from([("app".to_owned(), "a\u{1b}".to_owned())])),
         json: Fragment::default(),
     };
@@ -55,6 +56,7 @@ fn full() -> Record {
         schema_version: SCHEMA_VERSION,
         seq: 1,
         node: "n".into(),
+        cluster: Some("c".into()),
         agent_version: "0.1.0".into(),
         kind: Kind::End,
         flow_id: FlowId(u64::MAX),
@@ -106,6 +108,7 @@ fn full() -> Record {
 /// All that may be absent is.
 fn least() -> Record {
     Record {
+        cluster: None,
         community_id: None,
         end: None,
         src: End::default(),

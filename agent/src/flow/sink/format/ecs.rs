@@ -39,6 +39,7 @@ fn flow(record: &Record) -> Object {
             record.process.as_ref().map(process).unwrap_or_default(),
         )
         .with_object("container", container(record))
+        .with_object("orchestrator", orchestrator(record))
         .with_object("user", user(record))
         .with_object("ringfence", own_words(record))
 }
@@ -161,6 +162,11 @@ fn process(process: &ProcessRef) -> Object {
         .with("name", &process.comm)
         .with("executable", &process.exe)
         .with("start", process.start_time)
+}
+
+fn orchestrator(record: &Record) -> Object {
+    let cluster = Object::default().with("name", &record.cluster);
+    Object::default().with_object("cluster", cluster)
 }
 
 fn container(record: &Record) -> Object {

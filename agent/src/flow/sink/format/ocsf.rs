@@ -115,7 +115,10 @@ fn flow(record: &Record) -> Object {
             "actor",
             record.process.as_ref().map(actor).unwrap_or_default(),
         )
-        .with_object("unmapped", own_words(record))
+        .with_object(
+            "unmapped",
+            own_words(record).with("cluster", &record.cluster),
+        )
 }
 
 /// Open, Close, Reset, Refuse, Traffic.

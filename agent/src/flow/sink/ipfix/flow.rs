@@ -141,6 +141,11 @@ pub(super) static FLOW: Table<Record> = Table {
             Element::own(10, "ringfenceDefaultDeny", Get::Bool(|r| r.default_deny)),
         ]),
         Group::text(&[Element::own(
+            14,
+            "ringfenceCluster",
+            Get::Text(|r| known(r.cluster.as_ref())),
+        )]),
+        Group::text(&[Element::own(
             6,
             "ringfenceCommunityId",
             Get::Text(|r| known(r.community_id.as_ref())),
@@ -390,6 +395,11 @@ pub(super) static FLOW: Table<Record> = Table {
             Get::LongText(|r, most| labels(&r.src, most)),
         )]),
         Group::text(&[Element::own(
+            55,
+            "ringfenceSourceOwner",
+            Get::Text(|r| owner(&r.src)),
+        )]),
+        Group::text(&[Element::own(
             54,
             "ringfenceSourceDnsName",
             Get::Text(|r| known(r.src.dns_name.as_ref())),
@@ -418,6 +428,11 @@ pub(super) static FLOW: Table<Record> = Table {
             63,
             "ringfenceDestinationLabels",
             Get::LongText(|r, most| labels(&r.dst, most)),
+        )]),
+        Group::text(&[Element::own(
+            65,
+            "ringfenceDestinationOwner",
+            Get::Text(|r| owner(&r.dst)),
         )]),
         Group::text(&[Element::own(
             64,
@@ -506,6 +521,10 @@ fn via(record: &Record) -> Cow<'_, str> {
 
 fn workload(end: &End, get: fn(&WorkloadRef) -> &str) -> Cow<'_, str> {
     known(end.workload.as_deref().map(get))
+}
+
+fn owner(end: &End) -> Cow<'_, str> {
+    known(end.workload.as_ref().and_then(|it| it.owner.as_ref()))
 }
 
 /// `KEY=VALUE`, with commas between them; only whole ones, unless there is room for none.

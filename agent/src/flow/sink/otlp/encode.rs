@@ -208,6 +208,7 @@ fn flow_attributes(record: &Record) -> Attributes {
     out.some_int("ringfence.ifindex", record.ifindex);
     out.some_int("ringfence.generation", record.generation);
     out.some_text("ringfence.endpoint", record.endpoint.as_deref());
+    out.some_text("k8s.cluster.name", record.cluster.as_deref());
     if let Some(rule) = &record.policy {
         policy("ringfence.policy", rule, &mut out);
     }
@@ -309,6 +310,7 @@ fn process(process: &ProcessRef, out: &mut Attributes) {
 
 fn name(side: &str, workload: &WorkloadRef, out: &mut Attributes) {
     out.text(format!("ringfence.{side}.kind"), &*workload.kind);
+    out.some_text(format!("ringfence.{side}.owner"), workload.owner.as_deref());
     let (name, namespace) = (&*workload.name, Some(&*workload.namespace));
     let namespace = namespace.filter(|it| !it.is_empty());
     match &*workload.kind {

@@ -55,6 +55,9 @@ pub(super) static COLUMNS: &[Column] = &[
         Line::Tampering(it) => Some(whole(it.seq)),
     }),
     text("node", "node", |line| Some(Cow::Borrowed(node(line)))),
+    text("cluster", "cluster", |line| {
+        flow(line)?.cluster.as_deref().map(Cow::Borrowed)
+    }),
     text("agent_version", "agent_version", |line| {
         Some(Cow::Borrowed(&flow(line)?.agent_version))
     }),
@@ -88,6 +91,9 @@ pub(super) static COLUMNS: &[Column] = &[
     text("src_kind", "src.workload.kind", |line| {
         Some(Cow::Borrowed(&workload(src(line)?)?.kind))
     }),
+    text("src_owner", "src.workload.owner", |line| {
+        workload(src(line)?)?.owner.as_deref().map(Cow::Borrowed)
+    }),
     json("src_labels", "src.workload.labels", |line| {
         labels(workload(src(line)?)?)
     }),
@@ -106,6 +112,9 @@ pub(super) static COLUMNS: &[Column] = &[
     }),
     text("dst_kind", "dst.workload.kind", |line| {
         Some(Cow::Borrowed(&workload(dst(line)?)?.kind))
+    }),
+    text("dst_owner", "dst.workload.owner", |line| {
+        workload(dst(line)?)?.owner.as_deref().map(Cow::Borrowed)
     }),
     json("dst_labels", "dst.workload.labels", |line| {
         labels(workload(dst(line)?)?)
