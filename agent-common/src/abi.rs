@@ -10,7 +10,12 @@ pub const ABI_VERSION: u32 = 7;
 /// An agent takes over flows of versions from this one on when it takes another's place. It becomes
 /// [`ABI_VERSION`] with every change of a flow, its key or a word that is more than a meaning for bits that were
 /// 0 in all versions before, as the round trip of a flow is since 7.
-pub const FLOWS_SINCE: u32 = 2;
+pub const FLOWS_SINCE: u32 = if cfg!(target_endian = "little") {
+    2
+} else {
+    // Of a big-endian number of 32 bits, other halves were 0.
+    7
+};
 
 /// A plain value with a fixed layout: `repr(C)`, no padding, every bit pattern valid.
 ///

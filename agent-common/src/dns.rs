@@ -50,3 +50,71 @@ pub fn is_spoken<A>(headers: &Headers<A>, direction: Direction) -> bool {
     };
     port == PORT
 }
+
+/// How much of an endpoint was told in a stretch of time: one that floods its resolver takes nobody else's room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spoken(pub u64);
+
+impl Spoken {
+    /// Packets in 256 jiffies, which are a quarter of a second to 2.6 s: more than what busy programs ask, and a
+    /// small part of what the ring holds.
+    pub const SHARE: u64 = 256;
+    const COUNT: u32 = 16;
+
+    /// Whether one more is told at a moment, and what is known then.
+    #[inline(always)]
+    pub const fn next(self, jiffies: u64) -> (bool, Self) {
+        let Self(word) = self;
+        let stretch = (jiffies >> 8) << Self::COUNT;
+        let count = word & ((1 << Self::COUNT) - 1);
+        if word - count != stretch {
+            return (true, Self(stretch | 1));
+        }
+        if count >= Self::SHARE {
+            return (false, self);
+        }
+        (true, Self(word + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::Class;
+
+    #[test]
+    fn an_endpoint_has_its_share_of_each_stretch() {
+        let mut spoken = Spoken::default();
+        let mut told = |jiffies| {
+            let (is_told, next) = spoken.next(jiffies);
+            spoken = next;
+            is_told
+        };
+        for _ in 0..Spoken::SHARE {
+            assert!(told(1000));
+        }
+        assert!(!told(1000) && !told(1023));
+        assert!(told(1024));
+        // It is of no consequence what stood there before, or if the clock begins anew.
+        assert!(Spoken(u64::MAX).next(5).0 && Spoken(0).next(5).0);
+    }
+
+    #[test]
+    fn questions_go_to_a_resolver_and_answers_come_from_it() {
+        let headers = |source_port, destination_port| Headers::<[u8; 4]> {
+            source: [10, 0, 0, 1],
+            destination: [10, 0, 0, 2],
+            source_port,
+            destination_port,
+            protocol: crate::protocol::UDP,
+            tcp_flags: 0,
+            class: Class::Ordinary,
+            further: 0,
+        };
+        assert!(is_spoken(&headers(4000, 53), Direction::Egress));
+        assert!(is_spoken(&headers(53, 4000), Direction::Ingress));
+        // Somebody asks the endpoint.
+        assert!(!is_spoken(&headers(4000, 53), Direction::Ingress));
+        assert!(!is_spoken(&headers(53, 4000), Direction::Egress));
+    }
+}

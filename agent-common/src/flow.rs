@@ -288,18 +288,27 @@ impl Flow {
         }
     }
 
-    /// Whether it is time to ask a socket of the flow how long its round trips take, at a packet of this
-    /// moment: a few times a second at the most, so that it costs those in between nothing.
+    /// Whether to ask the packet's socket how long round trips take: with one in so many packets of a side, and
+    /// at first until it knows. Where one direction alone carries the endpoint's socket, the other must not
+    /// use up its turn.
+    #[inline(always)]
+    pub fn is_measured_with(&self, side: Side) -> bool {
+        const ONE_IN: u64 = 16;
+        let packets = self.packets[side as usize & 1].get();
+        packets.is_multiple_of(ONE_IN) || (packets < ONE_IN && self.rtt.get() == 0)
+    }
+
+    /// The same where both directions do: with the first packet of each stretch of 256 jiffies.
     #[inline(always)]
     pub fn is_measured_at(&self, jiffies: u64) -> bool {
         is_later_part(self.last_seen.get(), jiffies)
     }
 
-    /// Notes what the endpoint's socket measures, in microseconds; 0 is nothing.
+    /// Notes what the endpoint's socket has measured, if it has.
     #[inline(always)]
-    pub fn note_round_trip(&self, micros: u32) {
-        if micros != 0 {
-            self.rtt.set(RoundTrip::of_micros(micros).0);
+    pub fn note_round_trip(&self, RoundTrip(measured): RoundTrip) {
+        if measured != 0 {
+            self.rtt.set(measured);
         }
     }
 

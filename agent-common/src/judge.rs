@@ -25,10 +25,11 @@ use self::{
 use crate::{
     decide::Tables,
     event::{DenialKey, Event, EventKind},
-    flow::{Flow, FlowKey, FlowState, Step, tcp},
+    flow::{Flow, FlowKey, FlowState, Side, Step, tcp},
     neighbour::{self, Claim},
     parse::{Class, Family, Headers, Packet},
     protocol, refusal, rejection,
+    rtt::RoundTrip,
     socket_flow::is_to_be_noted,
     table::{Direction, Endpoint, NO_SOCKET, Word},
     verdict::{Reason, RuleId, Verdict},
@@ -83,10 +84,15 @@ pub trait Datapath<A>: Tables<A> {
 
     fn jiffies(&self) -> u64;
 
+    /// Whether the packet's socket is to be asked for its round trips, where nothing else needs to be done.
+    fn is_to_measure(&self, _: &Flow, _: Side, _jiffies: u64) -> bool {
+        false
+    }
+
     /// How long round trips take, as the endpoint's own socket that the packet is of has measured and smoothed
-    /// it: in microseconds, 0 if it has not, or if there is none.
-    fn round_trip(&self) -> u32 {
-        0
+    /// it, if it has.
+    fn round_trip(&self) -> RoundTrip {
+        RoundTrip::default()
     }
 
     /// Whether the packet is an answer of our own, see [`crate::rejection`]. Asked once, and only of what could
@@ -241,7 +247,7 @@ fn judge_ordinary<A: Family, D: Datapath<A>>(
     {
         let side = flow.side(sight.direction);
         let jiffies = datapath.jiffies();
-        if D::MEASURES && flow.is_measured_at(jiffies) {
+        if D::MEASURES && datapath.is_to_measure(flow, side, jiffies) {
             measure(datapath, key, flow);
         }
         flow.count(tcp_flags, side, sight.length, jiffies);

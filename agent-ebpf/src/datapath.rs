@@ -4,10 +4,11 @@ use agent_common::{
     decide::{Case, Tables, settle},
     denial::{self, Denied},
     event::{DenialKey, Event, EventKind, Loss},
-    flow::{Flow, FlowKey, FlowState},
+    flow::{Flow, FlowKey, FlowState, Side},
     judge::{Datapath, Place},
     protocol::Address,
     refusal,
+    rtt::RoundTrip,
     share::{may_hold_more, slot_of},
     shared::Shared,
     socket_flow::SocketFlow,
@@ -329,7 +330,13 @@ impl<A: FamilyMaps, S: Sockets> Datapath<A> for Maps<S> {
     }
 
     #[inline(always)]
-    fn round_trip(&self) -> u32 {
+    fn is_to_measure(&self, flow: &Flow, side: Side, jiffies: u64) -> bool {
+        let Self(sockets) = self;
+        sockets.is_to_measure(flow, side, jiffies)
+    }
+
+    #[inline(always)]
+    fn round_trip(&self) -> RoundTrip {
         let Self(sockets) = self;
         sockets.round_trip()
     }

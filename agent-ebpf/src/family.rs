@@ -16,7 +16,7 @@ use aya_ebpf::bindings::__sk_buff;
 
 use crate::{
     datapath::{FamilyMaps, Maps, indistinct},
-    names,
+    names::Tells,
     packet::Buffer,
     sockets::Sockets,
     verifier::forgotten,
@@ -202,7 +202,7 @@ pub(crate) fn ask<const FUNCTIONS: usize>(
 
 /// Judges a packet of the form that [`Family::plain`] knows.
 #[inline(always)]
-pub(crate) fn plain<A: FamilyMaps + Family, H: Hook>(
+pub(crate) fn plain<A: FamilyMaps + Tells, H: Hook>(
     context: *mut __sk_buff,
     endpoint: u32,
     word: u64,
@@ -217,7 +217,7 @@ pub(crate) fn plain<A: FamilyMaps + Family, H: Hook>(
     forget(&mut headers, &sight);
     let verdict = judge_plain(&Maps(H::sockets(context)), &headers, &sight);
     if is_spoken(&headers, H::DIRECTION) && verdict.allows() {
-        names::tell(context, &headers, &sight, H::OFFSET + A::PLAIN);
+        A::tell(context, sight.endpoint.id, H::DIRECTION, H::OFFSET);
     }
     Outcome::of(verdict).0
 }

@@ -1,10 +1,9 @@
 //! Has the agent know what endpoints ask their resolvers, and what those answer, see `agent_common::dns`.
 
 use agent_common::{
-    dns::{DnsHead, DnsPacket, LONG, SHORT},
+    dns::{DnsHead, DnsPacket, LONG, SHORT, Spoken},
     event::Loss,
-    judge::Sight,
-    parse::{Headers, Packet},
+    parse::{Family, Headers, Packet},
     protocol::{Address, TCP},
     table::Direction,
 };
@@ -12,7 +11,7 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns, generated::bpf_skb_load_bytes},
     macros::map,
-    maps::RingBuf,
+    maps::{Array, RingBuf},
 };
 
 use crate::{datapath::lose, packet::Buffer, verifier::forgotten};
@@ -25,26 +24,63 @@ static NAMES: u32 = 0;
 #[map]
 pub(crate) static DNS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
+/// Endpoint → how much of it was told of late, see [`Spoken`].
+#[map]
+pub(crate) static SPOKEN: Array<u64> = Array::with_max_entries(1024, 0);
+
 const UDP_HEADER: usize = 8;
 /// Of TCP: its own length in words, in the upper half.
 const DATA_OFFSET: usize = 12;
 
-/// A function of its own, for those who judge have no room on the stack. `transport` is where the header of TCP or
-/// UDP begins.
+/// What differs between the families: which function Linux verifies, by itself and once.
+pub(crate) trait Tells: Family {
+    /// `offset` is where the network header begins.
+    fn tell(context: *mut __sk_buff, endpoint: u16, direction: Direction, offset: usize);
+}
+
+impl Tells for [u8; 4] {
+    #[inline(always)]
+    fn tell(context: *mut __sk_buff, endpoint: u16, direction: Direction, offset: usize) {
+        let _done = heard_v4(context, endpoint.into(), direction as u32, offset as u64);
+    }
+}
+
+impl Tells for [u8; 16] {
+    #[inline(always)]
+    fn tell(context: *mut __sk_buff, endpoint: u16, direction: Direction, offset: usize) {
+        let _done = heard_v6(context, endpoint.into(), direction as u32, offset as u64);
+    }
+}
+
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn tell<A: Address>(
-    context: *mut __sk_buff,
-    headers: &Headers<A>,
-    sight: &Sight,
-    transport: usize,
-) {
+extern "C" fn heard_v4(context: *mut __sk_buff, endpoint: u32, direction: u32, offset: u64) -> u32 {
+    heard::<[u8; 4]>(context, endpoint, direction, offset)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn heard_v6(context: *mut __sk_buff, endpoint: u32, direction: u32, offset: u64) -> u32 {
+    heard::<[u8; 16]>(context, endpoint, direction, offset)
+}
+
+#[inline(always)]
+fn heard<A: Family>(context: *mut __sk_buff, endpoint: u32, direction: u32, offset: u64) -> u32 {
     // SAFETY: a static of our own; volatile, because the agent changes it before the load.
     if unsafe { (&raw const NAMES).read_volatile() } == 0 {
-        return;
+        return 0;
     }
+    // Behind an Ethernet header, or at once: nothing that the verifier would have to trust.
+    let offset = if offset == 0 { 0 } else { ETHERNET };
+    let packet = &Buffer::new(context);
+    let mut headers = Headers::<A>::EMPTY;
+    if !A::plain(packet, offset, &mut headers) {
+        return 0;
+    }
+    let transport = offset + A::PLAIN;
     let header = if headers.protocol == TCP {
-        let Some(words) = Buffer::new(context).load::<u8>(transport + DATA_OFFSET) else {
-            return;
+        let Some(words) = packet.load::<u8>(transport + DATA_OFFSET) else {
+            return 0;
         };
         usize::from(words >> 4) * 4
     } else {
@@ -58,17 +94,50 @@ pub(crate) fn tell<A: Address>(
     // SAFETY: the kernel passes a valid context to the program.
     let length = unsafe { (*context).len }.saturating_sub(payload);
     if length == 0 {
-        return;
+        return 0;
     }
-    let told = if length as usize <= SHORT {
-        put::<A, SHORT>(context, headers, sight, payload, length)
-    } else if length as usize <= LONG {
-        put::<A, LONG>(context, headers, sight, payload, length)
-    } else {
-        false
+    let place = Place {
+        endpoint,
+        direction,
+        payload,
+        length,
     };
+    let told = has_turn(endpoint)
+        && if length as usize <= SHORT {
+            put::<A, SHORT>(context, &headers, place)
+        } else if length as usize <= LONG {
+            put::<A, LONG>(context, &headers, place)
+        } else {
+            false
+        };
     if !told {
         lose(Loss::Name);
+    }
+    0
+}
+
+const ETHERNET: usize = 14;
+
+/// Whose it is, and where it stands.
+#[derive(Clone, Copy)]
+struct Place {
+    endpoint: u32,
+    direction: u32,
+    payload: u32,
+    length: u32,
+}
+
+/// Whether an endpoint has said less than its share of late. Two processors may count one for two.
+#[inline(always)]
+fn has_turn(endpoint: u32) -> bool {
+    let Some(word) = SPOKEN.get_ptr_mut(endpoint) else {
+        return false;
+    };
+    // SAFETY: a helper without arguments; and a word of the map's, which is read and written at once.
+    unsafe {
+        let (has_turn, next) = Spoken(word.read_volatile()).next(bpf_jiffies64());
+        word.write_volatile(next.0);
+        has_turn
     }
 }
 
@@ -77,9 +146,7 @@ pub(crate) fn tell<A: Address>(
 fn put<A: Address, const ROOM: usize>(
     context: *mut __sk_buff,
     headers: &Headers<A>,
-    sight: &Sight,
-    payload: u32,
-    length: u32,
+    place: Place,
 ) -> bool {
     const { assert!(ROOM.is_power_of_two()) };
     let Some(mut room) = DNS.reserve::<DnsPacket<ROOM>>(0) else {
@@ -87,18 +154,18 @@ fn put<A: Address, const ROOM: usize>(
     };
     // SAFETY: memory of the map's, valid for any bytes as every layout of the contract is.
     let packet = unsafe { room.assume_init_mut() };
-    fill(&mut packet.head, headers, sight, length);
+    fill(&mut packet.head, headers, place);
     // SAFETY: a helper without arguments.
     let unknown = unsafe { bpf_jiffies64() };
     // The verifier is to see that it is between one byte and all that there is room for.
-    let bytes = (forgotten(u64::from(length) - 1, unknown) & (ROOM as u64 - 1)) + 1;
+    let bytes = (forgotten(u64::from(place.length) - 1, unknown) & (ROOM as u64 - 1)) + 1;
     #[expect(clippy::cast_possible_truncation, reason = "at most the room")]
     let bytes = bytes as u32;
     // SAFETY: the kernel passes a valid context to the program; as many bytes as there is room for, valid as any.
     let read = unsafe {
         bpf_skb_load_bytes(
             context.cast(),
-            payload,
+            place.payload,
             packet.payload.as_mut_ptr().cast(),
             bytes,
         )
@@ -112,7 +179,7 @@ fn put<A: Address, const ROOM: usize>(
 }
 
 #[inline(always)]
-fn fill<A: Address>(head: &mut DnsHead, headers: &Headers<A>, sight: &Sight, length: u32) {
+fn fill<A: Address>(head: &mut DnsHead, headers: &Headers<A>, place: Place) {
     let Headers {
         source,
         destination,
@@ -121,17 +188,19 @@ fn fill<A: Address>(head: &mut DnsHead, headers: &Headers<A>, sight: &Sight, len
         protocol,
         ..
     } = *headers;
-    let (local, remote, local_port) = match sight.direction {
-        Direction::Egress => (source, destination, source_port),
-        Direction::Ingress => (destination, source, destination_port),
+    let (local, remote, local_port) = if place.direction == Direction::Egress as u32 {
+        (source, destination, source_port)
+    } else {
+        (destination, source, destination_port)
     };
-    head.endpoint = sight.endpoint.id;
+    let [e0, e1, ..] = place.endpoint.to_le_bytes();
+    head.endpoint = u16::from_le_bytes([e0, e1]);
     head.protocol = protocol;
-    head.direction = sight.direction as u8;
+    head.direction = place.direction.to_le_bytes()[0];
     head.local_port = local_port;
     head.family = A::FAMILY;
     head.zero = 0;
-    head.length = length;
+    head.length = place.length;
     head.zero2 = 0;
     // SAFETY: a helper without arguments.
     head.time = unsafe { bpf_ktime_get_boot_ns() };

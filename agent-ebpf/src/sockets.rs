@@ -6,9 +6,10 @@
 use core::ptr;
 
 use agent_common::{
-    flow::{Flow, FlowKey},
+    flow::{Flow, FlowKey, Side},
     process::Process,
     protocol::{TCP, UDP},
+    rtt::RoundTrip,
     socket_flow::SocketFlow,
     table::{Direction, NO_SOCKET},
 };
@@ -67,8 +68,14 @@ pub(crate) trait Sockets {
 
     /// See [`agent_common::judge::Datapath`].
     #[inline(always)]
-    fn round_trip(&self) -> u32 {
-        0
+    fn is_to_measure(&self, _: &Flow, _: Side, _jiffies: u64) -> bool {
+        false
+    }
+
+    /// See [`agent_common::judge::Datapath`].
+    #[inline(always)]
+    fn round_trip(&self) -> RoundTrip {
+        RoundTrip::default()
     }
 }
 
@@ -114,8 +121,17 @@ impl<const SENT: bool> Sockets for Untold<SENT> {
     }
 
     #[inline(always)]
-    fn round_trip(&self) -> u32 {
-        if SENT { round_trip(self.0) } else { 0 }
+    fn is_to_measure(&self, flow: &Flow, side: Side, _: u64) -> bool {
+        flow.is_measured_with(side)
+    }
+
+    #[inline(always)]
+    fn round_trip(&self) -> RoundTrip {
+        if SENT {
+            round_trip_of(self.0)
+        } else {
+            RoundTrip::default()
+        }
     }
 }
 
@@ -157,14 +173,27 @@ impl Sockets for Told {
     }
 
     #[inline(always)]
-    fn round_trip(&self) -> u32 {
-        round_trip(self.0)
+    fn is_to_measure(&self, flow: &Flow, _: Side, jiffies: u64) -> bool {
+        flow.is_measured_at(jiffies)
+    }
+
+    #[inline(always)]
+    fn round_trip(&self) -> RoundTrip {
+        round_trip_of(self.0)
     }
 }
 
-/// What the packet's socket has measured, in microseconds; 0 if it is none of TCP, or not whole yet.
 #[inline(always)]
-fn round_trip(context: *mut __sk_buff) -> u32 {
+fn round_trip_of(context: *mut __sk_buff) -> RoundTrip {
+    let [low, high, ..] = round_trip(context).to_le_bytes();
+    RoundTrip(u16::from_le_bytes([low, high]))
+}
+
+/// What the packet's socket has measured, as a [`RoundTrip`]; 0 if it is none of TCP, or not whole yet. Linux verifies
+/// a function that others can see by itself, and once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn round_trip(context: *mut __sk_buff) -> u32 {
     // SAFETY: the kernel passes a valid context to the program, and this is its own socket, which lives while the
     // program runs.
     unsafe {
@@ -177,7 +206,7 @@ fn round_trip(context: *mut __sk_buff) -> u32 {
             return 0;
         }
         // The kernel keeps eighths.
-        (*connection).srtt_us >> 3
+        u32::from(RoundTrip::of_micros((*connection).srtt_us >> 3).0)
     }
 }
 

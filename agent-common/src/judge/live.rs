@@ -28,9 +28,6 @@ pub(super) fn continued<A: Family, D: Datapath<A>>(
     side: Side,
 ) -> Verdict {
     datapath.tell_from_socket(key, flow);
-    if D::MEASURES {
-        measure(datapath, key, flow);
-    }
     if flow.generation.get() != sight.word.generation() {
         let verdict = answer(datapath, key, sight, flow.origin | LIVE);
         if !verdict.allows() {
@@ -82,6 +79,10 @@ pub(super) fn continued<A: Family, D: Datapath<A>>(
     }
     if answers(key, sight, flow, side) {
         tell_process(datapath, key, sight, flow);
+    }
+    // Here, where little follows: on old kernels the verifier goes through all that does once for each outcome.
+    if D::MEASURES {
+        measure(datapath, key, flow);
     }
     let tcp_flags = facts.tcp_flags();
     flow.count(tcp_flags, side, sight.length, datapath.jiffies());

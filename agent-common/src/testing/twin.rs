@@ -11,13 +11,14 @@ use crate::{
     decide::Tables,
     denial,
     event::{DenialKey, Event, EventKind},
-    flow::{Flow, FlowKey, FlowState},
+    flow::{Flow, FlowKey, FlowState, Side},
     fragment,
     judge::{Datapath, Place, Sight, judge, unparsed, unreadable},
     neighbour,
     parse::{Family, Headers, Network, Packet, frame_type, network, parse},
     process::Process,
     protocol::Address,
+    rtt::RoundTrip,
     share::may_hold_more,
     table::{
         Counter, Decision, Direction, Endpoint, OwnAddress, PolicyKey, PortKey, Versioned, Word,
@@ -252,8 +253,12 @@ impl<A: FamilyFlows, T: Tables<A>> Datapath<A> for Twin<T> {
         self.jiffies
     }
 
-    fn round_trip(&self) -> u32 {
-        self.round_trip
+    fn is_to_measure(&self, flow: &Flow, side: Side, _: u64) -> bool {
+        flow.is_measured_with(side)
+    }
+
+    fn round_trip(&self) -> RoundTrip {
+        RoundTrip::of_micros(self.round_trip)
     }
 
     fn report(&self, fill: impl FnOnce(&mut Event)) {

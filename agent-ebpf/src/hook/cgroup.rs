@@ -120,7 +120,7 @@ fn act<H: Judges>(context: *mut __sk_buff) -> i32 {
         IPV6 => is_known_apart::<[u8; 16], H>(context, seen),
         _ => false,
     };
-    if is_known {
+    if indistinct(is_known) {
         return PASS;
     }
     let outcome = match protocol {

@@ -194,16 +194,10 @@ async fn read_events(
             _ = stop.wait_for(|is_over| *is_over) => return,
         };
         // Whoever was told an address connects to it afterwards: what was said before an event that has been read is
-        // in its ring by now, and goes ahead.
-        loop {
-            let heard = spoken.read();
-            let is_all = heard.len() < BATCH;
-            if !heard.is_empty() && input.send(PipelineInput::Heard(heard)).await.is_err() {
-                return;
-            }
-            if is_all {
-                break;
-            }
+        // in its ring by now, and goes ahead. Once: who never stops to speak is not to hold up the events.
+        let heard = spoken.read();
+        if !heard.is_empty() && input.send(PipelineInput::Heard(heard)).await.is_err() {
+            return;
         }
         match read {
             Ok(batch) => {

@@ -15,7 +15,6 @@ use std::{
     },
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError, TryLockError},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -48,8 +47,6 @@ const ANSWER: Duration = Duration::from_secs(4);
 const FIRST: Duration = Duration::from_secs(10);
 /// For one in the place of another.
 const NEXT: Duration = Duration::from_secs(2);
-/// For how many milliseconds one who need not know tries to be heard.
-const BUSY: u32 = 20;
 /// After a worker and the one in its place have both hung, nobody is asked for so long.
 const REST: Duration = Duration::from_mins(1);
 
@@ -163,20 +160,18 @@ impl Helper {
         }
     }
 
-    /// The file that a process runs, if the helper has soon nothing else to do: what is enforced comes first, and a
-    /// record does not wait for it.
+    /// The file that a process runs, if the helper has nothing else to do: what is enforced comes first, and a record
+    /// waits for nobody.
     pub(crate) fn file_of(&self, pid: u32) -> Option<Vec<u8>> {
         let question = Question::runs(pid)?;
-        let mut tries = 0;
-        let mut state = loop {
-            match self.state.try_lock() {
-                Ok(state) => break state,
-                Err(_) if tries >= BUSY => return None,
-                Err(_) => tries += 1,
-            }
-            thread::sleep(Duration::from_millis(1));
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
         };
-        let answer = state.worker.is_some().then(|| state.ask(question));
+        // Once, of a worker that lives: another one would have to be waited for.
+        state.look();
+        let answer = state.worker.is_some().then(|| state.ask_worker(question));
         *lock(&self.seen) = state.seen();
         match answer {
             Some(Ok(Answer::File(file))) => Some(file),

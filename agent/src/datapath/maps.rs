@@ -57,6 +57,7 @@ pub(crate) const NAMES: &[&str] = &[
     "EVENTS",
     "LOST",
     "DNS",
+    "SPOKEN",
     "CLOCK",
     "PROCESSES",
     "SOCKET_FLOWS_V4",

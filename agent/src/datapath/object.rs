@@ -465,6 +465,7 @@ fn load_with(
         .map_max_entries("COUNTERS", endpoints * Reason::SLOTS)
         .map_max_entries("REJECTIONS", endpoints * rejection::DIRECTIONS)
         .map_max_entries("EVENTS", events)
+        .map_max_entries("SPOKEN", endpoints)
         .map_max_entries("DNS", names.max(SMALLEST_RING))
         // For interfaces alone, and for the search, of which cgroups' copies have none.
         .map_max_entries(

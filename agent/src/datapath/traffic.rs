@@ -89,11 +89,11 @@ impl Spoken {
         Ok(())
     }
 
-    /// What there is, but for what comes when more than [`BATCH`] has been read.
+    /// What there is, but for what comes when more than a ring holds has been read.
     pub(crate) fn read(&mut self) -> Vec<Heard> {
         let ring = self.ring.get_mut();
         let mut all = Vec::new();
-        while all.len() < BATCH {
+        while all.len() < 2 * BATCH {
             let Some(item) = ring.next() else { break };
             all.extend(heard(&item));
         }

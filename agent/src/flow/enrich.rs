@@ -5,6 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use agent_common::{
@@ -17,6 +18,7 @@ use agent_common::{
 };
 
 use super::{
+    clock::BootTime,
     community,
     key::{self, FlowId, Key},
     names::{Heard, Names},
@@ -71,6 +73,9 @@ pub(crate) struct Enricher {
     called: Names,
 }
 
+/// For how long records of a flow have the name that was over since it began, unless room is needed.
+const NAMED: Duration = Duration::from_hours(1);
+
 const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Enricher {
@@ -94,6 +99,11 @@ impl Enricher {
 
     pub(crate) fn hear(&mut self, heard: &Heard) {
         self.called.hear(heard);
+    }
+
+    /// Names that have been over for long.
+    pub(crate) fn drop_ended(&mut self, now: BootTime) {
+        self.called.drop_ended(now, NAMED);
     }
 
     /// Endpoints that there are no more.

@@ -30,7 +30,7 @@ use agent_common::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use self::message::{Answer, Message, Question};
+use self::message::{Content, Question};
 use super::{clock::BootTime, key};
 
 /// A packet that was permitted between an endpoint and a resolver.
@@ -177,27 +177,34 @@ impl Names {
         };
         let at = BootTime(head.time);
         let is_sent = head.direction == Direction::Egress as u8;
-        match message::read(bytes) {
-            Some(Message::Question(number, question)) if is_sent => {
+        let Some(message) = message::read(bytes) else {
+            counts.malformed.fetch_add(1, Relaxed);
+            return;
+        };
+        match message.content() {
+            Content::Question(number, question) if is_sent => {
                 counts.questions.fetch_add(1, Relaxed);
                 let pending = Pending { question, at };
                 if !self.endpoint(head.endpoint).ask(asked(number), pending) {
                     counts.crowded.fetch_add(1, Relaxed);
                 }
             }
-            Some(Message::Answer(number, answer)) if !is_sent => {
+            Content::Answer(number, question) if !is_sent => {
                 let endpoint = self.endpoints.get_mut(&head.endpoint);
-                let question = endpoint.and_then(|it| it.answered(asked(number), &answer, at));
-                let Some(question) = question else {
+                // Before anything is made of it: whoever likes sends answers.
+                if !endpoint.is_some_and(|it| it.has_asked(asked(number), &question, at)) {
                     counts.unasked.fetch_add(1, Relaxed);
                     return;
-                };
+                }
                 counts.answers.fetch_add(1, Relaxed);
-                self.learn(head.endpoint, &question, &answer, at);
+                if !question.name.is_empty() {
+                    self.learn(head.endpoint, &question.name, &message.addresses(), at);
+                }
             }
-            Some(Message::Other) => {}
-            Some(_) => drop(counts.unasked.fetch_add(1, Relaxed)),
-            None => drop(counts.malformed.fetch_add(1, Relaxed)),
+            Content::Other => {}
+            Content::Question(..) | Content::Answer(..) => {
+                counts.unasked.fetch_add(1, Relaxed);
+            }
         }
     }
 
@@ -205,41 +212,52 @@ impl Names {
         self.endpoints.entry(id).or_default()
     }
 
-    fn learn(&mut self, id: u16, question: &Question, answer: &Answer, at: BootTime) {
-        let is_full = self.held >= ALL_ADDRESSES;
+    fn learn(&mut self, id: u16, name: &str, addresses: &[(IpAddr, Duration)], at: BootTime) {
+        if self.held + addresses.len() > ALL_ADDRESSES {
+            self.drop_ended(at, Duration::ZERO);
+        }
+        let mut is_full = self.held + addresses.len() > ALL_ADDRESSES;
         let endpoint = self.endpoints.entry(id).or_default();
-        let name: Arc<str> = question.name.as_str().into();
-        for (address, time_to_live) in &answer.addresses {
-            let lives = (*time_to_live).clamp(SHORTEST, LONGEST);
-            let until = at.plus(lives);
-            if let Some(known) = endpoint.known.get_mut(address) {
-                if known.name != name || known.until < at {
-                    *known = Known {
-                        name: Arc::clone(&name),
-                        since: at,
-                        until,
-                    };
-                }
+        let name: Arc<str> = name.into();
+        for (address, time_to_live) in addresses {
+            let until = at.plus((*time_to_live).clamp(SHORTEST, LONGEST));
+            if let Some(known) = endpoint.known.get_mut(address)
+                && known.name == name
+            {
                 known.until = known.until.max(until);
                 continue;
-            }
-            if is_full || endpoint.known.len() >= ADDRESSES {
-                // Of nobody else's.
-                let oldest = endpoint.known.iter().min_by_key(|(_, known)| known.until);
-                let Some(oldest) = oldest.map(|(address, _)| *address) else {
-                    continue;
-                };
-                endpoint.known.remove(&oldest);
-                self.held -= 1;
             }
             let known = Known {
                 name: Arc::clone(&name),
                 since: at,
                 until,
             };
-            endpoint.known.insert(*address, known);
-            self.held += 1;
+            let is_new = endpoint.known.insert(*address, known).is_none();
+            if is_new && (is_full || endpoint.known.len() > ADDRESSES) {
+                // The one that ends first of those before, and nobody else's; if there is none, this one.
+                let before = endpoint.known.iter().filter(|(it, _)| *it != address);
+                let first = before.min_by_key(|(_, known)| known.until);
+                let first = first.map_or(*address, |(address, _)| *address);
+                endpoint.known.remove(&first);
+            } else if is_new {
+                self.held += 1;
+                is_full = self.held >= ALL_ADDRESSES;
+            }
         }
+    }
+
+    /// Names of which the time was over so long ago, and that no flow has begun with since.
+    pub(crate) fn drop_ended(&mut self, now: BootTime, ago: Duration) {
+        let mut held = 0;
+        self.endpoints.retain(|_, endpoint| {
+            let Endpoint { asked, known } = endpoint;
+            known.retain(|_, known| known.until.plus(ago) >= now);
+            asked.retain(|_, pending| now.since(pending.at) < PATIENCE);
+            held += known.len();
+            !known.is_empty() || !asked.is_empty()
+        });
+        self.held = held;
+        self.counts.held.store(held as u64, Relaxed);
     }
 
     /// What the endpoint had been told that this address is, at a moment.
@@ -276,13 +294,12 @@ impl Endpoint {
         has_room
     }
 
-    /// The question that this is the answer to. One that is not leaves it open, since the right one may come.
-    fn answered(&mut self, asked: Asked, answer: &Answer, at: BootTime) -> Option<Question> {
-        let pending = self.asked.get(&asked)?;
-        if pending.question != answer.question || at.since(pending.at) >= PATIENCE {
-            return None;
-        }
-        Some(self.asked.remove(&asked)?.question)
+    /// Whether this is the answer to something that was asked, which it thereby is no more. One that is not leaves it
+    /// open, since the right one may come.
+    fn has_asked(&mut self, asked: Asked, question: &Question, at: BootTime) -> bool {
+        let is_it =
+            |pending: &Pending| pending.question == *question && at.since(pending.at) < PATIENCE;
+        self.asked.get(&asked).is_some_and(is_it) && self.asked.remove(&asked).is_some()
     }
 }
 

@@ -96,7 +96,10 @@ impl Pipeline {
                     }
                 }
                 PipelineInput::Heard(all) => all.iter().for_each(|heard| enricher.hear(heard)),
-                PipelineInput::Sweep(sweep) => tracker.sweep(&sweep, clock, &mut outcome),
+                PipelineInput::Sweep(sweep) => {
+                    tracker.sweep(&sweep, clock, &mut outcome);
+                    enricher.drop_ended(sweep.listed_at);
+                }
                 PipelineInput::Tampering(tampering) => {
                     outcome.reports.push(Report::Tampering(tampering));
                 }

@@ -70,7 +70,6 @@ const COLUMNS: &[Column] = &[
     ("kind", |flow| flow.kind.name().to_owned()),
     ("seq", |flow| flow.seq.to_string()),
     ("node", |flow| flow.node.to_string()),
-    ("cluster", |flow| text(flow.cluster.as_ref())),
     ("start", |flow| flow.start.to_string()),
     ("end", |flow| text(flow.end)),
     ("verdict", |flow| flow.verdict.name().to_owned()),
@@ -84,24 +83,19 @@ const COLUMNS: &[Column] = &[
     ("src_namespace", |flow| workload(&flow.src).0),
     ("src_name", |flow| workload(&flow.src).1),
     ("src_kind", |flow| workload(&flow.src).2),
-    ("src_owner", |flow| owner(&flow.src)),
     ("src_labels", |flow| labels(&flow.src)),
-    ("src_dns_name", |flow| text(flow.src.dns_name.as_ref())),
     ("dst_ip", |flow| text(flow.dst.ip)),
     ("dst_port", |flow| text(flow.dst.port)),
     ("dst_namespace", |flow| workload(&flow.dst).0),
     ("dst_name", |flow| workload(&flow.dst).1),
     ("dst_kind", |flow| workload(&flow.dst).2),
-    ("dst_owner", |flow| owner(&flow.dst)),
     ("dst_labels", |flow| labels(&flow.dst)),
-    ("dst_dns_name", |flow| text(flow.dst.dns_name.as_ref())),
     ("forward_packets", |flow| flow.forward.packets.to_string()),
     ("forward_bytes", |flow| flow.forward.bytes.to_string()),
     ("forward_tcp_flags", |flow| text(flow.forward.tcp_flags)),
     ("reverse_packets", |flow| flow.reverse.packets.to_string()),
     ("reverse_bytes", |flow| flow.reverse.bytes.to_string()),
     ("reverse_tcp_flags", |flow| text(flow.reverse.tcp_flags)),
-    ("rtt_us", |flow| text(flow.rtt_us)),
     ("end_reason", |flow| {
         text(flow.end_reason.map(EndReason::name))
     }),
@@ -137,15 +131,11 @@ const COLUMNS: &[Column] = &[
         of_process(flow, |it| it.start_time)
     }),
     ("comm", |flow| of_process(flow, |it| Some(it.comm.clone()))),
-    ("exe", |flow| of_process(flow, |it| it.exe.clone())),
     ("uid", |flow| of_process(flow, |it| Some(it.uid))),
     ("cgroup_id", |flow| {
         of_process(flow, |it| Some(it.cgroup_id))
     }),
     ("cgroup", |flow| of_process(flow, |it| it.cgroup.clone())),
-    ("container_id", |flow| {
-        of_process(flow, |it| it.container_id.clone())
-    }),
     ("via", |flow| of_process(flow, |it| it.via.map(Via::name))),
     ("flow_id", |flow| flow.flow_id.to_string()),
     ("community_id", |flow| text(flow.community_id.as_ref())),
@@ -159,6 +149,16 @@ const COLUMNS: &[Column] = &[
     ("how", nothing),
     ("what", nothing),
     ("restored", nothing),
+    ("cluster", |flow| text(flow.cluster.as_ref())),
+    ("src_owner", |flow| owner(&flow.src)),
+    ("src_dns_name", |flow| text(flow.src.dns_name.as_ref())),
+    ("dst_owner", |flow| owner(&flow.dst)),
+    ("dst_dns_name", |flow| text(flow.dst.dns_name.as_ref())),
+    ("rtt_us", |flow| text(flow.rtt_us)),
+    ("exe", |flow| of_process(flow, |it| it.exe.clone())),
+    ("container_id", |flow| {
+        of_process(flow, |it| it.container_id.clone())
+    }),
 ];
 
 fn of_loss(column: &str, record: &LossRecord) -> String {

@@ -189,7 +189,11 @@ fn narrow(record: &Record) -> [String; 9] {
 }
 
 fn wide(record: &Record) -> [String; 17] {
-    let workload = |end: &End| name(end).unwrap_or_else(|| NONE.to_owned());
+    let workload = |end: &End| {
+        let workload = end.workload.as_ref().map(ToString::to_string);
+        let name = end.dns_name.as_ref().map(|name| format!("({name})"));
+        workload.or(name).unwrap_or_else(|| NONE.to_owned())
+    };
     let uid = record.process.as_ref().map(|process| process.uid);
     [
         record.end.unwrap_or(record.start).to_milliseconds(),
@@ -235,16 +239,12 @@ fn protocol(record: &Record) -> String {
 
 /// By name, else by address.
 pub(super) fn end(end: &End) -> String {
-    match name(end) {
-        Some(name) => with_port(name, end.port),
-        None => address(end),
+    match (&end.workload, &end.dns_name) {
+        (Some(workload), _) => with_port(workload.to_string(), end.port),
+        // Whoever controls its resolver chooses it: never without the address.
+        (None, Some(name)) => format!("{} ({name})", address(end)),
+        (None, None) => address(end),
     }
-}
-
-/// Of the workload, else that by which the endpoint has asked for it.
-pub(super) fn name(end: &End) -> Option<String> {
-    let workload = end.workload.as_ref().map(ToString::to_string);
-    workload.or_else(|| end.dns_name.as_ref().map(ToString::to_string))
 }
 
 fn address(end: &End) -> String {

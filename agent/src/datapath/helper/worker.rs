@@ -12,7 +12,7 @@ use rustix::net::RecvFlags;
 
 use super::{
     harden, own_end,
-    protocol::{Answer, Behind, Process, Question, TalkError, receive},
+    protocol::{Answer, Behind, LONGEST, Process, Question, TalkError, receive},
 };
 use crate::datapath::{
     link,
@@ -99,5 +99,7 @@ fn of(process: Process) -> anyhow::Result<Answer> {
 /// The file that a process runs. Whether that is still the process that was meant, the agent looks after.
 fn runs(process: Process) -> anyhow::Result<Answer> {
     let file = fs::read_link(format!("/proc/{}/exe", process.pid()))?;
-    Ok(Answer::File(file.into_os_string().into_vec()))
+    let file = file.into_os_string().into_vec();
+    anyhow::ensure!(file.len() < LONGEST, "its path is too long");
+    Ok(Answer::File(file))
 }

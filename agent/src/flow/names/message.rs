@@ -11,11 +11,15 @@ use simple_dns::{
     rdata::RData,
 };
 
-/// With its number, by which a resolver's answer is found.
+/// A message that was read.
+#[derive(Debug)]
+pub(super) struct Message<'m>(Packet<'m>);
+
+/// What it is, with its number, by which a resolver's answer is found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Message {
+pub(super) enum Content {
     Question(u16, Question),
-    Answer(u16, Answer),
+    Answer(u16, Question),
     /// About something else than addresses.
     Other,
 }
@@ -33,13 +37,6 @@ enum Family {
     V6,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) question: Question,
-    /// That the name asked for leads to, and for how long.
-    pub(super) addresses: Vec<(IpAddr, Duration)>,
-}
-
 /// Of a message before its questions.
 const HEADER: usize = 12;
 /// Of a question and of a record, which have at least a root, a type and a class; and a time and a length.
@@ -51,39 +48,60 @@ const CHAIN: usize = 16;
 const ADDRESSES: usize = 64;
 
 /// `None` of what is no message.
-pub(super) fn read(bytes: &[u8]) -> Option<Message> {
+pub(super) fn read(bytes: &[u8]) -> Option<Message<'_>> {
     if !has_room(bytes)? {
         return None;
     }
-    let packet = Packet::parse(bytes).ok()?;
-    let [asked] = packet.questions.as_slice() else {
-        return Some(Message::Other);
-    };
-    let is_query = packet.opcode() == OPCODE::StandardQuery;
-    let family = match (asked.qtype, asked.qclass) {
-        (QTYPE::TYPE(TYPE::A), QCLASS::CLASS(CLASS::IN)) if is_query => Family::V4,
-        (QTYPE::TYPE(TYPE::AAAA), QCLASS::CLASS(CLASS::IN)) if is_query => Family::V6,
-        _ => return Some(Message::Other),
-    };
-    let question = Question {
-        name: text(&asked.qname),
-        family,
-    };
-    if !packet.has_flags(PacketFlag::RESPONSE) {
-        return Some(Message::Question(packet.id(), question));
+    Packet::parse(bytes).ok().map(Message)
+}
+
+impl Message<'_> {
+    pub(super) fn content(&self) -> Content {
+        let Self(packet) = self;
+        let number = packet.id();
+        match (self.asked(), packet.has_flags(PacketFlag::RESPONSE)) {
+            (None, _) => Content::Other,
+            (Some((name, family)), false) => Content::Question(number, Question::new(name, family)),
+            (Some((name, family)), true) => Content::Answer(number, Question::new(name, family)),
+        }
     }
-    let addresses = if packet.rcode() == RCODE::NoError {
-        addresses(&asked.qname, family, &packet.answers)
-    } else {
-        Vec::new()
-    };
-    Some(Message::Answer(
-        packet.id(),
-        Answer {
-            question,
-            addresses,
-        },
-    ))
+
+    /// The one question, if it is for addresses.
+    fn asked(&self) -> Option<(&Name<'_>, Family)> {
+        let Self(packet) = self;
+        let [asked] = packet.questions.as_slice() else {
+            return None;
+        };
+        if packet.opcode() != OPCODE::StandardQuery {
+            return None;
+        }
+        let family = match (asked.qtype, asked.qclass) {
+            (QTYPE::TYPE(TYPE::A), QCLASS::CLASS(CLASS::IN)) => Family::V4,
+            (QTYPE::TYPE(TYPE::AAAA), QCLASS::CLASS(CLASS::IN)) => Family::V6,
+            _ => return None,
+        };
+        Some((&asked.qname, family))
+    }
+
+    /// That the name asked for leads to, and for how long. To be asked of what is the answer to a question.
+    pub(super) fn addresses(&self) -> Vec<(IpAddr, Duration)> {
+        let Self(packet) = self;
+        match self.asked() {
+            Some((name, family)) if packet.rcode() == RCODE::NoError => {
+                addresses(name, family, &packet.answers)
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Question {
+    fn new(name: &Name<'_>, family: Family) -> Self {
+        Self {
+            name: text(name),
+            family,
+        }
+    }
 }
 
 /// Whether it is long enough for as much as it says it holds: who reads it makes room for that first.
@@ -99,29 +117,23 @@ fn has_room(bytes: &[u8]) -> Option<bool> {
 }
 
 /// Those of `name` itself, or of what it is said to be another name for.
-fn addresses(
-    name: &Name<'_>,
+fn addresses<'r, 'm>(
+    name: &'r Name<'m>,
     family: Family,
-    records: &[ResourceRecord<'_>],
+    records: &'r [ResourceRecord<'m>],
 ) -> Vec<(IpAddr, Duration)> {
-    let mut owner = text(name);
+    let mut owner = name;
     let mut lives = Duration::MAX;
-    let records = records.iter().filter(|it| it.class == CLASS::IN);
-    let records: Vec<_> = records.map(|it| (text(&it.name), it)).collect();
-    let of = |owner: String| {
-        let records = records.iter();
-        records.filter_map(move |(name, record)| (*name == owner).then_some(*record))
-    };
     for _ in 0..CHAIN {
-        let next = of(owner.clone()).find_map(|record| match &record.rdata {
-            RData::CNAME(target) => Some((text(target), time_to_live(record.ttl))),
+        let next = of(owner, records).find_map(|record| match &record.rdata {
+            RData::CNAME(target) => Some((&target.0, time_to_live(record.ttl))),
             _ => None,
         });
         let Some((target, time)) = next else { break };
         owner = target;
         lives = lives.min(time);
     }
-    let found = of(owner).filter_map(|record| {
+    let found = of(owner, records).filter_map(|record| {
         let address = match (&record.rdata, family) {
             (RData::A(it), Family::V4) => IpAddr::V4(Ipv4Addr::from(it.address)),
             (RData::AAAA(it), Family::V6) => IpAddr::V6(Ipv6Addr::from(it.address)),
@@ -130,6 +142,14 @@ fn addresses(
         Some((address, lives.min(time_to_live(record.ttl))))
     });
     found.take(ADDRESSES).collect()
+}
+
+fn of<'r, 'm>(
+    owner: &'r Name<'m>,
+    records: &'r [ResourceRecord<'m>],
+) -> impl Iterator<Item = &'r ResourceRecord<'m>> {
+    let records = records.iter().filter(|it| it.class == CLASS::IN);
+    records.filter(move |it| it.name == *owner)
 }
 
 /// What is more than 31 bits is nothing (RFC 2181, 8).
@@ -148,7 +168,8 @@ fn text(name: &Name<'_>) -> String {
         for byte in label {
             match byte {
                 b'.' | b'\\' | b'"' => text.extend(['\\', char::from(*byte)]),
-                b'!'..=b'~' => text.push(char::from(byte.to_ascii_lowercase())),
+                // No name of a workload has a letter but these.
+                b'!'..=b'~' if *byte != b'/' => text.push(char::from(byte.to_ascii_lowercase())),
                 _ => write!(text, "\\{byte:03}").unwrap_or_default(),
             }
         }

@@ -148,6 +148,12 @@ impl Pseudonyms {
                 end.port = None;
             }
             if drops(Dropped::Workload) {
+                end.dns_name = None;
+            } else if hashes(Hashed::Workload) && !hashes(Hashed::Ip) {
+                // A Service's has the names of those behind it, and a node's its own.
+                end.dns_name = self.of_any(end.dns_name.take());
+            }
+            if drops(Dropped::Workload) {
                 end.workload = None;
             } else if let Some(workload) = &end.workload {
                 end.workload = Some(self.of_workload(workload));
@@ -180,6 +186,8 @@ impl Pseudonyms {
         record.endpoint = endpoint.map(|name| self.of_name(&name).into());
         record.ifindex = None;
         if let Some(process) = &mut record.process {
+            // A path may lead through the folder of a pod.
+            process.exe = self.of_any(process.exe.take().filter(|_| !is_dropped));
             for group in [&mut process.cgroup, &mut process.container_id] {
                 *group = self.of_any(group.take().filter(|_| !is_dropped));
             }
@@ -222,9 +230,9 @@ impl Pseudonyms {
 
     fn put_on_process(&self, process: &mut ProcessRef) {
         process.comm = self.of_text(&process.comm);
-        process.exe = self.of_any(process.exe.take());
         let is_hidden = self.privacy.hash.contains(&Hashed::Workload);
         if !is_hidden {
+            process.exe = self.of_any(process.exe.take());
             for group in [&mut process.cgroup, &mut process.container_id] {
                 *group = self.of_any(group.take());
             }
