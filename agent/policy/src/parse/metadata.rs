@@ -103,10 +103,10 @@ pub(super) fn read(object: &mut Object<'_>, rule: Rule, form: Form) -> Option<Me
     })
 }
 
-/// The label by which a Deployment tells the pods of its ReplicaSets apart; it ends the name of each.
+/// The label by which a Deployment tells the pods of its `ReplicaSets` apart; it ends the name of each.
 const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// Who is said to control it. Of a Deployment's ReplicaSet, the Deployment: that is what people know.
+/// Who is said to control it. Of a Deployment's `ReplicaSet`, the Deployment: that is what people know.
 fn owner(metadata: &mut Object<'_>, labels: &Labels) -> Option<String> {
     let mut controller = None;
     for item in metadata.items("ownerReferences") {

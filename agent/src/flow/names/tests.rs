@@ -180,7 +180,7 @@ fn what_was_over_for_long_is_forgotten_and_makes_room() {
     for endpoint in 0..64 {
         for number in 0..ADDRESSES {
             let [.., high, low] = number.to_be_bytes();
-            let known = [(IpAddr::from([10, 1, high, low]), Duration::from_secs(60))];
+            let known = [(IpAddr::from([10, 1, high, low]), Duration::from_mins(1))];
             bench
                 .names
                 .learn(100 + endpoint, "a.example", &known, at(100));

@@ -26,16 +26,16 @@ pub(super) fn line(line: &Line, out: &mut Vec<u8>) {
 /// In the order of the fields, which is part of the format.
 fn flow(record: &Record, out: &mut Vec<u8>) {
     let Record {
-        schema_version,
-        seq,
-        node,
-        cluster,
-        agent_version,
-        kind,
-        flow_id,
-        community_id,
-        start,
-        end,
+        schema_version: _,
+        seq: _,
+        node: _,
+        cluster: _,
+        agent_version: _,
+        kind: _,
+        flow_id: _,
+        community_id: _,
+        start: _,
+        end: _,
         src,
         dst,
         protocol,
@@ -58,26 +58,7 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
         process,
         sampling,
     } = record;
-    put(out, r#"{"schema_version":"#);
-    json(schema_version, out);
-    put(out, r#","seq":"#);
-    json(seq, out);
-    put(out, r#","node":"#);
-    json(node, out);
-    optional(r#","cluster":"#, cluster.as_ref(), out);
-    put(out, r#","agent_version":"#);
-    json(agent_version, out);
-    put(out, r#","kind":""#);
-    put(out, kind.name());
-    put(out, r#"","flow_id":"#);
-    id(*flow_id, out);
-    optional(r#","community_id":"#, community_id.as_ref(), out);
-    put(out, r#","start":"#);
-    time(*start, out);
-    if let Some(end) = end {
-        put(out, r#","end":"#);
-        time(*end, out);
-    }
+    head(record, out);
     put(out, r#","src":"#);
     side(src, out);
     put(out, r#","dst":"#);
@@ -127,6 +108,43 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
     }
     optional(r#","sampling":"#, sampling.as_ref(), out);
     out.push(b'}');
+}
+
+/// Whose record of which flow it is, and of when.
+fn head(record: &Record, out: &mut Vec<u8>) {
+    let Record {
+        schema_version,
+        seq,
+        node,
+        cluster,
+        agent_version,
+        kind,
+        flow_id,
+        community_id,
+        start,
+        end,
+        ..
+    } = record;
+    put(out, r#"{"schema_version":"#);
+    json(schema_version, out);
+    put(out, r#","seq":"#);
+    json(seq, out);
+    put(out, r#","node":"#);
+    json(node, out);
+    optional(r#","cluster":"#, cluster.as_ref(), out);
+    put(out, r#","agent_version":"#);
+    json(agent_version, out);
+    put(out, r#","kind":""#);
+    put(out, kind.name());
+    put(out, r#"","flow_id":"#);
+    id(*flow_id, out);
+    optional(r#","community_id":"#, community_id.as_ref(), out);
+    put(out, r#","start":"#);
+    time(*start, out);
+    if let Some(end) = end {
+        put(out, r#","end":"#);
+        time(*end, out);
+    }
 }
 
 fn side(end: &End, out: &mut Vec<u8>) {
