@@ -5,12 +5,16 @@ mod names;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use clap::Args;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use self::names::{Label, PolicyName, ProtocolNumber, ReasonName, WorkloadName, network};
-use crate::flow::record::{Direction, Kind, Line, Record, RuleRef, Verdict};
+use self::names::{
+    DnsPattern, Label, PolicyName, ProtocolNumber, ReasonName, WorkloadName, network,
+};
+use crate::flow::record::{Direction, EndReason, Kind, Line, ProcessRef, Record, RuleRef, Verdict};
 
 /// What the help of `flows` says before the filters.
 const FILTERS: &str = "Which records (of values of an option that is repeated, one has to fit)";
@@ -77,6 +81,22 @@ pub(crate) struct FlowsRequest {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[arg(long = "process", value_name = "COMM", global = true, help_heading = FILTERS)]
     pub(crate) processes: Vec<String>,
+    /// Only flows of processes that run this file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[arg(long = "exe", value_name = "PATH", global = true, help_heading = FILTERS)]
+    pub(crate) files: Vec<String>,
+    /// Only flows of processes in this container; the first digits of its id will do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[arg(long = "container", value_name = "ID", global = true, help_heading = FILTERS)]
+    pub(crate) containers: Vec<String>,
+    /// Only flows with whom the endpoint has asked for by this name, or, as in *.example.com, one below.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[arg(long = "dns-name", value_name = "NAME", global = true, help_heading = FILTERS)]
+    pub(crate) dns_names: Vec<DnsPattern>,
+    /// Only flows that ended so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[arg(long = "end-reason", value_name = "REASON", global = true, help_heading = FILTERS)]
+    pub(crate) end_reasons: Vec<EndReason>,
 }
 
 impl FlowsRequest {
@@ -112,7 +132,13 @@ impl FlowsRequest {
             policies,
             reasons,
             processes,
+            files,
+            containers,
+            dns_names,
+            end_reasons,
         } = self;
+        let of_process =
+            |get: fn(&ProcessRef) -> Option<&Arc<str>>| flow.process.as_ref().and_then(get);
         let has_port =
             |port: Option<u16>, ports: &[u16]| port.is_some_and(|it| ports.contains(&it));
         let mut ends = flow.ends().into_iter();
@@ -133,6 +159,19 @@ impl FlowsRequest {
                 || (flow.reason()).is_some_and(|it| reasons.iter().any(|reason| reason.is(it))))
             && (processes.is_empty()
                 || (flow.process.as_ref()).is_some_and(|it| processes.contains(&it.comm)))
+            && (files.is_empty()
+                || of_process(|it| it.exe.as_ref())
+                    .is_some_and(|it| files.iter().any(|file| **file == **it)))
+            && (containers.is_empty()
+                || of_process(|it| it.container_id.as_ref())
+                    .is_some_and(|it| containers.iter().any(|id| it.starts_with(id))))
+            && (dns_names.is_empty()
+                || flow.ends().into_iter().any(|end| {
+                    (end.dns_name.as_ref())
+                        .is_some_and(|it| dns_names.iter().any(|name| name.is(it)))
+                }))
+            && (end_reasons.is_empty()
+                || flow.end_reason.is_some_and(|it| end_reasons.contains(&it)))
     }
 }
 

@@ -113,8 +113,10 @@ impl Pipeline {
             while !reports.as_slice().is_empty() {
                 for report in reports.by_ref().take(LINES) {
                     let line = enricher.line(report, &inventory);
-                    if let Line::Flow(record) = &line {
-                        counts.add(record);
+                    match &line {
+                        Line::Flow(record) => counts.add(record),
+                        Line::Loss(record) => counts.add_loss(&record.loss),
+                        Line::Tampering(_) => {}
                     }
                     lines.push(Arc::new(line));
                 }

@@ -179,19 +179,16 @@ impl Sink {
         let left_out = lines.len() - taken.len();
         self.shared.stage.left_out(left_out as u64);
         self.shared.stage.seen(records as u64);
-        // The last quarter of the queue is kept for what cannot be made up for: the next update
+        // The last quarter of the queue is kept for what cannot be made up for, and all of it if need be: the next update
         // of a flow has all that its last one had, but a denial comes once.
         let reserve = self.queue.capacity() / 4;
-        self.queue.offer(
-            taken.into_iter(),
-            |line, room| room <= reserve && can_wait(line),
-            |line| {
+        self.queue
+            .offer(taken.into_iter(), reserve, can_wait, |line| {
                 if let Some(kind) = kind(line) {
                     self.shared.stage.lost(kind, 1);
                 }
                 self.shared.shed.fetch_add(1, Ordering::Relaxed);
-            },
-        );
+            });
     }
 }
 

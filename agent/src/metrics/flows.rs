@@ -1,7 +1,7 @@
 //! Flow records by what decided them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -12,7 +12,7 @@ use super::{
     label::{Labels, Text},
     status::write_counter,
 };
-use crate::flow::record::{Direction, Record};
+use crate::flow::record::{Direction, Loss, Record};
 
 /// So many combinations of labels are told apart; the policies of further ones are [`OTHER`].
 const MOST: usize = 2000;
@@ -20,7 +20,11 @@ const OTHER: &str = "other";
 
 /// Counts since the agent began.
 #[derive(Debug, Default)]
-pub(crate) struct FlowCounts(Mutex<HashMap<Labels<5>, Sums>>);
+pub(crate) struct FlowCounts {
+    records: Mutex<HashMap<Labels<5>, Sums>>,
+    /// What was missing before there was a record, by stage and reason: a few of each.
+    lost: Mutex<BTreeMap<Labels<2>, u64>>,
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sums {
@@ -45,9 +49,18 @@ impl FlowCounts {
         sums.bytes += record.forward.bytes + record.reverse.bytes;
     }
 
+    pub(crate) fn add_loss(&self, loss: &Loss) {
+        let labels = Labels([
+            ("stage", Text::new(&loss.stage)),
+            ("reason", Text::new(&loss.reason)),
+        ]);
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        *lost.entry(labels).or_default() += loss.count;
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Labels<5>, Sums>> {
         // Each change is an addition: nothing is left half done by a panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -94,6 +107,12 @@ impl Collector for FlowCounts {
         let help = "Packets that flow records tell of, in both directions";
         write("flow_packets", help, |sums| sums.packets)?;
         let help = "Bytes that flow records tell of, in both directions, with network headers";
-        write("flow_bytes", help, |sums| sums.bytes)
+        write("flow_bytes", help, |sums| sums.bytes)?;
+        let help =
+            "What is missing from flow records, as records of losses say it, by where and why";
+        let mut metric = encoder.encode_descriptor("lost", help, None, MetricType::Counter)?;
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lost = lost.iter();
+        lost.try_for_each(|(labels, count)| write_counter(&mut metric, labels, *count))
     }
 }

@@ -231,6 +231,12 @@ fn records(records: &RecordCounts, events: &EventCounts, out: &mut Writer<'_>) -
         "sink",
         of(|counts| counts.exported),
     )?;
+    let help = "Records that the settings of a sink leave out";
+    out.counters(
+        ("sink_left_out", help),
+        "sink",
+        of(|counts| counts.left_out),
+    )?;
     let mut metric = out.0.encode_descriptor(
         "sink_lost",
         "Records that a sink had to drop",

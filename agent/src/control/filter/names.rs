@@ -32,6 +32,11 @@ pub(crate) struct Label {
     pub(super) value: String,
 }
 
+/// A name, or `*.` and what those below it end with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct DnsPattern(String);
+
 /// By its name or its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -51,6 +56,8 @@ pub(crate) enum InvalidFilter {
     Workload(String),
     #[error("{0:?} is not a policy: expected NAMESPACE/NAME or NAME")]
     Policy(String),
+    #[error("{0:?} is not a name: expected one as in api.example.com, or *.example.com")]
+    DnsName(String),
     #[error("{0:?} is not a label: expected KEY=VALUE")]
     Label(String),
     #[error(
@@ -163,6 +170,39 @@ impl fmt::Display for PolicyName {
     }
 }
 
+// === impl DnsPattern ===
+
+impl DnsPattern {
+    pub(super) fn is(&self, name: &str) -> bool {
+        let Self(pattern) = self;
+        match pattern.strip_prefix('*') {
+            // With its dot.
+            Some(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
+            None => name == pattern,
+        }
+    }
+}
+
+impl FromStr for DnsPattern {
+    type Err = InvalidFilter;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let pattern = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        let name = pattern.strip_prefix("*.").unwrap_or(&pattern);
+        if name.is_empty() || name.starts_with('.') || name.contains('*') {
+            return Err(InvalidFilter::DnsName(text.to_owned()));
+        }
+        Ok(Self(pattern))
+    }
+}
+
+impl fmt::Display for DnsPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(pattern) = self;
+        f.write_str(pattern)
+    }
+}
+
 // === impl Label ===
 
 impl Label {
@@ -265,4 +305,4 @@ macro_rules! as_text {
     )*};
 }
 
-as_text! { WorkloadName PolicyName Label ProtocolNumber ReasonName }
+as_text! { DnsPattern WorkloadName PolicyName Label ProtocolNumber ReasonName }

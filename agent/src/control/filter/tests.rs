@@ -14,7 +14,7 @@ fn record() -> Value {
                              "labels": {"role": "gateway", "zone": "a"}}},
         "dst": {"ip": "fd00::1", "port": 8080,
                 "workload": {"namespace": "shop", "name": "api", "kind": "Workload",
-                             "labels": {"app": "api", "zone": "b"}}},
+                             "labels": {"app": "api", "zone": "b"}}, "dns_name": "api.shop.example"},
         "protocol": {"number": 6, "name": "tcp"}, "direction": "ingress", "initiator_known": true,
         "forward": {"packets": 5, "bytes": 500}, "reverse": {"packets": 4, "bytes": 4000},
         "end_reason": "fin", "verdict": "allow",
@@ -22,7 +22,8 @@ fn record() -> Value {
         "default_deny": false, "reason": "rule",
         "would_be": [{"view": "audit", "verdict": "deny", "reason": "deny-rule",
                       "policy": {"kind": "ClusterNetworkPolicy", "name": "lockdown", "rule": "ingress[1]", "rule_id": 8}}],
-        "process": {"pid": 812, "comm": "nginx", "uid": 33, "cgroup_id": 77}
+        "process": {"pid": 812, "comm": "nginx", "exe": "/usr/sbin/nginx", "uid": 33, "cgroup_id": 77,
+                    "container_id": "0a1b"}
     })
 }
 
@@ -58,6 +59,11 @@ fn sent(request: &FlowsRequest) -> FlowsRequest {
 fn each_filter_has_what_fits_and_what_does_not() {
     let cases = [
         ("--verdict allow", "--verdict deny"),
+        ("--exe /usr/sbin/nginx", "--exe nginx"),
+        ("--container 0a", "--container 1b"),
+        ("--dns-name Api.Shop.Example.", "--dns-name shop.example"),
+        ("--dns-name *.shop.example", "--dns-name *.api.shop.example"),
+        ("--end-reason fin", "--end-reason rst"),
         ("--direction ingress", "--direction egress"),
         ("--kind start --kind end", "--kind deny"),
         ("--workload edge/gateway", "--workload shop/gateway"),
@@ -113,6 +119,9 @@ fn what_is_not_there_fits_no_filter() {
         "--policy api",
         "--reason rule",
         "--process nginx",
+        "--exe /usr/sbin/nginx",
+        "--container 0",
+        "--dns-name *.example",
     ] {
         assert!(!typed(words).unwrap().wants(&flow), "{words}");
     }

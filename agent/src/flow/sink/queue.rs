@@ -17,7 +17,11 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    lines: VecDeque<Arc<Line>>,
+    /// What was taken out again leaves its place empty.
+    lines: VecDeque<Option<Arc<Line>>>,
+    waiting: usize,
+    /// Before it, none can wait.
+    searched: usize,
     closed: Option<Instant>,
 }
 
@@ -32,6 +36,45 @@ impl Drop for Closing<'_> {
     }
 }
 
+impl State {
+    fn push(&mut self, line: &Arc<Line>) {
+        self.lines.push_back(Some(Arc::clone(line)));
+        self.waiting += 1;
+    }
+
+    /// Moves the first ones, at most so many.
+    fn pop(&mut self, lines: &mut Vec<Arc<Line>>, most: usize) {
+        let mut left = most.min(self.waiting);
+        while left > 0 {
+            let Some(line) = self.lines.pop_front() else {
+                break;
+            };
+            self.searched = self.searched.saturating_sub(1);
+            if let Some(line) = line {
+                lines.push(line);
+                left -= 1;
+                self.waiting -= 1;
+            }
+        }
+        if self.waiting == 0 {
+            self.lines.clear();
+            self.searched = 0;
+        }
+    }
+
+    /// The first that can wait. What was looked at is not looked at again, so that a flood is searched once.
+    fn take_one(&mut self, can_wait: impl Fn(&Line) -> bool) -> Option<Arc<Line>> {
+        while let Some(place) = self.lines.get_mut(self.searched) {
+            self.searched += 1;
+            if let Some(line) = place.take_if(|line| can_wait(line)) {
+                self.waiting -= 1;
+                return Some(line);
+            }
+        }
+        None
+    }
+}
+
 impl Queue {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
@@ -41,21 +84,33 @@ impl Queue {
         }
     }
 
-    /// Takes the lines for which there is room; of each, `is_crowded_out` is asked with the room that is left, and
-    /// `refused` is told of those that are not taken.
+    /// Takes the lines for which there is room, and tells `shed` of the others. Those that `can_wait` find none in the last
+    /// `reserve` of it, and when all is full they make room for those that cannot.
     pub(super) fn offer<'l>(
         &self,
         lines: impl Iterator<Item = &'l Arc<Line>>,
-        is_crowded_out: impl Fn(&Line, usize) -> bool,
-        refused: impl Fn(&Line),
+        reserve: usize,
+        can_wait: impl Fn(&Line) -> bool,
+        shed: impl Fn(&Line),
     ) {
         let mut state = self.lock();
         for line in lines {
-            let room = self.capacity.saturating_sub(state.lines.len());
-            if state.closed.is_some() || room == 0 || is_crowded_out(line, room) {
-                refused(line);
+            let room = self.capacity.saturating_sub(state.waiting);
+            if state.closed.is_some() {
+                shed(line);
+            } else if can_wait(line) {
+                if room > reserve {
+                    state.push(line);
+                } else {
+                    shed(line);
+                }
+            } else if room > 0 {
+                state.push(line);
+            } else if let Some(other) = state.take_one(&can_wait) {
+                shed(&other);
+                state.push(line);
             } else {
-                state.lines.push_back(Arc::clone(line));
+                shed(line);
             }
         }
         drop(state);
@@ -65,18 +120,18 @@ impl Queue {
     /// Waits for lines, no longer than `patience`, and moves at most so many of them to `lines`. False if there are none,
     /// and will be none any more.
     pub(super) fn take(&self, lines: &mut Vec<Arc<Line>>, most: usize, patience: Duration) -> bool {
-        let wait = |state: &mut State| state.lines.is_empty() && state.closed.is_none();
+        let wait = |state: &mut State| state.waiting == 0 && state.closed.is_none();
         let (mut state, _) = self
             .changed
             .wait_timeout_while(self.lock(), patience, wait)
             .unwrap_or_else(PoisonError::into_inner);
-        let number = state.lines.len().min(most);
-        lines.extend(state.lines.drain(..number));
+        let before = lines.len();
+        state.pop(lines, most);
         if state.lines.is_empty() {
             // After a flood.
             state.lines.shrink_to(most);
         }
-        number > 0 || state.closed.is_none()
+        lines.len() > before || state.closed.is_none()
     }
 
     /// Waits until it is closed, no longer than `patience`; whether it is.

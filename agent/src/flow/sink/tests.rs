@@ -114,17 +114,38 @@ fn a_crowded_queue_sheds_updates_first_and_counts_by_kind() {
     for _ in 0..10 {
         sink.offer(&[line(Kind::Update)]);
     }
+    let lost = |kind: &str| sink.counts().get().lost_by_kind.get(kind).copied();
     for _ in 0..3 {
         sink.offer(&[line(Kind::Deny)]);
     }
-    let counts = sink.counts().get();
-    assert_eq!(counts.lost_by_kind.get("update"), Some(&4));
-    assert_eq!(
-        counts.lost_by_kind.get("deny"),
-        Some(&1),
-        "only when nothing is left"
+    // The last quarter, and the place of an update.
+    assert_eq!((lost("update"), lost("deny")), (Some(5), None));
+    let mut first = Vec::new();
+    assert!(sink.queue.take(&mut first, 2, Duration::ZERO));
+    assert!(
+        first
+            .iter()
+            .all(|line| line.flow().unwrap().kind == Kind::Update)
     );
-    assert_eq!((counts.seen, counts.lost), (13, 5));
+    for _ in 0..5 {
+        sink.offer(&[line(Kind::Deny)]);
+    }
+    assert_eq!((lost("update"), lost("deny")), (Some(8), None));
+    sink.offer(&[line(Kind::Deny)]);
+    assert_eq!(lost("deny"), Some(1), "only when nothing else is left");
+    let mut rest = Vec::new();
+    assert!(sink.queue.take(&mut rest, 100, Duration::ZERO));
+    assert!(
+        rest.iter()
+            .all(|line| line.flow().unwrap().kind == Kind::Deny)
+    );
+    let counts = sink.counts().get();
+    assert_eq!((counts.seen, counts.lost), (19, 9));
+    assert_eq!(
+        first.len() + rest.len(),
+        10,
+        "seen is what came through and what was lost"
+    );
 }
 
 #[tokio::test]
