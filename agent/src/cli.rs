@@ -46,7 +46,7 @@ enum Command {
     Run(settings::RunArgs),
     Status(status::StatusArgs),
     /// Show flow records of the running agent.
-    Flows(flows::FlowsArgs),
+    Flows(Box<flows::FlowsArgs>),
     Top(top::TopArgs),
     /// Check policy files, and ask what they mean.
     #[command(subcommand)]
@@ -70,7 +70,7 @@ pub fn run() -> ExitCode {
     let result = match command {
         Command::Run(args) => args.run(),
         Command::Status(args) => status::run(&args),
-        Command::Flows(args) => flows::run(args),
+        Command::Flows(args) => flows::run(*args),
         Command::Top(args) => top::run(&args),
         Command::Policy(command) => command.run(),
         Command::Schema(args) => schema::run(&args, &mut io::stdout().lock()),

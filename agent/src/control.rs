@@ -50,7 +50,7 @@ pub(crate) const REQUEST_LIMIT: usize = 4096;
 pub(crate) enum Request {
     Status {},
     World {},
-    Flows(FlowsRequest),
+    Flows(Box<FlowsRequest>),
     Pod(PodRequest),
 }
 

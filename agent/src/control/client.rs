@@ -109,7 +109,7 @@ fn first_answer<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T
 
 /// The lines of the answer, as they come.
 pub(crate) fn flows(socket: &Path, request: FlowsRequest) -> Result<Conversation, ClientError> {
-    Conversation::begin(socket, &Request::Flows(request))
+    Conversation::begin(socket, &Request::Flows(Box::new(request)))
 }
 
 /// [`flows`], from an agent that takes connections in.
@@ -117,7 +117,7 @@ pub(crate) fn flows_in_passing(
     socket: &Path,
     request: FlowsRequest,
 ) -> Result<Conversation, ClientError> {
-    Conversation::begin_by(connect_at_once, socket, &Request::Flows(request))
+    Conversation::begin_by(connect_at_once, socket, &Request::Flows(Box::new(request)))
 }
 
 /// Where many wait to be connected already, this fails and does not wait, too.

@@ -54,8 +54,8 @@ impl FlowCounts {
             ("stage", Text::new(&loss.stage)),
             ("reason", Text::new(&loss.reason)),
         ]);
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        *lost.entry(labels).or_default() += loss.count;
+        let mut all = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        *all.entry(labels).or_default() += loss.count;
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Labels<5>, Sums>> {

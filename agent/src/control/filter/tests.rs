@@ -48,9 +48,9 @@ fn typed(words: &str) -> Result<FlowsRequest, String> {
 
 /// As the agent understands it.
 fn sent(request: &FlowsRequest) -> FlowsRequest {
-    let text = serde_json::to_string(&Request::Flows(request.clone())).unwrap();
+    let text = serde_json::to_string(&Request::Flows(Box::new(request.clone()))).unwrap();
     match serde_json::from_str(&text).unwrap() {
-        Request::Flows(received) => received,
+        Request::Flows(received) => *received,
         other => panic!("{other:?}"),
     }
 }
@@ -197,7 +197,7 @@ fn two_values_of_one_label_contradict_each_other() {
 
 #[test]
 fn what_is_not_asked_for_is_not_sent() {
-    let text = |request| serde_json::to_string(&Request::Flows(request)).unwrap();
+    let text = |request| serde_json::to_string(&Request::Flows(Box::new(request))).unwrap();
     assert_eq!(
         text(FlowsRequest::default()),
         r#"{"command":"flows","follow":false}"#
