@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a waiting thread looks whether it is to end.
 const TURN: Duration = Duration::from_millis(50);
 
+/// Questions, more than an endpoint's share of the shortest stretch of time there is.
+const FLOOD: u64 = 20_000;
+
 /// The server may ask its friend for names, and reach it at one port.
 const POLICY: &str = r"
 apiVersion: networking.k8s.io/v1
@@ -346,5 +349,48 @@ fn settings_say_who_is_believed_and_whether_anybody_is() -> Result<()> {
             "{settings}: {record}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn who_floods_its_resolver_loses_its_own_names_and_nobody_a_record() -> Result<()> {
+    let scene = Scene::with(POLICY)?;
+    let agent = scene.enforced()?;
+    let Scene {
+        server,
+        friend,
+        stranger,
+        ..
+    } = &scene;
+    let socket = server.within(|| UdpSocket::bind("0.0.0.0:0"))?;
+    let question = question("api.shop.example", friend.v4(PORT).ip())?;
+    for _ in 0..FLOOD {
+        socket.send_to(&question, friend.v4(DNS))?;
+    }
+    let status = agent.status()?;
+    let told = status["names"]["questions"].as_u64().unwrap_or(0);
+    let lost = status["names"]["lost"].as_u64().unwrap_or(0);
+    ensure!(lost > 0 && told < FLOOD, "{}", status["names"]);
+    ensure!(status["events"]["lost"] == 0, "{}", status["events"]);
+    // Another stretch of time begins within three seconds, and the table of questions has room after ten.
+    let _resolver = Resolver::start(friend, &zone(friend, stranger))?;
+    let to = friend.v4(PORT);
+    let is_named = || -> Result<bool> {
+        asks(
+            server,
+            Protocol::Udp,
+            friend.v4(DNS),
+            "api.shop.example",
+            to.ip(),
+        )?;
+        server.reaches(Protocol::Tcp, to)?;
+        let records = agent.flows(1000)?;
+        let mut of_peer = records
+            .iter()
+            .filter(|record| record["dst"]["port"] == PORT);
+        Ok(of_peer.any(|record| record["dst"]["dns_name"] == "api.shop.example"))
+    };
+    let named = eventually(RECORDED, || is_named().unwrap_or(false));
+    ensure!(named, "{}", agent.status()?["names"]);
     Ok(())
 }
