@@ -13,6 +13,7 @@ use agent_policy::{
 };
 
 use crate::flow::{
+    clock::BootTime,
     enrich::Inventory,
     record::{Fragment, RuleRef, WorkloadRef},
     views::Views,
@@ -24,6 +25,7 @@ pub(crate) fn inventory(
     compiled: &Compiled,
     endpoints: &BTreeMap<u16, SubjectName>,
     before: (&World, &Inventory, &[Change]),
+    since: BootTime,
 ) -> Inventory {
     let of_subject = |name: &SubjectName| match name {
         SubjectName::Workload(name) => {
@@ -34,6 +36,7 @@ pub(crate) fn inventory(
     };
     let (old, Inventory { by_address, .. }, changes) = before;
     Inventory {
+        since,
         by_address: owners(world, old, by_address, changes),
         endpoints: endpoints
             .iter()

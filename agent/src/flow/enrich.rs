@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -34,6 +34,8 @@ use super::{
 /// Who is who and what is what, of the policy that is in force. Replaced as a whole.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inventory {
+    /// When it came into force.
+    pub(crate) since: BootTime,
     /// Owners of addresses, for the peer's side.
     pub(crate) by_address: Arc<HashMap<IpAddr, Arc<WorkloadRef>>>,
     /// By the endpoint's number, for its own side: right also where it owns no address. With its name.
@@ -58,6 +60,36 @@ impl Inventory {
             .get(&id)
             .map(|(workload, name)| (workload, name))
             .unzip()
+    }
+}
+
+/// The inventories of late. Events wait to be read: what happened before a change is told by who was who then.
+#[derive(Debug, Default)]
+pub(crate) struct Inventories(VecDeque<Arc<Inventory>>);
+
+impl Inventories {
+    /// Events wait for less than two changes take. Each has its rules, and may be large.
+    const MOST: usize = 3;
+
+    pub(crate) fn push(&mut self, latest: Arc<Inventory>) {
+        self.0.push_front(latest);
+        self.0.truncate(Self::MOST);
+    }
+
+    fn latest(&self) -> Option<&Inventory> {
+        self.0.front().map(|it| &**it)
+    }
+
+    /// Who was who at a moment; before all that are known, at the first of them.
+    fn at(&self, moment: BootTime) -> Option<&Inventory> {
+        let then = self.0.iter().find(|it| it.since <= moment);
+        then.or(self.0.back()).map(|it| &**it)
+    }
+
+    /// A rule of any of them: a flow that was cut names the one that had permitted it, which there may be no more.
+    fn rule(&self, number: u32) -> Option<Arc<RuleRef>> {
+        let mut rules = self.0.iter().filter_map(|it| it.rules.get(&number));
+        rules.next().cloned()
     }
 }
 
@@ -111,11 +143,11 @@ impl Enricher {
         self.called.forget(gone);
     }
 
-    pub(crate) fn line(&mut self, report: Report, inventory: &Inventory) -> Line {
+    pub(crate) fn line(&mut self, report: Report, inventories: &Inventories) -> Line {
         self.seq += 1;
         match report {
-            Report::Flow(report) => Line::Flow(self.flow(&report, inventory)),
-            Report::Denials(report) => Line::Flow(self.denials(&report, inventory)),
+            Report::Flow(report) => Line::Flow(self.flow(&report, inventories)),
+            Report::Denials(report) => Line::Flow(self.denials(&report, inventories)),
             Report::Loss(loss) => Line::Loss(LossRecord::new(
                 Arc::clone(&self.node),
                 Some(self.seq),
@@ -129,7 +161,7 @@ impl Enricher {
         }
     }
 
-    fn flow(&mut self, report: &FlowReport, inventory: &Inventory) -> Record {
+    fn flow(&mut self, report: &FlowReport, inventories: &Inventories) -> Record {
         let FlowReport {
             kind,
             id,
@@ -137,6 +169,7 @@ impl Enricher {
             direction,
             origin,
             opened,
+            at,
             start,
             end,
             delta: [forward, reverse],
@@ -151,6 +184,8 @@ impl Enricher {
         } = *report;
         let protocol = key.protocol();
         let icmp = icmp(protocol, key.responder_port(direction));
+        let nobody = Inventory::default();
+        let inventory = inventories.at(at).unwrap_or(&nobody);
         let (workload, name) = inventory.endpoint(key.endpoint());
         let side = |(ip, port): (IpAddr, u16), workload: Option<&Arc<WorkloadRef>>| End {
             ip: Some(ip),
@@ -191,7 +226,7 @@ impl Enricher {
             rtt_us: (rtt != 0).then(|| RoundTrip(rtt).micros()),
             end_reason,
             verdict,
-            policy: inventory.rules.get(&rule).cloned(),
+            policy: inventories.rule(rule),
             default_deny: why.default_deny,
             reason: why.reason,
             drop_reason: why.drop_reason,
@@ -233,7 +268,9 @@ impl Enricher {
             .collect()
     }
 
-    fn denials(&self, report: &DenialReport, inventory: &Inventory) -> Record {
+    fn denials(&self, report: &DenialReport, inventories: &Inventories) -> Record {
+        let nobody = Inventory::default();
+        let inventory = inventories.latest().unwrap_or(&nobody);
         let DenialReport {
             key,
             since,
@@ -291,7 +328,7 @@ impl Enricher {
             rtt_us: None,
             end_reason: None,
             verdict: Verdict::Deny,
-            policy: inventory.rules.get(&key.rule).cloned(),
+            policy: inventories.rule(key.rule),
             default_deny: why.default_deny,
             reason: why.reason,
             drop_reason: why.drop_reason,
@@ -327,6 +364,7 @@ fn as_flow(report: &DenialReport) -> FlowReport {
         },
         origin: 0,
         opened: since,
+        at: since,
         start,
         end: Some(end),
         delta: [delta, Count::default()],

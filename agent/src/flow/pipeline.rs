@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     clock::{BootTime, Clock},
-    enrich::{Enricher, Inventory},
+    enrich::{Enricher, Inventories, Inventory},
     names::{Heard, Names},
     process::{Namer, Node},
     record::{Line, Tampering},
@@ -85,6 +85,8 @@ impl Pipeline {
         let namer = Namer::new(Clock::read(), this_node);
         let mut enricher = Enricher::new((node, cluster), sets, opinions, namer, names);
         let mut known = Arc::clone(&inventory.borrow());
+        let mut inventories = Inventories::default();
+        inventories.push(Arc::clone(&known));
         let mut outcome = Outcome::default();
         let mut lines = Vec::with_capacity(LINES);
         while let Some(input) = input.recv().await {
@@ -104,15 +106,16 @@ impl Pipeline {
                     outcome.reports.push(Report::Tampering(tampering));
                 }
             }
-            let inventory = Arc::clone(&inventory.borrow());
-            if !Arc::ptr_eq(&inventory, &known) {
-                enricher.forget(&inventory.gone_since(&known));
-                known = Arc::clone(&inventory);
+            let latest = Arc::clone(&inventory.borrow());
+            if !Arc::ptr_eq(&latest, &known) {
+                enricher.forget(&latest.gone_since(&known));
+                inventories.push(Arc::clone(&latest));
+                known = latest;
             }
             let mut reports = outcome.reports.drain(..);
             while !reports.as_slice().is_empty() {
                 for report in reports.by_ref().take(LINES) {
-                    let line = enricher.line(report, &inventory);
+                    let line = enricher.line(report, &inventories);
                     match &line {
                         Line::Flow(record) => counts.add(record),
                         Line::Loss(record) => counts.add_loss(&record.loss),

@@ -32,6 +32,8 @@ pub(crate) struct FlowReport {
     pub(crate) origin: u8,
     /// When it began, as `start`.
     pub(crate) opened: BootTime,
+    /// When what it tells of happened.
+    pub(crate) at: BootTime,
     pub(crate) start: WallTime,
     pub(crate) end: Option<WallTime>,
     /// From the initiator and from the responder, since the last report.

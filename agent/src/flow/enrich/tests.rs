@@ -37,6 +37,7 @@ fn inventory() -> Inventory {
         json: Fragment::default(),
     };
     Inventory {
+        since: BootTime(0),
         by_address: Arc::new(HashMap::from([(
             "10.0.0.2".parse().unwrap(),
             workload("edge", "gateway"),
@@ -64,6 +65,7 @@ fn report() -> FlowReport {
         direction: table::Direction::Ingress,
         origin: Flow::INITIATED_BY_PEER,
         opened: BootTime(0),
+        at: BootTime(0),
         start: WallTime(1_700_000_000_000_000_000),
         end: Some(WallTime(1_700_000_001_000_000_000)),
         delta: [
@@ -93,6 +95,15 @@ fn report() -> FlowReport {
     }
 }
 
+/// The latest last.
+fn of<const N: usize>(all: [Inventory; N]) -> Inventories {
+    let mut inventories = Inventories::default();
+    for inventory in all {
+        inventories.push(Arc::new(inventory));
+    }
+    inventories
+}
+
 fn json(report: Report) -> String {
     let mut enricher = Enricher::new(
         ("node-1".into(), None),
@@ -101,7 +112,7 @@ fn json(report: Report) -> String {
         Namer::without_paths(),
         Names::default(),
     );
-    let line = enricher.line(report, &inventory());
+    let line = enricher.line(report, &of([inventory()]));
     let text = serde_json::to_string(&line).unwrap();
     assert_eq!(Line::parse(&text).unwrap(), line, "it reads back");
     text
@@ -161,11 +172,12 @@ fn what_policies_in_audit_would_have_done_is_told_with_the_rule() {
         ..Views::default()
     };
     inventory.views.insert(1, audit);
+    let inventories = of([inventory]);
     let start = FlowReport {
         kind: Kind::Start,
         ..report()
     };
-    let Line::Flow(record) = enricher.line(Report::Flow(start), &inventory) else {
+    let Line::Flow(record) = enricher.line(Report::Flow(start), &inventories) else {
         panic!("a flow is a flow");
     };
     let [told] = record.would_be.as_slice() else {
@@ -176,7 +188,7 @@ fn what_policies_in_audit_would_have_done_is_told_with_the_rule() {
     let text = serde_json::to_string(told).unwrap();
     assert!(text.starts_with(r#"{"view":"audit","verdict":"deny","policy":{"kind":"#));
     assert!(text.ends_with(r#""reason":"deny-rule"}"#), "{text}");
-    let Line::Flow(ended) = enricher.line(Report::Flow(report()), &inventory) else {
+    let Line::Flow(ended) = enricher.line(Report::Flow(report()), &inventories) else {
         panic!("a flow is a flow");
     };
     assert_eq!(ended.would_be, [], "it is over");
@@ -345,4 +357,41 @@ fn a_loss_says_where_and_how_much() {
         r#""first":"1970-01-01T00:00:00.000000000Z","last":"1970-01-01T00:00:01.000000000Z"}"#,
     );
     assert_eq!(json(Report::Loss(loss)), expected);
+}
+
+#[test]
+fn what_happened_before_a_change_is_told_by_who_was_who_then() {
+    let mut later = inventory();
+    later.since = BootTime(100);
+    later.by_address = Arc::default();
+    later.endpoints = HashMap::from([(1, (workload("shop", "new"), "shop/new".into()))]);
+    later.rules.clear();
+    let inventories = of([inventory(), later]);
+    let mut enricher = Enricher::new(
+        ("node-1".into(), None),
+        Box::new(NoSets),
+        Arc::default(),
+        Namer::without_paths(),
+        Names::default(),
+    );
+    let mut told = |at: u64| {
+        let report = FlowReport {
+            at: BootTime(at),
+            ..report()
+        };
+        let line = enricher.line(Report::Flow(report), &inventories);
+        let record = line.flow().unwrap();
+        let names = record.workloads().map(ToString::to_string);
+        let rule = record.policy.as_ref().map(|it| it.rule_id);
+        (names.collect::<Vec<_>>(), rule)
+    };
+    // The rule that permitted it is known for as long as that was so of late.
+    assert_eq!(
+        told(99),
+        (
+            vec!["edge/gateway".to_owned(), "shop/api".to_owned()],
+            Some(7)
+        )
+    );
+    assert_eq!(told(100), (vec!["shop/new".to_owned()], Some(7)));
 }

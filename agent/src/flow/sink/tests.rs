@@ -7,7 +7,7 @@ use agent_common::process::Process;
 use super::*;
 use crate::flow::{
     clock::{BootTime, WallTime},
-    enrich::{Enricher, Inventory},
+    enrich::{Enricher, Inventories},
     key::Key,
     names::Names,
     process::Namer,
@@ -33,6 +33,7 @@ pub(super) fn line(kind: Kind) -> Arc<Line> {
         direction: agent_common::table::Direction::Egress,
         origin: 0,
         opened: BootTime(0),
+        at: BootTime(0),
         start: WallTime(0),
         end: None,
         delta: [Count::default(); 2],
@@ -52,7 +53,7 @@ pub(super) fn line(kind: Kind) -> Arc<Line> {
         Namer::without_paths(),
         Names::default(),
     );
-    Arc::new(enricher.line(Report::Flow(report), &Inventory::default()))
+    Arc::new(enricher.line(Report::Flow(report), &Inventories::default()))
 }
 
 fn to(path: &Path) -> SinkSettings {

@@ -186,6 +186,7 @@ impl Entry {
             direction: direction(self.origin),
             origin: self.origin,
             opened: BootTime(self.opened),
+            at,
             start: self.start,
             end,
             delta: [

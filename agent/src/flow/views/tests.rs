@@ -46,6 +46,7 @@ fn flow(kind: Kind, reason: Reason) -> FlowReport {
         direction: Direction::Ingress,
         origin: 0,
         opened: BootTime(0),
+        at: BootTime(0),
         start: WallTime(0),
         end: None,
         delta: [Count::default(); 2],
