@@ -21,6 +21,7 @@
 //! | [`hold`] | what the programs of an agent hang by, and what others do to that |
 //! | [`kernel`] | which BPF objects the kernel holds, and what others do to them |
 //! | [`process`] | what the kernel says of a process |
+//! | [`collectors`] | collectors that read flow records and do nothing with them |
 //! | [`manifest`] | inventory as YAML |
 //! | [`kept`] | what an agent has kept of a Kubernetes API |
 //! | [`scene`] | the lab that most tests of policy share |
@@ -38,6 +39,7 @@ pub mod announced;
 pub mod api_server;
 pub mod cgroup;
 pub mod cluster;
+pub mod collectors;
 pub mod consumer;
 pub mod drops;
 pub mod flood;

@@ -7,7 +7,6 @@
 //! Servers that sinks send to are threads of this program: they share the processors with the agent.
 
 mod flood;
-mod servers;
 mod sinks;
 
 use std::path::PathBuf;

@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Result;
+use ringfence_lab::collectors;
 use ringfence_lab::lab::Netns;
-
-use crate::servers;
 
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -14,7 +13,7 @@ pub(crate) struct Case {
 }
 
 /// A sink below a folder of its own, whose server, if it needs one, runs in the agent's namespace.
-type Destination = fn(&Path, &Netns) -> String;
+type Destination = fn(&Path, &Netns) -> Result<String>;
 
 impl Case {
     /// Of an agent with these sinks alone.
@@ -26,7 +25,7 @@ impl Case {
             writeln!(
                 settings,
                 "- name: sink-{number}\n  {}",
-                destination(&own, host)
+                destination(&own, host)?
             )?;
         }
         Ok(settings)
@@ -40,15 +39,17 @@ pub(crate) const CASES: [Case; 8] = [
     },
     Case {
         name: "JSON lines, rotated and packed",
-        destinations: &[|folder, _| format!("file: {{path: {}/flows.jsonl}}", folder.display())],
+        destinations: &[|folder, _| {
+            Ok(format!("file: {{path: {}/flows.jsonl}}", folder.display()))
+        }],
     },
     Case {
         name: "ECS lines",
         destinations: &[|folder, _| {
-            format!(
+            Ok(format!(
                 "file: {{path: {}/flows.jsonl, format: ecs, rotate_bytes: {ENDLESS}}}",
                 folder.display()
-            )
+            ))
         }],
     },
     Case {
@@ -76,23 +77,29 @@ pub(crate) const CASES: [Case; 8] = [
 /// Bytes of a file that is never moved aside.
 const ENDLESS: u64 = 1_000_000_000_000;
 
-fn lines(folder: &Path, _: &Netns) -> String {
+fn lines(folder: &Path, _: &Netns) -> Result<String> {
     let folder = folder.display();
-    format!("file: {{path: {folder}/flows.jsonl, rotate_bytes: {ENDLESS}}}")
+    Ok(format!(
+        "file: {{path: {folder}/flows.jsonl, rotate_bytes: {ENDLESS}}}"
+    ))
 }
 
-fn parquet(folder: &Path, _: &Netns) -> String {
-    format!("parquet: {{folder: {}, seconds: 10}}", folder.display())
+fn parquet(folder: &Path, _: &Netns) -> Result<String> {
+    let folder = folder.display();
+    Ok(format!("parquet: {{folder: {folder}, seconds: 10}}"))
 }
 
-fn syslog(_: &Path, host: &Netns) -> String {
-    format!("syslog: {{to: '{}'}}", servers::stream(host))
+fn syslog(_: &Path, host: &Netns) -> Result<String> {
+    Ok(format!("syslog: {{to: '{}'}}", collectors::stream(host)?))
 }
 
-fn ipfix(_: &Path, host: &Netns) -> String {
-    format!("ipfix: {{to: '{}'}}", servers::datagrams(host))
+fn ipfix(_: &Path, host: &Netns) -> Result<String> {
+    Ok(format!("ipfix: {{to: '{}'}}", collectors::datagrams(host)?))
 }
 
-fn otlp(_: &Path, host: &Netns) -> String {
-    format!("otlp: {{endpoint: 'http://{}'}}", servers::http(host))
+fn otlp(_: &Path, host: &Netns) -> Result<String> {
+    Ok(format!(
+        "otlp: {{endpoint: 'http://{}'}}",
+        collectors::http(host)?
+    ))
 }

@@ -1,5 +1,6 @@
 //! The host that forwards, and what it holds the traffic to.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ringfence_lab::agent::Agent;
+use ringfence_lab::collectors;
 use ringfence_lab::lab::{Lab, Peer};
 use ringfence_lab::manifest;
 use ringfence_lab::probe::Protocol;
@@ -31,35 +33,40 @@ pub(crate) enum Variant {
     None,
     Nftables,
     Ringfence,
+    /// With a sink of each kind.
+    AllSinks,
 }
 
 impl Variant {
-    pub(crate) const ALL: [Self; 3] = [Self::None, Self::Nftables, Self::Ringfence];
+    pub(crate) const ALL: [Self; 4] = [Self::None, Self::Nftables, Self::Ringfence, Self::AllSinks];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::None => "no policy",
             Self::Nftables => "nftables",
             Self::Ringfence => "ringfence",
+            Self::AllSinks => "five sinks",
         }
     }
 }
 
-/// What became of flow records in all rounds.
+/// What became of flow records in all rounds; of several sinks, in all of them together.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Records {
     pub(crate) events: u64,
     pub(crate) lost_in_kernel: u64,
     pub(crate) written: u64,
-    pub(crate) lost_by_file: u64,
+    pub(crate) lost_by_sinks: u64,
     pub(crate) read_by_client: u64,
 }
 
 /// Dropped in order.
 pub(crate) struct Host {
     agent: Agent,
+    /// With all sinks.
+    teller: Agent,
     pub(crate) ends: Ends,
-    pub(crate) records: Records,
+    pub(crate) records: BTreeMap<Variant, Records>,
     lab: Lab,
 }
 
@@ -84,11 +91,19 @@ impl Host {
         lab.write("policies/inventory.yaml", &workload)?;
         lab.write("policies/policy.yaml", &policy(&client))?;
         lab.write("table.nft", &table(&client, &server))?;
-        let agent = Agent::prepare(&lab, "agent", &[&lab.folder().join("policies")])?;
+        let policies = lab.folder().join("policies");
+        let agent = Agent::prepare(&lab, "agent", &[&policies])?;
+        let folder = lab.folder().join("records");
+        std::fs::create_dir_all(&folder)?;
+        let settings = collectors::settings_of_all(&folder, lab.host())?;
+        let settings = lab.write("settings.yaml", &settings)?;
+        let teller = Agent::prepare(&lab, "teller", &[&policies])?.without_flow_file();
+        let teller = teller.with(&["--config", &settings.display().to_string()]);
         Ok(Self {
             agent,
+            teller,
             ends: Ends { client, server },
-            records: Records::default(),
+            records: BTreeMap::new(),
             lab,
         })
     }
@@ -113,22 +128,35 @@ impl Host {
                 nft(&["flush", "ruleset"])?;
                 done
             }
-            Variant::Ringfence => {
-                self.agent.start()?;
+            Variant::Ringfence | Variant::AllSinks => {
+                self.agent_of(variant).start()?;
                 self.is_confined()?;
-                let reader = Reader::begin(&self.lab, &self.agent)?;
+                let running = match variant {
+                    Variant::AllSinks => &self.teller,
+                    _ => &self.agent,
+                };
+                let reader = Reader::begin(&self.lab, running)?;
                 let done = work(self);
-                self.count(reader)?;
-                self.agent.terminate()?;
-                self.agent.detach()?;
+                self.count(variant, reader)?;
+                let agent = self.agent_of(variant);
+                agent.terminate()?;
+                agent.detach()?;
                 done
             }
         }
     }
 
-    /// What the agent has used of processors, while it runs.
+    fn agent_of(&mut self, variant: Variant) -> &mut Agent {
+        if variant == Variant::AllSinks {
+            &mut self.teller
+        } else {
+            &mut self.agent
+        }
+    }
+
+    /// What the agent has used of processors, while one runs.
     pub(crate) fn agent_time(&self) -> Option<Duration> {
-        let process = self.agent.process()?;
+        let process = self.agent.process().or_else(|| self.teller.process())?;
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
         // After the name, which may hold anything: user and system time, 12th and 13th.
         let (_, fields) = stat.rsplit_once(") ")?;
@@ -140,32 +168,33 @@ impl Host {
     }
 
     /// Adds up what became of records.
-    fn count(&mut self, reader: Reader) -> Result<()> {
-        let mut status = self.agent.status()?;
+    fn count(&mut self, variant: Variant, reader: Reader) -> Result<()> {
+        let agent = self.agent_of(variant);
+        let mut status = agent.status()?;
         let written = |status: &serde_json::Value| -> [u64; 3] {
             let sinks = status["records"]["sinks"].as_object();
-            let counts = sinks.and_then(|sinks| sinks.values().next());
             ["seen", "exported", "lost"].map(|name| {
-                let count = counts.and_then(|counts| counts[name].as_u64());
-                count.unwrap_or_default()
+                let sinks = sinks.into_iter().flat_map(serde_json::Map::values);
+                sinks.filter_map(|counts| counts[name].as_u64()).sum()
             })
         };
         let settled = eventually(READ, || {
             let before = written(&status);
-            status = self.agent.status().unwrap_or_default();
+            status = agent.status().unwrap_or_default();
             let [seen, exported, lost] = written(&status);
             [seen, exported, lost] == before && seen == exported + lost
         });
         ensure!(settled, "records are under way: {}", status["records"]);
         let [_, exported, lost] = written(&status);
         let number = |name: &str| status["events"][name].as_u64().unwrap_or_default();
-        self.records.events += number("seen");
-        self.records.lost_in_kernel += number("lost");
-        self.records.written += exported;
-        self.records.lost_by_file += lost;
         let lines = reader.end()?;
         ensure!(lines > 0, "nobody has read records");
-        self.records.read_by_client += lines;
+        let records = self.records.entry(variant).or_default();
+        records.events += number("seen");
+        records.lost_in_kernel += number("lost");
+        records.written += exported;
+        records.lost_by_sinks += lost;
+        records.read_by_client += lines;
         Ok(())
     }
 

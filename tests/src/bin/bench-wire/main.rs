@@ -1,8 +1,9 @@
 //! What a policy costs on the wire: `cargo xtask bench wire`.
 //!
-//! A host forwards between two namespaces, each behind a veth pair, as on a node with pods. Three
+//! A host forwards between two namespaces, each behind a veth pair, as on a node with pods. Four
 //! variants of the host in turn: no policy; nftables with connection tracking and a set of 10,000
-//! prefixes; ringfence with the same prefixes, while somebody reads its flow records. A round measures
+//! prefixes; ringfence with the same prefixes, while somebody reads its flow records, once with a file and once
+//! with a sink of each of five kinds, whose collectors share the machine. A round measures
 //! all of them, in another order each time, and a ratio is taken within a round: what else the machine
 //! does meets all three. Client, server, host and agent share its processors. On a machine that others
 //! use, the time of processors that an exchange takes tells more than how many there are in a second.
@@ -36,7 +37,7 @@ fn main() -> Result<()> {
             report.add(variant, figures);
         }
     }
-    report.records = host.records;
+    report.records = std::mem::take(&mut host.records);
     print!("{report}");
     report.write()
 }

@@ -14,7 +14,7 @@ use crate::load::{Figure, Figures};
 #[derive(Default)]
 pub(crate) struct Report {
     rounds: BTreeMap<Variant, Vec<Figures>>,
-    pub(crate) records: Records,
+    pub(crate) records: BTreeMap<Variant, Records>,
 }
 
 /// One variant's rounds of one kind.
@@ -89,23 +89,28 @@ impl Report {
                 })
             })
             .collect();
-        let Records {
-            events,
-            lost_in_kernel,
-            written,
-            lost_by_file,
-            read_by_client,
-        } = self.records;
-        let text = serde_json::to_vec_pretty(&json!({
-            "wire": lines,
-            "records": {
-                "events": events,
-                "lostInKernel": lost_in_kernel,
-                "written": written,
-                "lostByFile": lost_by_file,
-                "readByClient": read_by_client,
-            },
-        }))?;
+        let records: serde_json::Map<_, _> = self
+            .records
+            .iter()
+            .map(|(variant, records)| {
+                let Records {
+                    events,
+                    lost_in_kernel,
+                    written,
+                    lost_by_sinks,
+                    read_by_client,
+                } = records;
+                let counts = json!({
+                    "events": events,
+                    "lostInKernel": lost_in_kernel,
+                    "written": written,
+                    "lostBySinks": lost_by_sinks,
+                    "readByClient": read_by_client,
+                });
+                (variant.name().to_owned(), counts)
+            })
+            .collect();
+        let text = serde_json::to_vec_pretty(&json!({"wire": lines, "records": records}))?;
         let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
         let path = Path::new(&manifest).join("../target/bench-wire.json");
         fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
@@ -152,18 +157,21 @@ impl fmt::Display for Report {
             write!(f, " {time:>9.2} {median:>6.3} {least:>6.3} {most:>6.3}")?;
             writeln!(f, " {agent:>9.2}")?;
         }
-        let Records {
-            events,
-            lost_in_kernel,
-            written,
-            lost_by_file,
-            read_by_client,
-        } = self.records;
-        writeln!(
-            f,
-            "records: {events} events read and {lost_in_kernel} lost in the kernel; to the file \
-             {written} written and {lost_by_file} lost; {read_by_client} lines read by `flows --follow`"
-        )?;
+        for (variant, records) in &self.records {
+            let Records {
+                events,
+                lost_in_kernel,
+                written,
+                lost_by_sinks,
+                read_by_client,
+            } = records;
+            writeln!(
+                f,
+                "records of {}: {events} events read and {lost_in_kernel} lost in the kernel; to sinks \
+                 {written} passed on and {lost_by_sinks} lost; {read_by_client} lines read by `flows --follow`",
+                variant.name()
+            )?;
+        }
         writeln!(
             f,
             "Only the ratios count, and less than 1 is worse: rates and times are those of this machine, with \
