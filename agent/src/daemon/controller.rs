@@ -360,7 +360,7 @@ impl Controller {
         self.registry.keep(assignment)?;
         let compiling = begun.elapsed();
         let plan = Arc::new(plan);
-        let changed = BootTime::now();
+        let in_force = BootTime::now();
         self.engine.apply(&plan)?;
         let since = Instant::now();
         let applying = begun.elapsed().saturating_sub(compiling);
@@ -388,7 +388,7 @@ impl Controller {
         });
         let known = Arc::clone(&self.outlets.inventory.borrow());
         let before = (&*self.desired.world, &*known, changes.as_slice());
-        let known = inventory(&world, tables, &endpoints, before, changed);
+        let known = inventory(&world, tables, &endpoints, before, in_force);
         self.outlets.inventory.send_replace(Arc::new(known));
         let (interfaces, namespaces) = places(&world, &endpoints);
         self.desired = Desired {

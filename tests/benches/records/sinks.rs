@@ -35,7 +35,7 @@ impl Case {
 pub(crate) const CASES: [Case; 8] = [
     Case {
         name: "JSON lines",
-        destinations: &[lines],
+        destinations: &[LINES],
     },
     Case {
         name: "JSON lines, rotated and packed",
@@ -54,7 +54,7 @@ pub(crate) const CASES: [Case; 8] = [
     },
     Case {
         name: "Parquet",
-        destinations: &[parquet],
+        destinations: &[PARQUET],
     },
     Case {
         name: "syslog over TCP",
@@ -70,24 +70,24 @@ pub(crate) const CASES: [Case; 8] = [
     },
     Case {
         name: "JSON lines, Parquet, syslog, IPFIX and OTLP",
-        destinations: &[lines, parquet, syslog, ipfix, otlp],
+        destinations: &[LINES, PARQUET, syslog, ipfix, otlp],
     },
 ];
 
 /// Bytes of a file that is never moved aside.
 const ENDLESS: u64 = 1_000_000_000_000;
 
-fn lines(folder: &Path, _: &Netns) -> Result<String> {
+const LINES: Destination = |folder, _| {
     let folder = folder.display();
     Ok(format!(
         "file: {{path: {folder}/flows.jsonl, rotate_bytes: {ENDLESS}}}"
     ))
-}
+};
 
-fn parquet(folder: &Path, _: &Netns) -> Result<String> {
+const PARQUET: Destination = |folder, _| {
     let folder = folder.display();
     Ok(format!("parquet: {{folder: {folder}, seconds: 10}}"))
-}
+};
 
 fn syslog(_: &Path, host: &Netns) -> Result<String> {
     Ok(format!("syslog: {{to: '{}'}}", collectors::stream(host)?))
