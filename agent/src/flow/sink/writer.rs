@@ -324,7 +324,8 @@ impl Writer {
                 stage,
                 reason,
                 count,
-                first,
+                // The clock may have been set back.
+                first: first.min(now),
                 last: now,
             };
             Cow::Owned(Line::Loss(LossRecord::new(
