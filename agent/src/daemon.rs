@@ -263,7 +263,7 @@ impl Prepared {
             Arc::clone(&shared),
             config.node.clone(),
             controller::Outlets {
-                inventory: traffic.inventory(),
+                known: traffic.known(),
                 cgroups: watching.cgroups(),
                 places: watching.places(),
                 tampering: tampering::Teller::new(traffic.input()),

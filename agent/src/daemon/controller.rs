@@ -35,7 +35,7 @@ use crate::{
         link, memory,
         tamper::Kind,
     },
-    flow::{clock::BootTime, enrich::Inventory},
+    flow::{clock::BootTime, enrich::Known},
     source::watch::Places,
 };
 
@@ -99,7 +99,7 @@ pub(crate) struct Kept {
 
 /// Who is told of what the controller does and finds.
 pub(crate) struct Outlets {
-    pub(crate) inventory: watch::Sender<Arc<Inventory>>,
+    pub(crate) known: watch::Sender<Known>,
     pub(crate) cgroups: watch::Sender<Vec<EndpointSpec>>,
     pub(crate) places: watch::Sender<Places>,
     pub(crate) tampering: Teller,
@@ -361,7 +361,15 @@ impl Controller {
         let compiling = begun.elapsed();
         let plan = Arc::new(plan);
         let in_force = BootTime::now();
-        self.engine.apply(&plan)?;
+        let changing = |is_changing| {
+            let known = &self.outlets.known;
+            known.send_modify(|known| known.is_changing = is_changing);
+        };
+        changing(true);
+        if let Err(error) = self.engine.apply(&plan) {
+            changing(false);
+            return Err(error.into());
+        }
         let since = Instant::now();
         let applying = begun.elapsed().saturating_sub(compiling);
         self.shared.latencies.took(compiling, applying);
@@ -386,10 +394,13 @@ impl Controller {
             this_node: this_node.clone(),
             since,
         });
-        let known = Arc::clone(&self.outlets.inventory.borrow());
+        let known = Arc::clone(&self.outlets.known.borrow().inventory);
         let before = (&*self.desired.world, &*known, changes.as_slice());
-        let known = inventory(&world, tables, &endpoints, before, in_force);
-        self.outlets.inventory.send_replace(Arc::new(known));
+        let inventory = inventory(&world, tables, &endpoints, before, in_force);
+        self.outlets.known.send_replace(Known {
+            inventory: Arc::new(inventory),
+            is_changing: false,
+        });
         let (interfaces, namespaces) = places(&world, &endpoints);
         self.desired = Desired {
             endpoints: declared(tables, endpoints),

@@ -25,7 +25,7 @@ use crate::{
     },
     flow::{
         clock::BootTime,
-        enrich::Inventory,
+        enrich::Known,
         key::Key,
         names::Names,
         pipeline::{Pipeline, PipelineInput},
@@ -58,7 +58,7 @@ const INPUTS: usize = 16;
 /// The tasks that carry records.
 #[derive(Debug)]
 pub(crate) struct Traffic {
-    inventory: watch::Sender<Arc<Inventory>>,
+    known: watch::Sender<Known>,
     readers: Vec<JoinHandle<()>>,
     events: JoinHandle<()>,
     stop: watch::Sender<bool>,
@@ -79,7 +79,7 @@ impl Traffic {
         let events = Events::open(&folder)?;
         let spoken = Spoken::open(&folder)?;
         let tables = Tables::open(&folder, engine.programs())?;
-        let (inventory, names) = watch::channel(Arc::default());
+        let (known, names) = watch::channel(Known::default());
         let (input, inputs) = mpsc::channel(INPUTS);
         let (removals, removed) = mpsc::channel(INPUTS);
         let stage = Arc::new(Stage::default());
@@ -110,7 +110,7 @@ impl Traffic {
             cluster: config.cluster.as_deref().map(Arc::from),
             started: BootTime::now(),
             capacity: TrackerCapacity { flows: flows * 2 },
-            inventory: names,
+            known: names,
             sinks,
             ring: Arc::clone(ring),
             stage,
@@ -126,7 +126,7 @@ impl Traffic {
         let sweeps = sweep(tables, input.clone(), removed, Arc::clone(shared));
         readers.push(tokio::spawn(sweeps));
         Ok(Self {
-            inventory,
+            known,
             readers,
             events,
             stop,
@@ -137,8 +137,8 @@ impl Traffic {
     }
 
     /// Where the controller says who is who.
-    pub(crate) fn inventory(&self) -> watch::Sender<Arc<Inventory>> {
-        self.inventory.clone()
+    pub(crate) fn known(&self) -> watch::Sender<Known> {
+        self.known.clone()
     }
 
     /// Where the controller tells what it has noticed.
@@ -149,7 +149,7 @@ impl Traffic {
     /// Writes what has been read, and ends. All other inputs have been dropped.
     pub(crate) async fn stop(self) {
         let Self {
-            inventory: _,
+            known: _,
             readers,
             mut events,
             stop,

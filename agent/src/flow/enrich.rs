@@ -63,6 +63,14 @@ impl Inventory {
     }
 }
 
+/// What the controller says of who is who.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) inventory: Arc<Inventory>,
+    /// Another one is being put into force, and said in a moment: what has happened meanwhile is told by it.
+    pub(crate) is_changing: bool,
+}
+
 /// The inventories of late. Events wait to be read: what happened before a change is told by who was who then.
 #[derive(Debug, Default)]
 pub(crate) struct Inventories(VecDeque<Arc<Inventory>>);

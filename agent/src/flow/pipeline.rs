@@ -1,13 +1,16 @@
 //! The task that turns what the datapath hands over into the stream of records.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use agent_common::event::Event;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 use super::{
     clock::{BootTime, Clock},
-    enrich::{Enricher, Inventories, Inventory},
+    enrich::{Enricher, Inventories, Known},
     names::{Heard, Names},
     process::{Namer, Node},
     record::{Line, Tampering},
@@ -22,6 +25,10 @@ use crate::metrics::FlowCounts;
 
 /// Lines that are passed on together: each time, somebody may have to be woken.
 const LINES: usize = 256;
+
+/// How long records wait for a change of who is who. Events have room in the kernel for more than twice as long, at
+/// 100,000 a second.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Reports of which the room is kept for the next ones.
 const REPORTS: usize = 4096;
@@ -45,7 +52,7 @@ pub(crate) struct Pipeline {
     /// When this agent began to read events; older flows are taken over.
     pub(crate) started: BootTime,
     pub(crate) capacity: TrackerCapacity,
-    pub(crate) inventory: watch::Receiver<Arc<Inventory>>,
+    pub(crate) known: watch::Receiver<Known>,
     pub(crate) sinks: Vec<Sink>,
     pub(crate) ring: Arc<Ring>,
     /// Records made, all of which reach the ring.
@@ -70,7 +77,7 @@ impl Pipeline {
             cluster,
             started,
             capacity,
-            inventory,
+            mut known,
             sinks,
             ring,
             stage,
@@ -84,9 +91,10 @@ impl Pipeline {
         let mut tracker = Tracker::new(started, capacity);
         let namer = Namer::new(Clock::read(), this_node);
         let mut enricher = Enricher::new((node, cluster), sets, opinions, namer, names);
-        let mut known = Arc::clone(&inventory.borrow());
+        let mut latest = Arc::clone(&known.borrow().inventory);
+        let mut is_late = false;
         let mut inventories = Inventories::default();
-        inventories.push(Arc::clone(&known));
+        inventories.push(Arc::clone(&latest));
         let mut outcome = Outcome::default();
         let mut lines = Vec::with_capacity(LINES);
         while let Some(input) = input.recv().await {
@@ -106,11 +114,18 @@ impl Pipeline {
                     outcome.reports.push(Report::Tampering(tampering));
                 }
             }
-            let latest = Arc::clone(&inventory.borrow());
-            if !Arc::ptr_eq(&latest, &known) {
-                enricher.forget(&latest.gone_since(&known));
-                inventories.push(Arc::clone(&latest));
-                known = latest;
+            if !known.borrow().is_changing {
+                is_late = false;
+            } else if !is_late {
+                // Once for each change. Whoever makes it may have gone, too.
+                let settled = known.wait_for(|known| !known.is_changing);
+                is_late = timeout(PATIENCE, settled).await.is_err();
+            }
+            let now = Arc::clone(&known.borrow().inventory);
+            if !Arc::ptr_eq(&now, &latest) {
+                enricher.forget(&now.gone_since(&latest));
+                inventories.push(Arc::clone(&now));
+                latest = now;
             }
             let mut reports = outcome.reports.drain(..);
             while !reports.as_slice().is_empty() {
@@ -152,7 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn events_come_out_named_and_in_order() {
-        let (_inventory, receiver) = watch::channel(Arc::new(Inventory::default()));
+        let (_known, receiver) = watch::channel(Known::default());
         let (removals, _removed) = mpsc::channel(1);
         let ring = Arc::new(Ring::new(8));
         let stage = Arc::new(Stage::default());
@@ -161,7 +176,7 @@ mod tests {
             cluster: None,
             started: BootTime(0),
             capacity: TrackerCapacity { flows: 8 },
-            inventory: receiver,
+            known: receiver,
             sinks: Vec::new(),
             ring: Arc::clone(&ring),
             stage: Arc::clone(&stage),
