@@ -74,6 +74,7 @@ fn each(host: &Netns, serve: fn(TcpStream) -> io::Result<()>) -> Result<SocketAd
 /// Settings of an agent in this namespace that writes to one of each: a file, Parquet below `folder`, syslog, IPFIX
 /// and OTLP.
 pub fn settings_of_all(folder: &Path, host: &Netns) -> Result<String> {
+    std::fs::create_dir_all(folder.join("parquet"))?;
     let below = folder.display();
     Ok(format!(
         "sinks:\n\
