@@ -69,7 +69,7 @@ fn tell(kind: EventKind, endpoint: u64, number: u64, opened: u64) {
         endpoint: endpoint as u16,
         local_port: 8080,
         remote_port: (number % PORTS) as u16 + 10_000,
-        zero: 0,
+        rtt: 0,
         rule: 1,
         generation: 1,
         ifindex: 1,
