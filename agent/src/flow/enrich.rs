@@ -72,31 +72,44 @@ pub(crate) struct Known {
 }
 
 /// The inventories of late. Events wait to be read: what happened before a change is told by who was who then.
-#[derive(Debug, Default)]
-pub(crate) struct Inventories(VecDeque<Arc<Inventory>>);
+#[derive(Debug)]
+pub(crate) struct Inventories {
+    latest: Arc<Inventory>,
+    /// The one before first.
+    earlier: VecDeque<Arc<Inventory>>,
+}
 
 impl Inventories {
     /// Events wait for less than two changes take. Each has its rules, and may be large.
-    const MOST: usize = 3;
+    const EARLIER: usize = 2;
 
-    pub(crate) fn push(&mut self, latest: Arc<Inventory>) {
-        self.0.push_front(latest);
-        self.0.truncate(Self::MOST);
+    pub(crate) fn new(latest: Arc<Inventory>) -> Self {
+        Self {
+            latest,
+            earlier: VecDeque::new(),
+        }
     }
 
-    fn latest(&self) -> Option<&Inventory> {
-        self.0.front().map(|it| &**it)
+    /// What was the latest is then an earlier one.
+    pub(crate) fn push(&mut self, latest: Arc<Inventory>) {
+        let before = std::mem::replace(&mut self.latest, latest);
+        self.earlier.push_front(before);
+        self.earlier.truncate(Self::EARLIER);
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Inventory>> {
+        std::iter::once(&self.latest).chain(&self.earlier)
     }
 
     /// Who was who at a moment; before all that are known, at the first of them.
-    fn at(&self, moment: BootTime) -> Option<&Inventory> {
-        let then = self.0.iter().find(|it| it.since <= moment);
-        then.or(self.0.back()).map(|it| &**it)
+    fn at(&self, moment: BootTime) -> &Inventory {
+        let then = self.all().find(|it| it.since <= moment);
+        then.or(self.earlier.back()).unwrap_or(&self.latest)
     }
 
     /// A rule of any of them: a flow that was cut names the one that had permitted it, which there may be no more.
     fn rule(&self, number: u32) -> Option<Arc<RuleRef>> {
-        let mut rules = self.0.iter().filter_map(|it| it.rules.get(&number));
+        let mut rules = self.all().filter_map(|it| it.rules.get(&number));
         rules.next().cloned()
     }
 }
@@ -192,8 +205,7 @@ impl Enricher {
         } = *report;
         let protocol = key.protocol();
         let icmp = icmp(protocol, key.responder_port(direction));
-        let nobody = Inventory::default();
-        let inventory = inventories.at(at).unwrap_or(&nobody);
+        let inventory = inventories.at(at);
         let (workload, name) = inventory.endpoint(key.endpoint());
         let side = |(ip, port): (IpAddr, u16), workload: Option<&Arc<WorkloadRef>>| End {
             ip: Some(ip),
@@ -277,8 +289,7 @@ impl Enricher {
     }
 
     fn denials(&self, report: &DenialReport, inventories: &Inventories) -> Record {
-        let nobody = Inventory::default();
-        let inventory = inventories.latest().unwrap_or(&nobody);
+        let inventory = &*inventories.latest;
         let DenialReport {
             key,
             since,

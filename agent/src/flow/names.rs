@@ -60,6 +60,9 @@ pub(crate) struct Names {
     endpoints: HashMap<u16, Endpoint>,
     /// Addresses that have names.
     held: usize,
+    /// When room was made last. To look through all names takes long, and who fills them is not to have it done
+    /// with each answer.
+    cleared: BootTime,
     counts: Arc<NameCounts>,
 }
 
@@ -213,7 +216,8 @@ impl Names {
     }
 
     fn learn(&mut self, id: u16, name: &str, addresses: &[(IpAddr, Duration)], at: BootTime) {
-        if self.held + addresses.len() > ALL_ADDRESSES {
+        if self.held + addresses.len() > ALL_ADDRESSES && at.since(self.cleared) >= PATIENCE {
+            self.cleared = at;
             self.drop_ended(at, Duration::ZERO);
         }
         let mut is_full = self.held + addresses.len() > ALL_ADDRESSES;

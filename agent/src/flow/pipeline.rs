@@ -93,8 +93,7 @@ impl Pipeline {
         let mut enricher = Enricher::new((node, cluster), sets, opinions, namer, names);
         let mut latest = Arc::clone(&known.borrow().inventory);
         let mut is_late = false;
-        let mut inventories = Inventories::default();
-        inventories.push(Arc::clone(&latest));
+        let mut inventories = Inventories::new(Arc::clone(&latest));
         let mut outcome = Outcome::default();
         let mut lines = Vec::with_capacity(LINES);
         while let Some(input) = input.recv().await {

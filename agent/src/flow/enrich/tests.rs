@@ -97,7 +97,7 @@ fn report() -> FlowReport {
 
 /// The latest last.
 fn of<const N: usize>(all: [Inventory; N]) -> Inventories {
-    let mut inventories = Inventories::default();
+    let mut inventories = Inventories::new(Arc::default());
     for inventory in all {
         inventories.push(Arc::new(inventory));
     }

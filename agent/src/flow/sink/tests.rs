@@ -53,7 +53,7 @@ pub(super) fn line(kind: Kind) -> Arc<Line> {
         Namer::without_paths(),
         Names::default(),
     );
-    Arc::new(enricher.line(Report::Flow(report), &Inventories::default()))
+    Arc::new(enricher.line(Report::Flow(report), &Inventories::new(Arc::default())))
 }
 
 fn to(path: &Path) -> SinkSettings {
