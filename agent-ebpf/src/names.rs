@@ -3,6 +3,7 @@
 use agent_common::{
     dns::{DnsHead, DnsPacket, LONG, SHORT, Spoken},
     event::Loss,
+    flow::FlowKey,
     parse::{Family, Headers, Packet},
     protocol::{Address, TCP},
     table::Direction,
@@ -13,6 +14,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, RingBuf},
 };
+use network_types::{eth::EthHdr, udp::UdpHdr};
 
 use crate::{datapath::lose, packet::Buffer, verifier::forgotten};
 
@@ -28,7 +30,6 @@ pub(crate) static DNS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub(crate) static SPOKEN: Array<u64> = Array::with_max_entries(1024, 0);
 
-const UDP_HEADER: usize = 8;
 /// Of TCP: its own length in words, in the upper half.
 const DATA_OFFSET: usize = 12;
 
@@ -71,7 +72,7 @@ fn heard<A: Family>(context: *mut __sk_buff, endpoint: u32, direction: u32, offs
         return 0;
     }
     // Behind an Ethernet header, or at once: nothing that the verifier would have to trust.
-    let offset = if offset == 0 { 0 } else { ETHERNET };
+    let offset = if offset == 0 { 0 } else { EthHdr::LEN };
     let packet = &Buffer::new(context);
     let mut headers = Headers::<A>::EMPTY;
     if !A::plain(packet, offset, &mut headers) {
@@ -84,7 +85,7 @@ fn heard<A: Family>(context: *mut __sk_buff, endpoint: u32, direction: u32, offs
         };
         usize::from(words >> 4) * 4
     } else {
-        UDP_HEADER
+        UdpHdr::LEN
     };
     #[expect(
         clippy::cast_possible_truncation,
@@ -96,17 +97,18 @@ fn heard<A: Family>(context: *mut __sk_buff, endpoint: u32, direction: u32, offs
     if length == 0 {
         return 0;
     }
-    let place = Place {
-        endpoint,
-        direction,
-        payload,
-        length,
+    let direction = if direction == Direction::Egress as u32 {
+        Direction::Egress
+    } else {
+        Direction::Ingress
     };
+    let [low, high, ..] = endpoint.to_le_bytes();
+    let key = &FlowKey::new(u16::from_le_bytes([low, high]), &headers, direction);
     let told = has_turn(endpoint)
         && if length as usize <= SHORT {
-            put::<A, SHORT>(context, &headers, place)
+            put::<A, SHORT>(context, key, direction, payload, length)
         } else if length as usize <= LONG {
-            put::<A, LONG>(context, &headers, place)
+            put::<A, LONG>(context, key, direction, payload, length)
         } else {
             false
         };
@@ -114,17 +116,6 @@ fn heard<A: Family>(context: *mut __sk_buff, endpoint: u32, direction: u32, offs
         lose(Loss::Name);
     }
     0
-}
-
-const ETHERNET: usize = 14;
-
-/// Whose it is, and where it stands.
-#[derive(Clone, Copy)]
-struct Place {
-    endpoint: u32,
-    direction: u32,
-    payload: u32,
-    length: u32,
 }
 
 /// Whether an endpoint has said less than its share of late. Two processors may count one for two.
@@ -145,8 +136,10 @@ fn has_turn(endpoint: u32) -> bool {
 #[inline(always)]
 fn put<A: Address, const ROOM: usize>(
     context: *mut __sk_buff,
-    headers: &Headers<A>,
-    place: Place,
+    key: &FlowKey<A>,
+    direction: Direction,
+    payload: u32,
+    length: u32,
 ) -> bool {
     const { assert!(ROOM.is_power_of_two()) };
     let Some(mut room) = DNS.reserve::<DnsPacket<ROOM>>(0) else {
@@ -154,18 +147,18 @@ fn put<A: Address, const ROOM: usize>(
     };
     // SAFETY: memory of the map's, valid for any bytes as every layout of the contract is.
     let packet = unsafe { room.assume_init_mut() };
-    fill(&mut packet.head, headers, place);
+    fill(&mut packet.head, key, direction, length);
     // SAFETY: a helper without arguments.
     let unknown = unsafe { bpf_jiffies64() };
     // The verifier is to see that it is between one byte and all that there is room for.
-    let bytes = (forgotten(u64::from(place.length) - 1, unknown) & (ROOM as u64 - 1)) + 1;
+    let bytes = (forgotten(u64::from(length) - 1, unknown) & (ROOM as u64 - 1)) + 1;
     #[expect(clippy::cast_possible_truncation, reason = "at most the room")]
     let bytes = bytes as u32;
     // SAFETY: the kernel passes a valid context to the program; as many bytes as there is room for, valid as any.
     let read = unsafe {
         bpf_skb_load_bytes(
             context.cast(),
-            place.payload,
+            payload,
             packet.payload.as_mut_ptr().cast(),
             bytes,
         )
@@ -179,31 +172,17 @@ fn put<A: Address, const ROOM: usize>(
 }
 
 #[inline(always)]
-fn fill<A: Address>(head: &mut DnsHead, headers: &Headers<A>, place: Place) {
-    let Headers {
-        source,
-        destination,
-        source_port,
-        destination_port,
-        protocol,
-        ..
-    } = *headers;
-    let (local, remote, local_port) = if place.direction == Direction::Egress as u32 {
-        (source, destination, source_port)
-    } else {
-        (destination, source, destination_port)
-    };
-    let [e0, e1, ..] = place.endpoint.to_le_bytes();
-    head.endpoint = u16::from_le_bytes([e0, e1]);
-    head.protocol = protocol;
-    head.direction = place.direction.to_le_bytes()[0];
-    head.local_port = local_port;
+fn fill<A: Address>(head: &mut DnsHead, key: &FlowKey<A>, direction: Direction, length: u32) {
+    head.endpoint = key.endpoint;
+    head.protocol = key.protocol;
+    head.direction = direction as u8;
+    head.local_port = key.local_port;
     head.family = A::FAMILY;
     head.zero = 0;
-    head.length = place.length;
+    head.length = length;
     head.zero2 = 0;
     // SAFETY: a helper without arguments.
     head.time = unsafe { bpf_ktime_get_boot_ns() };
-    head.local = local.mapped();
-    head.remote = remote.mapped();
+    head.local = key.local.mapped();
+    head.remote = key.remote.mapped();
 }

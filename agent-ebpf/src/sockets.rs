@@ -127,11 +127,7 @@ impl<const SENT: bool> Sockets for Untold<SENT> {
 
     #[inline(always)]
     fn round_trip(&self) -> RoundTrip {
-        if SENT {
-            round_trip_of(self.0)
-        } else {
-            RoundTrip::default()
-        }
+        round_trip_of(self.0)
     }
 }
 

@@ -15,6 +15,7 @@ use ringfence_lab::lab::{Lab, Peer};
 use ringfence_lab::manifest;
 use ringfence_lab::probe::Protocol;
 use ringfence_lab::wait::eventually;
+use serde::Serialize;
 
 /// What is permitted.
 pub(crate) const PORT: u16 = 8080;
@@ -51,7 +52,8 @@ impl Variant {
 }
 
 /// What became of flow records in all rounds; of several sinks, in all of them together.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Records {
     pub(crate) events: u64,
     pub(crate) lost_in_kernel: u64,

@@ -92,23 +92,7 @@ impl Report {
         let records: serde_json::Map<_, _> = self
             .records
             .iter()
-            .map(|(variant, records)| {
-                let Records {
-                    events,
-                    lost_in_kernel,
-                    written,
-                    lost_by_sinks,
-                    read_by_client,
-                } = records;
-                let counts = json!({
-                    "events": events,
-                    "lostInKernel": lost_in_kernel,
-                    "written": written,
-                    "lostBySinks": lost_by_sinks,
-                    "readByClient": read_by_client,
-                });
-                (variant.name().to_owned(), counts)
-            })
+            .map(|(variant, records)| (variant.name().to_owned(), json!(records)))
             .collect();
         let text = serde_json::to_vec_pretty(&json!({"wire": lines, "records": records}))?;
         let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
