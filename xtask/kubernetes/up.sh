@@ -55,7 +55,8 @@ oomScoreAdj: 0
 nodeStatusUpdateFrequency: 2s
 maxOpenFiles: 20000
 imageGCHighThresholdPercent: 100
-evictionHard: {nodefs.available: 1%, imagefs.available: 1%, memory.available: 100Mi}
+# The disk is that of whoever tests: how full it is says nothing of a pod.
+evictionHard: {memory.available: 100Mi}
 Y
     cat >../containerd/config.toml <<T
 version = 2

@@ -1,21 +1,42 @@
 //! `cargo xtask ci`: what must pass before a change lands.
 
+use std::time::Instant;
+
 use anyhow::Result;
 
-use crate::{demo, fuzz, lint, setup, test, vm_test};
+use crate::{demo, fuzz, lint, setup, shell, test, vm_test};
 
 /// Set up, lint, fuzz for a few minutes, run a part of the tests on the oldest kernel and the newest in virtual
 /// machines, then the commands of the README: `cargo xtask demo`, `cargo xtask test --kubernetes` and `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
+type Step = (&'static str, fn() -> Result<()>);
+
+/// The tests are last, so that the output ends with the result of all of them.
+const STEPS: [Step; 7] = [
+    ("setup", setup::ensure),
+    ("lint", || lint::run(&lint::Args {})),
+    ("fuzz", || fuzz::run(&fuzz::Args::default())),
+    ("vm-test", vm_test::check),
+    ("demo", || demo::run(&demo::Args::default())),
+    ("test --kubernetes", test::check_in_a_cluster),
+    ("test", || test::run(&test::Args::default())),
+];
+
 pub(crate) fn run(_: &Args) -> Result<()> {
-    setup::ensure()?;
-    lint::run(&lint::Args {})?;
-    fuzz::run(&fuzz::Args::default())?;
-    vm_test::check()?;
-    demo::run(&demo::Args::default())?;
-    test::check_in_a_cluster()?;
-    // Last, so that the output ends with the result of all tests.
-    test::run(&test::Args::default())
+    let began = Instant::now();
+    for (name, step) in STEPS {
+        let seconds = began.elapsed().as_secs();
+        // A run that ends early or late, or for want of room, has said where.
+        eprintln!("ci: {name}: after {seconds} s, {} GiB free", free()? >> 30);
+        step()?;
+    }
+    Ok(())
+}
+
+/// Bytes that builds and tests may still write.
+fn free() -> Result<u64> {
+    let disk = rustix::fs::statvfs(shell::root())?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
