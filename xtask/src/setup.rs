@@ -61,11 +61,6 @@ pub(crate) fn ensure_python() -> Result<()> {
     tools(&debian::PYTHON, Mode::Install)
 }
 
-/// What ringfence is measured against; only the benchmark that does so asks for it.
-pub(crate) fn ensure_yardsticks() -> Result<()> {
-    tools(&debian::YARDSTICKS, Mode::Install)
-}
-
 fn set_up(mode: Mode) -> Result<()> {
     tools(&debian::TOOLS, mode)?;
     let compiler = compiler(mode)?;

@@ -14,7 +14,7 @@ pub(super) struct Tool {
 }
 
 /// What the build and the tests call. A test that needs another program adds its row.
-pub(super) const TOOLS: [Tool; 5] = [
+pub(super) const TOOLS: [Tool; 6] = [
     Tool {
         program: "cc",
         package: "gcc",
@@ -34,6 +34,11 @@ pub(super) const TOOLS: [Tool; 5] = [
         program: "ip",
         package: "iproute2",
         why: "the tests and the demo make namespaces, links and addresses with it",
+    },
+    Tool {
+        program: "nft",
+        package: "nftables",
+        why: "the tests lead Services to backends with it, and `cargo xtask bench wire` holds ringfence against it",
     },
     Tool {
         program: "python3",
@@ -106,13 +111,6 @@ pub(super) const CLUSTER: [Tool; 5] = [
         why: "enters the namespaces of a cluster's node",
     },
 ];
-
-/// What `cargo xtask bench wire` calls beside them.
-pub(super) const YARDSTICKS: [Tool; 1] = [Tool {
-    program: "nft",
-    package: "nftables",
-    why: "`cargo xtask bench wire` holds ringfence against it",
-}];
 
 /// Packages that must be of the same release: the one on the right, if it is here in another, keeps apt from
 /// having the one on the left.
@@ -206,7 +204,7 @@ mod tests {
             .iter()
             .chain(&VIRTUAL_MACHINES)
             .chain(&CLUSTER)
-            .chain(&YARDSTICKS)
+            .chain(&PYTHON)
         {
             assert!(
                 !program.is_empty() && !package.is_empty() && why.len() > 20,
