@@ -174,8 +174,9 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
         server.with_context(|| format!("cannot listen for scrapes at {address}"))
     });
     let metrics = metrics.transpose()?;
+    let home = hubble::Home::new(&node, config.cluster.as_deref());
     let hubble = config.hubble.as_ref();
-    let hubble = hubble.map(|settings| hubble::Server::bind(settings, &node, &ring));
+    let hubble = hubble.map(|settings| hubble::Server::bind(settings, home, &ring));
     let collectors = config.sinks.iter().filter_map(SinkConfig::takes_metrics);
     let collectors = collectors.cloned().collect();
     // Read before the kernel is touched: input with errors changes nothing there.

@@ -44,7 +44,7 @@ pub(crate) use self::serve::Server;
 use self::{flow::Teller, namespaces::Namespaces};
 use crate::flow::ring::Ring;
 
-/// There is one, as far as this agent knows.
+/// What a cluster is called that settings give no name, as Cilium has it.
 const CLUSTER: &str = "default";
 
 /// Streams of flows at a time, of each way in; more are refused.
@@ -67,12 +67,18 @@ struct Hub {
 /// Where others find this node.
 #[derive(Debug)]
 struct Address {
-    /// As it calls itself.
-    node: Arc<str>,
+    home: Home,
     socket: Option<PathBuf>,
     listen: Option<SocketAddr>,
     /// What its certificate is to name; `None` without TLS.
     server_name: Option<String>,
+}
+
+/// Where an agent is, as it calls that itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    node: Arc<str>,
+    cluster: Arc<str>,
 }
 
 /// At which of its addresses a client has reached us.
@@ -89,6 +95,28 @@ impl Default for Places {
     }
 }
 
+// === impl Home ===
+
+impl Home {
+    pub(crate) fn new(node: &Arc<str>, cluster: Option<&str>) -> Self {
+        Self {
+            node: Arc::clone(node),
+            cluster: cluster.unwrap_or(CLUSTER).into(),
+        }
+    }
+
+    /// The node with its cluster.
+    fn node_name(&self) -> String {
+        format!("{}/{}", self.cluster, self.node)
+    }
+
+    /// By the name that certificates of Hubble's servers have.
+    fn name_in_certificates(&self) -> String {
+        let [node, cluster] = [&self.node, &self.cluster].map(|name| name.replace('.', "-"));
+        format!("{node}.{cluster}.hubble-grpc.cilium.io")
+    }
+}
+
 // === impl Hub ===
 
 impl Hub {
@@ -96,7 +124,7 @@ impl Hub {
         Self {
             ring,
             started: Instant::now(),
-            teller: Teller::new(&address.node),
+            teller: Teller::new(&address.home),
             namespaces: Namespaces::default(),
             address,
         }
@@ -110,23 +138,17 @@ impl Hub {
 // === impl Address ===
 
 impl Address {
-    /// By the name that certificates of Hubble's servers have.
-    fn name_in_certificates(node: &str) -> String {
-        let node = node.replace('.', "-");
-        format!("{node}.{CLUSTER}.hubble-grpc.cilium.io")
-    }
-
     /// For somebody who has reached us at one.
     fn for_peers(&self, reached: Option<SocketAddr>) -> String {
         match (self.listen, &self.socket) {
             (Some(listen), _) if !listen.ip().is_unspecified() => listen.to_string(),
             // It listens at all its addresses: at that one, too.
             (Some(listen), _) => reached.map_or_else(
-                || format!("{}:{}", self.node, listen.port()),
+                || format!("{}:{}", self.home.node, listen.port()),
                 |reached| reached.to_string(),
             ),
             (None, Some(socket)) => format!("unix://{}", socket.display()),
-            (None, None) => self.node.to_string(),
+            (None, None) => self.home.node.to_string(),
         }
     }
 

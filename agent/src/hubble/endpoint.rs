@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use agent_hubble_proto::flow::{Endpoint, Workload};
 use sha2::{Digest as _, Sha256};
 
-use super::CLUSTER;
+use super::Home;
 use crate::flow::record::{End, WorkloadRef};
 
 /// Identities that have names.
@@ -17,11 +17,11 @@ const REMOTE_NODE: (u32, &str) = (6, "reserved:remote-node");
 /// Below are those that have names, above those that are of one node alone.
 const OWN_IDENTITIES: std::ops::Range<u32> = 256..1 << 24;
 
-/// `node` is the one that tells it.
-pub(super) fn of(end: &End, node: &str) -> Endpoint {
+/// Of what is told there.
+pub(super) fn of(end: &End, home: &Home) -> Endpoint {
     match (&end.workload, end.ip) {
-        (Some(workload), _) if workload.namespace.is_empty() => of_node(workload, node),
-        (Some(workload), _) => of_workload(workload),
+        (Some(workload), _) if workload.namespace.is_empty() => of_node(workload, home),
+        (Some(workload), _) => of_workload(workload, home),
         (None, Some(_)) => reserved(WORLD),
         // An endpoint that is gone, in a sum of denials.
         (None, None) => reserved(UNKNOWN),
@@ -36,8 +36,8 @@ fn reserved((identity, label): (u32, &str)) -> Endpoint {
     }
 }
 
-fn of_node(workload: &WorkloadRef, node: &str) -> Endpoint {
-    let which = if workload.name == node {
+fn of_node(workload: &WorkloadRef, home: &Home) -> Endpoint {
+    let which = if *workload.name == *home.node {
         HOST
     } else {
         REMOTE_NODE
@@ -47,12 +47,12 @@ fn of_node(workload: &WorkloadRef, node: &str) -> Endpoint {
     Endpoint {
         // Without a name of a pod: who reads it shows the address.
         workloads: vec![named(workload)],
-        cluster_name: CLUSTER.to_owned(),
+        cluster_name: home.cluster.to_string(),
         ..endpoint
     }
 }
 
-fn of_workload(workload: &WorkloadRef) -> Endpoint {
+fn of_workload(workload: &WorkloadRef, home: &Home) -> Endpoint {
     let is_pod = workload.kind == "Pod";
     let source = if is_pod { "k8s" } else { "host" };
     let mut labels: Vec<String> = labels(source, &workload.labels).collect();
@@ -68,7 +68,7 @@ fn of_workload(workload: &WorkloadRef) -> Endpoint {
         labels,
         pod_name: workload.name.clone(),
         workloads: vec![named(workload)],
-        cluster_name: CLUSTER.to_owned(),
+        cluster_name: home.cluster.to_string(),
     }
 }
 
@@ -122,7 +122,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::flow::record::Fragment;
+    use crate::{flow::record::Fragment, hubble::tests::home};
 
     fn workload(kind: &'static str, namespace: &str, name: &str, app: &str) -> WorkloadRef {
         WorkloadRef {
@@ -142,7 +142,7 @@ mod tests {
             workload: Some(Arc::new(workload)),
             dns_name: None,
         };
-        of(&end, "node-1")
+        of(&end, &home())
     }
 
     #[test]
@@ -189,11 +189,11 @@ mod tests {
             ip: Some([192, 0, 2, 1].into()),
             ..End::default()
         };
-        let stranger = of(&stranger, "node-1");
+        let stranger = of(&stranger, &home());
         assert_eq!(
             (stranger.identity, stranger.labels),
             (2, vec!["reserved:world".to_owned()])
         );
-        assert_eq!(of(&End::default(), "node-1").identity, 0);
+        assert_eq!(of(&End::default(), &home()).identity, 0);
     }
 }

@@ -4,7 +4,7 @@
 //! became of it. So a record has more than one [`Shape`], and a client gets the first one that passes its filters:
 //! whoever asks for drops gets drops, and nobody gets a denial twice.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use agent_common::verdict::Reason;
 use agent_hubble_proto::flow::{
@@ -18,7 +18,7 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with},
 };
 
-use super::{CLUSTER, PRODUCT, VERSION, endpoint, summary};
+use super::{Home, PRODUCT, VERSION, endpoint, summary};
 use crate::flow::{
     clock::WallTime,
     record::{Direction, End, Kind, Record, RuleRef, Verdict, WouldBe},
@@ -39,7 +39,7 @@ const L3_L4: u32 = 2;
 /// Who tells of flows.
 #[derive(Debug)]
 pub(super) struct Teller {
-    node: Arc<str>,
+    home: Home,
     /// With its cluster.
     pub(super) node_name: String,
     /// By which interfaces are asked for their names.
@@ -84,7 +84,7 @@ pub(super) fn shapes(record: &Record) -> &'static [Shape] {
 }
 
 impl Teller {
-    pub(super) fn new(node: &Arc<str>) -> Self {
+    pub(super) fn new(home: &Home) -> Self {
         let socket = socket_with(
             AddressFamily::UNIX,
             SocketType::DGRAM,
@@ -92,8 +92,8 @@ impl Teller {
             None,
         );
         Self {
-            node: Arc::clone(node),
-            node_name: format!("{CLUSTER}/{node}"),
+            home: home.clone(),
+            node_name: home.node_name(),
             socket: socket.ok(),
         }
     }
@@ -104,8 +104,8 @@ impl Teller {
             time: Some(timestamp(time(record))),
             ip: ip(record),
             l4: layer4(record),
-            source: Some(endpoint::of(&record.src, &self.node)),
-            destination: Some(endpoint::of(&record.dst, &self.node)),
+            source: Some(endpoint::of(&record.src, &self.home)),
+            destination: Some(endpoint::of(&record.dst, &self.home)),
             r#type: FlowType::L3L4.into(),
             node_name: self.node_name.clone(),
             source_names: names(&record.src),

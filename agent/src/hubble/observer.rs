@@ -16,7 +16,7 @@ use futures::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{CLUSTER, Hub, PRODUCT, Places, Reached, STREAMS, VERSION, flow, reading::Reading};
+use super::{Hub, PRODUCT, Places, Reached, STREAMS, VERSION, flow, reading::Reading};
 use crate::flow::{clock::WallTime, record::Line};
 
 /// Over which the rate of flows is taken, in nanoseconds.
@@ -82,7 +82,7 @@ impl Observer for Flows {
         let Self(hub) = self;
         let namespaces = hub.namespaces.lately().into_iter();
         let namespaces = namespaces.map(|namespace| Namespace {
-            cluster: CLUSTER.to_owned(),
+            cluster: hub.address.home.cluster.to_string(),
             namespace,
         });
         Ok(Response::new(GetNamespacesResponse {

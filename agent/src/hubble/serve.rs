@@ -37,7 +37,7 @@ use tonic_health::ServingStatus;
 use tower::Service as _;
 use tracing::debug;
 
-use super::{Address, Hub, Places, Reached, observer::Flows, peer::Peers, tls::Certificates};
+use super::{Address, Home, Hub, Places, Reached, observer::Flows, peer::Peers, tls::Certificates};
 use crate::{config::HubbleConfig, control::socket::Socket, flow::ring::Ring};
 
 /// Connections at a time, of each way in; more wait.
@@ -83,7 +83,7 @@ impl Server {
     /// To be called while the agent may still use any port, and read any file.
     pub(crate) fn bind(
         config: &HubbleConfig,
-        node: &Arc<str>,
+        home: Home,
         ring: &Arc<Ring>,
     ) -> anyhow::Result<Self> {
         let HubbleConfig {
@@ -109,10 +109,10 @@ impl Server {
             bind().with_context(|| format!("Hubble's API cannot be asked at {address}"))
         });
         let address = Address {
-            node: Arc::clone(node),
+            server_name: tls.as_ref().map(|_| home.name_in_certificates()),
+            home,
             socket: path.clone(),
             listen: *listen,
-            server_name: tls.as_ref().map(|_| Address::name_in_certificates(node)),
         };
         Ok(Self {
             hub: Arc::new(Hub::new(Arc::clone(ring), address)),

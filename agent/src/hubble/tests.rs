@@ -41,9 +41,13 @@ pub(super) fn record(change: impl FnOnce(&mut Record)) -> Record {
     record
 }
 
+pub(super) fn home() -> Home {
+    Home::new(&"node-1".into(), Some("east.1"))
+}
+
 /// In all its shapes.
 pub(super) fn told(record: &Record) -> Vec<Flow> {
-    let teller = Teller::new(&"node-1".into());
+    let teller = Teller::new(&home());
     let mut flow = teller.flow(record);
     let shapes = flow::shapes(record).iter();
     shapes
@@ -80,7 +84,7 @@ fn flows(numbers: std::ops::RangeInclusive<u64>) -> Vec<Arc<Line>> {
 
 fn hub(ring: &Arc<Ring>) -> Arc<Hub> {
     let address = Address {
-        node: "node-1".into(),
+        home: home(),
         socket: Some("/run/hubble.sock".into()),
         listen: None,
         server_name: None,
@@ -102,7 +106,7 @@ async fn ask(
 
 /// The second in the envelope of each, since it is the number of the record.
 fn number(response: &GetFlowsResponse) -> i64 {
-    assert_eq!(response.node_name, "default/node-1");
+    assert_eq!(response.node_name, "east.1/node-1");
     response.time.unwrap().seconds
 }
 
@@ -423,17 +427,18 @@ async fn numbers_of_flows_and_namespaces_are_told() {
     })
     .await
     .unwrap();
-    assert_eq!(namespaces().await, ["default/edge", "default/shop"]);
+    assert_eq!(namespaces().await, ["east.1/edge", "east.1/shop"]);
     watching.abort();
 }
 
 #[test]
 fn peers_are_told_an_address_that_they_reach() {
+    let home = Home::new(&"node-1.example".into(), None);
     let at = |listen: Option<&str>| Address {
-        node: "node-1.example".into(),
+        home: home.clone(),
         socket: Some(Path::new("/run/h.sock").to_owned()),
         listen: listen.map(|it| it.parse().unwrap()),
-        server_name: Some(Address::name_in_certificates("node-1.example")),
+        server_name: Some(home.name_in_certificates()),
     };
     let reached = Some("192.0.2.7:4244".parse().unwrap());
     assert_eq!(at(None).for_peers(None), "unix:///run/h.sock");

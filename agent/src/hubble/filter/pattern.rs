@@ -118,9 +118,7 @@ impl Glob {
 
 impl NodePattern {
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (cluster, node) = text
-            .split_once('/')
-            .unwrap_or((super::super::CLUSTER, text));
+        let (cluster, node) = text.split_once('/').unwrap_or(("", text));
         if text.is_empty() || text == "/" || node.contains('/') {
             return None;
         }

@@ -203,17 +203,17 @@ fn of_who_they_are() -> Vec<Case> {
         ),
         (
             "source_cluster_name",
-            text!(source_cluster_name, "default"),
+            text!(source_cluster_name, "east.1"),
             true,
         ),
         (
             "source_cluster_name",
-            text!(source_cluster_name, "def*"),
+            text!(source_cluster_name, "east*"),
             false,
         ),
         (
             "destination_cluster_name",
-            text!(destination_cluster_name, "default"),
+            text!(destination_cluster_name, "east.1"),
             true,
         ),
         (
@@ -255,8 +255,8 @@ fn of_the_whole() -> Vec<Case> {
             false,
         ),
         ("node_name", text!(node_name, "node-1"), true),
-        ("node_name", text!(node_name, "default/NODE-*"), true),
-        ("node_name", text!(node_name, "default/"), true),
+        ("node_name", text!(node_name, "east.1/NODE-*"), true),
+        ("node_name", text!(node_name, "east.1/"), true),
         ("node_name", text!(node_name, "*/node-1"), true),
         ("node_name", text!(node_name, "other/"), false),
         ("node_name", text!(node_name, "node"), false),

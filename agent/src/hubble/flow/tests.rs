@@ -142,7 +142,7 @@ fn a_record_s_fields_are_a_flow_s() {
     assert!(flow.source_names.is_empty());
     let time = flow.time.unwrap();
     assert_eq!((time.seconds, time.nanos), (1_700_000_001, 7));
-    assert_eq!(flow.node_name, "default/node-1");
+    assert_eq!(flow.node_name, "east.1/node-1");
     let ip = flow.ip.unwrap();
     assert_eq!(
         (ip.source.as_str(), ip.destination.as_str()),
