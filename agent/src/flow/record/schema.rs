@@ -158,7 +158,7 @@ fn loss() -> Value {
             "node": text("Name of the node."),
             "kind": {"const": LossKind::Loss},
             "stage": open("Where.", &["takeover", "ring-buffer", "flow-table", "tracker", "sink", "client"]),
-            "reason": open("Why.", &["full", "capacity", "queue-full", "write-failed", "too-slow"]),
+            "reason": open("Why.", &["full", "capacity", "queue-full", "write-failed", "refused", "too-long", "too-slow"]),
             "count": number("Of what the stage holds.", u64::MAX),
             "first": reference("time"),
             "last": reference("time"),

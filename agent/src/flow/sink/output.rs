@@ -61,6 +61,15 @@ impl Settled {
             ..Self::default()
         }
     }
+
+    /// That one of those exported is not, and never will be.
+    pub(super) fn lose(&mut self, line: &Line) {
+        let Some(record) = line.flow() else { return };
+        self.exported = self.exported.saturating_sub(1);
+        if let Some(lost) = self.lost.get_mut(record.kind as usize) {
+            *lost += 1;
+        }
+    }
 }
 
 /// # Errors

@@ -123,11 +123,7 @@ impl Rotator {
         let is_large = size.saturating_add(more) > self.rotation.rotate_bytes;
         let is_old = self.rotation.rotate_seconds.is_some_and(|most| {
             let begun = metadata.created().or_else(|_| metadata.modified());
-            // Of a clock that was set back nobody knows.
-            let age = begun
-                .ok()
-                .and_then(|begun| SystemTime::now().duration_since(begun).ok());
-            age.is_some_and(|age| age >= Duration::from_secs(most))
+            begun.is_ok_and(|begun| is_as_old(begun, SystemTime::now(), most))
         });
         size > 0 && metadata.is_file() && (is_large || is_old)
     }
@@ -147,6 +143,13 @@ impl Rotator {
         self.look();
         Ok(())
     }
+}
+
+/// Whether what has `begun` is `seconds` old. Of what begins in the future, the clock was set back since: how old it is
+/// nobody knows, and waiting for that clock could take for ever.
+fn is_as_old(begun: SystemTime, now: SystemTime, seconds: u64) -> bool {
+    let age = now.duration_since(begun);
+    age.map_or(true, |age| age >= Duration::from_secs(seconds))
 }
 
 const PACKED: &str = ".gz";

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::flow::{
     clock::WallTime,
-    record::{Line, Verdict},
+    record::{Line, Verdict, WorkloadRef},
 };
 
 /// Prints as what gives the same settings.
@@ -143,23 +143,31 @@ impl Syslog {
         self.settings.message.put(line, &mut self.message);
     }
 
-    fn send(&mut self, way: &mut Way, lines: &[Cow<'_, Line>]) -> io::Result<()> {
+    fn send(&mut self, way: &mut Way, lines: &[Cow<'_, Line>]) -> io::Result<Settled> {
         self.batch.clear();
+        let mut settled = Settled::exported(lines);
         for line in lines {
             self.put(line);
             if let Way::Udp(socket, _) = way {
-                let datagram = self.message.get(..LARGEST).unwrap_or(&self.message);
-                socket.send(datagram)?;
+                if self.message.len() > LARGEST {
+                    self.put(&without_labels(line));
+                }
+                if self.message.len() > LARGEST {
+                    settled.lose(line);
+                } else {
+                    socket.send(&self.message)?;
+                }
             } else {
                 write!(self.batch, "{} ", self.message.len())?;
                 self.batch.extend_from_slice(&self.message);
             }
         }
         match way {
-            Way::Udp(..) => Ok(()),
-            Way::Tcp(stream) => stream.write_all(&self.batch),
-            Way::Tls(stream) => stream.send(&self.batch),
+            Way::Udp(..) => {}
+            Way::Tcp(stream) => stream.write_all(&self.batch)?,
+            Way::Tls(stream) => stream.send(&self.batch)?,
         }
+        Ok(settled)
     }
 }
 
@@ -169,10 +177,15 @@ impl Output for Syslog {
         let away = |error: anyhow::Error| Failure::Away(error.context(format!("syslog at {to}")));
         let mut way = self.way().map_err(away)?;
         // On failure the connection is dropped: what comes after half a message would be read as its rest.
-        self.send(&mut way, lines)
+        let settled = self
+            .send(&mut way, lines)
             .map_err(|error| away(error.into()))?;
         self.way = Some(way);
-        Ok(Settled::exported(lines))
+        Ok(settled)
+    }
+
+    fn late_loss(&self) -> &'static str {
+        "too-long"
     }
 
     fn finish(&mut self) -> Settled {
@@ -226,6 +239,22 @@ fn head(line: &Line) -> (Severity, &'static str, WallTime) {
         Line::Loss(record) => (Severity::Warning, "loss", record.loss.last),
         Line::Tampering(record) => (Severity::Alert, "tampering", record.tampering.at),
     }
+}
+
+/// Labels are all that may be long: a pod has as many as somebody gives it, and is not to be hidden by that.
+fn without_labels(line: &Line) -> Line {
+    let mut line = line.clone();
+    if let Line::Flow(record) = &mut line {
+        for end in [&mut record.src, &mut record.dst] {
+            if let Some(workload) = &mut end.workload {
+                *workload = Arc::new(WorkloadRef {
+                    labels: Arc::default(),
+                    ..WorkloadRef::clone(workload)
+                });
+            }
+        }
+    }
+    line
 }
 
 /// Printable ASCII without spaces, as fields of the header are.

@@ -122,3 +122,13 @@ fn a_file_is_moved_aside_when_it_is_large_or_old() {
     fs::write(&path, "").unwrap();
     assert!(!rotator.is_due(&file, 5000), "nothing is in it");
 }
+
+#[test]
+fn a_clock_that_was_set_back_keeps_no_file_for_ever() {
+    let now = SystemTime::now();
+    let hour = Duration::from_hours(1);
+    assert!(!is_as_old(now, now, 3600));
+    assert!(!is_as_old(now - hour / 2, now, 3600));
+    assert!(is_as_old(now - hour, now, 3600));
+    assert!(is_as_old(now + hour, now, 3600));
+}

@@ -10,7 +10,7 @@ use std::{
 
 use super::*;
 use crate::flow::{
-    record::Kind,
+    record::{Fragment, Kind},
     sink::{
         DEFAULT_QUEUE, Destination, Sink,
         tests::{between, eventually, line, settings},
@@ -60,6 +60,63 @@ fn a_message_has_the_form_of_rfc_5424() {
     let mut expected = Vec::new();
     record.write(&mut expected);
     assert_eq!(message, str::from_utf8(&expected).unwrap().trim_end());
+}
+
+/// Whose source has so many labels, and so long a name.
+fn of_workload(labels: usize, name: usize) -> Arc<Line> {
+    let labels = (0..labels).map(|number| (format!("label-{number}"), "x".repeat(63)));
+    let workload = WorkloadRef {
+        namespace: "shop".to_owned(),
+        name: "n".repeat(name),
+        kind: "Pod".into(),
+        owner: None,
+        labels: Arc::new(labels.collect()),
+        json: Fragment::default(),
+    };
+    let mut line = Line::clone(&line(Kind::Deny));
+    let Line::Flow(record) = &mut line else {
+        panic!("a flow");
+    };
+    record.src.workload = Some(Arc::new(workload));
+    Arc::new(line)
+}
+
+#[test]
+fn a_record_that_no_datagram_has_room_for_goes_without_labels_or_is_lost() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    server
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    for message in [
+        Message::Ringfence,
+        Message::Ecs,
+        Message::Ocsf,
+        Message::Cef,
+    ] {
+        let settings = SyslogSettings {
+            message,
+            ..to(server.local_addr().unwrap(), Transport::Udp)
+        };
+        let mut syslog = Syslog::new(settings, &"node-1".into());
+        let lines =
+            [(3, 8), (2_000, 8), (0, 70_000)].map(|(labels, name)| of_workload(labels, name));
+        let lines = lines.each_ref().map(|line| Cow::Borrowed(&**line));
+        let settled = syslog.write(&lines).unwrap();
+        let lost = settled.lost[Kind::Deny as usize];
+        assert_eq!((settled.exported, lost), (2, 1), "{message:?}");
+        let mut datagram = vec![0; 65_536];
+        for has_labels in [true, false] {
+            let length = server.recv(&mut datagram).unwrap();
+            let text = str::from_utf8(&datagram[..length]).unwrap();
+            assert!(text.contains("nnnnnnnn"), "{text}");
+            let Some(at) = text.find('{').filter(|_| message != Message::Cef) else {
+                continue;
+            };
+            let json: serde_json::Value = serde_json::from_str(&text[at..]).unwrap();
+            let text = json.to_string();
+            assert_eq!(text.contains("label-1"), has_labels, "{message:?}: {text}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection, StreamOwned,
     crypto::ring::default_provider,
@@ -16,6 +16,10 @@ use rustls::{
 };
 
 use super::*;
+
+/// Years of certificates that hold, and of such that do not.
+const VALID: i32 = 2100;
+const OVER: i32 = 2010;
 
 /// An authority, and files of what it has signed.
 struct Authority {
@@ -35,9 +39,12 @@ impl Authority {
         Self { folder, issuer }
     }
 
-    fn sign(&self, name: &str) -> (PathBuf, PathBuf) {
+    /// Until the end of that year.
+    fn sign(&self, name: &str, year: i32) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["collector.test".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec!["collector.test".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(year, 12, 31);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let [cert_file, key_file] =
             ["pem", "key"].map(|kind| self.folder.path().join(format!("{name}.{kind}")));
@@ -50,9 +57,9 @@ impl Authority {
         self.folder.path().join("ca.pem")
     }
 
-    /// That wants certificates of this authority.
-    fn server(&self) -> Arc<ServerConfig> {
-        let (cert, key) = self.sign("server");
+    /// That wants certificates of this authority, and proves itself by one until the end of that year.
+    fn server(&self, year: i32) -> Arc<ServerConfig> {
+        let (cert, key) = self.sign("server", year);
         let mut roots = RootCertStore::empty();
         roots.add(certificate(&self.ca())).unwrap();
         let provider = Arc::new(default_provider());
@@ -84,7 +91,7 @@ fn accept(
 
 /// With the certificate that `client` has signed, to a server whose authority is `server`.
 fn syslog(address: SocketAddr, server: &Authority, client: &Authority) -> Syslog {
-    let (cert_file, key_file) = client.sign("client");
+    let (cert_file, key_file) = client.sign("client", VALID);
     let settings = SyslogSettings {
         tls: Some(Tls {
             ca_file: Some(server.ca()),
@@ -102,7 +109,7 @@ fn records_are_not_out_where_the_server_wants_another_certificate() {
     let (ours, others) = (Authority::new(), Authority::new());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut syslog = syslog(listener.local_addr().unwrap(), &ours, &others);
-    let config = ours.server();
+    let config = ours.server(VALID);
     let server = thread::spawn(move || accept(&listener, &config).read(&mut [0; 16]).is_err());
     let record = line(Kind::Start);
     let told = syslog.write(&[Cow::Borrowed(&*record)]);
@@ -115,7 +122,7 @@ fn a_server_that_has_said_goodbye_is_not_written_to_and_the_last_record_arrives(
     let authority = Authority::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut syslog = syslog(listener.local_addr().unwrap(), &authority, &authority);
-    let config = authority.server();
+    let config = authority.server(VALID);
     let (closed, is_closed) = std::sync::mpsc::sync_channel(1);
     let server = thread::spawn(move || {
         let mut first = accept(&listener, &config);
@@ -134,4 +141,54 @@ fn a_server_that_has_said_goodbye_is_not_written_to_and_the_last_record_arrives(
     }
     syslog.finish();
     assert_eq!(server.join().unwrap(), 3);
+}
+
+#[test]
+fn nothing_goes_to_a_server_whose_certificate_is_over_until_it_has_another() {
+    let authority = Authority::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut syslog = syslog(listener.local_addr().unwrap(), &authority, &authority);
+    let configs = [OVER, VALID].map(|year| authority.server(year));
+    let server = thread::spawn(move || {
+        let [over, valid] = configs.map(|config| {
+            let mut read = Vec::new();
+            let _ended = accept(&listener, &config).read_to_end(&mut read);
+            read
+        });
+        (over.len(), valid.len())
+    });
+    let record = line(Kind::Start);
+    let Err(Failure::Away(why)) = syslog.write(&[Cow::Borrowed(&*record)]) else {
+        panic!("it is taken for who it says it is");
+    };
+    let why = format!("{why:#}");
+    assert!(why.contains("xpired"), "{why}");
+    syslog.write(&[Cow::Borrowed(&*record)]).unwrap();
+    syslog.finish();
+    let (over, valid) = server.join().unwrap();
+    assert_eq!(over, 0);
+    assert!(valid > 0);
+}
+
+#[test]
+fn a_certificate_that_is_replaced_is_shown_at_the_next_connection() {
+    let (ours, others) = (Authority::new(), Authority::new());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut syslog = syslog(listener.local_addr().unwrap(), &ours, &others);
+    let config = ours.server(VALID);
+    let server = thread::spawn(move || {
+        let refused = accept(&listener, &config).read(&mut [0; 16]).is_err();
+        (refused, messages(&mut accept(&listener, &config)).len())
+    });
+    let record = line(Kind::Start);
+    let told = syslog.write(&[Cow::Borrowed(&*record)]);
+    assert!(matches!(told, Err(Failure::Away(_))), "{told:?}");
+    let (cert, key) = ours.sign("client", VALID);
+    for file in [cert, key] {
+        let name = file.file_name().unwrap();
+        std::fs::copy(&file, others.folder.path().join(name)).unwrap();
+    }
+    syslog.write(&[Cow::Borrowed(&*record)]).unwrap();
+    syslog.finish();
+    assert_eq!(server.join().unwrap(), (true, 1));
 }
