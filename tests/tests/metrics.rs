@@ -160,5 +160,54 @@ fn a_prometheus_scrapes_it_and_takes_the_rules() -> Result<()> {
     let firing = rules["data"]["groups"][0]["rules"].as_array();
     let quiet = firing.is_some_and(|rules| rules.iter().all(|rule| rule["state"] == "inactive"));
     ensure!(quiet, "{rules}");
+
+    let (friend, server) = (&scraped.scene.friend, &scraped.scene.server);
+    ensure!(friend.probe(Protocol::Tcp, server.v4(PORT)) == Outcome::Allowed);
+    ensure!(friend.probe(Protocol::Tcp, server.v4(OTHER_PORT)) == Outcome::TimedOut);
+    for expression in expressions_of_the_dashboard()? {
+        let path = format!("/api/v1/query?query={}", percent_encoded(&expression));
+        // What no agent of one machine has: series of the Kubernetes API, and tampering.
+        let may_be_empty = ["ringfence_kubernetes_", "ringfence_tampering_"]
+            .iter()
+            .any(|name| expression.contains(name));
+        let mut drawn = Ok(Value::Null);
+        let is_drawn = eventually(SOON, || {
+            drawn = ask(&path);
+            drawn.as_ref().is_ok_and(|answer| {
+                let series = answer["data"]["result"].as_array();
+                answer["status"] == "success"
+                    && series.is_some_and(|it| may_be_empty || !it.is_empty())
+            })
+        });
+        ensure!(is_drawn, "{expression}: {drawn:?}");
+    }
     Ok(())
+}
+
+/// With all instances, over as long as a test may wait for.
+fn expressions_of_the_dashboard() -> Result<Vec<String>> {
+    let text = include_str!("../../agent/deploy/monitoring/dashboard.json");
+    let dashboard: Value = serde_json::from_str(text)?;
+    let panels = dashboard["panels"].as_array().context("no panels")?;
+    let targets = panels
+        .iter()
+        .filter_map(|panel| panel["targets"].as_array())
+        .flatten();
+    let expressions: Vec<_> = targets
+        .filter_map(|target| target["expr"].as_str())
+        .map(|text| {
+            text.replace("$instance", ".+")
+                .replace("$__rate_interval", "1m")
+        })
+        .collect();
+    ensure!(expressions.len() > 10, "{expressions:?}");
+    Ok(expressions)
+}
+
+fn percent_encoded(text: &str) -> String {
+    let encoded = text.bytes().map(|byte| match byte {
+        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    encoded.collect()
 }
