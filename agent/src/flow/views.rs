@@ -133,6 +133,10 @@ impl OpinionCounts {
         }
     }
 
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        OPINIONS.iter().map(|(_, _, name)| *name)
+    }
+
     /// Those that there were any of, by name.
     pub(crate) fn get(&self) -> BTreeMap<String, u64> {
         let counts = OPINIONS.iter().zip(&self.0);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use agent_common::verdict::{Action, Reason};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet},
@@ -18,7 +19,8 @@ use crate::{
             TableFill, UnknownState,
         },
     },
-    flow::{names::NameStatus, stage::StageCounts},
+    datapath::tamper,
+    flow::{names::NameStatus, record::Kind, stage::StageCounts, views::OpinionCounts},
 };
 
 /// Asked at each scrape.
@@ -188,7 +190,8 @@ fn agent(status: &Status, out: &mut Writer<'_>) -> fmt::Result {
     );
     out.gauges(room, "table", fill(|table| table.capacity))?;
     let help = "What others did to programs, links and tables in the kernel";
-    out.counters(("tampering", help), "how", numbers(&status.tampered))?;
+    let how = tamper::Kind::ALL.iter().map(|kind| kind.name());
+    out.counters(("tampering", help), "how", of_all(how, &status.tampered))?;
     let restarts = status.privileges.helper.map_or(0, |helper| helper.restarts);
     let help = "How often a helper has taken the place of one that ended";
     out.counter("helper_restarts", help, restarts)
@@ -196,7 +199,15 @@ fn agent(status: &Status, out: &mut Writer<'_>) -> fmt::Result {
 
 fn packets(status: &Status, out: &mut Writer<'_>) -> fmt::Result {
     let help = "Packets dropped, as the kernel counts them";
-    out.counters(("dropped_packets", help), "reason", numbers(&status.drops))?;
+    let denials = Reason::ALL
+        .iter()
+        .filter(|reason| reason.action() == Action::Deny);
+    let reasons = denials.map(|reason| reason.name());
+    out.counters(
+        ("dropped_packets", help),
+        "reason",
+        of_all(reasons, &status.drops),
+    )?;
     let help = "Permitted packets for whose flows there was no room: their replies need a rule";
     out.counter("unremembered_packets", help, status.unremembered)?;
     let RejectionSums {
@@ -212,7 +223,8 @@ fn packets(status: &Status, out: &mut Writer<'_>) -> fmt::Result {
     let help = "Answers to denied packets";
     out.counters(("rejections", help), "result", answers.into_iter())?;
     let help = "Records of flows of which policies in audit, or staged ones, say something else";
-    out.counters(("would_be", help), "what", numbers(&status.would_be))
+    let what = of_all(OpinionCounts::names(), &status.would_be);
+    out.counters(("would_be", help), "what", what)
 }
 
 fn records(records: &RecordCounts, events: &EventCounts, out: &mut Writer<'_>) -> fmt::Result {
@@ -244,9 +256,10 @@ fn records(records: &RecordCounts, events: &EventCounts, out: &mut Writer<'_>) -
         MetricType::Counter,
     )?;
     for (sink, counts) in sinks() {
-        for (kind, lost) in &counts.lost_by_kind {
+        let kinds = Kind::ALL.iter().map(|kind| kind.name());
+        for (kind, lost) in of_all(kinds, &counts.lost_by_kind) {
             let labels = Labels([("sink", Text::new(sink)), ("kind", Text::new(kind))]);
-            write_counter(&mut metric, &labels, *lost)?;
+            write_counter(&mut metric, &labels, lost)?;
         }
     }
     Ok(())
@@ -306,10 +319,15 @@ fn api(kubernetes: &KubernetesStatus, out: &mut Writer<'_>) -> fmt::Result {
     )
 }
 
-fn numbers(by_name: &BTreeMap<String, u64>) -> impl Iterator<Item = (&str, u64)> {
-    by_name
-        .iter()
-        .map(|(name, number)| (name.as_str(), *number))
+/// Also of those names of which there was nothing yet: what looks at the growth of a counter sees nothing of a series that
+/// begins with its first loss.
+fn of_all(
+    names: impl Iterator<Item = &'static str>,
+    counted: &BTreeMap<String, u64>,
+) -> impl Iterator<Item = (&str, u64)> {
+    let mut all: BTreeMap<&str, u64> = names.map(|name| (name, 0)).collect();
+    all.extend(counted.iter().map(|(name, count)| (name.as_str(), *count)));
+    all.into_iter()
 }
 
 fn number<T>(all: impl Iterator<Item = T>) -> u64 {

@@ -90,7 +90,10 @@ fn what_is_counted_is_scraped() {
         r#"ringfence_table_entries{table="flows_v4"} 5"#,
         r#"ringfence_table_capacity{table="flows_v4"} 10"#,
         r#"ringfence_dropped_packets_total{reason="default-deny"} 4"#,
+        r#"ringfence_dropped_packets_total{reason="deny-rule"} 0"#,
         r#"ringfence_tampering_total{how="detached"} 2"#,
+        r#"ringfence_tampering_total{how="written"} 0"#,
+        r#"ringfence_would_be_total{what="staged-deny"} 0"#,
         "ringfence_events_lost_total 1",
         "ringfence_compile_seconds_count 1",
         r#"ringfence_compile_seconds_bucket{le="0.002"} 0"#,
@@ -113,6 +116,10 @@ fn nothing_in_a_name_breaks_a_line() {
     assert!(
         text.contains(r#"ringfence_sink_lost_total{sink="/var/log/\"a\"\\\n",kind="update"} 3"#),
         "{text}"
+    );
+    assert!(
+        text.contains(r#"\n",kind="deny"} 0"#),
+        "before the first one is lost: {text}"
     );
     for line in text.lines() {
         assert!(
