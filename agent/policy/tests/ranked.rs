@@ -162,6 +162,7 @@ fn a_policy_of_our_own() {
             reason: text("r"),
             approved_by: text("a"),
             owner: text("o"),
+            revision: None,
         }
     );
     let time = |text: &str| Some(Time::parse(text).unwrap());
@@ -244,9 +245,9 @@ fn annotations_say_how_a_policy_of_kubernetes_is_meant() {
                        ringfence.io/reason: r, ringfence.io/approved-by: a, ringfence.io/owner: o}";
     let world = world(&format!(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
-         metadata: {{name: p, {annotations}}}\nspec: {{podSelector: {{}}}}\n---\n\
+         metadata: {{name: p, generation: 7, {annotations}}}\nspec: {{podSelector: {{}}}}\n---\n\
          apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\n\
-         metadata: {{name: p, {annotations}}}\n\
+         metadata: {{name: p, generation: 7, {annotations}}}\n\
          spec: {{tier: Admin, priority: 1, subject: {{namespaces: {{}}}}}}\n"
     ));
     let text = |text: &str| Some(text.to_owned());
@@ -256,11 +257,27 @@ fn annotations_say_how_a_policy_of_kubernetes_is_meant() {
         reason: text("r"),
         approved_by: text("a"),
         owner: text("o"),
+        revision: Some(7),
     };
     let id = PolicyId::cluster_wide(PolicyKind::ClusterNetworkPolicy, "p");
     let name = ObjectName::new("default", "p");
     assert_eq!(world.network_policies[&name].terms, expected);
     assert_eq!(world.tier_policies[&id].terms, expected);
+}
+
+#[test]
+fn a_policy_has_the_revision_that_its_keeper_counts() {
+    let of = |generation: &str| {
+        let world = world(&format!(
+            "apiVersion: ringfence.io/v1alpha1\nkind: RingfencePolicy\nmetadata: {{name: p{generation}}}\n\
+             spec: {{tier: Quarantine, subject: {{workloads: {{}}}}}}\n"
+        ));
+        let id = PolicyId::cluster_wide(PolicyKind::RingfencePolicy, "p");
+        world.tier_policies[&id].terms.revision
+    };
+    assert_eq!(of(""), None);
+    assert_eq!(of(", generation: 12"), Some(12));
+    assert_eq!(of(", generation: -1"), None, "nobody counts so");
 }
 
 #[test]

@@ -263,6 +263,9 @@ pub(crate) struct RuleRef {
     pub(crate) approved_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) owner: Option<String>,
+    /// Which version of the policy, as the Kubernetes API counts them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) revision: Option<u64>,
     #[serde(skip)]
     pub(crate) json: Fragment,
 }

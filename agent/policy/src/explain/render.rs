@@ -93,11 +93,14 @@ fn said(out: &mut impl Write, terms: &Terms) -> io::Result<()> {
         reason,
         approved_by,
         owner,
+        revision,
     } = terms;
+    let revision = revision.map(|number| number.to_string());
     for (what, text) in [
         ("reason", reason),
         ("approved by", approved_by),
         ("owner", owner),
+        ("revision", &revision),
     ] {
         if let Some(text) = text {
             writeln!(out, "  {what}: {}", shown(text))?;

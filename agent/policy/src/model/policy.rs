@@ -116,6 +116,9 @@ pub struct Terms {
     pub reason: Option<String>,
     pub approved_by: Option<String>,
     pub owner: Option<String>,
+    /// Which of its versions it is, as whoever keeps it counts them: `metadata.generation`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub revision: Option<u64>,
 }
 
 #[derive(

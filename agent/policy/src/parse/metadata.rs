@@ -21,7 +21,7 @@ pub(super) struct Metadata {
     pub(super) labels: Labels,
     /// Of what others keep up, as `KIND/NAME`.
     pub(super) owner: Option<String>,
-    /// What the annotations say, where they are [`Annotations::Terms`].
+    /// What the annotations say, where they are [`Annotations::Terms`]; and which version it is.
     pub(super) terms: Terms,
 }
 
@@ -87,6 +87,12 @@ pub(super) fn read(object: &mut Object<'_>, rule: Rule, form: Form) -> Option<Me
         Annotations::Terms => meant = terms::of_annotations(annotations.as_ref()),
         Annotations::OursRefused => terms::deny_annotations(annotations.as_ref()),
     }
+    meant.revision = match form {
+        Form::Inventory => None,
+        Form::Namespaced(_) | Form::ClusterWide(_) => metadata
+            .get("generation")
+            .and_then(|field| u64::try_from(field.integer()?).ok()),
+    };
     let owner = match form {
         Form::Inventory => owner(&mut metadata, &labels),
         Form::Namespaced(_) | Form::ClusterWide(_) => None,

@@ -56,7 +56,10 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
         ingress,
         egress,
         when,
-        terms,
+        terms: Terms {
+            revision: metadata.terms.revision,
+            ..terms
+        },
         source,
     };
     Some(Parsed {

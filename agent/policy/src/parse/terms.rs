@@ -52,6 +52,7 @@ pub(super) fn of_spec(spec: &mut Object<'_>) -> Terms {
         reason: spec.get("reason").and_then(|field| text(&field)),
         approved_by: spec.get("approvedBy").and_then(|field| text(&field)),
         owner: spec.get("owner").and_then(|field| text(&field)),
+        revision: None,
     }
 }
 

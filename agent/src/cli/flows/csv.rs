@@ -159,6 +159,9 @@ const COLUMNS: &[Column] = &[
     ("container_id", |flow| {
         of_process(flow, |it| it.container_id.clone())
     }),
+    ("policy_revision", |flow| {
+        text(flow.policy.as_ref().and_then(|it| it.revision))
+    }),
 ];
 
 fn of_loss(column: &str, record: &LossRecord) -> String {

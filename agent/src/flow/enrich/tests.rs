@@ -34,6 +34,7 @@ fn inventory() -> Inventory {
         reason: Some("ticket 4711".to_owned()),
         approved_by: None,
         owner: None,
+        revision: None,
         json: Fragment::default(),
     };
     Inventory {

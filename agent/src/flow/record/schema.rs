@@ -255,6 +255,7 @@ fn rule() -> Value {
             "reason": text("As written with the policy."),
             "approved_by": text("As written with the policy."),
             "owner": text("As written with the policy."),
+            "revision": number("Version of the policy, as the Kubernetes API counts them.", u64::MAX),
         }),
     )
 }

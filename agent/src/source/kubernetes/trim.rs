@@ -30,21 +30,8 @@ pub(super) fn trim(kind: Kind, object: DynamicObject) -> (Value, Option<String>)
     let mut labels = metadata.labels.unwrap_or_default();
     labels.retain(|key, _| is_read(kind, key));
     let (labels, excess) = bounded(labels);
-    let annotations: BTreeMap<String, String> = metadata
-        .annotations
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|(key, _)| match kind {
-            Kind::Pod => key == STATIC_UID || key == STATIC_MIRROR,
-            // No parser reads any.
-            Kind::Namespace | Kind::Node | Kind::Service | Kind::EndpointSlice => false,
-            Kind::NetworkPolicy
-            | Kind::ClusterNetworkPolicy
-            | Kind::RingfencePolicy
-            | Kind::NameTable
-            | Kind::Workload => key.starts_with(OURS),
-        })
-        .collect();
+    let mut annotations = metadata.annotations.unwrap_or_default();
+    annotations.retain(|key, _| is_ours(kind, key));
     let mut kept = Map::new();
     let mut put = |key: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -64,6 +51,9 @@ pub(super) fn trim(kind: Kind, object: DynamicObject) -> (Value, Option<String>)
     );
     if kind == Kind::Pod {
         put("ownerReferences", controller(metadata.owner_references));
+    }
+    if let Kind::NetworkPolicy | Kind::ClusterNetworkPolicy | Kind::RingfencePolicy = kind {
+        put("generation", metadata.generation.map(Value::from));
     }
     put("labels", (!labels.is_empty()).then(|| json!(labels)));
     put(
@@ -161,6 +151,19 @@ fn pod(data: &mut Map<String, Value>) {
             }
             condition.get("type").is_none_or(|kind| kind == "Ready")
         });
+    }
+}
+
+/// Whether an annotation does, to a parser.
+fn is_ours(kind: Kind, annotation: &str) -> bool {
+    match kind {
+        Kind::Pod => annotation == STATIC_UID || annotation == STATIC_MIRROR,
+        Kind::Namespace | Kind::Node | Kind::Service | Kind::EndpointSlice => false,
+        Kind::NetworkPolicy
+        | Kind::ClusterNetworkPolicy
+        | Kind::RingfencePolicy
+        | Kind::NameTable
+        | Kind::Workload => annotation.starts_with(OURS),
     }
 }
 

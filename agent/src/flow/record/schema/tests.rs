@@ -39,6 +39,7 @@ fn full() -> Record {
         reason: Some("needed".to_owned()),
         approved_by: Some("it".to_owned()),
         owner: Some("shop".to_owned()),
+        revision: Some(u64::MAX),
         json: Fragment::default(),
     });
     let end = End {

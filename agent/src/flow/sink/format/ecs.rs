@@ -154,6 +154,7 @@ fn rule(record: &Record) -> Object {
         .with("category", &rule.kind)
         .with("description", &rule.reason)
         .with("author", rule.owner.as_ref().map(|owner| [owner]))
+        .with("version", rule.revision.map(|number| number.to_string()))
 }
 
 fn process(process: &ProcessRef) -> Object {

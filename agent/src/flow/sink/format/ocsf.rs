@@ -193,6 +193,7 @@ fn rule(record: &Record) -> Object {
         .with("name", rule.rule_name.as_ref().unwrap_or(&rule.rule))
         .with("category", rule.tier.as_ref())
         .with("type", &rule.kind)
+        .with("version", rule.revision.map(|number| number.to_string()))
 }
 
 fn actor(process: &ProcessRef) -> Object {

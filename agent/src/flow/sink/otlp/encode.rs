@@ -275,6 +275,9 @@ fn terms(rule: &RuleRef, out: &mut Attributes) {
     out.some_text("ringfence.policy.reason", rule.reason.as_deref());
     out.some_text("ringfence.policy.approved_by", rule.approved_by.as_deref());
     out.some_text("ringfence.policy.owner", rule.owner.as_deref());
+    if let Some(revision) = rule.revision {
+        out.number("ringfence.policy.revision".to_owned(), revision);
+    }
 }
 
 fn would_be(record: &Record, out: &mut Attributes) {

@@ -198,6 +198,9 @@ pub(super) static COLUMNS: &[Column] = &[
     text("policy_owner", "policy.owner", |line| {
         rule(line)?.owner.as_deref().map(Cow::Borrowed)
     }),
+    count("policy_revision", "policy.revision", |line| {
+        rule(line)?.revision.map(whole)
+    }),
     flag("default_deny", "default_deny", |line| {
         Some(flow(line)?.default_deny)
     }),

@@ -234,7 +234,9 @@ fn a_server_whose_clock_is_an_hour_wrong_has_its_pods_in_their_order() {
 #[test]
 fn the_last_good_version_of_an_object_stays() {
     let mut follower = Follower::new();
-    follower.put(&policy("a", &json!({"podSelector": {}})));
+    let mut first = policy("a", &json!({"podSelector": {}}));
+    first["metadata"]["generation"] = 3.into();
+    follower.put(&first);
     follower.put(&policy("b", &json!({"podSelector": {}})));
     follower.put(&policy("a", &json!({"podSelector": {}, "ingres": []})));
     follower.put(&policy("c", &json!({"podSelector": {"matchLabels": 1}})));
@@ -245,6 +247,9 @@ fn the_last_good_version_of_an_object_stays() {
         .map(|name| name.name.as_str())
         .collect();
     assert_eq!(names, ["a", "b"]);
+    let policies = follower.world.network_policies.values();
+    let revisions: Vec<_> = policies.map(|policy| policy.terms.revision).collect();
+    assert_eq!(revisions, [Some(3), None], "of what is in force");
     let errors = follower.errors();
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(
