@@ -176,7 +176,10 @@ pub(crate) fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let metrics = metrics.transpose()?;
     let home = hubble::Home::new(&node, config.cluster.as_deref());
     let hubble = config.hubble.as_ref();
-    let hubble = hubble.map(|settings| hubble::Server::bind(settings, home, &ring));
+    let hubble = hubble.map(|settings| {
+        let counts = shared.hubble.clone().unwrap_or_default();
+        hubble::Server::bind(settings, home, &ring, counts)
+    });
     let collectors = config.sinks.iter().filter_map(SinkConfig::takes_metrics);
     let collectors = collectors.cloned().collect();
     // Read before the kernel is touched: input with errors changes nothing there.

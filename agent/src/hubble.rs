@@ -19,9 +19,11 @@
 //! | [`filter`] | which flows a client wants |
 //! | [`mask`] | which of their fields |
 //! | [`namespaces`] | those that flows were of |
+//! | [`counts`] | how much was told, for status and metrics |
 //!
 //! Imported by the daemon. Never imports the control socket's requests, or the datapath.
 
+mod counts;
 mod endpoint;
 mod filter;
 mod flow;
@@ -40,7 +42,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Instant};
 
 use tokio::sync::Semaphore;
 
-pub(crate) use self::serve::Server;
+pub(crate) use self::{
+    counts::{HubbleCounts, HubbleStatus},
+    serve::Server,
+};
 use self::{flow::Teller, namespaces::Namespaces};
 use crate::flow::ring::Ring;
 
@@ -62,6 +67,7 @@ struct Hub {
     teller: Teller,
     namespaces: Namespaces,
     address: Address,
+    counts: Arc<HubbleCounts>,
 }
 
 /// Where others find this node.
@@ -120,13 +126,14 @@ impl Home {
 // === impl Hub ===
 
 impl Hub {
-    fn new(ring: Arc<Ring>, address: Address) -> Self {
+    fn new(ring: Arc<Ring>, address: Address, counts: Arc<HubbleCounts>) -> Self {
         Self {
             ring,
             started: Instant::now(),
             teller: Teller::new(&address.home),
             namespaces: Namespaces::default(),
             address,
+            counts,
         }
     }
 

@@ -324,6 +324,12 @@ fn a_follower_is_told_what_comes() -> Result<()> {
         drop(stranger.probe(Protocol::Tcp, server.v4(PORT)));
     })?;
     ensure!(first.source.is_some_and(|it| it.pod_name == "stranger"));
+    let is_counted = |status: &serde_json::Value| {
+        let count = |what: &str| status["hubble"][what].as_u64();
+        count("told") > Some(0) && count("missed") == Some(0) && count("streams") == Some(0)
+    };
+    let counted = observed.agent.status_eventually(SOON, is_counted);
+    ensure!(counted, "{:#}", observed.agent.status()?);
     Ok(())
 }
 

@@ -19,12 +19,13 @@ use crate::{
         client,
         status::{
             EndpointState, EndpointStatus, FailsafeStatus, Feature, HelperStatus, Hook, Load,
-            PrivilegeStatus, ProcessStatus, RejectionSums, Status, TableFill, UnknownLink,
-            UnknownLinks, UnknownState,
+            PrivilegeStatus, ProcessStatus, RecordCounts, RejectionSums, Status, TableFill,
+            UnknownLink, UnknownLinks, UnknownState,
         },
     },
     exit::Answer,
     flow::{names::NameStatus, stage::StageCounts},
+    hubble::HubbleStatus,
     source::kubernetes::fleet::Asked,
 };
 
@@ -99,6 +100,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
         tampered,
         records,
         names,
+        hubble,
         privileges,
         features,
     } = status;
@@ -130,10 +132,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
     writeln!(out, "\nEVENTS   seen {}, lost {}", events.seen, events.lost)?;
     render_processes(processes, paint, out)?;
     render_names(names, out)?;
-    writeln!(out, "RECORDS  {}", counts(&records.stream))?;
-    for (target, sink) in &records.sinks {
-        writeln!(out, "  to {}: {}", shown(target), counts(sink))?;
-    }
+    render_records(records, hubble.as_ref(), out)?;
     if *unremembered > 0 {
         writeln!(
             out,
@@ -160,11 +159,17 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
             writeln!(out, "  {reason}: {packets}")?;
         }
     }
+    render_rejections(*rejections, out)?;
+    render_privileges(privileges, paint, out)?;
+    render_features(features, paint, out)
+}
+
+fn render_rejections(rejections: RejectionSums, out: &mut impl Write) -> io::Result<()> {
     let RejectionSums {
         sent,
         suppressed,
         prompted,
-    } = *rejections;
+    } = rejections;
     if sent + suppressed + prompted > 0 {
         write!(out, "REJECTIONS sent {sent}, suppressed {suppressed}")?;
         if prompted > 0 {
@@ -172,8 +177,7 @@ pub(crate) fn render(status: &Status, paint: Paint, out: &mut impl Write) -> io:
         }
         writeln!(out)?;
     }
-    render_privileges(privileges, paint, out)?;
-    render_features(features, paint, out)
+    Ok(())
 }
 
 fn render_load(load: &Load, paint: Paint, out: &mut impl Write) -> io::Result<()> {
@@ -193,6 +197,31 @@ fn render_load(load: &Load, paint: Paint, out: &mut impl Write) -> io::Result<()
         }
     }
     Ok(())
+}
+
+/// What became of records, and of those that Hubble's clients ask for.
+fn render_records(
+    records: &RecordCounts,
+    hubble: Option<&HubbleStatus>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    writeln!(out, "RECORDS  {}", counts(&records.stream))?;
+    for (target, sink) in &records.sinks {
+        writeln!(out, "  to {}: {}", shown(target), counts(sink))?;
+    }
+    let Some(HubbleStatus {
+        streams,
+        refused,
+        told,
+        missed,
+    }) = hubble
+    else {
+        return Ok(());
+    };
+    writeln!(
+        out,
+        "HUBBLE   streams {streams}, refused {refused}; flows told {told}, missed {missed}"
+    )
 }
 
 /// In one line, if anybody has asked for a name.

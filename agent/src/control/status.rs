@@ -8,7 +8,10 @@ use agent_policy::model::{Failsafe, IcmpVersion, Peer, Peers, PortMatch, PortSpe
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::kubernetes::{KubernetesStatus, WatchStatus};
-use crate::flow::{clock::WallTime, names::NameStatus, stage::StageCounts};
+use crate::{
+    flow::{clock::WallTime, names::NameStatus, stage::StageCounts},
+    hubble::HubbleStatus,
+};
 
 /// The daemon provides it, the control socket hands it out, `ringfence status` renders it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +66,9 @@ pub(crate) struct Status {
     /// What resolvers have said.
     #[serde(default)]
     pub(crate) names: NameStatus,
+    /// Absent without Hubble's API.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) hubble: Option<HubbleStatus>,
     /// What the agent may do.
     #[serde(default)]
     pub(crate) privileges: PrivilegeStatus,

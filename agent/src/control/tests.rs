@@ -57,6 +57,7 @@ impl StatusSource for Fixed {
             would_be: BTreeMap::new(),
             tampered: BTreeMap::new(),
             names: NameStatus::default(),
+            hubble: None,
             records: RecordCounts::default(),
             privileges: PrivilegeStatus::default(),
             features: Vec::new(),

@@ -40,6 +40,7 @@ use crate::{
     flow::{
         clock::WallTime, names::NameCounts, sink::SinkCounts, stage::Stage, views::OpinionCounts,
     },
+    hubble::HubbleCounts,
     metrics::{FlowCounts, Latencies},
     source::kubernetes::store::Store,
 };
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     events_seen: Arc<AtomicU64>,
     /// What was learned from resolvers.
     pub(crate) names: Arc<NameCounts>,
+    /// `None` without its API.
+    pub(crate) hubble: Option<Arc<HubbleCounts>>,
     /// What becomes of interfaces of which nobody knows whose they are; `None` if none is taken for a
     /// workload's.
     unknown: Option<UnknownMode>,
@@ -123,6 +126,7 @@ impl Shared {
             features,
             events_seen: Arc::default(),
             names: Arc::default(),
+            hubble: config.hubble.as_ref().map(|_| Arc::default()),
             unknown: config.workload_interfaces.mode(config.kubernetes.is_some()),
             kubernetes,
             flows: Arc::default(),
@@ -492,6 +496,7 @@ impl StatusSource for Shared {
                 lost: lost(Loss::Event),
             },
             names: self.names.status(lost(Loss::Name)),
+            hubble: self.hubble.as_ref().map(|counts| counts.status()),
             processes: ProcessStatus {
                 lost: lost(Loss::Process),
                 ..processes.clone()

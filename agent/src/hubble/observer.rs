@@ -39,6 +39,7 @@ impl Observer for Flows {
         let Self(hub) = self;
         let Places(places) = request.extensions().get().cloned().unwrap_or_default();
         let Ok(place) = places.try_acquire_owned() else {
+            hub.counts.has_refused();
             let told = format!("{STREAMS} streams of flows are open already");
             return Err(Status::resource_exhausted(told));
         };

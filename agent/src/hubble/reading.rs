@@ -107,6 +107,7 @@ impl Reading {
         } else {
             places.start
         };
+        hub.counts.has_begun();
         Ok(Self {
             lines: hub.ring.follow_from(start),
             hub,
@@ -175,6 +176,7 @@ impl Reading {
         }
         self.read.reverse();
         self.lag.add(lost);
+        self.hub.counts.has_missed(lost);
     }
 
     fn look_at(&mut self, line: &Line) -> Option<GetFlowsResponse> {
@@ -188,6 +190,7 @@ impl Reading {
                 let told = self.wanted.flow(&self.hub, record)?;
                 self.left -= 1;
                 self.is_over |= self.left == 0;
+                self.hub.counts.has_told();
                 let told = ResponseTypes::Flow(self.mask.apply(told));
                 Some(self.tell(flow::time(record), told))
             }
@@ -231,6 +234,12 @@ impl Reading {
             time: Some(timestamp(time)),
             response_types: Some(response),
         }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.hub.counts.has_ended();
     }
 }
 

@@ -37,7 +37,10 @@ use tonic_health::ServingStatus;
 use tower::Service as _;
 use tracing::debug;
 
-use super::{Address, Home, Hub, Places, Reached, observer::Flows, peer::Peers, tls::Certificates};
+use super::{
+    Address, Home, Hub, HubbleCounts, Places, Reached, observer::Flows, peer::Peers,
+    tls::Certificates,
+};
 use crate::{config::HubbleConfig, control::socket::Socket, flow::ring::Ring};
 
 /// Connections at a time, of each way in; more wait.
@@ -85,6 +88,7 @@ impl Server {
         config: &HubbleConfig,
         home: Home,
         ring: &Arc<Ring>,
+        counts: Arc<HubbleCounts>,
     ) -> anyhow::Result<Self> {
         let HubbleConfig {
             socket: path,
@@ -115,7 +119,7 @@ impl Server {
             listen: *listen,
         };
         Ok(Self {
-            hub: Arc::new(Hub::new(Arc::clone(ring), address)),
+            hub: Arc::new(Hub::new(Arc::clone(ring), address, counts)),
             socket: socket.transpose()?,
             tcp: tcp.transpose()?,
         })

@@ -89,7 +89,7 @@ fn hub(ring: &Arc<Ring>) -> Arc<Hub> {
         listen: None,
         server_name: None,
     };
-    Arc::new(Hub::new(Arc::clone(ring), address))
+    Arc::new(Hub::new(Arc::clone(ring), address, Arc::default()))
 }
 
 async fn ask(
@@ -286,6 +286,15 @@ async fn what_a_slow_follower_misses_is_told() {
     );
     let second = stream.next().await.unwrap().unwrap();
     assert_eq!(number(&second), 5000 - 4096 + 1);
+    let expected = HubbleStatus {
+        streams: 1,
+        refused: 0,
+        told: 1,
+        missed: 5000 - 4096,
+    };
+    assert_eq!(hub.counts.status(), expected);
+    drop(stream);
+    assert_eq!(hub.counts.status().streams, 0);
 }
 
 #[tokio::test]
@@ -385,6 +394,7 @@ async fn streams_are_counted_and_given_back() {
     };
     assert!(ask(&other_way).await.is_ok(), "each way in has its own");
     assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(hub.counts.status().refused, 1);
     open.pop();
     assert!(ask(&one_way).await.is_ok());
 }

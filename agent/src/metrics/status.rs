@@ -21,6 +21,7 @@ use crate::{
     },
     datapath::tamper,
     flow::{names::NameStatus, record::Kind, stage::StageCounts, views::OpinionCounts},
+    hubble::HubbleStatus,
 };
 
 /// Asked at each scrape.
@@ -105,6 +106,9 @@ impl Collector for Numbers {
         packets(&status, &mut out)?;
         records(&status.records, &status.events, &mut out)?;
         names(&status.names, &mut out)?;
+        if let Some(hubble) = &status.hubble {
+            clients(hubble, &mut out)?;
+        }
         status
             .kubernetes
             .as_ref()
@@ -291,6 +295,23 @@ fn names(names: &NameStatus, out: &mut Writer<'_>) -> fmt::Result {
     ];
     let help = "What endpoints and resolvers said to each other, by what came of it";
     out.counters(("dns_messages", help), "result", messages.into_iter())
+}
+
+fn clients(hubble: &HubbleStatus, out: &mut Writer<'_>) -> fmt::Result {
+    let HubbleStatus {
+        streams,
+        refused,
+        told,
+        missed,
+    } = *hubble;
+    let help = "Streams of flows that clients of Hubble's API have open";
+    out.gauge("hubble_streams", help, streams)?;
+    let help = "Streams for which there was no place";
+    out.counter("hubble_refused", help, refused)?;
+    let help = "Flows that clients were told, all together";
+    out.counter("hubble_told", help, told)?;
+    let help = "Lines that clients were too late for, all together";
+    out.counter("hubble_missed", help, missed)
 }
 
 fn api(kubernetes: &KubernetesStatus, out: &mut Writer<'_>) -> fmt::Result {

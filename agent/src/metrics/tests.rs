@@ -35,6 +35,7 @@ fn status() -> Status {
             "stream": {"seen": 9, "exported": 9, "lost": 0},
             "sinks": {"/var/log/\"a\"\\\n": {"seen": 9, "exported": 6, "lost": 3, "lost_by_kind": {"update": 3}}},
         },
+        "hubble": {"streams": 1, "refused": 0, "told": 7, "missed": 2},
         "unknown_interfaces": {"mode": "strict", "interfaces": []},
         "kubernetes": {
             "complete": true, "from_kept": false,
@@ -95,6 +96,8 @@ fn what_is_counted_is_scraped() {
         r#"ringfence_tampering_total{how="written"} 0"#,
         r#"ringfence_would_be_total{what="staged-deny"} 0"#,
         "ringfence_events_lost_total 1",
+        "ringfence_hubble_streams 1",
+        "ringfence_hubble_missed_total 2",
         "ringfence_compile_seconds_count 1",
         r#"ringfence_compile_seconds_bucket{le="0.002"} 0"#,
         r#"ringfence_compile_seconds_bucket{le="0.004"} 1"#,

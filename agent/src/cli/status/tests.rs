@@ -59,6 +59,15 @@ fn unknown_interfaces() -> UnknownLinks {
     }
 }
 
+fn hubble() -> HubbleStatus {
+    HubbleStatus {
+        streams: 1,
+        refused: 0,
+        told: 40,
+        missed: 2,
+    }
+}
+
 fn status() -> Status {
     let stage = |lost| StageCounts {
         seen: 12,
@@ -136,6 +145,7 @@ fn status() -> Status {
         would_be: [("audit-deny".to_owned(), 3)].into(),
         tampered: BTreeMap::from([("detached".to_owned(), 1), ("written".to_owned(), 3)]),
         names: NameStatus::default(),
+        hubble: Some(hubble()),
         records: RecordCounts {
             stream: StageCounts {
                 seen: 12,
@@ -215,6 +225,7 @@ SOCKETS  processes named in records; 2 sockets had no room for it
   only a part is seen
 RECORDS  seen 12, exported 12, lost 0
   to flows.jsonl: seen 12, exported 10, lost 2 (update 2)
+HUBBLE   streams 1, refused 0; flows told 40, missed 2
 WOULD BE audit-deny in 3 records
 TAMPERED detached 1, written 3
 DROPS
