@@ -3,6 +3,8 @@
 //! Every export is an encoding of this one. What is not known stays absent; nothing is made up.
 //! The order of fields is the order in the JSON, and part of the format.
 
+#[cfg(test)]
+pub(crate) mod hostile;
 mod schema;
 mod text;
 

@@ -10,13 +10,16 @@ use agent_hubble_proto::{
     },
 };
 use futures::StreamExt as _;
+use prost::Message as _;
 use prost_types::{FieldMask, Timestamp};
 use tonic::{Code, Request, Status};
 
 use super::{observer::Flows, *};
 use crate::flow::{
     clock::WallTime,
-    record::{Kind, Line, Loss, LossRecord, Record, TamperRecord, Tampering, Verdict},
+    record::{
+        Kind, Line, Loss, LossRecord, Record, TamperRecord, Tampering, Verdict, hostile::hostile,
+    },
 };
 
 /// `edge/gateway` asks `shop/api`, and is let in by a rule.
@@ -295,6 +298,20 @@ async fn what_a_slow_follower_misses_is_told() {
     assert_eq!(hub.counts.status(), expected);
     drop(stream);
     assert_eq!(hub.counts.status().streams, 0);
+}
+
+#[tokio::test]
+async fn values_however_long_fit_into_what_clients_take() {
+    let ring = Arc::new(Ring::new(16));
+    let hub = hub(&ring);
+    ring.push(&[Arc::new(hostile(&Line::Flow(numbered(1))))]);
+    let mut stream = ask(&hub, GetFlowsRequest::default()).await.unwrap();
+    let response = stream.next().await.unwrap().unwrap();
+    // More than 4 MiB is refused by clients of gRPC, unless they are told otherwise.
+    let length = response.encoded_len();
+    assert!(length > 64 << 10 && length < 4 << 20, "{length}");
+    let read = GetFlowsResponse::decode(&*response.encode_to_vec());
+    assert_eq!(read.unwrap(), response);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::flow::record::hostile::hostile;
 
 const STREAM: &str = concat!(
     r#"{"schema_version":1,"seq":1,"node":"n","agent_version":"0.1.0","kind":"end","#,
@@ -134,6 +135,15 @@ fn a_spreadsheet_reads_rows_and_obeys_none() {
         let is_formula = |c: char| "=+-@＝\t\r\n".contains(c);
         assert!(!row["comm"].starts_with(is_formula), "{:?}", row["comm"]);
     }
+}
+
+#[test]
+fn no_value_however_long_breaks_a_row() {
+    let line = hostile(&Line::parse(STREAM.lines().next().unwrap()).unwrap());
+    let rows = csv_rows(&[line.clone(), line]);
+    assert_eq!(rows[0], rows[1]);
+    assert!(rows[0]["src_name"].len() > 64 << 10);
+    assert_eq!(rows[0]["container_id"], "");
 }
 
 #[test]

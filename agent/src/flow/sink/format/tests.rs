@@ -3,10 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::flow::{
-    record::{Fragment, WorkloadRef},
-    sink::tests::between,
-};
+use crate::flow::{record::hostile::hostile, sink::tests::between};
 
 /// A denied flow with all that people may have written into it.
 fn denied() -> std::sync::Arc<Line> {
@@ -193,43 +190,9 @@ fn what_is_about_no_flow_is_told_in_all_words() {
     assert!(cef(&tampering()).contains(" outcome=restored cs1Label=what cs1=map POLICY"));
 }
 
-/// What people and programs choose, each 64 KiB long and full of what ends a line, a field or a text somewhere.
-fn hostile() -> Line {
-    let Line::Flow(mut record) = Line::clone(&denied()) else {
-        panic!("a flow");
-    };
-    let piece = "\"'\\|=\r\n\t\0\u{1b}[2J\u{2028}\u{85}, {}[]<>\u{202e}é";
-    let long = piece.repeat((64 << 10) / piece.len() + 1);
-    for end in [&mut record.src, &mut record.dst] {
-        end.dns_name = Some(long.as_str().into());
-        let mut workload = end
-            .workload
-            .as_deref()
-            .cloned()
-            .unwrap_or_else(|| WorkloadRef {
-                namespace: String::new(),
-                name: String::new(),
-                kind: "Pod".into(),
-                owner: None,
-                labels: std::sync::Arc::default(),
-                json: Fragment::default(),
-            });
-        workload.name.clone_from(&long);
-        workload.owner = Some(long.as_str().into());
-        workload.labels = std::sync::Arc::new([(long.clone(), long.clone())].into());
-        end.workload = Some(workload.into());
-    }
-    let process = record.process.as_mut().unwrap();
-    process.comm.clone_from(&long);
-    process.exe = Some(long.as_str().into());
-    process.cgroup = Some(long.as_str().into());
-    record.endpoint = Some(long.as_str().into());
-    Line::Flow(record)
-}
-
 #[test]
 fn no_value_however_long_breaks_a_line_or_a_field() {
-    let line = hostile();
+    let line = hostile(&denied());
     for format in [Format::Ringfence, Format::Ecs, Format::Ocsf] {
         // One line, and a whole object.
         let object = object(format, &line);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::flow::{
     clock::WallTime,
-    record::{Kind, Line},
+    record::{Kind, Line, hostile::hostile},
     sink::output::{Failure, Output, Settled},
 };
 
@@ -124,6 +124,7 @@ fn lines_come_back_as_they_were_to_the_microsecond() {
         written.push(parse(&micro));
     }
     written.push(record(8, "start", TEN));
+    written.push(hostile(&record(9, "start", TEN)));
     let count = convert(
         folder.path().to_owned(),
         written.clone().into_iter().map(Ok),
