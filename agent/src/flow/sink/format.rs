@@ -5,7 +5,6 @@ mod ecs;
 mod ocsf;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::flow::record::{End, Line, Record, Verdict};
 
@@ -55,8 +54,7 @@ impl Format {
             Self::Ecs => ecs::object(line),
             Self::Ocsf => ocsf::object(line),
         };
-        // Strings and numbers only, into memory.
-        serde_json::to_writer(&mut *out, &object).unwrap_or_default();
+        out.extend_from_slice(&object);
         out.push(b'\n');
     }
 }
@@ -75,30 +73,47 @@ impl Message {
     }
 }
 
-/// An object that has only what is known.
+/// An object that has only what is known, as it is written so far: each field behind a comma. A tree of values would be
+/// made for nothing but to be written.
 #[derive(Default)]
-struct Object(Map<String, Value>);
+struct Object(Vec<u8>);
 
 impl Object {
-    fn with(mut self, key: &str, value: impl Serialize) -> Self {
-        let value = serde_json::to_value(value).unwrap_or_default();
-        let is_nothing = match &value {
-            Value::Null => true,
-            Value::Object(fields) => fields.is_empty(),
-            _ => false,
-        };
-        if !is_nothing {
-            self.0.insert(key.to_owned(), value);
+    /// `key` is a word of a schema, which needs no escapes.
+    fn with(mut self, key: &'static str, value: impl Serialize) -> Self {
+        let before = self.0.len();
+        self.key(key);
+        let at = self.0.len();
+        // Strings and numbers only, into memory.
+        let is_written = serde_json::to_writer(&mut self.0, &value).is_ok();
+        if !is_written || matches!(self.0.get(at..), Some(b"null" | b"{}")) {
+            self.0.truncate(before);
         }
         self
     }
 
-    fn with_object(self, key: &str, value: Self) -> Self {
-        self.with(key, Value::Object(value.0))
+    fn with_object(mut self, key: &'static str, value: Self) -> Self {
+        if !value.0.is_empty() {
+            self.key(key);
+            self.0.extend_from_slice(&value.done());
+        }
+        self
     }
 
-    fn done(self) -> Value {
-        Value::Object(self.0)
+    fn key(&mut self, key: &str) {
+        for part in [",\"", key, "\":"] {
+            self.0.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    fn done(self) -> Vec<u8> {
+        let Self(mut text) = self;
+        match text.first_mut() {
+            Some(comma) => *comma = b'{',
+            None => text.push(b'{'),
+        }
+        text.push(b'}');
+        text
     }
 }
 

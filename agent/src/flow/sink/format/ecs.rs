@@ -1,7 +1,5 @@
 //! Elastic Common Schema: <https://www.elastic.co/docs/reference/ecs>.
 
-use serde_json::Value;
-
 use super::{Object, is_audit, own_words};
 use crate::flow::record::{
     Direction, End, Kind, Line, LossRecord, ProcessRef, Record, TamperRecord, Traffic, Verdict,
@@ -10,7 +8,8 @@ use crate::flow::record::{
 /// Of the schema whose fields these are.
 const VERSION: &str = "8.17.0";
 
-pub(super) fn object(line: &Line) -> Value {
+/// As text.
+pub(super) fn object(line: &Line) -> Vec<u8> {
     match line {
         Line::Flow(record) => flow(record),
         Line::Loss(record) => loss(record),

@@ -1,7 +1,5 @@
 //! Open Cybersecurity Schema Framework: <https://schema.ocsf.io>, class Network Activity.
 
-use serde_json::Value;
-
 use super::{Object, is_audit, own_words};
 use crate::flow::{
     clock::WallTime,
@@ -24,7 +22,8 @@ const INFORMATIONAL: u32 = 1;
 const LOW: u32 = 2;
 const HIGH: u32 = 4;
 
-pub(super) fn object(line: &Line) -> Value {
+/// As text.
+pub(super) fn object(line: &Line) -> Vec<u8> {
     match line {
         Line::Flow(record) => flow(record),
         Line::Loss(record) => loss(record),
@@ -178,10 +177,7 @@ fn policy(record: &Record) -> Object {
         .with("name", &rule.name)
         .with("uid", uid)
         .with("desc", &rule.reason)
-        .with(
-            "version",
-            record.generation.map(|generation| generation.to_string()),
-        )
+        .with("version", rule.revision.map(|number| number.to_string()))
 }
 
 fn rule(record: &Record) -> Object {
@@ -193,7 +189,6 @@ fn rule(record: &Record) -> Object {
         .with("name", rule.rule_name.as_ref().unwrap_or(&rule.rule))
         .with("category", rule.tier.as_ref())
         .with("type", &rule.kind)
-        .with("version", rule.revision.map(|number| number.to_string()))
 }
 
 fn actor(process: &ProcessRef) -> Object {
