@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::spawn;
+use std::thread::{park, spawn};
 
 use anyhow::{Context, Result};
 use rustix::net::{Shutdown, shutdown};
@@ -22,7 +22,7 @@ type Serve = fn(TcpStream) -> io::Result<()>;
 #[derive(Debug)]
 pub struct Collector {
     listener: TcpListener,
-    open: Arc<Mutex<Vec<TcpStream>>>,
+    open: Arc<Mutex<Vec<Arc<TcpStream>>>>,
 }
 
 impl Collector {
@@ -38,7 +38,11 @@ impl Collector {
 
     /// That accepts whoever comes, and takes nothing.
     pub fn that_hangs(host: &Netns, at: &str) -> Result<Self> {
-        Self::start(host, at, |_| Ok(()))
+        Self::start(host, at, |_| {
+            loop {
+                park();
+            }
+        })
     }
 
     fn start(host: &Netns, at: &str, serve: Serve) -> Result<Self> {
@@ -51,10 +55,14 @@ impl Collector {
         spawn(move || {
             for stream in accepting.incoming() {
                 let Ok(stream) = stream else { break };
-                let kept = stream.try_clone();
-                lock(&open).extend(kept);
-                // Whoever breaks off ends only its own.
-                spawn(move || serve(stream).unwrap_or_default());
+                let Ok(kept) = stream.try_clone() else { break };
+                let kept = Arc::new(kept);
+                lock(&open).push(Arc::clone(&kept));
+                spawn(move || {
+                    // Whoever breaks off ends only its own.
+                    serve(stream).unwrap_or_default();
+                    shutdown(&*kept, Shutdown::Both).unwrap_or_default();
+                });
             }
         });
         Ok(collector)
@@ -77,7 +85,7 @@ impl Drop for Collector {
         // Its thread has the listener, too, and waits for the next connection.
         shutdown(&self.listener, Shutdown::Both).unwrap_or_default();
         for stream in lock(&self.open).iter() {
-            shutdown(stream, Shutdown::Both).unwrap_or_default();
+            shutdown(&**stream, Shutdown::Both).unwrap_or_default();
         }
     }
 }
