@@ -21,7 +21,7 @@
 //! | [`namespaces`] | those that flows were of |
 //! | [`counts`] | how much was told, for status and metrics |
 //!
-//! Imported by the daemon. Never imports the control socket's requests, or the datapath.
+//! Imported by the daemon; for what is counted, by status and metrics. Never imports the control socket's requests, or the datapath.
 
 mod counts;
 mod endpoint;

@@ -220,7 +220,7 @@ fn render_records(
     };
     writeln!(
         out,
-        "HUBBLE   streams {streams}, refused {refused}; flows told {told}, missed {missed}"
+        "HUBBLE   streams {streams}, refused {refused}; flows told {told}, lines missed {missed}"
     )
 }
 

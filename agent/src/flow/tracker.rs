@@ -30,10 +30,11 @@ use agent_common::{
 
 use indexmap::IndexMap;
 
+pub(crate) use self::losses::Cause;
 use self::{
     denials::Denials,
     entry::{Entry, Phase},
-    losses::{Cause, Losses},
+    losses::Losses,
 };
 use super::{
     clock::{BootTime, Clock},

@@ -12,7 +12,10 @@ use super::{
     label::{Labels, Text},
     status::write_counter,
 };
-use crate::flow::record::{Direction, Loss, Record};
+use crate::flow::{
+    record::{Direction, Loss, Record},
+    tracker::Cause,
+};
 
 /// So many combinations of labels are told apart; the policies of further ones are [`OTHER`].
 const MOST: usize = 2000;
@@ -50,10 +53,7 @@ impl FlowCounts {
     }
 
     pub(crate) fn add_loss(&self, loss: &Loss) {
-        let labels = Labels([
-            ("stage", Text::new(&loss.stage)),
-            ("reason", Text::new(&loss.reason)),
-        ]);
+        let labels = of_loss((&loss.stage, &loss.reason));
         let mut all = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         *all.entry(labels).or_default() += loss.count;
     }
@@ -62,6 +62,10 @@ impl FlowCounts {
         // Each change is an addition: nothing is left half done by a panic.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn of_loss((stage, reason): (&str, &str)) -> Labels<2> {
+    Labels([("stage", Text::new(stage)), ("reason", Text::new(reason))])
 }
 
 fn labels(record: &Record, policy: &str) -> Labels<5> {
@@ -111,7 +115,16 @@ impl Collector for FlowCounts {
         let help =
             "What is missing from flow records, as records of losses say it, by where and why";
         let mut metric = encoder.encode_descriptor("lost", help, None, MetricType::Counter)?;
-        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lost: BTreeMap<_, _> = Cause::ALL
+            .iter()
+            .map(|cause| (of_loss(cause.names()), 0))
+            .collect();
+        let counted = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.extend(
+            counted
+                .iter()
+                .map(|(labels, count)| (labels.clone(), *count)),
+        );
         let mut lost = lost.iter();
         lost.try_for_each(|(labels, count)| write_counter(&mut metric, labels, *count))
     }

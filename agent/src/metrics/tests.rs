@@ -96,6 +96,7 @@ fn what_is_counted_is_scraped() {
         r#"ringfence_tampering_total{how="written"} 0"#,
         r#"ringfence_would_be_total{what="staged-deny"} 0"#,
         "ringfence_events_lost_total 1",
+        r#"ringfence_lost_total{stage="ring-buffer",reason="full"} 0"#,
         "ringfence_hubble_streams 1",
         "ringfence_hubble_missed_total 2",
         "ringfence_compile_seconds_count 1",

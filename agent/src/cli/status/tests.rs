@@ -225,7 +225,7 @@ SOCKETS  processes named in records; 2 sockets had no room for it
   only a part is seen
 RECORDS  seen 12, exported 12, lost 0
   to flows.jsonl: seen 12, exported 10, lost 2 (update 2)
-HUBBLE   streams 1, refused 0; flows told 40, missed 2
+HUBBLE   streams 1, refused 0; flows told 40, lines missed 2
 WOULD BE audit-deny in 3 records
 TAMPERED detached 1, written 3
 DROPS

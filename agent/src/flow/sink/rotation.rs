@@ -145,11 +145,16 @@ impl Rotator {
     }
 }
 
-/// Whether what has `begun` is `seconds` old. Of what begins in the future, the clock was set back since: how old it is
+/// How far ahead the clock of a file's server may be.
+const AHEAD: Duration = Duration::from_mins(1);
+
+/// Whether what has `begun` is `seconds` old. Of what begins far in the future, the clock was set back since: how old it is
 /// nobody knows, and waiting for that clock could take for ever.
 fn is_as_old(begun: SystemTime, now: SystemTime, seconds: u64) -> bool {
-    let age = now.duration_since(begun);
-    age.map_or(true, |age| age >= Duration::from_secs(seconds))
+    match now.duration_since(begun) {
+        Ok(age) => age >= Duration::from_secs(seconds),
+        Err(ahead) => ahead.duration() > AHEAD,
+    }
 }
 
 const PACKED: &str = ".gz";

@@ -32,7 +32,7 @@ struct Tally {
 }
 
 impl Cause {
-    const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Takeover,
         Self::RingBuffer,
         Self::FlowTable,
@@ -40,7 +40,8 @@ impl Cause {
         Self::UnknownEvent,
     ];
 
-    fn names(self) -> (&'static str, &'static str) {
+    /// Stage and reason, as records say them.
+    pub(crate) fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Takeover => ("takeover", "reported-before-unknown"),
             Self::RingBuffer => ("ring-buffer", "full"),
