@@ -51,6 +51,11 @@ pub(crate) fn inventory(
             .iter()
             .map(|(&number, origin)| (number, Arc::new(of_rule(number, origin))))
             .collect(),
+        revisions: compiled
+            .rules
+            .iter()
+            .filter_map(|(&number, origin)| Some((number, origin.terms.revision?)))
+            .collect(),
         views: endpoints
             .iter()
             .filter_map(|(id, name)| Some((*id, views(compiled.subjects.get(name)?)?)))
@@ -171,7 +176,6 @@ fn of_rule(number: u32, origin: &RuleOrigin) -> RuleRef {
         reason: terms.reason.clone(),
         approved_by: terms.approved_by.clone(),
         owner: terms.owner.clone(),
-        revision: terms.revision,
         json: Fragment::default(),
     }
 }
@@ -198,7 +202,6 @@ mod tests {
                 reason: Some("ticket 4711".to_owned()),
                 approved_by: Some("jane@example.org".to_owned()),
                 owner: Some("team-db".to_owned()),
-                revision: Some(4),
                 ..Terms::default()
             },
             source: Source {
@@ -215,7 +218,7 @@ mod tests {
         let expected = concat!(
             r#"{"kind":"RingfencePolicy","name":"db-admins","rule":"ingress[2]","rule_id":7,"#,
             r#""tier":"Admin","rule_name":"admins","reason":"ticket 4711","#,
-            r#""approved_by":"jane@example.org","owner":"team-db","revision":4}"#,
+            r#""approved_by":"jane@example.org","owner":"team-db"}"#,
         );
         assert_eq!(text, expected);
         assert_eq!(rule(Rank::Failsafe).tier, None);

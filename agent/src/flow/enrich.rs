@@ -42,6 +42,8 @@ pub(crate) struct Inventory {
     pub(crate) endpoints: HashMap<u16, (Arc<WorkloadRef>, Arc<str>)>,
     /// By the rule's number.
     pub(crate) rules: HashMap<u32, Arc<RuleRef>>,
+    /// Likewise: of rules whose policies have any.
+    pub(crate) revisions: HashMap<u32, u64>,
     /// By the endpoint's number; of those that have any.
     pub(crate) views: HashMap<u16, Views>,
 }
@@ -107,9 +109,13 @@ impl Inventories {
         then.or(self.earlier.back()).unwrap_or(&self.latest)
     }
 
-    /// A rule of any of them: a flow that was cut names the one that had permitted it, which there may be no more.
-    fn rule(&self, number: u32) -> Option<Arc<RuleRef>> {
-        let mut rules = self.all().filter_map(|it| it.rules.get(&number));
+    /// A rule as it was `then`, or else of any of them: a flow that was cut names the one that had permitted it, which there may
+    /// be no more.
+    fn rule(&self, number: u32, then: &Inventory) -> Option<Arc<RuleRef>> {
+        let all = self.all().map(|it| &**it);
+        let mut rules = std::iter::once(then)
+            .chain(all)
+            .filter_map(|it| it.rules.get(&number));
         rules.next().cloned()
     }
 }
@@ -224,6 +230,10 @@ impl Enricher {
             Verdict::Allow
         };
         let why = Why::new(verdict, reason);
+        let revision = match kind {
+            Kind::Start | Kind::Deny => inventory.revisions.get(&rule),
+            Kind::Update | Kind::End => None,
+        };
         Record {
             schema_version: SCHEMA_VERSION,
             seq: self.seq,
@@ -246,7 +256,8 @@ impl Enricher {
             rtt_us: (rtt != 0).then(|| RoundTrip(rtt).micros()),
             end_reason,
             verdict,
-            policy: inventories.rule(rule),
+            policy: inventories.rule(rule, inventory),
+            policy_revision: revision.copied(),
             default_deny: why.default_deny,
             reason: why.reason,
             drop_reason: why.drop_reason,
@@ -347,7 +358,9 @@ impl Enricher {
             rtt_us: None,
             end_reason: None,
             verdict: Verdict::Deny,
-            policy: inventories.rule(key.rule),
+            policy: inventories.rule(key.rule, inventory),
+            // Of many, perhaps, as the generation.
+            policy_revision: None,
             default_deny: why.default_deny,
             reason: why.reason,
             drop_reason: why.drop_reason,

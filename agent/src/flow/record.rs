@@ -74,6 +74,10 @@ pub(crate) struct Record {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) policy: Option<Arc<RuleRef>>,
     /// No rule permitted it and policy isolates the endpoint.
+    /// Which version of the policy, as the Kubernetes API counts them. Of what was judged at this moment alone: a flow that goes
+    /// on may have been permitted by an earlier one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) policy_revision: Option<u64>,
     pub(crate) default_deny: bool,
     /// Why it was permitted; absent from what was dropped.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -265,9 +269,6 @@ pub(crate) struct RuleRef {
     pub(crate) approved_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) owner: Option<String>,
-    /// Which version of the policy, as the Kubernetes API counts them.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(crate) revision: Option<u64>,
     #[serde(skip)]
     pub(crate) json: Fragment,
 }

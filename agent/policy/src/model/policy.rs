@@ -117,7 +117,7 @@ pub struct Terms {
     pub approved_by: Option<String>,
     pub owner: Option<String>,
     /// Which of its versions it is, as whoever keeps it counts them: `metadata.generation`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub revision: Option<u64>,
 }
 

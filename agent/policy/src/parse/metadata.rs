@@ -91,7 +91,7 @@ pub(super) fn read(object: &mut Object<'_>, rule: Rule, form: Form) -> Option<Me
         Form::Inventory => None,
         Form::Namespaced(_) | Form::ClusterWide(_) => metadata
             .get("generation")
-            .and_then(|field| u64::try_from(field.integer()?).ok()),
+            .and_then(|field| revision(&field)),
     };
     let owner = match form {
         Form::Inventory => owner(&mut metadata, &labels),
@@ -107,6 +107,16 @@ pub(super) fn read(object: &mut Object<'_>, rule: Rule, form: Form) -> Option<Me
         owner,
         terms: meant,
     })
+}
+
+/// As the API server counts.
+fn revision(field: &Field<'_>) -> Option<u64> {
+    let number = u64::try_from(field.integer()?);
+    if number.is_err() {
+        let message = format!("{}: expected a whole number from 0", field.name());
+        field.error("invalid-generation", message);
+    }
+    number.ok()
 }
 
 /// The label by which a Deployment tells the pods of its `ReplicaSets` apart; it ends the name of each.

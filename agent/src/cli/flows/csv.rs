@@ -159,9 +159,7 @@ const COLUMNS: &[Column] = &[
     ("container_id", |flow| {
         of_process(flow, |it| it.container_id.clone())
     }),
-    ("policy_revision", |flow| {
-        text(flow.policy.as_ref().and_then(|it| it.revision))
-    }),
+    ("policy_revision", |flow| text(flow.policy_revision)),
 ];
 
 fn of_loss(column: &str, record: &LossRecord) -> String {

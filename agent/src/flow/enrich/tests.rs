@@ -34,7 +34,6 @@ fn inventory() -> Inventory {
         reason: Some("ticket 4711".to_owned()),
         approved_by: None,
         owner: None,
-        revision: None,
         json: Fragment::default(),
     };
     Inventory {
@@ -45,6 +44,7 @@ fn inventory() -> Inventory {
         )])),
         endpoints: HashMap::from([(1, (workload("shop", "api"), "shop/api".into()))]),
         rules: HashMap::from([(7, Arc::new(rule))]),
+        revisions: HashMap::from([(7, 3)]),
         views: HashMap::new(),
     }
 }
@@ -367,6 +367,7 @@ fn what_happened_before_a_change_is_told_by_who_was_who_then() {
     later.by_address = Arc::default();
     later.endpoints = HashMap::from([(1, (workload("shop", "new"), "shop/new".into()))]);
     later.rules.clear();
+    later.revisions = HashMap::from([(7, 4)]);
     let inventories = of([inventory(), later]);
     let mut enricher = Enricher::new(
         ("node-1".into(), None),
@@ -395,4 +396,20 @@ fn what_happened_before_a_change_is_told_by_who_was_who_then() {
         )
     );
     assert_eq!(told(100), (vec!["shop/new".to_owned()], Some(7)));
+    let mut version = |kind, at| {
+        let report = FlowReport {
+            kind,
+            at: BootTime(at),
+            ..report()
+        };
+        let line = enricher.line(Report::Flow(report), &inventories);
+        line.flow().unwrap().policy_revision
+    };
+    assert_eq!(version(Kind::Start, 99), Some(3));
+    assert_eq!(version(Kind::Deny, 100), Some(4));
+    assert_eq!(
+        version(Kind::End, 100),
+        None,
+        "the earlier had permitted it"
+    );
 }

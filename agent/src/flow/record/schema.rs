@@ -113,6 +113,7 @@ fn flow() -> Value {
             "end_reason": closed::<EndReason>("Of the kind end."),
             "verdict": closed::<Verdict>("What was done."),
             "policy": reference("rule"),
+            "policy_revision": number("Version of the policy, as the Kubernetes API counts them.", u64::MAX),
             "default_deny": {
                 "description": "Policy isolates the endpoint, and no rule permits it.",
                 "type": "boolean",
@@ -158,7 +159,10 @@ fn loss() -> Value {
             "node": text("Name of the node."),
             "kind": {"const": LossKind::Loss},
             "stage": open("Where.", &["takeover", "ring-buffer", "flow-table", "tracker", "sink", "client"]),
-            "reason": open("Why.", &["full", "capacity", "queue-full", "write-failed", "refused", "too-long", "too-slow"]),
+            "reason": open("Why.", &[
+                "full", "capacity", "unknown-event", "reported-before-unknown", "queue-full", "write-failed", "refused",
+                "too-long", "too-slow",
+            ]),
             "count": number("Of what the stage holds.", u64::MAX),
             "first": reference("time"),
             "last": reference("time"),
@@ -255,7 +259,6 @@ fn rule() -> Value {
             "reason": text("As written with the policy."),
             "approved_by": text("As written with the policy."),
             "owner": text("As written with the policy."),
-            "revision": number("Version of the policy, as the Kubernetes API counts them.", u64::MAX),
         }),
     )
 }

@@ -48,6 +48,7 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
         end_reason,
         verdict,
         policy,
+        policy_revision,
         default_deny,
         reason,
         drop_reason,
@@ -91,6 +92,7 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
         put(out, r#","policy":"#);
         policy.json.put(&**policy, out);
     }
+    optional(r#","policy_revision":"#, policy_revision.as_ref(), out);
     put(out, r#","default_deny":"#);
     json(default_deny, out);
     optional(r#","reason":"#, reason.as_ref(), out);

@@ -185,6 +185,8 @@ impl Pseudonyms {
         let endpoint = record.endpoint.take().filter(|_| !is_dropped);
         record.endpoint = endpoint.map(|name| self.of_name(&name).into());
         record.ifindex = None;
+        // It may be the only one of so many.
+        record.policy_revision = None;
         if let Some(process) = &mut record.process {
             // A path may lead through the folder of a pod.
             process.exe = self.of_any(process.exe.take().filter(|_| !is_dropped));

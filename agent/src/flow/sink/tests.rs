@@ -337,7 +337,7 @@ fn shaped(privacy: Privacy) -> Record {
     let line = between(
         "allow",
         7,
-        r#","policy":{"kind":"NetworkPolicy","namespace":"edge","name":"gateway-of","rule":"egress[0]","rule_id":1,"owner":"team"},
+        r#","policy":{"kind":"NetworkPolicy","namespace":"edge","name":"gateway-of","rule":"egress[0]","rule_id":1,"owner":"team"},"policy_revision":3,
         "ifindex":4,"endpoint":"edge/gateway","process":{"pid":1,"comm":"curl","exe":"/b","uid":0,"cgroup_id":2,"cgroup":"/a","container_id":"c"},"community_id":"1:x""#,
     );
     let shape = shape::Shape::new(Choice::default(), privacy).unwrap();

@@ -39,7 +39,6 @@ fn full() -> Record {
         reason: Some("needed".to_owned()),
         approved_by: Some("it".to_owned()),
         owner: Some("shop".to_owned()),
-        revision: Some(u64::MAX),
         json: Fragment::default(),
     });
     let end = End {
@@ -79,6 +78,7 @@ fn full() -> Record {
         end_reason: Some(EndReason::Fin),
         verdict: Verdict::Allow,
         policy: Some(Arc::clone(&rule)),
+        policy_revision: Some(u64::MAX),
         default_deny: false,
         reason: Some("rule".into()),
         drop_reason: Some("revoked".into()),
@@ -121,6 +121,7 @@ fn least() -> Record {
         rtt_us: None,
         end_reason: None,
         policy: None,
+        policy_revision: None,
         reason: None,
         drop_reason: None,
         would_be: Vec::new(),

@@ -153,7 +153,10 @@ fn rule(record: &Record) -> Object {
         .with("category", &rule.kind)
         .with("description", &rule.reason)
         .with("author", rule.owner.as_ref().map(|owner| [owner]))
-        .with("version", rule.revision.map(|number| number.to_string()))
+        .with(
+            "version",
+            record.policy_revision.map(|number| number.to_string()),
+        )
 }
 
 fn process(process: &ProcessRef) -> Object {

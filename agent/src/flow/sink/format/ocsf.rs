@@ -177,7 +177,10 @@ fn policy(record: &Record) -> Object {
         .with("name", &rule.name)
         .with("uid", uid)
         .with("desc", &rule.reason)
-        .with("version", rule.revision.map(|number| number.to_string()))
+        .with(
+            "version",
+            record.policy_revision.map(|number| number.to_string()),
+        )
 }
 
 fn rule(record: &Record) -> Object {

@@ -10,7 +10,7 @@ fn denied() -> std::sync::Arc<Line> {
     between(
         "deny",
         7,
-        r#","policy":{"kind":"NetworkPolicy","namespace":"shop","name":"a|b\\c=d\ne","rule":"egress[0]","rule_id":3},
+        r#","policy":{"kind":"NetworkPolicy","namespace":"shop","name":"a|b\\c=d\ne","rule":"egress[0]","rule_id":3},"policy_revision":4,
         "drop_reason":"deny-rule","endpoint":"edge/gateway","community_id":"1:x",
         "process":{"pid":9,"comm":"cu|r=l\n\\","exe":"/bin/curl","uid":1000,"cgroup_id":2,
         "container_id":"0a"},"rtt_us":87"#,
@@ -67,6 +67,7 @@ fn a_denied_flow_in_ecs() {
     assert_eq!(object["network"]["iana_number"], "6");
     assert_eq!(object["network"]["community_id"], "1:x");
     assert_eq!(object["rule"]["id"], "3");
+    assert_eq!(object["rule"]["version"], "4");
     assert_eq!(object["process"]["name"], "cu|r=l\n\\");
     assert_eq!(object["process"]["executable"], "/bin/curl");
     assert_eq!(object["container"]["id"], "0a");
@@ -123,6 +124,7 @@ fn a_denied_flow_in_ocsf() {
     assert_eq!(object["src_endpoint"]["name"], "gateway");
     assert_eq!(object["traffic"]["bytes_out"], 60);
     assert_eq!(object["firewall_rule"]["uid"], "3");
+    assert_eq!(object["policy"]["version"], "4");
     assert_eq!(object["actor"]["process"]["user"]["uid"], "1000");
     assert_eq!(object["actor"]["process"]["path"], "/bin/curl");
     assert_eq!(object["unmapped"]["process"]["container_id"], "0a");

@@ -280,11 +280,11 @@ pub(super) static FLOW: Table<Record> = Table {
             Get::Text(|r| rule(r, |it| it.owner.as_deref())),
         )]),
         Group::of(
-            |r| revision(r).is_some(),
+            |r| r.policy_revision.is_some(),
             &[Element::own(
                 66,
                 "ringfencePolicyRevision",
-                Get::U64(|r| revision(r).unwrap_or_default()),
+                Get::U64(|r| r.policy_revision.unwrap_or_default()),
             )],
         ),
         Group::of(
@@ -513,10 +513,6 @@ fn known<T: AsRef<str> + ?Sized>(text: Option<&T>) -> Cow<'_, str> {
 
 fn rule(record: &Record, get: fn(&RuleRef) -> Option<&str>) -> Cow<'_, str> {
     known(record.policy.as_deref().and_then(get))
-}
-
-fn revision(record: &Record) -> Option<u64> {
-    record.policy.as_deref()?.revision
 }
 
 fn process<T: Default>(record: &Record, get: fn(&ProcessRef) -> T) -> T {

@@ -360,7 +360,7 @@ fn huge() -> Line {
         "workload": {"namespace": long, "name": long, "kind": long, "labels": labels}})
     };
     let rule = serde_json::json!({"kind": long, "namespace": long, "name": long, "rule": long, "rule_id": 1,
-        "tier": long, "rule_name": long, "reason": long, "approved_by": long, "owner": long, "revision": u64::MAX});
+        "tier": long, "rule_name": long, "reason": long, "approved_by": long, "owner": long});
     let would_be = |view: &str| serde_json::json!({"view": view, "verdict": "deny", "policy": rule, "reason": long});
     flow(|it| {
         for key in [

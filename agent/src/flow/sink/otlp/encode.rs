@@ -207,6 +207,9 @@ fn flow_attributes(record: &Record) -> Attributes {
     out.some_int("ringfence.sampling", sampling);
     out.some_int("ringfence.ifindex", record.ifindex);
     out.some_int("ringfence.generation", record.generation);
+    if let Some(revision) = record.policy_revision {
+        out.number("ringfence.policy.revision".to_owned(), revision);
+    }
     out.some_text("ringfence.endpoint", record.endpoint.as_deref());
     out.some_text("k8s.cluster.name", record.cluster.as_deref());
     if let Some(rule) = &record.policy {
@@ -275,9 +278,6 @@ fn terms(rule: &RuleRef, out: &mut Attributes) {
     out.some_text("ringfence.policy.reason", rule.reason.as_deref());
     out.some_text("ringfence.policy.approved_by", rule.approved_by.as_deref());
     out.some_text("ringfence.policy.owner", rule.owner.as_deref());
-    if let Some(revision) = rule.revision {
-        out.number("ringfence.policy.revision".to_owned(), revision);
-    }
 }
 
 fn would_be(record: &Record, out: &mut Attributes) {

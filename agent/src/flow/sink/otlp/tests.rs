@@ -217,7 +217,7 @@ fn the_page_describes_every_attribute() {
             {"view":"staged","verdict":"allow","reason":"rule","policy":{"kind":"RingfencePolicy","namespace":"a","name":"b",
              "rule":"egress[1]","rule_id":4,"tier":"Admin","rule_name":"c"}}],
             "policy":{"kind":"RingfencePolicy","name":"b","rule":"egress[1]","rule_id":4,"tier":"Admin","rule_name":"c",
-             "reason":"d","approved_by":"e","owner":"f","revision":9},
+             "reason":"d","approved_by":"e","owner":"f"},"policy_revision":9,
             "src":{"ip":"fd00::1","workload":{"namespace":"n","name":"p","kind":"Pod","labels":{"app":"x"}}},
             "dst":{"ip":"fd00::2","workload":{"name":"m","kind":"Node","labels":{"zone":"y"}}}"#;
     let text = format!(

@@ -198,8 +198,8 @@ pub(super) static COLUMNS: &[Column] = &[
     text("policy_owner", "policy.owner", |line| {
         rule(line)?.owner.as_deref().map(Cow::Borrowed)
     }),
-    count("policy_revision", "policy.revision", |line| {
-        rule(line)?.revision.map(whole)
+    count("policy_revision", "policy_revision", |line| {
+        flow(line)?.policy_revision.map(whole)
     }),
     flag("default_deny", "default_deny", |line| {
         Some(flow(line)?.default_deny)

@@ -34,7 +34,7 @@ const FULL: &str = concat!(
     r#""forward":{"packets":5,"bytes":9223372036854775807,"tcp_flags":255},"#,
     r#""reverse":{"packets":0,"bytes":4000,"tcp_flags":19},"rtt_us":4294967295,"end_reason":"fin","verdict":"deny","#,
     r#""policy":{"kind":"RingfencePolicy","namespace":"shop","name":"api","rule":"ingress[0]","rule_id":4294967295,"#,
-    r#""tier":"Admin","rule_name":"r","reason":"because","approved_by":"a","owner":"o","revision":12},"default_deny":true,"#,
+    r#""tier":"Admin","rule_name":"r","reason":"because","approved_by":"a","owner":"o"},"policy_revision":12,"default_deny":true,"#,
     r#""reason":"rule","drop_reason":"revoked","#,
     r#""would_be":[{"view":"audit","verdict":"deny","policy":{"kind":"NetworkPolicy","namespace":"shop","name":"x","#,
     r#""rule":"egress[1]","rule_id":1},"reason":"deny-rule"},{"view":"staged","verdict":"allow","reason":"rule"}],"#,
