@@ -26,7 +26,7 @@ const ACCELERATOR: &str = "tcg,thread=multi";
 /// `panic=-1`: a kernel that panics restarts at once, and QEMU ends then. `tsc=unstable`: how fast that
 /// counter counts the kernel measures at its start, and if this machine is busy then, wrong: clocks of
 /// guests ran twenty times too fast. The other has a known rate.
-const COMMAND_LINE: &str = "console=ttyS0 panic=-1 oops=panic loglevel=4 mitigations=off \
+const COMMAND_LINE: &str = "console=ttyS0 panic=-1 oops=panic loglevel=7 mitigations=off \
                             tsc=unstable clocksource=hpet clearcpuid=112,297,580 random.trust_cpu=on rdinit=/init";
 /// Lines of a console that tell why a guest ended.
 const LAST_LINES: usize = 30;
