@@ -318,6 +318,15 @@ impl Agent {
         succeeded("detach", &output)
     }
 
+    /// Packets of a stream that the kernel may have lost when interfaces were attached: a clsact that is added costs what is
+    /// being sent, whoever adds it.
+    pub fn cost_of_attaching(&self) -> Result<u32> {
+        let status = self.status()?;
+        let mut endpoints = status["endpoints"].as_array().into_iter().flatten();
+        let has_clsact = endpoints.any(|endpoint| endpoint["hook"] == "clsact");
+        Ok(u32::from(has_clsact))
+    }
+
     /// `ringfence status -o json`.
     pub fn status(&self) -> Result<Value> {
         self.ask(&["status", "-o", "json"])

