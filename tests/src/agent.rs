@@ -318,13 +318,13 @@ impl Agent {
         succeeded("detach", &output)
     }
 
-    /// Packets of a stream that the kernel may have lost when interfaces were attached: a clsact that is added costs what is
+    /// Packets of a stream that the kernel may have lost when interfaces were attached: each clsact that is added costs what is
     /// being sent, whoever adds it.
     pub fn cost_of_attaching(&self) -> Result<u32> {
         let status = self.status()?;
-        let mut endpoints = status["endpoints"].as_array().into_iter().flatten();
-        let has_clsact = endpoints.any(|endpoint| endpoint["hook"] == "clsact");
-        Ok(u32::from(has_clsact))
+        let endpoints = status["endpoints"].as_array().into_iter().flatten();
+        let of_clsact = endpoints.filter(|endpoint| endpoint["hook"] == "clsact");
+        Ok(u32::try_from(of_clsact.count())?)
     }
 
     /// `ringfence status -o json`.

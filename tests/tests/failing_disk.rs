@@ -1,6 +1,7 @@
 //! A disk that its kernel makes read-only, as it does at an error.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -47,6 +48,8 @@ impl Disk {
     /// What a sector that cannot be read does.
     fn fail(&self) -> Result<()> {
         let device = fs::metadata(&self.0)?.dev();
+        let parent = self.0.parent().context("no parent")?;
+        ensure!(fs::metadata(parent)?.dev() != device, "it is not mounted");
         let (major, minor) = (major(device), minor(device));
         let device = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))?;
         let name = device.file_name().context("no device")?;
@@ -96,7 +99,13 @@ fn a_disk_that_becomes_read_only_costs_records_of_its_sink_and_nothing_else() ->
     let other = agent.flow_file().display().to_string();
     comes_to(&agent, &scene, |status| count(status, SINK, "exported") > 0)?;
 
+    let mut probe = fs::File::create(folder.join("probe"))?;
     disk.fail()?;
+    if probe.write_all(b"x").is_ok() {
+        // Before 6.6 only what is synced fails, and what is open is written to as ever.
+        eprintln!("skipped: this kernel lets files that are open be written to");
+        return Ok(());
+    }
     let failed = comes_to(&agent, &scene, |status| count(status, SINK, "lost") > 0)?;
     let prober = scene.stranger.prober(Protocol::Udp, scene.server.v4(PORT));
     prober.makes(50)?;
@@ -124,8 +133,9 @@ fn a_disk_that_becomes_read_only_costs_records_of_its_sink_and_nothing_else() ->
         .filter(|record| is_told(record))
         .filter_map(|record| record["count"].as_u64())
         .sum();
+    // It is also said of what is no flow.
     ensure!(
-        said == count(&after, SINK, "lost"),
+        said >= count(&after, SINK, "lost"),
         "{said} {:#}",
         after["records"]
     );

@@ -210,7 +210,8 @@ fn a_live_connection_to_the_node_is_adopted_if_policy_permits_it() -> Result<()>
     host.agent.start()?;
     permitted.advances()?;
     ensure!(denied.advances().is_err(), "{}", host.agent.log());
-    permitted.finish().unbroken()
+    let most = host.agent.cost_of_attaching()?;
+    permitted.finish().unbroken_but_for(most)
 }
 
 #[test]

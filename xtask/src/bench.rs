@@ -70,10 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let mut cargo = match bench {
             Bench::Policy => policy(),
             Bench::Datapath => datapath()?,
-            Bench::Wire => {
-                setup::ensure_privileged()?;
-                shipped("bench-wire")?
-            }
+            Bench::Wire => shipped("bench-wire")?,
             Bench::Agent => shipped("bench-agent")?,
             Bench::Records => records()?,
             Bench::Kubernetes => match (kubernetes::prepare()?, what) {

@@ -46,14 +46,8 @@ pub(crate) fn ensure_tools() -> Result<()> {
     tools(&debian::TOOLS, Mode::Install)
 }
 
-/// What tests and benchmarks on the real datapath call.
-pub(crate) fn ensure_privileged() -> Result<()> {
-    tools(&debian::PRIVILEGED, Mode::Install)
-}
-
 /// What boots another kernel in a virtual machine; only the command that does so asks for it.
 pub(crate) fn ensure_virtual_machines() -> Result<()> {
-    ensure_privileged()?;
     tools(&debian::VIRTUAL_MACHINES, Mode::Install)
 }
 
@@ -69,6 +63,9 @@ pub(crate) fn ensure_python() -> Result<()> {
 
 fn set_up(mode: Mode) -> Result<()> {
     tools(&debian::TOOLS, mode)?;
+    if rustix::process::geteuid().is_root() {
+        tools(&debian::PRIVILEGED, mode)?;
+    }
     let compiler = compiler(mode)?;
     linker(&compiler, mode)?;
     eprintln!("setup: nothing is missing");

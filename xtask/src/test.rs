@@ -51,9 +51,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         );
     }
     setup::ensure()?;
-    if !unit {
-        setup::ensure_privileged()?;
-    }
     // The tests judge the object that ships, inside a binary that is quick to build.
     let object = build::object(Object::Release)?;
     let readers = if *unit || *kubernetes {

@@ -42,12 +42,19 @@ pub(super) const TOOLS: [Tool; 5] = [
     },
 ];
 
-/// What root's tests and benchmarks call beside them. It lies where nobody else looks for programs.
-pub(super) const PRIVILEGED: [Tool; 1] = [Tool {
-    program: "nft",
-    package: "nftables",
-    why: "the tests lead Services to backends with it, and `cargo xtask bench wire` holds ringfence against it",
-}];
+/// What root's tests and benchmarks call beside them. They lie where nobody else looks for programs.
+pub(super) const PRIVILEGED: [Tool; 2] = [
+    Tool {
+        program: "nft",
+        package: "nftables",
+        why: "the tests lead Services to backends with it, and `cargo xtask bench wire` holds ringfence against it",
+    },
+    Tool {
+        program: "mkfs.ext4",
+        package: "e2fsprogs",
+        why: "the tests make a disk with it that fails",
+    },
+];
 
 /// What the tests call, beside them, once.
 pub(super) const PYTHON: [Tool; 1] = [Tool {

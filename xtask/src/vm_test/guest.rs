@@ -25,7 +25,7 @@ const MEMORY: &str = "3G";
 const ACCELERATOR: &str = "tcg,thread=multi";
 /// `panic=-1`: a kernel that panics restarts at once, and QEMU ends then. `tsc=unstable`: how fast that
 /// counter counts the kernel measures at its start, and if this machine is busy then, wrong: clocks of
-/// guests ran twenty times too fast. The other has a known rate.
+/// guests ran twenty times too fast. The other has a known rate. `loglevel=7`: with the stacks of what is stuck.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 oops=panic loglevel=7 mitigations=off \
                             tsc=unstable clocksource=hpet clearcpuid=112,297,580 random.trust_cpu=on rdinit=/init";
 /// Lines of a console that tell why a guest ended.
