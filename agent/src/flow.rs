@@ -10,7 +10,7 @@
 //! Counters live in the kernel's table; events only say *open, change, deny, close*. What is lost
 //! on the way is counted at the stage that lost it, and a loss record stands in the stream.
 //!
-//! Imported by the daemon, the control socket and the CLI. Never imports the datapath: events and
+//! Imported by the daemon, the control socket, metrics and the CLI. Never imports the datapath: events and
 //! listings come in as values of `agent_common`.
 
 pub(crate) mod clock;

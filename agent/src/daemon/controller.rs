@@ -396,7 +396,8 @@ impl Controller {
         });
         let known = Arc::clone(&self.outlets.known.borrow().inventory);
         let before = (&*self.desired.world, &*known, changes.as_slice());
-        let inventory = inventory(&world, tables, &endpoints, before, in_force);
+        let words = &self.engine.programmed().words;
+        let inventory = inventory(&world, tables, &endpoints, words, before, in_force);
         self.outlets.known.send_replace(Known {
             inventory: Arc::new(inventory),
             is_changing: false,

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use agent_common::table::Word;
 use agent_policy::{
     compiled::{Compiled, Rank, RuleOrigin, Subject},
     model::{Change, ObjectName, SubjectName, Workload, WorkloadKind, World},
@@ -19,11 +20,12 @@ use crate::flow::{
     views::Views,
 };
 
-/// `before` are the world and the inventory of before, and what leads from that world to this one.
+/// `words` are what endpoints are judged by. `before` are the world and the inventory of before, and what leads from that world to this one.
 pub(crate) fn inventory(
     world: &World,
     compiled: &Compiled,
     endpoints: &BTreeMap<u16, SubjectName>,
+    words: &BTreeMap<u16, Word>,
     before: (&World, &Inventory, &[Change]),
     since: BootTime,
 ) -> Inventory {
@@ -55,6 +57,10 @@ pub(crate) fn inventory(
             .rules
             .iter()
             .filter_map(|(&number, origin)| Some((number, origin.terms.revision?)))
+            .collect(),
+        generations: words
+            .iter()
+            .map(|(id, word)| (*id, word.generation()))
             .collect(),
         views: endpoints
             .iter()

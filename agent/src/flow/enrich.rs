@@ -24,8 +24,8 @@ use super::{
     names::{Heard, Names},
     process::Namer,
     record::{
-        Direction, End, Icmp, Kind, Line, LossRecord, Protocol, Record, RuleRef, SCHEMA_VERSION,
-        TamperRecord, Traffic, Verdict, WorkloadRef, WouldBe,
+        Direction, End, EndReason, Icmp, Kind, Line, LossRecord, Protocol, Record, RuleRef,
+        SCHEMA_VERSION, TamperRecord, Traffic, Verdict, WorkloadRef, WouldBe,
     },
     report::{Count, DenialReport, FlowReport, Report},
     views::{Opinion, OpinionCounts, PolicySets, Views},
@@ -44,6 +44,8 @@ pub(crate) struct Inventory {
     pub(crate) rules: HashMap<u32, Arc<RuleRef>>,
     /// Likewise: of rules whose policies have any.
     pub(crate) revisions: HashMap<u32, u64>,
+    /// By the endpoint's number: of what it is judged by.
+    pub(crate) generations: HashMap<u16, u32>,
     /// By the endpoint's number; of those that have any.
     pub(crate) views: HashMap<u16, Views>,
 }
@@ -117,6 +119,14 @@ impl Inventories {
             .chain(all)
             .filter_map(|it| it.rules.get(&number));
         rules.next().cloned()
+    }
+
+    /// Of a rule's policy, in the state that the endpoint had when it judged by this generation. When that was does not tell: a
+    /// change takes its time, and while it does the endpoint is judged by either.
+    fn revision(&self, endpoint: u16, generation: u32, rule: u32) -> Option<u64> {
+        let mut all = self.all();
+        let judged = all.find(|it| it.generations.get(&endpoint) == Some(&generation))?;
+        judged.revisions.get(&rule).copied()
     }
 }
 
@@ -230,10 +240,10 @@ impl Enricher {
             Verdict::Allow
         };
         let why = Why::new(verdict, reason);
-        let revision = match kind {
-            Kind::Start | Kind::Deny => inventory.revisions.get(&rule),
-            Kind::Update | Kind::End => None,
-        };
+        // What has cut a flow is not what had permitted it.
+        let revision = (end_reason != Some(EndReason::Revoked))
+            .then(|| inventories.revision(key.endpoint(), generation, rule))
+            .flatten();
         Record {
             schema_version: SCHEMA_VERSION,
             seq: self.seq,
@@ -257,7 +267,7 @@ impl Enricher {
             end_reason,
             verdict,
             policy: inventories.rule(rule, inventory),
-            policy_revision: revision.copied(),
+            policy_revision: revision,
             default_deny: why.default_deny,
             reason: why.reason,
             drop_reason: why.drop_reason,

@@ -73,11 +73,10 @@ pub(crate) struct Record {
     /// The rule that decided, where one did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) policy: Option<Arc<RuleRef>>,
-    /// No rule permitted it and policy isolates the endpoint.
-    /// Which version of the policy, as the Kubernetes API counts them. Of what was judged at this moment alone: a flow that goes
-    /// on may have been permitted by an earlier one.
+    /// Which version of the policy, as the Kubernetes API counts them.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) policy_revision: Option<u64>,
+    /// No rule permitted it and policy isolates the endpoint.
     pub(crate) default_deny: bool,
     /// Why it was permitted; absent from what was dropped.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -45,6 +45,7 @@ fn inventory() -> Inventory {
         endpoints: HashMap::from([(1, (workload("shop", "api"), "shop/api".into()))]),
         rules: HashMap::from([(7, Arc::new(rule))]),
         revisions: HashMap::from([(7, 3)]),
+        generations: HashMap::from([(1, 5)]),
         views: HashMap::new(),
     }
 }
@@ -368,6 +369,7 @@ fn what_happened_before_a_change_is_told_by_who_was_who_then() {
     later.endpoints = HashMap::from([(1, (workload("shop", "new"), "shop/new".into()))]);
     later.rules.clear();
     later.revisions = HashMap::from([(7, 4)]);
+    later.generations = HashMap::from([(1, 6)]);
     let inventories = of([inventory(), later]);
     let mut enricher = Enricher::new(
         ("node-1".into(), None),
@@ -396,20 +398,19 @@ fn what_happened_before_a_change_is_told_by_who_was_who_then() {
         )
     );
     assert_eq!(told(100), (vec!["shop/new".to_owned()], Some(7)));
-    let mut version = |kind, at| {
+    let mut version = |generation, end_reason| {
         let report = FlowReport {
-            kind,
-            at: BootTime(at),
+            at: BootTime(100),
+            generation,
+            end_reason,
             ..report()
         };
         let line = enricher.line(Report::Flow(report), &inventories);
         line.flow().unwrap().policy_revision
     };
-    assert_eq!(version(Kind::Start, 99), Some(3));
-    assert_eq!(version(Kind::Deny, 100), Some(4));
-    assert_eq!(
-        version(Kind::End, 100),
-        None,
-        "the earlier had permitted it"
-    );
+    // Whenever it is told.
+    assert_eq!(version(5, None), Some(3));
+    assert_eq!(version(6, Some(EndReason::Fin)), Some(4));
+    assert_eq!(version(6, Some(EndReason::Revoked)), None);
+    assert_eq!(version(4, None), None, "of long ago");
 }

@@ -113,7 +113,7 @@ fn flow() -> Value {
             "end_reason": closed::<EndReason>("Of the kind end."),
             "verdict": closed::<Verdict>("What was done."),
             "policy": reference("rule"),
-            "policy_revision": number("Version of the policy, as the Kubernetes API counts them.", u64::MAX),
+            "policy_revision": number("Version of the policy that decided, as the Kubernetes API counts them.", u64::MAX),
             "default_deny": {
                 "description": "Policy isolates the endpoint, and no rule permits it.",
                 "type": "boolean",

@@ -379,6 +379,7 @@ fn huge() -> Line {
         it["policy"] = rule.clone();
         it["would_be"] = vec![would_be("audit"), would_be("staged")].into();
         it["sampling"] = 10.into();
+        it["policy_revision"] = u64::MAX.into();
         for key in ["comm", "cgroup"] {
             it["process"][key] = long.clone().into();
         }
