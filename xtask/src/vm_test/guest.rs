@@ -25,11 +25,15 @@ const MEMORY: &str = "3G";
 const ACCELERATOR: &str = "tcg,thread=multi";
 /// `panic=-1`: a kernel that panics restarts at once, and QEMU ends then. `tsc=unstable`: how fast that
 /// counter counts the kernel measures at its start, and if this machine is busy then, wrong: clocks of
-/// guests ran twenty times too fast. The other has a known rate. `loglevel=7`: with the stacks of what is stuck.
+/// guests ran twenty times too fast. The other has a known rate. `loglevel=7`: with the stacks of what is stuck,
+/// which panics after two minutes: where this machine is busy, a processor that does nothing for less is none that is stuck.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 oops=panic loglevel=7 mitigations=off \
+                            watchdog_thresh=60 softlockup_panic=1 \
                             tsc=unstable clocksource=hpet clearcpuid=112,297,580 random.trust_cpu=on rdinit=/init";
+/// Of a guest that says nothing for so long nothing more is to be heard: a test that hangs is ended by it before.
+const SILENCE: Duration = Duration::from_mins(10);
 /// Lines of a console that tell why a guest ended.
-const LAST_LINES: usize = 30;
+const LAST_LINES: usize = 60;
 
 /// What came of a guest.
 #[derive(Debug)]
@@ -103,7 +107,7 @@ pub(crate) fn run(
     let mut running = None;
     verdict.ended = loop {
         let left = timeout.saturating_sub(begun.elapsed());
-        let report = match lines.recv_timeout(left) {
+        let report = match lines.recv_timeout(left.min(SILENCE)) {
             Ok(report) => report,
             Err(gone) => {
                 let during = running.map_or_else(
@@ -113,7 +117,11 @@ pub(crate) fn run(
                 verdict.failed.extend(running.map(name));
                 let how = match gone {
                     mpsc::RecvTimeoutError::Timeout => {
-                        format!("given up after {}", seconds(timeout))
+                        if left > SILENCE {
+                            format!("given up after {} of silence", seconds(SILENCE))
+                        } else {
+                            format!("given up after {}", seconds(timeout))
+                        }
                     }
                     mpsc::RecvTimeoutError::Disconnected => "ended by itself".to_owned(),
                 };
