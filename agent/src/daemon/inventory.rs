@@ -20,7 +20,8 @@ use crate::flow::{
     views::Views,
 };
 
-/// `words` are what endpoints are judged by. `before` are the world and the inventory of before, and what leads from that world to this one.
+/// `words` are what endpoints are judged by. `before` are the world and the inventory of before, and what leads from that
+/// world to this one.
 pub(crate) fn inventory(
     world: &World,
     compiled: &Compiled,

@@ -240,10 +240,11 @@ impl Enricher {
             Verdict::Allow
         };
         let why = Why::new(verdict, reason);
-        // What has cut a flow is not what had permitted it.
-        let revision = (end_reason != Some(EndReason::Revoked))
-            .then(|| inventories.revision(key.endpoint(), generation, rule))
-            .flatten();
+        let revision = match end_reason {
+            // What has cut a flow is not what had permitted it.
+            Some(EndReason::Revoked) => None,
+            _ => inventories.revision(key.endpoint(), generation, rule),
+        };
         Record {
             schema_version: SCHEMA_VERSION,
             seq: self.seq,
