@@ -13,6 +13,7 @@
 //! Imported by the daemon, the control socket, metrics and the CLI. Never imports the datapath: events and
 //! listings come in as values of `agent_common`.
 
+pub(crate) mod addresses;
 pub(crate) mod clock;
 mod community;
 pub(crate) mod enrich;

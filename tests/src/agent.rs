@@ -345,7 +345,12 @@ impl Agent {
 
     /// The last `number` flow records, oldest first.
     pub fn flows(&self, number: usize) -> Result<Vec<Value>> {
-        let answer = self.ask_text(&["flows", "--last", &number.to_string(), "-o", "json"])?;
+        self.flows_that(&["--last", &number.to_string()])
+    }
+
+    /// What these filters of `flows` let through.
+    pub fn flows_that(&self, filters: &[&str]) -> Result<Vec<Value>> {
+        let answer = self.ask_text(&[&["flows", "-o", "json"], filters].concat())?;
         let lines = serde_json::Deserializer::from_str(&answer).into_iter();
         let mut records = Vec::new();
         for value in lines {

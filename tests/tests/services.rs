@@ -17,6 +17,7 @@ use ringfence_lab::manifest;
 use ringfence_lab::probe::{Outcome, Protocol};
 use ringfence_lab::scene::{FRIEND_ONLY, OTHER_PORT, PORT, Scene, TO_FRIEND_ONLY};
 use ringfence_lab::wait::eventually;
+use serde_json::Value;
 
 use self::proxy::{Source, lead};
 
@@ -228,6 +229,9 @@ fn who_sends_to_a_service_is_judged_by_all_who_serve_it() -> Result<()> {
     leads(SECOND, &scene.stranger)?;
     reaches(&scene.server, &at(CLUSTER, 80)?)?;
     is_dropped(&scene.server, &at(SECOND, 80)?)?;
+    for (service, verdict) in [("friend", "allow"), ("stranger", "deny")] {
+        translated.follows(|| are_named(&translated.agent, service, verdict).is_ok())?;
+    }
     // Headless: there is nothing but the workloads' own addresses.
     is_dropped(&scene.server, &scene.stranger.at(PORT))?;
     reaches(&scene.server, &scene.friend.at(PORT))?;
@@ -245,6 +249,18 @@ fn who_sends_to_a_service_is_judged_by_all_who_serve_it() -> Result<()> {
     translated.follows(|| is_dropped(&scene.server, &doors).is_ok())?;
     let direct = scene.server.probe(Protocol::Tcp, scene.friend.v4(PORT));
     ensure!(direct == Outcome::Allowed, "{direct}");
+    Ok(())
+}
+
+/// Records of the server have the Service that it asks for.
+fn are_named(agent: &Agent, service: &str, verdict: &str) -> Result<()> {
+    let name = format!("shop/{service}");
+    let records = agent.flows_that(&["--service", &name])?;
+    let is_of_server = |it: &Value| it["src"]["workload"]["name"] == "server";
+    let of_server = records.iter().filter(|it| is_of_server(it));
+    let mut verdicts = of_server.map(|it| it["verdict"].as_str());
+    ensure!(verdicts.clone().count() > 0, "none of {name}");
+    ensure!(verdicts.all(|it| it == Some(verdict)), "{records:?}");
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use self::names::{
-    DnsPattern, Label, PolicyName, ProtocolNumber, ReasonName, WorkloadName, network,
+    DnsPattern, Label, PolicyName, ProtocolNumber, ReasonName, ServiceName, WorkloadName, network,
 };
 use crate::flow::record::{Direction, EndReason, Kind, Line, ProcessRef, Record, RuleRef, Verdict};
 
@@ -77,6 +77,10 @@ pub(crate) struct FlowsRequest {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[arg(long = "reason", value_name = "REASON", global = true, help_heading = FILTERS)]
     pub(crate) reasons: Vec<ReasonName>,
+    /// Only flows to this Service: those that ask for it by one of its addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[arg(long = "service", value_name = "NAMESPACE/NAME", global = true, help_heading = FILTERS)]
+    pub(crate) services: Vec<ServiceName>,
     /// Only flows of processes that call themselves so.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[arg(long = "process", value_name = "COMM", global = true, help_heading = FILTERS)]
@@ -131,6 +135,7 @@ impl FlowsRequest {
             protocols,
             policies,
             reasons,
+            services,
             processes,
             files,
             containers,
@@ -157,6 +162,9 @@ impl FlowsRequest {
                 || rules(flow).any(|rule| policies.iter().any(|name| name.is_of(rule))))
             && (reasons.is_empty()
                 || (flow.reason()).is_some_and(|it| reasons.iter().any(|reason| reason.is(it))))
+            && (services.is_empty()
+                || (flow.dst.service.as_ref())
+                    .is_some_and(|it| services.iter().any(|name| name.is(it))))
             && (processes.is_empty()
                 || (flow.process.as_ref()).is_some_and(|it| processes.contains(&it.comm)))
             && (files.is_empty()

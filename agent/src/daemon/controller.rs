@@ -22,7 +22,7 @@ use crate::{
         clock::Timekeeper,
         endpoints::Registry,
         inputs::{Inputs, Reload},
-        inventory::inventory,
+        inventory::{View, addresses, inventory},
         node,
         revoke::{Change, Revoker, Touched},
         service::Heartbeat,
@@ -395,9 +395,15 @@ impl Controller {
             since,
         });
         let known = Arc::clone(&self.outlets.known.borrow().inventory);
-        let before = (&*self.desired.world, &*known, changes.as_slice());
+        let seen = |world, this_node| View {
+            world,
+            node: &self.node,
+            this_node,
+        };
+        let old = seen(&self.desired.world, &self.desired.this_node);
+        let addresses = addresses(seen(&world, &this_node), old, &changes, &known.addresses);
         let words = &self.engine.programmed().words;
-        let inventory = inventory(&world, tables, &endpoints, words, before, in_force);
+        let inventory = inventory(&world, tables, &endpoints, words, addresses, in_force);
         self.outlets.known.send_replace(Known {
             inventory: Arc::new(inventory),
             is_changing: false,

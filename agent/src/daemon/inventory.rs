@@ -1,33 +1,31 @@
 //! Who is who and what is what in records, of the policy that is in force.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+mod addresses;
+
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use agent_common::table::Word;
 use agent_policy::{
     compiled::{Compiled, Rank, RuleOrigin, Subject},
-    model::{Change, ObjectName, SubjectName, Workload, WorkloadKind, World},
+    model::{ObjectName, SubjectName, Workload, WorkloadKind, World},
 };
 
+pub(crate) use self::addresses::{View, addresses};
 use crate::flow::{
+    addresses::Addresses,
     clock::BootTime,
     enrich::Inventory,
     record::{Fragment, RuleRef, WorkloadRef},
     views::Views,
 };
 
-/// `words` are what endpoints are judged by. `before` are the world and the inventory of before, and what leads from that
-/// world to this one.
+/// `words` are what endpoints are judged by.
 pub(crate) fn inventory(
     world: &World,
     compiled: &Compiled,
     endpoints: &BTreeMap<u16, SubjectName>,
     words: &BTreeMap<u16, Word>,
-    before: (&World, &Inventory, &[Change]),
+    addresses: Addresses,
     since: BootTime,
 ) -> Inventory {
     let of_subject = |name: &SubjectName| match name {
@@ -37,10 +35,9 @@ pub(crate) fn inventory(
         }
         SubjectName::Node(name) => Some(Arc::new(of_node(world, name))),
     };
-    let (old, Inventory { by_address, .. }, changes) = before;
     Inventory {
         since,
-        by_address: owners(world, old, by_address, changes),
+        addresses,
         endpoints: endpoints
             .iter()
             .filter_map(|(id, name)| {
@@ -68,44 +65,6 @@ pub(crate) fn inventory(
             .filter_map(|(id, name)| Some((*id, views(compiled.subjects.get(name)?)?)))
             .collect(),
     }
-}
-
-/// Of ten thousand, one has changed; and most often policies have, and nobody.
-fn owners(
-    world: &World,
-    old: &World,
-    before: &Arc<HashMap<IpAddr, Arc<WorkloadRef>>>,
-    changes: &[Change],
-) -> Arc<HashMap<IpAddr, Arc<WorkloadRef>>> {
-    let workloads = changes.iter().filter_map(|change| match change {
-        Change::Workload(name, new) => Some((old.workloads.get(name), new)),
-        _ => None,
-    });
-    let addresses: BTreeSet<IpAddr> = workloads
-        .flat_map(|(old, new)| [old, new.as_ref()])
-        .flatten()
-        .flat_map(|workload| workload.addresses.iter().copied())
-        .collect();
-    if addresses.is_empty() {
-        return Arc::clone(before);
-    }
-    let mut owners = HashMap::clone(before);
-    // Once for all addresses of one.
-    let mut named: BTreeMap<&ObjectName, Arc<WorkloadRef>> = BTreeMap::new();
-    for address in addresses {
-        let name = world.addresses.get(&address);
-        match name.and_then(|name| world.workloads.get(name)) {
-            Some(workload) => {
-                let named = named.entry(&workload.name);
-                let owner = named.or_insert_with(|| Arc::new(of_workload(workload)));
-                owners.insert(address, Arc::clone(owner));
-            }
-            None => {
-                owners.remove(&address);
-            }
-        }
-    }
-    Arc::new(owners)
 }
 
 /// The sets of a subject that decide nothing; `None` if it has no such.

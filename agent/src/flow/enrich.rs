@@ -18,6 +18,7 @@ use agent_common::{
 };
 
 use super::{
+    addresses::Addresses,
     clock::BootTime,
     community,
     key::{self, FlowId, Key},
@@ -36,8 +37,8 @@ use super::{
 pub(crate) struct Inventory {
     /// When it came into force.
     pub(crate) since: BootTime,
-    /// Owners of addresses, for the peer's side.
-    pub(crate) by_address: Arc<HashMap<IpAddr, Arc<WorkloadRef>>>,
+    /// For the peer's side.
+    pub(crate) addresses: Addresses,
     /// By the endpoint's number, for its own side: right also where it owns no address. With its name.
     pub(crate) endpoints: HashMap<u16, (Arc<WorkloadRef>, Arc<str>)>,
     /// By the rule's number.
@@ -227,11 +228,16 @@ impl Enricher {
             ip: Some(ip),
             port: icmp.is_none().then_some(port),
             workload: workload.cloned(),
+            service: None,
             dns_name: None,
         };
         let local = side(key.local(), workload);
-        let mut remote = side(key.remote(), inventory.by_address.get(&key.remote().0));
-        remote.dns_name = self.called.of(key.endpoint(), key.remote().0, opened);
+        let (address, port) = key.remote();
+        let remote = End {
+            service: service(inventory, direction, address, (protocol, port)),
+            dns_name: self.called.of(key.endpoint(), address, opened),
+            ..side((address, port), inventory.addresses.owner(address))
+        };
         let (src, dst) = in_order(direction, local, remote);
         let community_id = community_id(&src, &dst, protocol, icmp);
         let verdict = if kind == Kind::Deny {
@@ -336,12 +342,14 @@ impl Enricher {
             ip: None,
             port: local_port,
             workload: workload.cloned(),
+            service: None,
             dns_name: None,
         };
         let remote = End {
             ip: Some(address),
             port: remote_port,
-            workload: inventory.by_address.get(&address).cloned(),
+            workload: inventory.addresses.owner(address).cloned(),
+            service: service(inventory, direction, address, (key.protocol, key.port)),
             dns_name: self.called.of(key.endpoint, address, since),
         };
         let (src, dst) = in_order(direction, local, remote);
@@ -456,6 +464,18 @@ impl Why {
 
 fn community_id(src: &End, dst: &End, protocol: u8, icmp: Option<Icmp>) -> Option<String> {
     community::id((src.ip?, src.port), (dst.ip?, dst.port), protocol, icmp)
+}
+
+/// What the endpoint has asked for. Who asks an endpoint has been led to it already.
+fn service(
+    inventory: &Inventory,
+    direction: table::Direction,
+    address: IpAddr,
+    (protocol, port): (u8, u16),
+) -> Option<Arc<str>> {
+    let is_responder = direction == table::Direction::Egress;
+    let service = inventory.addresses.service(address, protocol, port);
+    service.filter(|_| is_responder).cloned()
 }
 
 /// The initiator first.

@@ -191,6 +191,9 @@ pub(crate) struct End {
     pub(crate) port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) workload: Option<Arc<WorkloadRef>>,
+    /// `NAMESPACE/NAME` of the Service whose address and port this is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) service: Option<Arc<str>>,
     /// What the endpoint had asked its resolver for when it was told this address.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) dns_name: Option<Arc<str>>,
@@ -631,6 +634,7 @@ mod tests {
                     "ip",
                     "port",
                     "workload",
+                    "service",
                     "name",
                     "start_time",
                     "exe",

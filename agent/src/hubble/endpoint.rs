@@ -140,6 +140,7 @@ mod tests {
             ip: Some([10, 0, 0, 1].into()),
             port: None,
             workload: Some(Arc::new(workload)),
+            service: None,
             dns_name: None,
         };
         of(&end, &home())

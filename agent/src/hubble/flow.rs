@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use agent_common::verdict::Reason;
 use agent_hubble_proto::flow::{
     self as wire, CiliumEventType, DropReason, Emitter, Flow, FlowType, IcmPv4, IcmPv6, Igmp, Ip,
-    IpVersion, Layer4, NetworkInterface, Policy, Sctp, Tcp, TcpFlags, TraceObservationPoint,
-    TraceReason, TrafficDirection, Udp, Vrrp, layer4,
+    IpVersion, Layer4, NetworkInterface, Policy, Sctp, Service, Tcp, TcpFlags,
+    TraceObservationPoint, TraceReason, TrafficDirection, Udp, Vrrp, layer4,
 };
 use prost_types::Timestamp;
 use rustix::{
@@ -110,6 +110,7 @@ impl Teller {
             node_name: self.node_name.clone(),
             source_names: names(&record.src),
             destination_names: names(&record.dst),
+            destination_service: service(&record.dst),
             traffic_direction: match record.direction {
                 Direction::Ingress => TrafficDirection::Ingress.into(),
                 Direction::Egress => TrafficDirection::Egress.into(),
@@ -136,6 +137,15 @@ impl Teller {
         let name = socket.map(|socket| netdevice::index_to_name(socket, index));
         name.and_then(Result::ok).unwrap_or_default()
     }
+}
+
+/// Who reads it shows the Service's namespace with the name of a pod: not where there is one.
+fn service(end: &End) -> Option<Service> {
+    let (namespace, name) = end.service.as_deref()?.split_once('/')?;
+    end.workload.is_none().then(|| Service {
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+    })
 }
 
 fn names(end: &End) -> Vec<String> {

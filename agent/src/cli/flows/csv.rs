@@ -160,6 +160,7 @@ const COLUMNS: &[Column] = &[
         of_process(flow, |it| it.container_id.clone())
     }),
     ("policy_revision", |flow| text(flow.policy_revision)),
+    ("dst_service", |flow| text(flow.dst.service.as_ref())),
 ];
 
 fn of_loss(column: &str, record: &LossRecord) -> String {

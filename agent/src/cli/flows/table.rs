@@ -190,9 +190,8 @@ fn narrow(record: &Record) -> [String; 9] {
 
 fn wide(record: &Record) -> [String; 17] {
     let workload = |end: &End| {
-        let workload = end.workload.as_ref().map(ToString::to_string);
         let name = end.dns_name.as_ref().map(|name| format!("({name})"));
-        workload.or(name).unwrap_or_else(|| NONE.to_owned())
+        named(end).or(name).unwrap_or_else(|| NONE.to_owned())
     };
     let uid = record.process.as_ref().map(|process| process.uid);
     [
@@ -239,12 +238,19 @@ fn protocol(record: &Record) -> String {
 
 /// By name, else by address.
 pub(super) fn end(end: &End) -> String {
-    match (&end.workload, &end.dns_name) {
-        (Some(workload), _) => with_port(workload.to_string(), end.port),
+    match (named(end), &end.dns_name) {
+        (Some(name), _) => with_port(name, end.port),
         // Whoever controls its resolver chooses it: never without the address.
         (None, Some(name)) => format!("{} ({name})", address(end)),
         (None, None) => address(end),
     }
+}
+
+/// Who is there, or else what is reached there.
+fn named(end: &End) -> Option<String> {
+    let workload = end.workload.as_ref().map(ToString::to_string);
+    let service = (end.service.as_ref()).map(|service| format!("service/{service}"));
+    workload.or(service)
 }
 
 fn address(end: &End) -> String {

@@ -16,6 +16,11 @@ pub(crate) struct WorkloadName {
     name: String,
 }
 
+/// `NAMESPACE/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct ServiceName(String);
+
 /// `NAMESPACE/NAME`; or `NAME`, in any namespace or in none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -54,6 +59,8 @@ const ARP: &str = "arp";
 pub(crate) enum InvalidFilter {
     #[error("{0:?} is not a workload: expected NAMESPACE/NAME")]
     Workload(String),
+    #[error("{0:?} is not a Service: expected NAMESPACE/NAME")]
+    Service(String),
     #[error("{0:?} is not a policy: expected NAMESPACE/NAME or NAME")]
     Policy(String),
     #[error("{0:?} is not a name: expected one as in api.example.com, or *.example.com")]
@@ -134,6 +141,31 @@ impl FromStr for WorkloadName {
 impl fmt::Display for WorkloadName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+// === impl ServiceName ===
+
+impl ServiceName {
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.0 == name
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = InvalidFilter;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match in_namespace(text) {
+            Some(_) => Ok(Self(text.to_owned())),
+            None => Err(InvalidFilter::Service(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -305,4 +337,4 @@ macro_rules! as_text {
     )*};
 }
 
-as_text! { DnsPattern WorkloadName PolicyName Label ProtocolNumber ReasonName }
+as_text! { DnsPattern WorkloadName ServiceName PolicyName Label ProtocolNumber ReasonName }

@@ -14,7 +14,7 @@ fn record() -> Value {
                              "labels": {"role": "gateway", "zone": "a"}}},
         "dst": {"ip": "fd00::1", "port": 8080,
                 "workload": {"namespace": "shop", "name": "api", "kind": "Workload",
-                             "labels": {"app": "api", "zone": "b"}}, "dns_name": "api.shop.example"},
+                             "labels": {"app": "api", "zone": "b"}}, "service": "shop/web", "dns_name": "api.shop.example"},
         "protocol": {"number": 6, "name": "tcp"}, "direction": "ingress", "initiator_known": true,
         "forward": {"packets": 5, "bytes": 500}, "reverse": {"packets": 4, "bytes": 4000},
         "end_reason": "fin", "verdict": "allow",
@@ -63,6 +63,7 @@ fn each_filter_has_what_fits_and_what_does_not() {
         ("--container 0a", "--container 1b"),
         ("--dns-name Api.Shop.Example.", "--dns-name shop.example"),
         ("--dns-name *.shop.example", "--dns-name *.api.shop.example"),
+        ("--service shop/web", "--service shop/api"),
         ("--end-reason fin", "--end-reason rst"),
         ("--direction ingress", "--direction egress"),
         ("--kind start --kind end", "--kind deny"),
@@ -122,6 +123,7 @@ fn what_is_not_there_fits_no_filter() {
         "--exe /usr/sbin/nginx",
         "--container 0",
         "--dns-name *.example",
+        "--service shop/web",
     ] {
         assert!(!typed(words).unwrap().wants(&flow), "{words}");
     }

@@ -6,6 +6,7 @@ use agent_common::{event::DenialKey, flow::FlowKey};
 
 use super::*;
 use crate::flow::{
+    addresses::{Owners, Services},
     clock::{BootTime, WallTime},
     record::{EndReason, Fragment, Loss},
     views::{NoSets, View},
@@ -38,10 +39,13 @@ fn inventory() -> Inventory {
     };
     Inventory {
         since: BootTime(0),
-        by_address: Arc::new(HashMap::from([(
-            "10.0.0.2".parse().unwrap(),
-            workload("edge", "gateway"),
-        )])),
+        addresses: Addresses {
+            workloads: Arc::new(Owners::from([(
+                "10.0.0.2".parse().unwrap(),
+                workload("edge", "gateway"),
+            )])),
+            ..Addresses::default()
+        },
         endpoints: HashMap::from([(1, (workload("shop", "api"), "shop/api".into()))]),
         rules: HashMap::from([(7, Arc::new(rule))]),
         revisions: HashMap::from([(7, 3)]),
@@ -345,6 +349,34 @@ fn a_reason_of_another_version_is_named_as_unknown() {
 }
 
 #[test]
+fn the_service_is_told_of_whom_an_endpoint_asks_and_not_of_who_asks_it() {
+    let mut services = Services::default();
+    services.add(&"shop/web".into(), [10, 0, 0, 2].into(), (TCP, 40_000));
+    let mut inventory = inventory();
+    inventory.addresses.services = Arc::new(services);
+    let inventories = of([inventory]);
+    let mut enricher = Enricher::new(
+        ("node-1".into(), None),
+        Box::new(NoSets),
+        Arc::default(),
+        Namer::without_paths(),
+        Names::default(),
+    );
+    let mut told = |direction| {
+        let report = FlowReport {
+            direction,
+            ..report()
+        };
+        let line = enricher.line(Report::Flow(report), &inventories);
+        let [src, dst] = line.flow().unwrap().ends().map(|end| end.service.clone());
+        (src, dst)
+    };
+    let web = Some("shop/web".into());
+    assert_eq!(told(table::Direction::Egress), (None, web));
+    assert_eq!(told(table::Direction::Ingress), (None, None));
+}
+
+#[test]
 fn a_loss_says_where_and_how_much() {
     let loss = Loss {
         stage: Cow::Borrowed("takeover"),
@@ -365,7 +397,7 @@ fn a_loss_says_where_and_how_much() {
 fn what_happened_before_a_change_is_told_by_who_was_who_then() {
     let mut later = inventory();
     later.since = BootTime(100);
-    later.by_address = Arc::default();
+    later.addresses = Addresses::default();
     later.endpoints = HashMap::from([(1, (workload("shop", "new"), "shop/new".into()))]);
     later.rules.clear();
     later.revisions = HashMap::from([(7, 4)]);

@@ -23,6 +23,7 @@ pub(crate) fn hostile(line: &Line) -> Line {
         };
         end.workload = Some(workload.into());
     }
+    record.dst.service = Some(long.as_str().into());
     let process = record.process.get_or_insert_with(|| ProcessRef {
         pid: 1,
         start_time: None,

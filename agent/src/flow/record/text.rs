@@ -154,6 +154,7 @@ fn side(end: &End, out: &mut Vec<u8>) {
         ip,
         port,
         workload,
+        service,
         dns_name,
     } = end;
     let before = out.len();
@@ -163,6 +164,7 @@ fn side(end: &End, out: &mut Vec<u8>) {
         put(out, r#","workload":"#);
         workload.json.put(&**workload, out);
     }
+    optional(r#","service":"#, service.as_ref(), out);
     optional(r#","dns_name":"#, dns_name.as_ref(), out);
     // Which of them comes first is not known before.
     match out.get_mut(before) {

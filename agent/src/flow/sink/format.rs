@@ -145,6 +145,7 @@ fn own_words(record: &Record) -> Object {
         .with("process", &record.process)
         .with_object("source", workload(&record.src))
         .with_object("destination", workload(&record.dst))
+        .with("service", &record.dst.service)
         .with("forward_tcp_flags", record.forward.tcp_flags)
         .with("reverse_tcp_flags", record.reverse.tcp_flags)
         .with("rtt_us", record.rtt_us)

@@ -138,20 +138,20 @@ impl Pseudonyms {
         }
         for end in [&mut record.src, &mut record.dst] {
             if drops(Dropped::Ip) {
-                (end.ip, end.dns_name) = (None, None);
+                end.ip = None;
             } else if hashes(Hashed::Ip) {
                 end.ip = end.ip.map(|ip| self.of_ip(ip));
-                // It leads to the address.
-                end.dns_name = self.of_any(end.dns_name.take());
             }
             if drops(Dropped::Port) {
                 end.port = None;
             }
-            if drops(Dropped::Workload) {
-                end.dns_name = None;
-            } else if hashes(Hashed::Workload) && !hashes(Hashed::Ip) {
-                // A Service's has the names of those behind it, and a node's its own.
-                end.dns_name = self.of_any(end.dns_name.take());
+            // Both lead to the address; and a Service is called as those behind it, in a name by DNS as well.
+            for name in [&mut end.dns_name, &mut end.service] {
+                if drops(Dropped::Ip) || drops(Dropped::Workload) {
+                    *name = None;
+                } else if hashes(Hashed::Ip) || hashes(Hashed::Workload) {
+                    *name = self.of_any(name.take());
+                }
             }
             if drops(Dropped::Workload) {
                 end.workload = None;

@@ -136,10 +136,17 @@ fn a_record_s_fields_are_a_flow_s() {
     let record = record(|record| {
         record.kind = Kind::End;
         record.dst.dns_name = Some("api.example".into());
+        record.dst.service = Some("shop/web".into());
     });
     let flow = told(&record).remove(0);
     assert_eq!(flow.destination_names, ["api.example"]);
     assert!(flow.source_names.is_empty());
+    // The name of the pod would be shown in the namespace of the Service.
+    assert_eq!(flow.destination_service, None);
+    let mut to_service = record.clone();
+    to_service.dst.workload = None;
+    let service = told(&to_service).remove(0).destination_service.unwrap();
+    assert_eq!((&*service.namespace, &*service.name), ("shop", "web"));
     let time = flow.time.unwrap();
     assert_eq!((time.seconds, time.nanos), (1_700_000_001, 7));
     assert_eq!(flow.node_name, "east.1/node-1");

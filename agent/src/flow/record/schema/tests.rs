@@ -45,6 +45,7 @@ fn full() -> Record {
         ip: Some("10.0.0.1".parse().unwrap()),
         port: Some(u16::MAX),
         workload: Some(Arc::new(workload)),
+        service: Some("shop/api".into()),
         dns_name: Some("api.example.com".into()),
     };
     let traffic = Traffic {

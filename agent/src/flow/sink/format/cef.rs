@@ -45,6 +45,9 @@ fn flow(record: &Record, out: &mut Vec<u8>) {
         None => field("proto", &record.protocol.number, out),
     }
     ends(record, out);
+    if let Some(service) = &record.dst.service {
+        field("destinationServiceName", service, out);
+    }
     // As the dictionary has it: from the source to the destination, and back.
     field("in", &record.forward.bytes, out);
     field("out", &record.reverse.bytes, out);

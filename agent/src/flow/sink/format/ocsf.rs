@@ -159,6 +159,7 @@ fn endpoint(end: &End) -> Object {
         .with("port", end.port)
         .with("name", workload.map(|it| &*it.name).or(unknown))
         .with("hostname", &end.dns_name)
+        .with("svc_name", &end.service)
         // Other: the schema has no number for it.
         .with("type_id", workload.map(|_| OTHER))
         .with("type", workload.map(|it| &it.kind))

@@ -220,6 +220,6 @@ fn no_value_however_long_breaks_a_line_or_a_field() {
     let known = known
         .match_indices('=')
         .filter(|(at, _)| !known[..*at].ends_with('\\'));
-    // Names and workloads that the other has not: shost, dhost, cs3 with its label.
-    assert_eq!(keys.count(), known.count() + 4);
+    // Names and workloads that the other has not: shost, dhost, destinationServiceName, cs3 with its label.
+    assert_eq!(keys.count(), known.count() + 5);
 }

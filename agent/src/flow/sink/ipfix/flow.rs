@@ -447,6 +447,11 @@ pub(super) static FLOW: Table<Record> = Table {
             "ringfenceDestinationDnsName",
             Get::Text(|r| known(r.dst.dns_name.as_ref())),
         )]),
+        Group::text(&[Element::own(
+            67,
+            "ringfenceDestinationService",
+            Get::Text(|r| known(r.dst.service.as_ref())),
+        )]),
     ],
 };
 

@@ -245,6 +245,10 @@ fn addresses(record: &Record, out: &mut Attributes) {
         "ringfence.destination.dns_name",
         record.dst.dns_name.as_deref(),
     );
+    out.some_text(
+        "ringfence.destination.service",
+        record.dst.service.as_deref(),
+    );
     let family = record.src.ip.or(record.dst.ip);
     let family = family.map(|ip| if ip.is_ipv4() { "ipv4" } else { "ipv6" });
     out.some_text("network.type", family);

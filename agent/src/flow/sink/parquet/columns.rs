@@ -119,6 +119,9 @@ pub(super) static COLUMNS: &[Column] = &[
     json("dst_labels", "dst.workload.labels", |line| {
         labels(workload(dst(line)?)?)
     }),
+    text("dst_service", "dst.service", |line| {
+        dst(line)?.service.as_deref().map(Cow::Borrowed)
+    }),
     text("dst_dns_name", "dst.dns_name", |line| {
         dst(line)?.dns_name.as_deref().map(Cow::Borrowed)
     }),

@@ -29,7 +29,7 @@ const FULL: &str = concat!(
     r#""community_id":"1:abc=","start":"2026-11-30T10:00:00.000001000Z","end":"2026-11-30T10:00:01.5Z","#,
     r#""src":{"ip":"10.0.0.2","port":40000,"workload":{"namespace":"edge","name":"gateway","kind":"Workload","owner":"Deployment/gateway","#,
     r#""labels":{"a":"\"'ä","b":""}},"dns_name":"gateway.example"},"#,
-    r#""dst":{"ip":"fd00::1","port":65535,"workload":{"name":"node-2","kind":"Node","owner":"x/y","labels":{"c":"d"}},"dns_name":"node.example"},"#,
+    r#""dst":{"ip":"fd00::1","port":65535,"workload":{"name":"node-2","kind":"Node","owner":"x/y","labels":{"c":"d"}},"service":"shop/web","dns_name":"node.example"},"#,
     r#""protocol":{"number":6,"name":"tcp"},"icmp":{"type":8,"code":255},"direction":"ingress","initiator_known":true,"#,
     r#""forward":{"packets":5,"bytes":9223372036854775807,"tcp_flags":255},"#,
     r#""reverse":{"packets":0,"bytes":4000,"tcp_flags":19},"rtt_us":4294967295,"end_reason":"fin","verdict":"deny","#,
