@@ -32,7 +32,7 @@ impl Case {
     }
 }
 
-pub(crate) const CASES: [Case; 8] = [
+pub(crate) const CASES: [Case; 9] = [
     Case {
         name: "JSON lines",
         destinations: &[LINES],
@@ -45,12 +45,11 @@ pub(crate) const CASES: [Case; 8] = [
     },
     Case {
         name: "ECS lines",
-        destinations: &[|folder, _| {
-            Ok(format!(
-                "file: {{path: {}/flows.jsonl, format: ecs, rotate_bytes: {ENDLESS}}}",
-                folder.display()
-            ))
-        }],
+        destinations: &[|folder, _| Ok(shaped("ecs", folder))],
+    },
+    Case {
+        name: "OCSF lines",
+        destinations: &[|folder, _| Ok(shaped("ocsf", folder))],
     },
     Case {
         name: "Parquet",
@@ -83,6 +82,11 @@ const LINES: Destination = |folder, _| {
         "file: {{path: {folder}/flows.jsonl, rotate_bytes: {ENDLESS}}}"
     ))
 };
+
+fn shaped(format: &str, folder: &Path) -> String {
+    let folder = folder.display();
+    format!("file: {{path: {folder}/flows.jsonl, format: {format}, rotate_bytes: {ENDLESS}}}")
+}
 
 const PARQUET: Destination = |folder, _| {
     let folder = folder.display();
