@@ -109,7 +109,7 @@ pub(crate) fn world() -> World {
     };
     let node = |name: &str, address: &str| Node {
         name: name.to_owned(),
-        labels: [].into(),
+        labels: Arc::default(),
         addresses: [address.parse().unwrap()].into(),
         source: source(1),
     };

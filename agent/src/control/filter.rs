@@ -41,11 +41,11 @@ pub(crate) struct FlowsRequest {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[arg(long = "kind", value_name = "KIND", global = true, help_heading = FILTERS)]
     pub(crate) kinds: Vec<Kind>,
-    /// Only flows from or to this workload.
+    /// Only flows from or to this workload; a node is node/NAME.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[arg(long, value_name = "NAMESPACE/NAME", global = true, help_heading = FILTERS)]
     pub(crate) workload: Option<WorkloadName>,
-    /// Only flows from or to workloads of this namespace.
+    /// Only flows from or to workloads, or to Services, of this namespace.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[arg(long = "namespace", value_name = "NAME", global = true, help_heading = FILTERS)]
     pub(crate) namespaces: Vec<String>,
@@ -151,8 +151,7 @@ impl FlowsRequest {
             && direction.is_none_or(|direction| flow.direction == direction)
             && (kinds.is_empty() || kinds.contains(&flow.kind))
             && (workload.as_ref()).is_none_or(|name| flow.workloads().any(|it| name.is_of(it)))
-            && (namespaces.is_empty()
-                || (flow.workloads()).any(|it| namespaces.contains(&it.namespace)))
+            && (namespaces.is_empty() || flow.is_of_namespace(namespaces))
             && (labels.is_empty() || flow.has_labels(|| labels.iter().map(Label::pair)))
             && (networks.is_empty() || flow.is_within(networks))
             && (ports.is_empty() || ends.any(|end| has_port(end.port, ports)))

@@ -110,7 +110,7 @@ fn of_node(world: &World, name: &str) -> WorkloadRef {
         labels: world
             .nodes
             .get(name)
-            .map_or_else(Arc::default, |node| Arc::new(node.labels.clone())),
+            .map_or_else(Arc::default, |node| Arc::clone(&node.labels)),
         json: Fragment::default(),
     }
 }

@@ -1,7 +1,7 @@
 //! Whose an address is, for the far side of a flow.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     hash::Hash,
     net::IpAddr,
     sync::Arc,
@@ -16,68 +16,152 @@ pub(crate) type Owners = HashMap<IpAddr, Arc<WorkloadRef>>;
 pub(crate) struct Addresses {
     /// Of workloads that have them alone.
     pub(crate) workloads: Arc<Owners>,
-    /// Of nodes: whoever shares them is the node, as a peer.
-    pub(crate) nodes: Arc<Owners>,
+    pub(crate) nodes: Arc<Nodes>,
     pub(crate) services: Arc<Services>,
 }
 
-/// Where Services are reached. What several claim is nobody's: which of them the packet was for is not known.
+/// Whoever shares a node's address is the node, as a peer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Services {
-    ports: HashMap<(IpAddr, u8, u16), Claim>,
-    addresses: HashMap<IpAddr, Claim>,
-    /// On the addresses of every node.
-    node_ports: HashMap<(u8, u16), Claim>,
+pub(crate) struct Nodes {
+    /// Of this node, as its interfaces have them. None that is of one link alone (IPv6): a packet's key has no link.
+    own: Claims<IpAddr, Arc<WorkloadRef>>,
+    /// As the API has them.
+    all: Claims<IpAddr, Arc<WorkloadRef>>,
+    this_node: Option<Arc<WorkloadRef>>,
 }
 
-/// `None` where several claim it.
-type Claim = Option<Arc<str>>;
+/// Where Services are reached.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Services {
+    /// At addresses that the cluster gave them.
+    cluster: Claims<(IpAddr, u8, u16), Arc<str>>,
+    external: Claims<(IpAddr, u8, u16), Arc<str>>,
+    /// On the addresses of every node, of a family.
+    node_ports: Claims<(bool, u8, u16), Arc<str>>,
+    cluster_addresses: HashSet<IpAddr>,
+}
+
+/// What several claim is nobody's: whose a packet is cannot be told, and whoever may claim anything must not put a name on the
+/// traffic of others.
+#[derive(Clone, Debug)]
+struct Claims<K, V>(HashMap<K, Option<V>>);
+
+// === impl Addresses ===
 
 impl Addresses {
     pub(crate) fn owner(&self, address: IpAddr) -> Option<&Arc<WorkloadRef>> {
         let workload = self.workloads.get(&address);
-        workload.or_else(|| self.nodes.get(&address))
+        workload.or_else(|| self.node(address))
     }
 
-    /// The Service that is asked for there. At an address that is of a Service alone, it is that one at every port.
+    fn node(&self, address: IpAddr) -> Option<&Arc<WorkloadRef>> {
+        let Nodes {
+            own,
+            all,
+            this_node,
+        } = &*self.nodes;
+        if address.is_loopback() {
+            return this_node.as_ref();
+        }
+        // A proxy that works with IPVS gives what is of Services to an interface of its node.
+        if self.services.cluster_addresses.contains(&address) {
+            return None;
+        }
+        own.of(&address).or_else(|| all.of(&address))
+    }
+
+    /// The Service that is asked for there.
     pub(crate) fn service(&self, address: IpAddr, protocol: u8, port: u16) -> Option<&Arc<str>> {
         let Services {
-            ports,
-            addresses,
+            cluster,
+            external,
             node_ports,
+            cluster_addresses,
         } = &*self.services;
-        let exact = ports.get(&(address, protocol, port));
-        let claim = exact.or_else(|| match self.owner(address) {
-            None => addresses.get(&address),
-            Some(_) if self.workloads.contains_key(&address) => None,
-            Some(_) => node_ports.get(&(protocol, port)),
-        });
-        claim?.as_ref()
-    }
-}
-
-impl Services {
-    /// `port` of the Service `name` is reached there.
-    pub(crate) fn add(&mut self, name: &Arc<str>, address: IpAddr, (protocol, port): (u8, u16)) {
-        claim(&mut self.ports, (address, protocol, port), name);
-        claim(&mut self.addresses, address, name);
-    }
-
-    pub(crate) fn add_node_port(&mut self, name: &Arc<str>, port: (u8, u16)) {
-        claim(&mut self.node_ports, port, name);
-    }
-}
-
-fn claim<K: Hash + Eq>(claims: &mut HashMap<K, Claim>, key: K, name: &Arc<str>) {
-    match claims.entry(key) {
-        Entry::Vacant(entry) => {
-            entry.insert(Some(Arc::clone(name)));
+        let place = (address, protocol, port);
+        if cluster_addresses.contains(&address) {
+            return cluster.of(&place);
         }
-        Entry::Occupied(mut entry) => {
-            if entry.get().as_ref() != Some(name) {
-                entry.insert(None);
+        let at_a_node = || {
+            let is_a_node_s = self.nodes.all.0.contains_key(&address);
+            let port = (address.is_ipv4(), protocol, port);
+            node_ports.of(&port).filter(|_| is_a_node_s)
+        };
+        external.of(&place).or_else(at_a_node)
+    }
+}
+
+// === impl Nodes ===
+
+impl Nodes {
+    /// Of the node that this is.
+    pub(crate) fn here(
+        this_node: Arc<WorkloadRef>,
+        addresses: impl Iterator<Item = IpAddr>,
+    ) -> Self {
+        let mut own = Claims::default();
+        for address in addresses {
+            if !matches!(address, IpAddr::V6(it) if it.is_unicast_link_local()) {
+                own.add(address, &this_node);
             }
         }
+        Self {
+            own,
+            all: Claims::default(),
+            this_node: Some(this_node),
+        }
+    }
+
+    pub(crate) fn add(&mut self, node: &Arc<WorkloadRef>, addresses: impl Iterator<Item = IpAddr>) {
+        for address in addresses {
+            self.all.add(address, node);
+        }
+    }
+}
+
+// === impl Services ===
+
+impl Services {
+    /// An address that the cluster gave to the Service `name`, with a protocol and port of it.
+    pub(crate) fn add_cluster(&mut self, name: &Arc<str>, place: (IpAddr, u8, u16)) {
+        self.cluster.add(place, name);
+        self.cluster_addresses.insert(place.0);
+    }
+
+    pub(crate) fn add_external(&mut self, name: &Arc<str>, place: (IpAddr, u8, u16)) {
+        self.external.add(place, name);
+    }
+
+    /// Of a protocol, for nodes' addresses of IPv4 or of IPv6.
+    pub(crate) fn add_node_port(&mut self, name: &Arc<str>, port: (bool, u8, u16)) {
+        self.node_ports.add(port, name);
+    }
+}
+
+// === impl Claims ===
+
+impl<K: Hash + Eq, V: Clone + PartialEq> Claims<K, V> {
+    fn add(&mut self, key: K, claimant: &V) {
+        match self.0.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(Some(claimant.clone()));
+            }
+            Entry::Occupied(mut entry) => {
+                if entry.get().as_ref() != Some(claimant) {
+                    entry.insert(None);
+                }
+            }
+        }
+    }
+
+    fn of(&self, key: &K) -> Option<&V> {
+        self.0.get(key)?.as_ref()
+    }
+}
+
+impl<K, V> Default for Claims<K, V> {
+    fn default() -> Self {
+        Self(HashMap::new())
     }
 }
 
@@ -86,84 +170,137 @@ mod tests {
     use agent_common::protocol::{ICMP, TCP, UDP};
 
     use super::*;
+    use crate::flow::record::Fragment;
 
-    const CLUSTER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10));
-    const POD: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 3));
-    const NODE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const POD: &str = "10.77.0.3";
+    const CLUSTER: &str = "10.96.0.10";
+    const EXTERNAL: &str = "203.0.113.9";
+    /// This one's, as the API has it; and one that only its interface has.
+    const NODE: &str = "192.0.2.1";
+    const BRIDGE: &str = "10.244.1.1";
+    const OTHER: &str = "192.0.2.2";
 
-    fn workload(namespace: &str, name: &str, kind: &'static str) -> Arc<WorkloadRef> {
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn named(namespace: &str, name: &str, kind: &'static str) -> Arc<WorkloadRef> {
         Arc::new(WorkloadRef {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             kind: kind.into(),
             owner: None,
             labels: Arc::default(),
-            json: super::super::record::Fragment::default(),
+            json: Fragment::default(),
         })
     }
 
+    fn nodes() -> Nodes {
+        let [here, there] = ["node-1", "node-2"].map(|name| named("", name, "Node"));
+        // A proxy has put an address of a Service on an interface.
+        let own = [NODE, BRIDGE, CLUSTER, "fe80::1", "169.254.20.10"];
+        let mut nodes = Nodes::here(Arc::clone(&here), own.map(ip).into_iter());
+        nodes.add(&here, [ip(NODE)].into_iter());
+        nodes.add(&there, [ip(OTHER)].into_iter());
+        nodes
+    }
+
     fn addresses(services: Services) -> Addresses {
-        let node = workload("", "node-1", "Node");
         Addresses {
-            workloads: Arc::new([(POD, workload("shop", "api-0", "Pod"))].into()),
-            // A pod's own address that a node has, too, is the pod's.
-            nodes: Arc::new([(NODE, Arc::clone(&node)), (POD, node)].into()),
+            workloads: Arc::new([(ip(POD), named("shop", "api-0", "Pod"))].into()),
+            nodes: Arc::new(nodes()),
             services: Arc::new(services),
         }
     }
 
-    fn owner(addresses: &Addresses, address: IpAddr) -> Option<String> {
-        addresses.owner(address).map(ToString::to_string)
+    fn owner(addresses: &Addresses, address: &str) -> Option<String> {
+        addresses.owner(ip(address)).map(ToString::to_string)
     }
 
     #[test]
     fn an_address_is_a_workload_s_or_else_a_node_s() {
-        let addresses = addresses(Services::default());
-        assert_eq!(owner(&addresses, POD).as_deref(), Some("shop/api-0"));
-        assert_eq!(owner(&addresses, NODE).as_deref(), Some("node/node-1"));
-        assert_eq!(owner(&addresses, CLUSTER), None);
+        let mut services = Services::default();
+        services.add_cluster(&"shop/api".into(), (ip(CLUSTER), TCP, 443));
+        // Anybody may write that.
+        services.add_external(&"dev/thief".into(), (ip(BRIDGE), TCP, 9));
+        let addresses = addresses(services);
+        for (address, expected) in [
+            (POD, Some("shop/api-0")),
+            (NODE, Some("node/node-1")),
+            (BRIDGE, Some("node/node-1")),
+            ("127.0.0.53", Some("node/node-1")),
+            ("::1", Some("node/node-1")),
+            ("169.254.20.10", Some("node/node-1")),
+            (OTHER, Some("node/node-2")),
+            (CLUSTER, None),
+            (EXTERNAL, None),
+            // Of which link, nobody knows.
+            ("fe80::1", None),
+        ] {
+            assert_eq!(owner(&addresses, address).as_deref(), expected, "{address}");
+        }
     }
 
     #[test]
-    fn a_service_is_known_by_its_ports_its_address_and_the_ports_of_nodes() {
+    fn what_two_nodes_claim_is_of_neither_unless_this_one_has_it() {
+        let mut addresses = addresses(Services::default());
+        let thief = named("", "a-thief", "Node");
+        let nodes = Arc::make_mut(&mut addresses.nodes);
+        nodes.add(&thief, [ip(OTHER), ip(NODE)].into_iter());
+        assert_eq!(owner(&addresses, OTHER), None);
+        assert_eq!(owner(&addresses, NODE).as_deref(), Some("node/node-1"));
+    }
+
+    #[test]
+    fn a_service_is_known_by_address_and_port_and_by_ports_of_nodes() {
         let mut services = Services::default();
         let api: Arc<str> = "shop/api".into();
-        services.add(&api, CLUSTER, (TCP, 443));
-        services.add(&api, NODE, (TCP, 443));
-        services.add_node_port(&api, (TCP, 30443));
-        let addresses = addresses(services);
+        services.add_cluster(&api, (ip(CLUSTER), TCP, 443));
+        for address in [EXTERNAL, OTHER] {
+            services.add_external(&api, (ip(address), TCP, 443));
+        }
+        services.add_node_port(&api, (true, TCP, 30443));
+        let mut addresses = addresses(services);
+        let nodes = Arc::make_mut(&mut addresses.nodes);
+        nodes.add(&named("", "node-3", "Node"), [ip("fd00::3")].into_iter());
         for (address, protocol, port, is_asked_for) in [
             (CLUSTER, TCP, 443, true),
-            // Nobody serves there, and yet it was asked for.
-            (CLUSTER, TCP, 22, true),
-            (CLUSTER, ICMP, 0x0800, true),
-            (NODE, TCP, 443, true),
+            (CLUSTER, TCP, 22, false),
+            (CLUSTER, ICMP, 0x0800, false),
+            (EXTERNAL, TCP, 443, true),
+            // Nobody leads that anywhere.
+            (EXTERNAL, TCP, 22, false),
+            (OTHER, TCP, 443, true),
+            (OTHER, TCP, 30443, true),
+            (OTHER, UDP, 30443, false),
             (NODE, TCP, 30443, true),
-            (NODE, UDP, 30443, false),
-            // The node's own.
-            (NODE, TCP, 22, false),
+            // Of another family than the Service, or no address that the API knows.
+            ("fd00::3", TCP, 30443, false),
+            (BRIDGE, TCP, 30443, false),
+            ("127.0.0.1", TCP, 30443, false),
             (POD, TCP, 30443, false),
-            (POD, TCP, 443, false),
         ] {
-            let found = addresses.service(address, protocol, port);
+            let found = addresses.service(ip(address), protocol, port);
             let expected = is_asked_for.then_some(&api);
             assert_eq!(found, expected, "{address} {protocol} {port}");
         }
     }
 
     #[test]
-    fn what_several_services_claim_is_of_none() {
+    fn what_several_services_claim_is_of_none_and_no_claim_takes_what_the_cluster_gave() {
         let mut services = Services::default();
         let [api, thief]: [Arc<str>; 2] = ["shop/api".into(), "dev/thief".into()];
-        services.add(&api, CLUSTER, (TCP, 443));
-        services.add(&thief, CLUSTER, (TCP, 443));
-        services.add(&thief, CLUSTER, (TCP, 80));
-        services.add_node_port(&api, (TCP, 30443));
-        services.add_node_port(&thief, (TCP, 30443));
+        services.add_cluster(&api, (ip(CLUSTER), TCP, 443));
+        for name in [&api, &thief] {
+            services.add_external(name, (ip(EXTERNAL), TCP, 443));
+            services.add_node_port(name, (true, TCP, 30443));
+        }
+        services.add_external(&thief, (ip(CLUSTER), TCP, 443));
+        services.add_external(&thief, (ip(CLUSTER), TCP, 80));
         let addresses = addresses(services);
-        assert_eq!(addresses.service(CLUSTER, TCP, 443), None);
-        assert_eq!(addresses.service(CLUSTER, TCP, 22), None);
-        assert_eq!(addresses.service(NODE, TCP, 30443), None);
-        assert_eq!(addresses.service(CLUSTER, TCP, 80), Some(&thief));
+        assert_eq!(addresses.service(ip(CLUSTER), TCP, 443), Some(&api));
+        assert_eq!(addresses.service(ip(CLUSTER), TCP, 80), None);
+        assert_eq!(addresses.service(ip(EXTERNAL), TCP, 443), None);
+        assert_eq!(addresses.service(ip(NODE), TCP, 30443), None);
     }
 }

@@ -473,9 +473,13 @@ fn service(
     address: IpAddr,
     (protocol, port): (u8, u16),
 ) -> Option<Arc<str>> {
-    let is_responder = direction == table::Direction::Egress;
-    let service = inventory.addresses.service(address, protocol, port);
-    service.filter(|_| is_responder).cloned()
+    if direction != table::Direction::Egress {
+        return None;
+    }
+    inventory
+        .addresses
+        .service(address, protocol, port)
+        .cloned()
 }
 
 /// The initiator first.

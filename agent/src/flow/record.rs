@@ -191,7 +191,7 @@ pub(crate) struct End {
     pub(crate) port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) workload: Option<Arc<WorkloadRef>>,
-    /// `NAMESPACE/NAME` of the Service whose address and port this is.
+    /// `NAMESPACE/NAME` of the Service that is asked for there.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) service: Option<Arc<str>>,
     /// What the endpoint had asked its resolver for when it was told this address.
@@ -401,6 +401,18 @@ impl Record {
         self.ends()
             .into_iter()
             .filter_map(|end| end.workload.as_deref())
+    }
+
+    /// Whether one of its ends, or the Service that is asked for, is in one of these.
+    pub(crate) fn is_of_namespace(&self, namespaces: &[String]) -> bool {
+        let service = self
+            .dst
+            .service
+            .as_deref()
+            .and_then(|it| it.split_once('/'));
+        let ends = self.workloads().map(|end| &*end.namespace);
+        let mut all = ends.chain(service.map(|(namespace, _)| namespace));
+        all.any(|namespace| namespaces.iter().any(|it| it == namespace))
     }
 
     /// Whether one of its ends has an address of these.

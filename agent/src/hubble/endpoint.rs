@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agent_hubble_proto::flow::{Endpoint, Workload};
+use agent_hubble_proto::flow::{Endpoint, Service, Workload};
 use sha2::{Digest as _, Sha256};
 
 use super::Home;
@@ -14,17 +14,21 @@ const HOST: (u32, &str) = (1, "reserved:host");
 const WORLD: (u32, &str) = (2, "reserved:world");
 const REMOTE_NODE: (u32, &str) = (6, "reserved:remote-node");
 
+/// Of what is reached by a Service.
+const SERVICE_LABEL: &str = "ringfence:service";
+
 /// Below are those that have names, above those that are of one node alone.
 const OWN_IDENTITIES: std::ops::Range<u32> = 256..1 << 24;
 
 /// Of what is told there.
 pub(super) fn of(end: &End, home: &Home) -> Endpoint {
-    match (&end.workload, end.ip) {
-        (Some(workload), _) if workload.namespace.is_empty() => of_node(workload, home),
-        (Some(workload), _) => of_workload(workload, home),
-        (None, Some(_)) => reserved(WORLD),
+    match (&end.workload, service(end), end.ip) {
+        (Some(workload), ..) if workload.namespace.is_empty() => of_node(workload, home),
+        (Some(workload), ..) => of_workload(workload, home),
+        (None, Some(service), _) => of_service(service, home),
+        (None, None, Some(_)) => reserved(WORLD),
         // An endpoint that is gone, in a sum of denials.
-        (None, None) => reserved(UNKNOWN),
+        (None, None, None) => reserved(UNKNOWN),
     }
 }
 
@@ -63,13 +67,40 @@ fn of_workload(workload: &WorkloadRef, home: &Home) -> Endpoint {
     }
     Endpoint {
         id: 0,
-        identity: identity(workload),
+        identity: identity(parts(workload)),
         namespace: workload.namespace.clone(),
         labels,
         pod_name: workload.name.clone(),
         workloads: vec![named(workload)],
         cluster_name: home.cluster.to_string(),
     }
+}
+
+/// Not the world, which Hubble's UI takes for another sight of the same flow, and leaves out.
+fn of_service(service: Service, home: &Home) -> Endpoint {
+    let Service { name, namespace } = service;
+    let label = format!("{SERVICE_LABEL}={name}");
+    Endpoint {
+        identity: identity([&namespace, SERVICE_LABEL, &name].into_iter()),
+        namespace,
+        labels: vec![label],
+        // Without a name of a pod: who reads it shows the Service.
+        workloads: vec![Workload {
+            name,
+            kind: "Service".to_owned(),
+        }],
+        cluster_name: home.cluster.to_string(),
+        ..Endpoint::default()
+    }
+}
+
+/// Where nobody is that has a name of its own: who reads it shows the namespace of a Service with the name of a pod.
+pub(super) fn service(end: &End) -> Option<Service> {
+    let (namespace, name) = end.service.as_deref()?.split_once('/')?;
+    end.workload.is_none().then(|| Service {
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+    })
 }
 
 fn named(workload: &WorkloadRef) -> Workload {
@@ -93,21 +124,22 @@ fn labels(source: &str, labels: &BTreeMap<String, String>) -> impl Iterator<Item
     })
 }
 
-/// Of namespace and labels, on every node and in every run the same. Two of them may share one by chance: among a thousand,
-/// in one cluster of thirty.
-fn identity(workload: &WorkloadRef) -> u32 {
+/// Namespace and labels, or else name.
+fn parts(workload: &WorkloadRef) -> impl Iterator<Item = &str> {
+    let labels = workload.labels.iter();
+    let labels = labels.flat_map(|(key, value)| [&**key, &**value]);
+    let name = Some(&*workload.name).filter(|_| workload.labels.is_empty());
+    std::iter::once(&*workload.namespace)
+        .chain(labels)
+        .chain(name)
+}
+
+/// On every node and in every run the same. Two may share one by chance: among a thousand, in one cluster of thirty.
+fn identity<'p>(parts: impl Iterator<Item = &'p str>) -> u32 {
     let mut hash = Sha256::new();
-    let mut add = |text: &str| {
-        hash.update(text);
+    for part in parts {
+        hash.update(part);
         hash.update([0]);
-    };
-    add(&workload.namespace);
-    for (key, value) in &*workload.labels {
-        add(key);
-        add(value);
-    }
-    if workload.labels.is_empty() {
-        add(&workload.name);
     }
     let digest = hash.finalize();
     let number = digest

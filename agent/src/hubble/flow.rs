@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use agent_common::verdict::Reason;
 use agent_hubble_proto::flow::{
     self as wire, CiliumEventType, DropReason, Emitter, Flow, FlowType, IcmPv4, IcmPv6, Igmp, Ip,
-    IpVersion, Layer4, NetworkInterface, Policy, Sctp, Service, Tcp, TcpFlags,
-    TraceObservationPoint, TraceReason, TrafficDirection, Udp, Vrrp, layer4,
+    IpVersion, Layer4, NetworkInterface, Policy, Sctp, Tcp, TcpFlags, TraceObservationPoint,
+    TraceReason, TrafficDirection, Udp, Vrrp, layer4,
 };
 use prost_types::Timestamp;
 use rustix::{
@@ -110,7 +110,7 @@ impl Teller {
             node_name: self.node_name.clone(),
             source_names: names(&record.src),
             destination_names: names(&record.dst),
-            destination_service: service(&record.dst),
+            destination_service: endpoint::service(&record.dst),
             traffic_direction: match record.direction {
                 Direction::Ingress => TrafficDirection::Ingress.into(),
                 Direction::Egress => TrafficDirection::Egress.into(),
@@ -139,17 +139,13 @@ impl Teller {
     }
 }
 
-/// Who reads it shows the Service's namespace with the name of a pod: not where there is one.
-fn service(end: &End) -> Option<Service> {
-    let (namespace, name) = end.service.as_deref()?.split_once('/')?;
-    end.workload.is_none().then(|| Service {
-        name: name.to_owned(),
-        namespace: namespace.to_owned(),
-    })
-}
-
+/// Hubble's UI leaves out flows that have a name beside a Service.
 fn names(end: &End) -> Vec<String> {
-    end.dns_name.iter().map(ToString::to_string).collect()
+    let name = end
+        .dns_name
+        .iter()
+        .filter(|_| endpoint::service(end).is_none());
+    name.map(ToString::to_string).collect()
 }
 
 impl Shape {

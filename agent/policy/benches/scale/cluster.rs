@@ -139,7 +139,7 @@ fn node(number: u32) -> Change {
     let zone = format!("zone-{}", number % 3);
     let node = Node {
         name: name.clone(),
-        labels: labels([("zone", zone), ("kubernetes.io/os", "linux".to_owned())]),
+        labels: labels([("zone", zone), ("kubernetes.io/os", "linux".to_owned())]).into(),
         addresses: node_addresses(number),
         source: source(),
     };
@@ -224,6 +224,7 @@ fn service(number: u32) -> Change {
             node_port: None,
         }],
         publish_not_ready: false,
+        cluster: [].into(),
         by_hand: [].into(),
         last: BTreeSet::new(),
         source: source(),

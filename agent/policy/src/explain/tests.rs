@@ -215,6 +215,7 @@ fn a_service_is_asked_for_its_backends() {
             node_port: None,
         }],
         publish_not_ready: false,
+        cluster: [].into(),
         by_hand: [].into(),
         last: [].into(),
         source: example::source(40),

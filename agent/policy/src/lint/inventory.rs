@@ -82,7 +82,7 @@ impl<'a> Inventory<'a> {
             namespaces: Indexed::new(
                 namespaces.map(|(name, labels)| (labels.as_ref(), name.as_str())),
             ),
-            nodes: Indexed::new(nodes.map(|node| (&node.labels, node.as_ref()))),
+            nodes: Indexed::new(nodes.map(|node| (node.labels.as_ref(), node.as_ref()))),
             ends_of_names: world.names.keys().flat_map(|name| ends(name)).collect(),
         }
     }

@@ -60,7 +60,7 @@ pub struct NamedPort {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     pub name: String,
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     pub addresses: BTreeSet<IpAddr>,
     pub source: Source,
 }
@@ -72,6 +72,9 @@ pub struct Service {
     pub selector: Option<Labels>,
     /// Where it is reached by `port`: its cluster, external and load-balancer addresses.
     pub addresses: BTreeSet<IpAddr>,
+    /// Of these, those that the cluster gave it: nobody else has them, while whoever may write a Service may claim any other.
+    #[serde(default)]
+    pub cluster: BTreeSet<IpAddr>,
     pub ports: Vec<ServicePort>,
     /// Pods serve although they are not ready.
     pub publish_not_ready: bool,

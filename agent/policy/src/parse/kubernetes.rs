@@ -196,7 +196,7 @@ pub(super) fn node(mut object: Object<'_>) -> Option<Parsed> {
     } = metadata?;
     let node = Node {
         name,
-        labels,
+        labels: labels.into(),
         addresses: marks.keys().copied().collect(),
         source,
     };

@@ -46,6 +46,7 @@ struct Spec {
     selector: Option<BTreeMap<String, String>>,
     ports: Vec<ServicePort>,
     marks: ServiceMarks,
+    cluster: BTreeSet<IpAddr>,
     publish_not_ready: bool,
     is_headless: bool,
 }
@@ -68,6 +69,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
         selector,
         ports,
         mut marks,
+        cluster,
         publish_not_ready,
         is_headless,
     } = spec?;
@@ -83,6 +85,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
             name,
             selector: None,
             addresses: BTreeSet::new(),
+            cluster: BTreeSet::new(),
             ports: Vec::new(),
             publish_not_ready: false,
             by_hand: BTreeSet::new(),
@@ -104,6 +107,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
             name,
             selector,
             addresses,
+            cluster,
             ports,
             publish_not_ready,
             by_hand,
@@ -160,6 +164,7 @@ fn read_spec(mut spec: Object<'_>) -> Option<Spec> {
             &mut addresses,
         );
     }
+    let cluster = addresses.keys().copied().collect();
     for item in spec.items("externalIPs") {
         address::mark(Some(&item), &mut addresses);
     }
@@ -188,6 +193,7 @@ fn read_spec(mut spec: Object<'_>) -> Option<Spec> {
             addresses,
             ports: places,
         },
+        cluster,
         publish_not_ready,
         is_headless: headless,
     })

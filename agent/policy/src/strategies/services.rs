@@ -33,6 +33,7 @@ pub(super) fn service(namespaces: usize) -> impl Strategy<Value = Service> {
                     name: ObjectName::new(namespace, name),
                     selector,
                     addresses: addresses.into_iter().collect(),
+                    cluster: [].into(),
                     by_hand: by_hand.into_iter().flatten().filter_map(backend).collect(),
                     last: last.into_iter().flatten().filter_map(backend).collect(),
                     ports,

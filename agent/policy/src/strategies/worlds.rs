@@ -150,7 +150,7 @@ fn populated(namespaces: &[Labels], nodes: &[Labels], drafts: &[Draft], slots: &
     for ((number, name), labels) in (1..).zip(NODES).zip(nodes) {
         let node = Node {
             name: name.to_owned(),
-            labels: labels.clone(),
+            labels: labels.clone().into(),
             addresses: of_node(number).into(),
             source: source(),
         };

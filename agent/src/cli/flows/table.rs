@@ -190,8 +190,9 @@ fn narrow(record: &Record) -> [String; 9] {
 
 fn wide(record: &Record) -> [String; 17] {
     let workload = |end: &End| {
-        let name = end.dns_name.as_ref().map(|name| format!("({name})"));
-        named(end).or(name).unwrap_or_else(|| NONE.to_owned())
+        let workload = end.workload.as_ref().map(ToString::to_string);
+        let hint = hint(end).map(|hint| format!("({hint})"));
+        workload.or(hint).unwrap_or_else(|| NONE.to_owned())
     };
     let uid = record.process.as_ref().map(|process| process.uid);
     [
@@ -238,19 +239,17 @@ fn protocol(record: &Record) -> String {
 
 /// By name, else by address.
 pub(super) fn end(end: &End) -> String {
-    match (named(end), &end.dns_name) {
-        (Some(name), _) => with_port(name, end.port),
-        // Whoever controls its resolver chooses it: never without the address.
-        (None, Some(name)) => format!("{} ({name})", address(end)),
+    match (&end.workload, hint(end)) {
+        (Some(workload), _) => with_port(workload.to_string(), end.port),
+        (None, Some(hint)) => format!("{} ({hint})", address(end)),
         (None, None) => address(end),
     }
 }
 
-/// Who is there, or else what is reached there.
-fn named(end: &End) -> Option<String> {
-    let workload = end.workload.as_ref().map(ToString::to_string);
+/// Never without the address: whoever controls a resolver or writes Services chooses it.
+fn hint(end: &End) -> Option<String> {
     let service = (end.service.as_ref()).map(|service| format!("service/{service}"));
-    workload.or(service)
+    service.or_else(|| end.dns_name.as_ref().map(ToString::to_string))
 }
 
 fn address(end: &End) -> String {

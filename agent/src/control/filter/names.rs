@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::flow::record::{Protocol, RuleRef, WorkloadRef};
 
-/// `NAMESPACE/NAME`.
+/// `NAMESPACE/NAME`, or `node/NAME` of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct WorkloadName {
@@ -121,7 +121,9 @@ fn is_name(text: &str) -> bool {
 
 impl WorkloadName {
     pub(super) fn is_of(&self, workload: &WorkloadRef) -> bool {
-        workload.namespace == self.namespace && workload.name == self.name
+        // As tables have a node.
+        let is_node = workload.namespace.is_empty() && self.namespace == "node";
+        workload.name == self.name && (is_node || workload.namespace == self.namespace)
     }
 }
 

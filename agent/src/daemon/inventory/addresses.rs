@@ -9,7 +9,7 @@ use std::{
 use agent_policy::model::{Change, ObjectName, Service, World};
 
 use super::{of_node, of_workload};
-use crate::flow::addresses::{Addresses, Owners, Services};
+use crate::flow::addresses::{Addresses, Nodes, Owners, Services};
 
 /// A state of the world as this node sees it.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ pub(crate) fn addresses(
             .any(|change| matches!(change, Change::Node(..)));
     Addresses {
         workloads: workloads(new.world, old.world, &before.workloads, changes),
-        nodes: if nodes_moved || services_moved {
+        nodes: if nodes_moved {
             Arc::new(nodes(new))
         } else {
             Arc::clone(&before.nodes)
@@ -89,46 +89,50 @@ fn workloads(world: &World, old: &World, before: &Arc<Owners>, changes: &[Change
     Arc::new(owners)
 }
 
-fn nodes(view: View<'_>) -> Owners {
+fn nodes(view: View<'_>) -> Nodes {
     let View {
         world,
         node,
         this_node,
     } = view;
-    let of_services: BTreeSet<&IpAddr> = (world.services.values())
-        .flat_map(|service| &service.addresses)
-        .collect();
-    // A proxy that works with IPVS gives every address of a Service to an interface of its node.
-    let own = this_node.iter().filter(|it| !of_services.contains(it));
-    let mut owners = Owners::new();
-    let mut add = |name: &str, addresses: &mut dyn Iterator<Item = &IpAddr>| {
-        let node = Arc::new(of_node(world, name));
-        for address in addresses {
-            owners.entry(*address).or_insert_with(|| Arc::clone(&node));
-        }
-    };
-    add(node, &mut own.into_iter());
+    let here = Arc::new(of_node(world, node));
+    let mut nodes = Nodes::here(here, this_node.iter().copied());
     for (name, node) in &world.nodes {
-        add(name, &mut node.addresses.iter());
+        let addresses = node.addresses.iter().copied();
+        nodes.add(&Arc::new(of_node(world, name)), addresses);
     }
-    owners
+    nodes
 }
 
 fn services(world: &World) -> Services {
     let mut services = Services::default();
     for (name, service) in &world.services {
         let name: Arc<str> = name.to_string().into();
+        let families: BTreeSet<bool> = service.cluster.iter().map(IpAddr::is_ipv4).collect();
         for port in &service.ports {
             let protocol = port.protocol.number();
             for address in &service.addresses {
-                services.add(&name, *address, (protocol, port.port));
+                let place = (*address, protocol, port.port);
+                if service.cluster.contains(address) {
+                    services.add_cluster(&name, place);
+                } else if !is_left_alone(service, *address) {
+                    services.add_external(&name, place);
+                }
             }
             if let Some(number) = port.node_port {
-                services.add_node_port(&name, (protocol, number));
+                for family in &families {
+                    services.add_node_port(&name, (*family, protocol, number));
+                }
             }
         }
     }
     services
+}
+
+/// Nobody translates it, as far as is known: whoever has the address is reached.
+fn is_left_alone(service: &Service, address: IpAddr) -> bool {
+    let mut by_hand = service.by_hand.iter();
+    by_hand.any(|backend| backend.address == address)
 }
 
 #[cfg(test)]
@@ -153,6 +157,15 @@ spec:
   externalIPs: [192.0.2.2]
   selector: {app: web}
   ports: [{port: 80, nodePort: 30080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {namespace: dev, name: other-proxy, labels: {service.kubernetes.io/service-proxy-name: mine}}
+spec:
+  clusterIP: 10.96.0.2
+  externalIPs: [203.0.113.9]
+  selector: {app: thief}
+  ports: [{port: 443}]
 ";
 
     fn world(text: &str) -> World {
@@ -172,39 +185,78 @@ spec:
         }
     }
 
-    #[test]
-    fn nodes_and_services_follow_what_moves_and_nothing_else() {
-        let nothing = (World::default(), BTreeSet::new());
-        let world = world(OBJECTS);
-        let text = ["192.0.2.1", "10.96.0.1"];
-        // As a proxy that works with IPVS has it.
-        let this_node: BTreeSet<IpAddr> = text.map(|it| it.parse().unwrap()).into();
-        let new = view(&world, &this_node);
-        let changes = world.changes_from(&nothing.0);
-        let old = view(&nothing.0, &nothing.1);
-        let all = addresses(new, old, &changes, &Addresses::default());
-        let named = |text: &str, port| {
-            let address = text.parse().unwrap();
-            let owner = all.owner(address).map(ToString::to_string);
-            let service = all.service(address, TCP, port).map(ToString::to_string);
-            (owner.unwrap_or_default(), service.unwrap_or_default())
-        };
-        let expected = |owner: &str, service: &str| (owner.to_owned(), service.to_owned());
-        assert_eq!(named("192.0.2.1", 22), expected("node/node-1", ""));
-        assert_eq!(named("10.96.0.1", 80), expected("", "shop/web"));
-        assert_eq!(named("192.0.2.2", 80), expected("node/node-2", "shop/web"));
-        assert_eq!(
-            named("192.0.2.1", 30080),
-            expected("node/node-1", "shop/web")
-        );
+    /// Who has the address, and which Service is asked for at the port.
+    fn named(addresses: &Addresses, address: &str, port: u16) -> (String, String) {
+        let address = address.parse().unwrap();
+        let owner = addresses.owner(address).map(ToString::to_string);
+        let service = addresses.service(address, TCP, port);
+        let service = service.map(ToString::to_string);
+        (owner.unwrap_or_default(), service.unwrap_or_default())
+    }
 
-        let served = Service::clone(world.services.values().next().unwrap());
-        let mut moved = served.clone();
-        moved.addresses.clear();
-        for (service, is_elsewhere) in [(served, false), (moved, true)] {
-            let changes = [Change::Service(service.name.clone(), Some(service.into()))];
-            let again = addresses(new, new, &changes, &all);
-            assert_eq!(Arc::ptr_eq(&again.services, &all.services), !is_elsewhere);
+    fn expected(owner: &str, service: &str) -> (String, String) {
+        (owner.to_owned(), service.to_owned())
+    }
+
+    #[test]
+    fn nodes_and_services_are_as_the_world_says_and_as_this_node_has_it() {
+        let world = world(OBJECTS);
+        let own = BTreeSet::from(["192.0.2.1", "10.96.0.1"].map(|it| it.parse().unwrap()));
+        let (nothing, none) = (World::default(), BTreeSet::new());
+        let changes = world.changes_from(&nothing);
+        let (new, old) = (view(&world, &own), view(&nothing, &none));
+        let all = addresses(new, old, &changes, &Addresses::default());
+        for (address, port, owner, service) in [
+            ("192.0.2.1", 22, "node/node-1", ""),
+            ("10.96.0.1", 80, "", "shop/web"),
+            ("10.96.0.1", 81, "", ""),
+            ("192.0.2.2", 80, "node/node-2", "shop/web"),
+            ("192.0.2.2", 30080, "node/node-2", "shop/web"),
+            // An address that the API does not know as a node's.
+            ("192.0.2.1", 30080, "node/node-1", ""),
+            // Of whom it is that has it: no proxy of Kubernetes leads anywhere.
+            ("203.0.113.9", 443, "", ""),
+            ("10.96.0.2", 443, "", "dev/other-proxy"),
+        ] {
+            let found = named(&all, address, port);
+            assert_eq!(found, expected(owner, service), "{address}:{port}");
         }
+    }
+
+    #[test]
+    fn what_has_moved_is_followed_and_nothing_else_is_made_anew() {
+        let before = world(OBJECTS);
+        let own = BTreeSet::from(["192.0.2.1".parse().unwrap()]);
+        let (nothing, none) = (World::default(), BTreeSet::new());
+        let changes = before.changes_from(&nothing);
+        let old = view(&before, &own);
+        let all = addresses(old, view(&nothing, &none), &changes, &Addresses::default());
+        let follow = |change: Change, this_node| {
+            let mut world = before.clone();
+            world.apply(&change);
+            addresses(view(&world, this_node), old, &[change], &all)
+        };
+        let served = Arc::clone(before.services.values().last().unwrap());
+        let name = served.name.clone();
+        let serves_otherwise = |service: &mut Service| {
+            service.last.clone_from(&service.by_hand);
+            service.publish_not_ready = true;
+        };
+        let mut other = Service::clone(&served);
+        serves_otherwise(&mut other);
+        let same = follow(Change::Service(name.clone(), Some(other.into())), &own);
+        assert!(Arc::ptr_eq(&same.services, &all.services));
+        assert!(Arc::ptr_eq(&same.nodes, &all.nodes));
+
+        let gone = follow(Change::Service(name, None), &own);
+        assert_eq!(named(&gone, "10.96.0.1", 80), expected("", ""));
+        assert!(Arc::ptr_eq(&gone.nodes, &all.nodes));
+        let gone = follow(Change::Node("node-2".to_owned(), None), &own);
+        assert_eq!(named(&gone, "192.0.2.2", 80), expected("", "shop/web"));
+        assert!(Arc::ptr_eq(&gone.services, &all.services));
+        let moved = BTreeSet::from(["192.0.2.7".parse().unwrap()]);
+        let moved = addresses(view(&before, &moved), old, &[], &all);
+        assert_eq!(named(&moved, "192.0.2.1", 22), expected("", ""));
+        assert_eq!(named(&moved, "192.0.2.7", 22), expected("node/node-1", ""));
     }
 }

@@ -351,7 +351,7 @@ fn a_reason_of_another_version_is_named_as_unknown() {
 #[test]
 fn the_service_is_told_of_whom_an_endpoint_asks_and_not_of_who_asks_it() {
     let mut services = Services::default();
-    services.add(&"shop/web".into(), [10, 0, 0, 2].into(), (TCP, 40_000));
+    services.add_cluster(&"shop/web".into(), ([10, 0, 0, 2].into(), TCP, 40_000));
     let mut inventory = inventory();
     inventory.addresses.services = Arc::new(services);
     let inventories = of([inventory]);

@@ -209,7 +209,7 @@ fn end() -> Value {
             },
             "port": number("Absent for ICMP, and the initiator's in summed-up denials.", u16::MAX.into()),
             "workload": reference("workload"),
-            "service": text("NAMESPACE/NAME of the Service whose address and port this is."),
+            "service": text("NAMESPACE/NAME of the Service that is asked for there."),
             "dns_name": text("What the endpoint had asked its resolver for when it was told this address."),
         }),
     )

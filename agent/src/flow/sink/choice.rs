@@ -78,10 +78,7 @@ impl Filter {
         } = self;
         (verdicts.is_empty() || verdicts.contains(&flow.verdict))
             && (directions.is_empty() || directions.contains(&flow.direction))
-            && (namespaces.is_empty()
-                || flow
-                    .workloads()
-                    .any(|end| namespaces.contains(&end.namespace)))
+            && (namespaces.is_empty() || flow.is_of_namespace(namespaces))
             && (labels.is_empty() || flow.has_labels(|| labels.iter()))
             && (cidrs.is_empty() || flow.is_within(cidrs))
     }

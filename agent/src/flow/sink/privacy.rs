@@ -86,6 +86,9 @@ impl Hashed {
     }
 }
 
+/// Of a workload that is one.
+const NODE: &str = "Node";
+
 /// Shorter keys are found by trying.
 const SHORTEST_KEY: usize = 16;
 
@@ -153,7 +156,8 @@ impl Pseudonyms {
                     *name = self.of_any(name.take());
                 }
             }
-            if drops(Dropped::Workload) {
+            let is_node = end.workload.as_ref().is_some_and(|it| it.kind == NODE);
+            if drops(Dropped::Workload) || is_node && drops(Dropped::Ip) {
                 end.workload = None;
             } else if let Some(workload) = &end.workload {
                 end.workload = Some(self.of_workload(workload));
@@ -242,9 +246,11 @@ impl Pseudonyms {
     }
 
     fn of_workload(&self, workload: &Arc<WorkloadRef>) -> Arc<WorkloadRef> {
-        let is_node = workload.kind == "Node" && self.privacy.hash.contains(&Hashed::Node);
-        let names = is_node || self.privacy.hash.contains(&Hashed::Workload);
-        let values = self.privacy.hash.contains(&Hashed::Labels);
+        let hashes = |field| self.privacy.hash.contains(&field);
+        // Its name leads to its addresses, and one of its labels is its name.
+        let is_hidden_node = workload.kind == NODE && (hashes(Hashed::Node) || hashes(Hashed::Ip));
+        let names = is_hidden_node || hashes(Hashed::Workload);
+        let values = is_hidden_node || hashes(Hashed::Labels);
         let drops_labels = self.privacy.drop.contains(&Dropped::Labels);
         if !names && !values && !drops_labels {
             return Arc::clone(workload);

@@ -366,6 +366,42 @@ fn what_a_sink_is_not_to_be_told_is_in_none_of_its_fields() {
     assert_ne!(record.flow_id.0, 7, "it is made of the addresses");
 }
 
+/// Of `record`, with a node's address and a Service at its far end.
+fn with_node(privacy: Privacy) -> End {
+    let Line::Flow(mut record) = Line::clone(&between("allow", 7, "")) else {
+        panic!("a flow");
+    };
+    let end = r#"{"ip":"192.0.2.1","port":2,"service":"shop/web",
+        "workload":{"name":"ip-192-0-2-1","kind":"Node","labels":{"kubernetes.io/hostname":"ip-192-0-2-1"}}}"#;
+    record.dst = serde_json::from_str(end).unwrap();
+    let shape = shape::Shape::new(Choice::default(), privacy).unwrap();
+    match shape.of(&Arc::new(Line::Flow(record))).into_owned() {
+        Line::Flow(record) => record.dst,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_node_s_name_and_a_service_s_lead_to_addresses() {
+    for hashed in [privacy::Hashed::Ip, privacy::Hashed::Node] {
+        let end = with_node(Privacy {
+            hash: [hashed].into(),
+            ..Privacy::default()
+        });
+        let text = serde_json::to_string(&end).unwrap();
+        assert!(!text.contains("ip-192-0-2-1"), "{text}");
+        assert_eq!(text.contains("shop/web"), hashed == privacy::Hashed::Node);
+        assert!(end.service.is_some(), "{text}");
+    }
+    for dropped in [privacy::Dropped::Ip, privacy::Dropped::Workload] {
+        let end = with_node(Privacy {
+            drop: [dropped].into(),
+            ..Privacy::default()
+        });
+        assert_eq!((end.workload, end.service), (None, None));
+    }
+}
+
 #[test]
 fn ports_are_not_told_by_the_flow_either() {
     let record = shaped(Privacy {

@@ -145,8 +145,17 @@ fn a_record_s_fields_are_a_flow_s() {
     assert_eq!(flow.destination_service, None);
     let mut to_service = record.clone();
     to_service.dst.workload = None;
-    let service = told(&to_service).remove(0).destination_service.unwrap();
+    let to_service = told(&to_service).remove(0);
+    let service = to_service.destination_service.unwrap();
     assert_eq!((&*service.namespace, &*service.name), ("shop", "web"));
+    // Neither the world, nor with a name beside: Hubble's UI leaves those out.
+    let destination = to_service.destination.unwrap();
+    assert!(destination.identity >= 256);
+    assert_eq!(
+        (&*destination.namespace, &*destination.pod_name),
+        ("shop", "")
+    );
+    assert!(to_service.destination_names.is_empty());
     let time = flow.time.unwrap();
     assert_eq!((time.seconds, time.nanos), (1_700_000_001, 7));
     assert_eq!(flow.node_name, "east.1/node-1");

@@ -17,6 +17,7 @@ fn with_service(mut world: World, addresses: &[&str]) -> World {
             node_port: Some(30080),
         }],
         publish_not_ready: false,
+        cluster: [].into(),
         by_hand: [].into(),
         last: BTreeSet::new(),
         source: example::source(30),

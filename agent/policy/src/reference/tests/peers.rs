@@ -34,7 +34,7 @@ fn nodes_are_peers_by_their_labels_and_all_of_their_addresses() {
         vec![of_peer(TierAction::Deny, Peer::Nodes(example::is("edge")))],
     );
     let node = Arc::make_mut(world.nodes.get_mut("two").unwrap());
-    node.labels.insert("app".to_owned(), "edge".to_owned());
+    Arc::make_mut(&mut node.labels).insert("app".to_owned(), "edge".to_owned());
     node.addresses.insert("fd02::2".parse().unwrap());
     for (peer, is_peer) in [
         ("10.0.0.2", true),

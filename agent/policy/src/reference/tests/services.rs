@@ -17,6 +17,7 @@ fn service(app: &str) -> Service {
             node_port: Some(30080),
         }],
         publish_not_ready: false,
+        cluster: [].into(),
         by_hand: [].into(),
         last: [].into(),
         source: example::source(1),

@@ -128,8 +128,7 @@ fn network(record: &Record) -> Object {
 /// With what it has sent.
 fn end(end: &End, sent: Traffic) -> Object {
     let workload = end.workload.as_ref().map(ToString::to_string);
-    let service = end.service.as_ref().map(ToString::to_string);
-    let address = workload.or(service).or(end.ip.map(|ip| ip.to_string()));
+    let address = workload.or(end.ip.map(|ip| ip.to_string()));
     Object::default()
         .with("ip", end.ip)
         .with("port", end.port)
