@@ -72,14 +72,15 @@ fn a_sample_of_cyclonus_holds_between_pods() -> Result<()> {
         hasher.finish()
     });
     if std::env::var("RINGFENCE_CYCLONUS").is_ok_and(|which| which == "all") {
-        return play(CYCLONUS, Form::Tables, |_| true).map(drop);
+        eprintln!("{} cases", ids.len());
+    } else {
+        ids.truncate(SAMPLE);
     }
-    ids.truncate(SAMPLE);
     let tally = play(CYCLONUS, Form::Tables, |id| {
         ids.iter().any(|chosen| chosen == id)
     })?;
     if let Some(tally) = tally {
-        ensure!(tally.cases == SAMPLE, "{tally:?}");
+        ensure!(tally.cases == ids.len(), "{tally:?}");
     }
     Ok(())
 }
