@@ -54,7 +54,17 @@ pub(crate) fn addresses(
 
 /// What serves it may change by the second, and where it is reached does not.
 fn places(service: Option<&Arc<Service>>) -> Option<impl PartialEq> {
-    service.map(|service| (&service.addresses, &service.ports))
+    service.map(|service| {
+        let addresses = service.addresses.iter();
+        let left_alone: Vec<bool> = addresses.map(|it| is_left_alone(service, *it)).collect();
+        let Service {
+            addresses,
+            cluster,
+            ports,
+            ..
+        } = &**service;
+        (addresses, cluster, left_alone, ports)
+    })
 }
 
 fn workloads(world: &World, old: &World, before: &Arc<Owners>, changes: &[Change]) -> Arc<Owners> {
@@ -247,6 +257,23 @@ spec:
         let same = follow(Change::Service(name.clone(), Some(other.into())), &own);
         assert!(Arc::ptr_eq(&same.services, &all.services));
         assert!(Arc::ptr_eq(&same.nodes, &all.nodes));
+
+        let mut other = Service::clone(&served);
+        other.cluster.clear();
+        let other = follow(Change::Service(name.clone(), Some(other.into())), &own);
+        assert!(!Arc::ptr_eq(&other.services, &all.services));
+        // It is for the proxy of Kubernetes now.
+        let proxied = before.services.values().next().unwrap();
+        let mut other = Service::clone(proxied);
+        other.by_hand.clear();
+        let other = follow(
+            Change::Service(proxied.name.clone(), Some(other.into())),
+            &own,
+        );
+        assert_eq!(
+            named(&other, "203.0.113.9", 443),
+            expected("", "dev/other-proxy")
+        );
 
         let gone = follow(Change::Service(name, None), &own);
         assert_eq!(named(&gone, "10.96.0.1", 80), expected("", ""));
