@@ -165,7 +165,9 @@ impl Pseudonyms {
         }
         if drops(Dropped::Workload) || hashes(Hashed::Workload) {
             self.hide_workload(record);
-        } else if hashes(Hashed::Node) {
+        } else if drops(Dropped::Ip) {
+            record.endpoint = (record.endpoint.take()).filter(|name| !name.starts_with("node/"));
+        } else if hashes(Hashed::Node) || hashes(Hashed::Ip) {
             // One that is a node's own.
             let endpoint = record.endpoint.take();
             record.endpoint = endpoint.map(|name| match name.strip_prefix("node/") {
@@ -248,7 +250,8 @@ impl Pseudonyms {
     fn of_workload(&self, workload: &Arc<WorkloadRef>) -> Arc<WorkloadRef> {
         let hashes = |field| self.privacy.hash.contains(&field);
         // Its name leads to its addresses, and one of its labels is its name.
-        let is_hidden_node = workload.kind == NODE && (hashes(Hashed::Node) || hashes(Hashed::Ip));
+        let hiding = [Hashed::Node, Hashed::Ip, Hashed::Workload];
+        let is_hidden_node = workload.kind == NODE && hiding.into_iter().any(hashes);
         let names = is_hidden_node || hashes(Hashed::Workload);
         let values = is_hidden_node || hashes(Hashed::Labels);
         let drops_labels = self.privacy.drop.contains(&Dropped::Labels);

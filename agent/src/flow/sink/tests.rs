@@ -374,16 +374,25 @@ fn with_node(privacy: Privacy) -> End {
     let end = r#"{"ip":"192.0.2.1","port":2,"service":"shop/web",
         "workload":{"name":"ip-192-0-2-1","kind":"Node","labels":{"kubernetes.io/hostname":"ip-192-0-2-1"}}}"#;
     record.dst = serde_json::from_str(end).unwrap();
+    record.endpoint = Some("node/ip-192-0-2-1".into());
     let shape = shape::Shape::new(Choice::default(), privacy).unwrap();
     match shape.of(&Arc::new(Line::Flow(record))).into_owned() {
-        Line::Flow(record) => record.dst,
+        Line::Flow(record) => {
+            let endpoint = record.endpoint.as_deref();
+            assert_ne!(endpoint, Some("node/ip-192-0-2-1"));
+            record.dst
+        }
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
 fn a_node_s_name_and_a_service_s_lead_to_addresses() {
-    for hashed in [privacy::Hashed::Ip, privacy::Hashed::Node] {
+    for hashed in [
+        privacy::Hashed::Ip,
+        privacy::Hashed::Node,
+        privacy::Hashed::Workload,
+    ] {
         let end = with_node(Privacy {
             hash: [hashed].into(),
             ..Privacy::default()
