@@ -77,7 +77,7 @@ pub(crate) struct FlowsRequest {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[arg(long = "reason", value_name = "REASON", global = true, help_heading = FILTERS)]
     pub(crate) reasons: Vec<ReasonName>,
-    /// Only flows to this Service: those that ask for it by one of its addresses.
+    /// Only flows to this Service: those that ask for it by its address or by a node port.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[arg(long = "service", value_name = "NAMESPACE/NAME", global = true, help_heading = FILTERS)]
     pub(crate) services: Vec<ServiceName>,

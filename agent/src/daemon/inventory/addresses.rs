@@ -148,7 +148,10 @@ fn is_left_alone(service: &Service, address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use agent_common::protocol::TCP;
-    use agent_policy::load::{InputFile, load};
+    use agent_policy::{
+        load::{InputFile, load},
+        model::{Backend, Protocol},
+    };
 
     use super::*;
 
@@ -248,12 +251,16 @@ spec:
         };
         let served = Arc::clone(before.services.values().last().unwrap());
         let name = served.name.clone();
-        let serves_otherwise = |service: &mut Service| {
-            service.last.clone_from(&service.by_hand);
-            service.publish_not_ready = true;
-        };
         let mut other = Service::clone(&served);
-        serves_otherwise(&mut other);
+        // Somebody else serves it.
+        let backend = Backend {
+            service_port: 80,
+            protocol: Protocol::Tcp,
+            address: "10.77.0.9".parse().unwrap(),
+            port: 8080,
+        };
+        other.by_hand.insert(backend);
+        other.last.insert(backend);
         let same = follow(Change::Service(name.clone(), Some(other.into())), &own);
         assert!(Arc::ptr_eq(&same.services, &all.services));
         assert!(Arc::ptr_eq(&same.nodes, &all.nodes));

@@ -110,14 +110,18 @@ fn of<const N: usize>(all: [Inventory; N]) -> Inventories {
     inventories
 }
 
-fn json(report: Report) -> String {
-    let mut enricher = Enricher::new(
+fn enricher() -> Enricher {
+    Enricher::new(
         ("node-1".into(), None),
         Box::new(NoSets),
         Arc::default(),
         Namer::without_paths(),
         Names::default(),
-    );
+    )
+}
+
+fn json(report: Report) -> String {
+    let mut enricher = enricher();
     let line = enricher.line(report, &of([inventory()]));
     let text = serde_json::to_string(&line).unwrap();
     assert_eq!(Line::parse(&text).unwrap(), line, "it reads back");
@@ -355,13 +359,7 @@ fn the_service_is_told_of_whom_an_endpoint_asks_and_not_of_who_asks_it() {
     let mut inventory = inventory();
     inventory.addresses.services = Arc::new(services);
     let inventories = of([inventory]);
-    let mut enricher = Enricher::new(
-        ("node-1".into(), None),
-        Box::new(NoSets),
-        Arc::default(),
-        Namer::without_paths(),
-        Names::default(),
-    );
+    let mut enricher = enricher();
     let mut told = |direction| {
         let report = FlowReport {
             direction,
@@ -403,13 +401,7 @@ fn what_happened_before_a_change_is_told_by_who_was_who_then() {
     later.revisions = HashMap::from([(7, 4)]);
     later.generations = HashMap::from([(1, 6)]);
     let inventories = of([inventory(), later]);
-    let mut enricher = Enricher::new(
-        ("node-1".into(), None),
-        Box::new(NoSets),
-        Arc::default(),
-        Namer::without_paths(),
-        Names::default(),
-    );
+    let mut enricher = enricher();
     let mut told = |at: u64| {
         let report = FlowReport {
             at: BootTime(at),
