@@ -130,6 +130,23 @@ fn the_peers_address_is_not_the_pods() -> Result<()> {
     })
 }
 
+/// Linux takes what its own address sends over a wire, in IPv6.
+#[test]
+fn the_routers_address_is_not_the_pods_even_where_it_is_both_ends() -> Result<()> {
+    takes("router", |_| {
+        let mut router = [0; 16];
+        (router[0], router[1], router[15]) = (0xfe, 0x80, 1);
+        let gateway = [169, 254, 1, 1];
+        let spoofed = |packet| (Egress, packet, Some(Reason::SpoofedSource));
+        [
+            PacketBuilder::v6(router, router),
+            PacketBuilder::v4(gateway, gateway),
+        ]
+        .map(|packet| spoofed(packet.udp(PEER_PORT, PORT)))
+        .to_vec()
+    })
+}
+
 #[test]
 fn a_scan_finds_no_closed_port() -> Result<()> {
     takes("scan", |ends| {

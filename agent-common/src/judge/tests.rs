@@ -150,6 +150,22 @@ fn a_reply_passes_without_a_rule_of_its_own() {
 }
 
 #[test]
+fn an_address_of_the_link_is_nobody_s_own() {
+    let case = Case::new(&[], &[]);
+    let router = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    for packet in [
+        PacketBuilder::v6(router, router),
+        PacketBuilder::v4([169, 254, 1, 1], [169, 254, 1, 1]),
+        PacketBuilder::v4([0; 4], [0; 4]),
+    ] {
+        let packet = packet.udp(4000, 53);
+        assert_eq!(case.sends(&packet), Reason::SpoofedSource, "{packet:?}");
+    }
+    let own = PacketBuilder::v6(LOCAL_V6, LOCAL_V6).udp(4000, 53);
+    assert_eq!(case.sends(&own), Reason::OwnAddress);
+}
+
+#[test]
 fn a_syn_is_never_a_reply() {
     let case = Case::new(&[], &[HTTPS]);
     assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);

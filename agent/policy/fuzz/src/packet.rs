@@ -73,6 +73,10 @@ pub fn run(mut bytes: &[u8]) {
     }
 }
 
+fn is_own<A: Address>(address: &A) -> bool {
+    [OWN_V4.mapped(), OWN_V6].contains(&address.mapped())
+}
+
 // === impl Run ===
 
 impl Run {
@@ -110,14 +114,19 @@ impl Run {
         if verdict.allows() && (is_piece || result.is_ok()) {
             let what = || format!("{verdict:?} of {:02x?}, {sighting:?}", packet.0);
             assert!(sighting.may_come_from(&whole.source), "{}", what());
+            // What comes from its node's own stack is the node's affair.
+            let is_to_itself =
+                verdict.reason() == Reason::OwnAddress && !sighting.has(Sighting::MADE_HERE);
+            assert!(!is_to_itself || is_own(&whole.source), "{}", what());
             let begin = &self.began_pieces[usize::from(sighting.has(Sighting::SHARES_ADDRESSES))];
             assert!(!is_piece || begin.get(), "behind nothing: {}", what());
             begin.set(begin.get() || result.is_ok() && whole.begins_pieces());
-            // Whoever sends it begins, whatever was there before.
+            // Whoever sends it begins, whatever was there before. What passes by no rule, as to itself, has none
+            // in the flow either.
             let begins = result.is_ok()
                 && whole.protocol == protocol::TCP
                 && tcp::is_syn(whole.tcp_flags)
-                && verdict.reason() == Reason::Rule;
+                && verdict.rule() != RuleId::NONE;
             let is_open = whole.destination_port.is_multiple_of(2);
             assert!(!begins || is_open, "to a closed port: {}", what());
         }
@@ -189,8 +198,7 @@ impl Sighting {
 
     /// Whether a packet that passes may have this source.
     fn may_come_from<A: Address>(self, source: &A) -> bool {
-        let is_own = [OWN_V4.mapped(), OWN_V6].contains(&source.mapped());
         let is_sent = matches!(self.direction(), Direction::Egress);
-        !is_sent || self.has(Self::SHARES_ADDRESSES) || is_own || source.is_local_scope()
+        !is_sent || self.has(Self::SHARES_ADDRESSES) || is_own(source) || source.is_local_scope()
     }
 }
