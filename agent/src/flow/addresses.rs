@@ -82,12 +82,14 @@ impl Addresses {
         if cluster_addresses.contains(&address) {
             return cluster.of(&place);
         }
-        let at_a_node = || {
-            let is_a_node_s = self.nodes.all.0.contains_key(&address);
-            let port = (address.is_ipv4(), protocol, port);
-            node_ports.of(&port).filter(|_| is_a_node_s)
-        };
-        external.of(&place).or_else(at_a_node)
+        let is_a_node_s = self.nodes.all.0.contains_key(&address);
+        let at_a_node = node_ports.0.get(&(address.is_ipv4(), protocol, port));
+        // Which of the two is led there, nobody can tell.
+        match (external.0.get(&place), at_a_node.filter(|_| is_a_node_s)) {
+            (Some(one), Some(other)) if one != other => None,
+            (Some(claimed), _) | (None, Some(claimed)) => claimed.as_ref(),
+            (None, None) => None,
+        }
     }
 }
 
@@ -302,5 +304,19 @@ mod tests {
         assert_eq!(addresses.service(ip(CLUSTER), TCP, 80), None);
         assert_eq!(addresses.service(ip(EXTERNAL), TCP, 443), None);
         assert_eq!(addresses.service(ip(NODE), TCP, 30443), None);
+        // Nor does a claim take a node port, or what is contested there leave it to somebody.
+        let mut services = Services::default();
+        services.add_node_port(&api, (true, TCP, 30443));
+        services.add_external(&thief, (ip(NODE), TCP, 30443));
+        services.add_node_port(&api, (true, TCP, 30444));
+        for name in [&api, &thief] {
+            services.add_external(name, (ip(NODE), TCP, 30444));
+        }
+        services.add_node_port(&api, (true, TCP, 30445));
+        services.add_external(&api, (ip(NODE), TCP, 30445));
+        let addresses = self::addresses(services);
+        for (port, expected) in [(30443, None), (30444, None), (30445, Some(&api))] {
+            assert_eq!(addresses.service(ip(NODE), TCP, port), expected, "{port}");
+        }
     }
 }

@@ -403,15 +403,16 @@ impl Record {
             .filter_map(|end| end.workload.as_deref())
     }
 
-    /// Whether one of its ends, or the Service that is asked for, is in one of these.
-    pub(crate) fn is_of_namespace(&self, namespaces: &[String]) -> bool {
-        let service = self
-            .dst
-            .service
-            .as_deref()
-            .and_then(|it| it.split_once('/'));
+    /// Of its ends, empty for a node, and of the Service that is asked for.
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &str> {
+        let service = self.dst.service.as_deref();
+        let service = service.and_then(|it| it.split_once('/'));
         let ends = self.workloads().map(|end| &*end.namespace);
-        let mut all = ends.chain(service.map(|(namespace, _)| namespace));
+        ends.chain(service.map(|(namespace, _)| namespace))
+    }
+
+    pub(crate) fn is_of_namespace(&self, namespaces: &[String]) -> bool {
+        let mut all = self.namespaces();
         all.any(|namespace| namespaces.iter().any(|it| it == namespace))
     }
 

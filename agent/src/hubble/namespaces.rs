@@ -33,8 +33,7 @@ impl Namespaces {
     fn note(&self, line: &Line, now: Instant) {
         let Some(flow) = line.flow() else { return };
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for workload in flow.workloads() {
-            let namespace = &workload.namespace;
+        for namespace in flow.namespaces() {
             if namespace.is_empty() {
                 continue;
             }
@@ -46,7 +45,7 @@ impl Namespaces {
                 seen.retain(|_, last| now.duration_since(*last) < LATELY);
             }
             if seen.len() < MOST {
-                seen.insert(namespace.clone(), now);
+                seen.insert(namespace.to_owned(), now);
             }
         }
     }

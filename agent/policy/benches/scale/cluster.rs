@@ -224,6 +224,7 @@ fn service(number: u32) -> Change {
             node_port: None,
         }],
         publish_not_ready: false,
+        other_proxy: false,
         cluster: [].into(),
         by_hand: [].into(),
         last: BTreeSet::new(),

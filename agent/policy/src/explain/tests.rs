@@ -216,6 +216,7 @@ fn a_service_is_asked_for_its_backends() {
         }],
         publish_not_ready: false,
         cluster: [].into(),
+        other_proxy: false,
         by_hand: [].into(),
         last: [].into(),
         source: example::source(40),

@@ -78,6 +78,9 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Pods serve although they are not ready.
     pub publish_not_ready: bool,
+    /// It has one of the labels [`Service::OTHER_PROXY`].
+    #[serde(default)]
+    pub other_proxy: bool,
     /// What serves beside those that the selector matches, made by hand; as far as that is known.
     pub by_hand: BTreeSet<Backend>,
     /// What served last, of the ports that nothing serves now. Empty where that is not known.

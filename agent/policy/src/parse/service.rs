@@ -88,6 +88,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
             cluster: BTreeSet::new(),
             ports: Vec::new(),
             publish_not_ready: false,
+            other_proxy: false,
             by_hand: BTreeSet::new(),
             last: BTreeSet::new(),
             source,
@@ -95,10 +96,10 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
     } else {
         let addresses: BTreeSet<IpAddr> = marks.addresses.keys().copied().collect();
         let labels = &metadata.labels;
-        let by_hand = if Service::OTHER_PROXY
+        let other_proxy = Service::OTHER_PROXY
             .iter()
-            .any(|label| labels.contains_key(*label))
-        {
+            .any(|label| labels.contains_key(*label));
+        let by_hand = if other_proxy {
             untranslated(&addresses, &ports)
         } else {
             BTreeSet::new()
@@ -110,6 +111,7 @@ pub(super) fn read(mut object: Object<'_>) -> Option<Parsed> {
             cluster,
             ports,
             publish_not_ready,
+            other_proxy,
             by_hand,
             last: BTreeSet::new(),
             source,

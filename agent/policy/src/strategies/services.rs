@@ -34,6 +34,7 @@ pub(super) fn service(namespaces: usize) -> impl Strategy<Value = Service> {
                     selector,
                     addresses: addresses.into_iter().collect(),
                     cluster: [].into(),
+                    other_proxy: false,
                     by_hand: by_hand.into_iter().flatten().filter_map(backend).collect(),
                     last: last.into_iter().flatten().filter_map(backend).collect(),
                     ports,

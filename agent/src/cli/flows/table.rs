@@ -192,7 +192,10 @@ fn wide(record: &Record) -> [String; 17] {
     let workload = |end: &End| {
         let workload = end.workload.as_ref().map(ToString::to_string);
         let hint = hint(end).map(|hint| format!("({hint})"));
-        workload.or(hint).unwrap_or_else(|| NONE.to_owned())
+        match (workload, hint) {
+            (Some(workload), Some(hint)) => format!("{workload} {hint}"),
+            (workload, hint) => workload.or(hint).unwrap_or_else(|| NONE.to_owned()),
+        }
     };
     let uid = record.process.as_ref().map(|process| process.uid);
     [
@@ -239,17 +242,21 @@ fn protocol(record: &Record) -> String {
 
 /// By name, else by address.
 pub(super) fn end(end: &End) -> String {
-    match (&end.workload, hint(end)) {
-        (Some(workload), _) => with_port(workload.to_string(), end.port),
-        (None, Some(hint)) => format!("{} ({hint})", address(end)),
-        (None, None) => address(end),
+    let name = match &end.workload {
+        Some(workload) => with_port(workload.to_string(), end.port),
+        None => address(end),
+    };
+    match hint(end) {
+        Some(hint) => format!("{name} ({hint})"),
+        None => name,
     }
 }
 
-/// Never without the address: whoever controls a resolver or writes Services chooses it.
+/// Never alone: whoever controls a resolver or writes Services chooses it. A workload needs no name by DNS.
 fn hint(end: &End) -> Option<String> {
     let service = (end.service.as_ref()).map(|service| format!("service/{service}"));
-    service.or_else(|| end.dns_name.as_ref().map(ToString::to_string))
+    let name = end.dns_name.as_ref().filter(|_| end.workload.is_none());
+    service.or_else(|| name.map(ToString::to_string))
 }
 
 fn address(end: &End) -> String {

@@ -50,6 +50,39 @@ TIME           KIND    VERDICT  SOURCE                    DESTINATION           
 }
 
 #[test]
+fn a_service_hides_nobody_whose_address_it_has() {
+    let line = |end: &str| {
+        let flow = STREAM.lines().nth(1).unwrap();
+        let flow = flow.replace(r#"{"ip":"fd00::1","port":443}"#, end);
+        let mut out = Vec::new();
+        let flow = Line::parse(&flow).unwrap();
+        FlowTable::narrow(Paint::Plain)
+            .write(&flow, &mut out)
+            .unwrap();
+        FlowTable::wide(Paint::Plain)
+            .write(&flow, &mut out)
+            .unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let end =
+        |more: &str| format!(r#"{{"ip":"192.0.2.1","port":30443,"service":"shop/web"{more}}}"#);
+    let of_nobody = line(&end(""));
+    assert!(
+        of_nobody.contains(" 192.0.2.1:30443 (service/shop/web) "),
+        "{of_nobody}"
+    );
+    let node = r#","dns_name":"x.example","workload":{"name":"node-1","kind":"Node"}"#;
+    let of_a_node = line(&end(node));
+    for shown in [
+        " node/node-1:30443 (service/shop/web) ",
+        " node/node-1 (service/shop/web) ",
+    ] {
+        assert!(of_a_node.contains(shown), "{of_a_node}");
+    }
+    assert!(!of_a_node.contains("x.example"), "{of_a_node}");
+}
+
+#[test]
 fn colours_do_not_move_columns() {
     let text = render(FlowTable::narrow(Paint::Colours));
     let plain: String = text

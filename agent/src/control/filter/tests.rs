@@ -130,6 +130,23 @@ fn what_is_not_there_fits_no_filter() {
 }
 
 #[test]
+fn nodes_and_services_are_at_the_far_end_too() {
+    let mut record = record();
+    record["dst"] = json!({"ip": "192.0.2.1", "port": 30080, "service": "web/front",
+                           "workload": {"name": "node-1", "kind": "Node"}});
+    let flow = line(&record);
+    for (words, expected) in [
+        ("--workload node/node-1", true),
+        ("--workload node/node-2", false),
+        ("--namespace web", true),
+        ("--namespace front", false),
+        ("--namespace shop", false),
+    ] {
+        assert_eq!(typed(words).unwrap().wants(&flow), expected, "{words}");
+    }
+}
+
+#[test]
 fn what_was_dropped_is_found_by_why() {
     let mut record = record();
     record["kind"] = json!("deny");

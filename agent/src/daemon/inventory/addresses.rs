@@ -55,15 +55,14 @@ pub(crate) fn addresses(
 /// What serves it may change by the second, and where it is reached does not.
 fn places(service: Option<&Arc<Service>>) -> Option<impl PartialEq> {
     service.map(|service| {
-        let addresses = service.addresses.iter();
-        let left_alone: Vec<bool> = addresses.map(|it| is_left_alone(service, *it)).collect();
         let Service {
             addresses,
             cluster,
+            other_proxy,
             ports,
             ..
         } = &**service;
-        (addresses, cluster, left_alone, ports)
+        (addresses, cluster, other_proxy, ports)
     })
 }
 
@@ -118,6 +117,8 @@ fn services(world: &World) -> Services {
     let mut services = Services::default();
     for (name, service) in &world.services {
         let name: Arc<str> = name.to_string().into();
+        // Else nobody translates what is not its alone, as far as is known: whoever has the address is reached.
+        let is_led = !service.other_proxy;
         let families: BTreeSet<bool> = service.cluster.iter().map(IpAddr::is_ipv4).collect();
         for port in &service.ports {
             let protocol = port.protocol.number();
@@ -125,11 +126,11 @@ fn services(world: &World) -> Services {
                 let place = (*address, protocol, port.port);
                 if service.cluster.contains(address) {
                     services.add_cluster(&name, place);
-                } else if !is_left_alone(service, *address) {
+                } else if is_led {
                     services.add_external(&name, place);
                 }
             }
-            if let Some(number) = port.node_port {
+            if let Some(number) = port.node_port.filter(|_| is_led) {
                 for family in &families {
                     services.add_node_port(&name, (*family, protocol, number));
                 }
@@ -137,12 +138,6 @@ fn services(world: &World) -> Services {
         }
     }
     services
-}
-
-/// Nobody translates it, as far as is known: whoever has the address is reached.
-fn is_left_alone(service: &Service, address: IpAddr) -> bool {
-    let mut by_hand = service.by_hand.iter();
-    by_hand.any(|backend| backend.address == address)
 }
 
 #[cfg(test)]
@@ -177,8 +172,9 @@ metadata: {namespace: dev, name: other-proxy, labels: {service.kubernetes.io/ser
 spec:
   clusterIP: 10.96.0.2
   externalIPs: [203.0.113.9]
+  type: NodePort
   selector: {app: thief}
-  ports: [{port: 443}]
+  ports: [{port: 443, nodePort: 30443}]
 ";
 
     fn world(text: &str) -> World {
@@ -229,6 +225,7 @@ spec:
             ("192.0.2.1", 30080, "node/node-1", ""),
             // Of whom it is that has it: no proxy of Kubernetes leads anywhere.
             ("203.0.113.9", 443, "", ""),
+            ("192.0.2.2", 30443, "node/node-2", ""),
             ("10.96.0.2", 443, "", "dev/other-proxy"),
         ] {
             let found = named(&all, address, port);
@@ -269,10 +266,10 @@ spec:
         other.cluster.clear();
         let other = follow(Change::Service(name.clone(), Some(other.into())), &own);
         assert!(!Arc::ptr_eq(&other.services, &all.services));
-        // It is for the proxy of Kubernetes now.
+        // It is for the proxy of Kubernetes now, though somebody else serves it at its address.
         let proxied = before.services.values().next().unwrap();
         let mut other = Service::clone(proxied);
-        other.by_hand.clear();
+        other.other_proxy = false;
         let other = follow(
             Change::Service(proxied.name.clone(), Some(other.into())),
             &own,

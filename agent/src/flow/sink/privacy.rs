@@ -153,7 +153,7 @@ impl Pseudonyms {
                 if drops(Dropped::Ip) || drops(Dropped::Workload) {
                     *name = None;
                 } else if hashes(Hashed::Ip) || hashes(Hashed::Workload) {
-                    *name = self.of_any(name.take());
+                    *name = name.take().map(|it| self.of_name(&it).into());
                 }
             }
             let is_node = end.workload.as_ref().is_some_and(|it| it.kind == NODE);
@@ -289,6 +289,7 @@ impl Pseudonyms {
     }
 
     /// `NAMESPACE/NAME`, each as it stands at the workload.
+    /// With a namespace or without; no name by DNS has a `/`.
     fn of_name(&self, name: &str) -> String {
         match name.split_once('/') {
             Some((namespace, name)) => {

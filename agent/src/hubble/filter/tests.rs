@@ -23,6 +23,29 @@ fn flow() -> Flow {
     flow
 }
 
+#[test]
+fn a_service_that_was_asked_for_is_found() {
+    let asked = told(&record(|record| {
+        record.dst.workload = None;
+        record.dst.service = Some("shop/web".into());
+    }))
+    .remove(0);
+    for (pattern, expected) in [
+        ("shop/web", true),
+        ("shop/", true),
+        ("/", true),
+        ("web", false),
+        ("edge/web", false),
+    ] {
+        let filter = FlowFilter {
+            destination_service: vec![pattern.to_owned()],
+            ..FlowFilter::default()
+        };
+        let filter = Filters::parse(vec![filter], Vec::new()).unwrap();
+        assert_eq!(filter.pass(&asked), expected, "{pattern}");
+    }
+}
+
 fn denied() -> Flow {
     told(&record(|record| {
         record.kind = crate::flow::record::Kind::Deny;

@@ -18,6 +18,7 @@ fn with_service(mut world: World, addresses: &[&str]) -> World {
         }],
         publish_not_ready: false,
         cluster: [].into(),
+        other_proxy: false,
         by_hand: [].into(),
         last: BTreeSet::new(),
         source: example::source(30),

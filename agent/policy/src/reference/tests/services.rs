@@ -18,6 +18,7 @@ fn service(app: &str) -> Service {
         }],
         publish_not_ready: false,
         cluster: [].into(),
+        other_proxy: false,
         by_hand: [].into(),
         last: [].into(),
         source: example::source(1),
