@@ -32,14 +32,18 @@ pub(super) fn is_beside<A: Family, D: Datapath<A>>(
         && (sight.made_here || !datapath.owns(sight.endpoint, &key.local))
 }
 
-/// Whether the endpoint's side of the key is an address that it may not send from.
+/// Whether the endpoint's side of the key is an address that it may not send from. One of the link, which may be its
+/// router's, is not its own because both ends have it.
 #[inline(always)]
 pub(super) fn is_foreign<A: Family, D: Datapath<A>>(
     datapath: &D,
     key: &FlowKey<A>,
     sight: &Sight,
 ) -> bool {
-    sight.endpoint.has(Endpoint::CHECK_SOURCE) && !is_own(datapath, sight, &key.local)
+    let is_of_its_link = key.local.is_local_scope() && key.local != key.remote;
+    sight.endpoint.has(Endpoint::CHECK_SOURCE)
+        && !is_of_its_link
+        && !datapath.owns(sight.endpoint, &key.local)
 }
 
 /// Whether an address is the endpoint's, or one that any may have on its link.

@@ -31,13 +31,13 @@ pub(super) fn opened<A: Family, D: Datapath<A>>(
         return pass(datapath, sight, Reason::NotSubject);
     }
     // What an endpoint sends comes from its own side of the key. What it sends to itself stays inside
-    // and never gets here: from outside, its own address is forged. Nor is an address of its link, which
-    // may be its router's, its own because both ends of the packet have it.
+    // and never gets here: from outside, its own address is forged.
     let is_foreign = is_foreign(datapath, key, sight);
-    let is_to_itself = endpoint.has(Endpoint::OWNS_ADDRESSES) && key.local == key.remote;
     let is_forged = match sight.direction {
-        Direction::Egress => is_foreign || (is_to_itself && !datapath.owns(endpoint, &key.local)),
-        Direction::Ingress => is_to_itself && !sight.made_here,
+        Direction::Egress => is_foreign,
+        Direction::Ingress => {
+            endpoint.has(Endpoint::OWNS_ADDRESSES) && key.local == key.remote && !sight.made_here
+        }
     };
     if is_forged {
         let verdict = Verdict::because(Reason::SpoofedSource);

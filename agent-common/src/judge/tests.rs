@@ -166,6 +166,22 @@ fn an_address_of_the_link_is_nobody_s_own() {
 }
 
 #[test]
+fn an_address_of_the_link_that_was_taken_away_is_no_longer_its_own() {
+    let address = [169, 254, 1, 1];
+    let mut case = Case::new(&[], &[]);
+    let own = crate::table::OwnAddress {
+        endpoint: u32::from(ENDPOINT.id),
+        address: crate::protocol::Address::mapped(address),
+    };
+    case.0.own.insert(own);
+    let packet = PacketBuilder::v4(address, address).udp(4000, 53);
+    assert_eq!(case.sends(&packet), Reason::OwnAddress);
+    case.0.own.remove(&own);
+    case.0.words.insert(ENDPOINT.id, Word::new(1, 2));
+    assert_eq!(case.sends(&packet), Reason::Revoked);
+}
+
+#[test]
 fn a_syn_is_never_a_reply() {
     let case = Case::new(&[], &[HTTPS]);
     assert_eq!(case.sends(&out().tcp(4000, 443, SYN)), Reason::Rule);
