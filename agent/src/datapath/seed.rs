@@ -110,7 +110,10 @@ impl Keeper {
     fn concerns(&self, ends: &Connected) -> bool {
         let ((local, _), (remote, _)) = (ends.local, ends.remote);
         let is_own = self.own.contains(&local);
-        let stays = local.is_loopback() || remote.is_loopback() || self.own.contains(&remote);
+        let stays = local == remote
+            || local.is_loopback()
+            || remote.is_loopback()
+            || self.own.contains(&remote);
         if self.endpoint.has(Endpoint::CHECK_SOURCE) {
             // From another address it may not send, whatever it has begun.
             (is_own || is_local_scope(local)) && !stays
@@ -432,6 +435,7 @@ mod tests {
             ("127.0.0.1", "127.0.0.1"),
             ("10.0.0.1", "10.0.0.1"),
             ("fe80::1", "fe80::2"),
+            ("169.254.1.1", "169.254.1.1"),
         ]);
         let ports = |flags| -> Vec<u16> {
             let seeded = origins(&keeper(flags, &["10.0.0.1"]), &found, &[]);
@@ -439,7 +443,7 @@ mod tests {
         };
         assert_eq!(ports(POD), [1, 5]);
         assert_eq!(ports(Endpoint::ONLY_OWN), [1]);
-        assert_eq!(ports(0), [1, 2, 3, 4, 5], "sockets of a group");
+        assert_eq!(ports(0), [1, 2, 3, 4, 5, 6], "sockets of a group");
     }
 
     #[test]
