@@ -26,7 +26,7 @@ pub trait Address: Copy + Eq + Ord + Hash + Debug + 'static {
     /// The address as IPv6 sees it; IPv4 becomes `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
     fn mapped(self) -> [u8; 16];
 
-    /// Unspecified, or valid on one link only: an interface may always send from these.
+    /// Unspecified, or valid on one link only: an interface may always send from these, though not to themselves.
     fn is_local_scope(&self) -> bool;
 }
 

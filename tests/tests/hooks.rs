@@ -130,7 +130,7 @@ fn the_peers_address_is_not_the_pods() -> Result<()> {
     })
 }
 
-/// Linux takes what its own address sends over a wire, in IPv6.
+/// Linux takes what its own address of the link sends over a wire in IPv6, and what 0.0.0.0 sends to itself.
 #[test]
 fn the_routers_address_is_not_the_pods_even_where_it_is_both_ends() -> Result<()> {
     takes("router", |_| {
@@ -141,6 +141,7 @@ fn the_routers_address_is_not_the_pods_even_where_it_is_both_ends() -> Result<()
         [
             PacketBuilder::v6(router, router),
             PacketBuilder::v4(gateway, gateway),
+            PacketBuilder::v4([0; 4], [0; 4]),
         ]
         .map(|packet| spoofed(packet.udp(PEER_PORT, PORT)))
         .to_vec()

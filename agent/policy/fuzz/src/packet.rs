@@ -114,9 +114,8 @@ impl Run {
         if verdict.allows() && (is_piece || result.is_ok()) {
             let what = || format!("{verdict:?} of {:02x?}, {sighting:?}", packet.0);
             assert!(sighting.may_come_from(&whole.source), "{}", what());
-            // What comes from its node's own stack is the node's affair.
-            let is_to_itself =
-                verdict.reason() == Reason::OwnAddress && !sighting.has(Sighting::MADE_HERE);
+            // What its node sends to it is the node's affair.
+            let is_to_itself = verdict.reason() == Reason::OwnAddress && sighting.is_sent();
             assert!(!is_to_itself || is_own(&whole.source), "{}", what());
             let begin = &self.began_pieces[usize::from(sighting.has(Sighting::SHARES_ADDRESSES))];
             assert!(!is_piece || begin.get(), "behind nothing: {}", what());
@@ -196,9 +195,15 @@ impl Sighting {
         }
     }
 
+    fn is_sent(self) -> bool {
+        matches!(self.direction(), Direction::Egress)
+    }
+
     /// Whether a packet that passes may have this source.
     fn may_come_from<A: Address>(self, source: &A) -> bool {
-        let is_sent = matches!(self.direction(), Direction::Egress);
-        !is_sent || self.has(Self::SHARES_ADDRESSES) || is_own(source) || source.is_local_scope()
+        !self.is_sent()
+            || self.has(Self::SHARES_ADDRESSES)
+            || is_own(source)
+            || source.is_local_scope()
     }
 }

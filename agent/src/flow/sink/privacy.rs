@@ -288,8 +288,7 @@ impl Pseudonyms {
         Ipv6Addr::from(hash).into()
     }
 
-    /// `NAMESPACE/NAME`, each as it stands at the workload.
-    /// With a namespace or without; no name by DNS has a `/`.
+    /// Of `NAMESPACE/NAME`, each as it stands at the workload. No name by DNS has a `/`.
     fn of_name(&self, name: &str) -> String {
         match name.split_once('/') {
             Some((namespace, name)) => {
